@@ -1,0 +1,121 @@
+//! What `sheath status` tells, as the agent puts it together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+use sheath_common::workload::workload_id;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::capture::{ProgramStatus, StatusView, Tables, WorkloadStatus};
+use crate::identity::{Identities, Svid};
+use crate::pipeline::Credentials;
+use crate::telemetry::AgentCounters;
+
+/// Where the parts of a status come from.
+#[derive(Debug)]
+pub struct AgentInfo {
+    pub node: String,
+    pub instance: String,
+    pub started: Instant,
+    pub counters: Arc<AgentCounters>,
+    pub identities: Arc<Identities<Credentials>>,
+    pub tables: Option<Arc<Tables>>,
+}
+
+/// The whole status. The names of its fields are stable.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    pub node: String,
+    pub instance: String,
+    pub version: &'static str,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub programs: Vec<ProgramStatus>,
+    pub workloads: Vec<Workload>,
+    /// Open now.
+    pub flows: u64,
+    pub counters: BTreeMap<&'static str, u64>,
+    pub maps: MapEntries,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Workload {
+    #[serde(flatten)]
+    pub capture: WorkloadStatus,
+    pub svid: Option<SvidStatus>,
+    pub flows: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub struct SvidStatus {
+    pub serial: String,
+    pub not_before: String,
+    pub not_after: String,
+}
+
+/// Live entries of the maps that follow connections: none when none is alive.
+#[derive(Debug, Default, Serialize)]
+pub struct MapEntries {
+    pub flows: usize,
+    pub clients: usize,
+    pub wires: usize,
+}
+
+impl AgentInfo {
+    /// Adds what the rest of the agent knows to what capture sees.
+    pub fn status(&self, view: StatusView) -> Status {
+        let mut counters: BTreeMap<_, _> = self.counters.snapshot().into_iter().collect();
+        let tables = self.tables.as_deref();
+        counters.extend(tables.and_then(|tables| tables.counters().ok()).unwrap_or_default());
+        Status {
+            node: self.node.clone(),
+            instance: self.instance.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            programs: view.programs,
+            workloads: view.workloads.into_iter().map(|capture| self.workload(capture)).collect(),
+            flows: self.counters.flows(),
+            counters,
+            maps: tables.map(MapEntries::count).unwrap_or_default(),
+        }
+    }
+
+    fn workload(&self, capture: WorkloadStatus) -> Workload {
+        let id = workload_id(&capture.name);
+        Workload {
+            svid: self.identities.current(id).map(|credentials| SvidStatus::new(&credentials.svid)),
+            flows: self.counters.flows_of(id),
+            capture,
+        }
+    }
+}
+
+impl SvidStatus {
+    fn new(svid: &Svid) -> Self {
+        Self {
+            serial: svid.serial.clone(),
+            not_before: rfc3339(svid.not_before),
+            not_after: rfc3339(svid.not_after),
+        }
+    }
+}
+
+impl MapEntries {
+    fn count(tables: &Tables) -> Self {
+        let count = |keys: std::io::Result<usize>| keys.unwrap_or_default();
+        Self {
+            flows: count(tables.flows.keys().map(|keys| keys.len())),
+            clients: count(tables.clients.keys().map(|keys| keys.len())),
+            wires: count(tables.wires.keys().map(|keys| keys.len())),
+        }
+    }
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    let whole = OffsetDateTime::from(time).replace_nanosecond(0);
+    whole.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}

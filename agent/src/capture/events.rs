@@ -1,0 +1,74 @@
+//! Events from the kernel's ring buffer.
+
+use std::io;
+
+use aya::maps::{MapData, RingBuf};
+use sheath_common::event::{Event, EventKind};
+use sheath_common::verdict::Denial;
+use tokio::io::unix::AsyncFd;
+
+use crate::sys::bpf;
+
+/// The ring buffer, readable.
+pub struct Events {
+    ring: AsyncFd<RingBuf<MapData>>,
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+impl Events {
+    /// Needs a tokio runtime.
+    pub fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
+        Ok(Self { ring: bpf::await_ring(ring)? })
+    }
+
+    /// Waits for events and takes all that are there.
+    pub async fn next(&mut self) -> io::Result<Vec<Event>> {
+        let mut guard = self.ring.readable_mut().await?;
+        let ring = guard.get_inner_mut();
+        let mut events = Vec::new();
+        while let Some(record) = ring.next() {
+            events.extend(bpf::read_event(&record));
+        }
+        guard.clear_ready();
+        Ok(events)
+    }
+}
+
+/// True if the event may mean that there is a cgroup, a process or a namespace to attend to.
+#[must_use]
+pub fn calls_for_a_look(event: &Event) -> bool {
+    match EventKind::from_code(event.kind) {
+        Some(EventKind::ConnectDenied) => event.detail == Denial::NamespaceNotReady as u32,
+        Some(EventKind::GuardDroppedInbound) => true,
+        Some(EventKind::GuardDroppedOutbound) | None => false,
+        Some(
+            EventKind::CgroupCreated
+            | EventKind::CgroupRemoved
+            | EventKind::CgroupPopulated
+            | EventKind::ListenElsewhere,
+        ) => true,
+    }
+}
+
+/// What the access log says about a refused `connect()`.
+#[must_use]
+pub fn denial_reason(detail: u32) -> &'static str {
+    const UNKNOWN: u32 = Denial::UnknownDestination as u32;
+    const AGENT_PORT: u32 = Denial::AgentPort as u32;
+    const LINK_LOCAL: u32 = Denial::LinkLocal as u32;
+    const NOT_READY: u32 = Denial::NamespaceNotReady as u32;
+    const NO_MEMORY: u32 = Denial::NoMemory as u32;
+    match detail {
+        UNKNOWN => "outbound mode is require and no peer or bypass covers the destination",
+        AGENT_PORT => "the agent's own port is not for workloads to dial",
+        LINK_LOCAL => "a link-local destination cannot be protected",
+        NOT_READY => "the agent does not serve this network namespace yet",
+        NO_MEMORY => "the kernel has no memory to remember the connection",
+        _ => "refused by the kernel for a reason this agent does not know",
+    }
+}

@@ -1,0 +1,81 @@
+//! Connections of a workload that are older than its protection.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use sheath_common::verdict::Verdict;
+use sheath_common::workload::WorkloadId;
+
+use super::Namespace;
+use crate::policy::Policy;
+use crate::sys::sock_diag::{SockDiag, TcpSocket};
+
+/// Connections of these processes, in this namespace, that policy wants protected and that are not.
+///
+/// Those to the agent are on loopback and those from it come from the workload's own address: neither leaves
+/// the namespace, and neither is listed.
+pub fn unprotected(
+    namespace: &Namespace,
+    processes: &BTreeSet<u32>,
+    workload: WorkloadId,
+    policy: &Policy,
+) -> io::Result<Vec<TcpSocket>> {
+    let inodes = socket_inodes(processes);
+    if inodes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sockets = namespace.netns.run(|| SockDiag::open()?.tcp_sockets())?;
+    Ok(sockets
+        .into_iter()
+        .filter(|socket| inodes.contains(&socket.inode))
+        .filter(|socket| leaves_the_namespace(socket) && concerns_policy(socket, workload, policy))
+        .collect())
+}
+
+/// Aborts connections. One that is gone meanwhile is no error.
+pub fn reset(namespace: &Namespace, sockets: &[TcpSocket]) -> io::Result<()> {
+    namespace.netns.run(|| {
+        let diag = SockDiag::open()?;
+        for socket in sockets {
+            match diag.destroy(socket) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    })
+}
+
+fn leaves_the_namespace(socket: &TcpSocket) -> bool {
+    let remote: IpAddr = socket.remote.ip();
+    !remote.is_loopback() && !remote.is_unspecified() && remote != socket.local.ip()
+}
+
+fn concerns_policy(socket: &TcpSocket, workload: WorkloadId, policy: &Policy) -> bool {
+    policy.covers_inbound(workload, socket.local.port())
+        || !matches!(policy.verdict(workload, socket.remote), None | Some(Verdict::Bypass))
+}
+
+/// Inode numbers of all sockets that the processes have open (proc_pid_fd(5)).
+fn socket_inodes(processes: &BTreeSet<u32>) -> HashSet<u32> {
+    let mut inodes = HashSet::new();
+    for pid in processes {
+        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let Ok(target) = fs::read_link(entry.path()) else {
+                continue;
+            };
+            let inode = target
+                .to_str()
+                .and_then(|text| text.strip_prefix("socket:["))
+                .and_then(|text| text.strip_suffix(']'))
+                .and_then(|text| text.parse::<u32>().ok());
+            inodes.extend(inode);
+        }
+    }
+    inodes
+}

@@ -1,0 +1,67 @@
+//! The capture stage: the BPF programs and their maps, the namespaces they work in, and what they say about an
+//! accepted connection.
+//!
+//! [`Supervisor`] is the only writer of all this. Flows use [`Namespace`] to accept and to dial, and the maps
+//! behind it one entry at a time.
+
+mod bpffs;
+mod cgroups;
+mod dial;
+mod events;
+mod existing;
+mod namespace;
+mod pins;
+mod programs;
+mod supervisor;
+mod tables;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs};
+pub use cgroups::count as workload_cgroup_count;
+pub use dial::LocalLeg;
+pub use namespace::{AcceptedInbound, AcceptedOutbound, Namespace};
+pub use pins::Pins;
+pub use supervisor::{
+    FlowStarter, NamespaceStatus, ProgramStatus, StatusView, Supervisor, UnprotectedConnection,
+    WorkloadState, WorkloadStatus,
+};
+pub use tables::Tables;
+
+/// What can go wrong between the agent and the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum CaptureError {
+    #[error(
+        "no cgroup v2 hierarchy is mounted; mount one with `mount -t cgroup2 none /sys/fs/cgroup`"
+    )]
+    NoCgroup2,
+    #[error("capture.cgroup {} cannot be opened: {error}", path.display())]
+    NoCaptureRoot { path: PathBuf, error: io::Error },
+    #[error("workload `{workload}` selects the cgroup of the agent itself, {cgroup}")]
+    SelectsAgent { workload: String, cgroup: String },
+    #[error("cannot mount {kind} on {}: {error}", path.display())]
+    Mount { kind: &'static str, path: PathBuf, error: io::Error },
+    #[error("cannot load the BPF programs: {0}; `sheath check` tells what the host lacks")]
+    Load(String),
+    #[error("cannot attach {program} to {target}: {error}{}", hint(.error))]
+    Attach { program: &'static str, target: String, error: io::Error },
+    #[error("{what}: {error}")]
+    Io { what: &'static str, error: io::Error },
+}
+
+impl CaptureError {
+    /// For `map_err`: says what was being done.
+    pub(crate) fn during(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io { what, error }
+    }
+}
+
+/// The one cause of a refused link that an operator can do something about.
+fn hint(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(libc::EPERM) {
+        "; another program may be attached there exclusively (`bpftool cgroup tree` shows it)"
+    } else {
+        ""
+    }
+}

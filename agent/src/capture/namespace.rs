@@ -1,0 +1,399 @@
+//! A network namespace with workloads in it: the agent's listeners there, and the steering towards them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use sheath_common::flow::{FlowKey, ListenerKey, ListenerKind, SteeredKey};
+use sheath_common::net::{AF_INET, AF_INET6, Endpoint};
+use sheath_common::workload::WorkloadId;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
+
+use super::programs::{SteerLoader, Steering};
+use super::supervisor::FlowStarter;
+use super::{CaptureError, Tables};
+use crate::policy::mapped_length;
+use crate::sys::bpf::SocketFd;
+use crate::sys::netns::NetworkNamespace;
+use crate::sys::sockopt;
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+/// Pause after `accept()` fails for want of descriptors or memory.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// A connection that a workload opened, and what the kernel recorded about it.
+#[derive(Debug)]
+pub struct AcceptedOutbound {
+    pub stream: TcpStream,
+    /// The application's end; loopback unless the application had bound its socket.
+    pub app: SocketAddr,
+    pub destination: SocketAddr,
+    pub workload: WorkloadId,
+}
+
+/// A connection that the network opened to a workload.
+#[derive(Debug)]
+pub struct AcceptedInbound {
+    pub stream: TcpStream,
+    pub client: SocketAddr,
+    pub destination: SocketAddr,
+    pub workload: WorkloadId,
+}
+
+/// A namespace that is served.
+#[derive(Debug)]
+pub struct Namespace {
+    pub(super) netns: NetworkNamespace,
+    pub(super) cookie: u64,
+    pub(super) tables: Arc<Tables>,
+    /// Where the search for a free port for the next local leg begins.
+    pub(super) next_port: AtomicU32,
+    inbound: ArcSwap<InboundPorts>,
+    steering: Mutex<Option<Steering>>,
+    accepting: Mutex<Vec<AbortHandle>>,
+}
+
+/// Whose a port is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboundPorts {
+    declared: HashMap<u16, WorkloadId>,
+    /// The workload that has every port that is not declared.
+    rest: Option<WorkloadId>,
+}
+
+impl InboundPorts {
+    /// Gives ports to a workload; an empty list stands for every port.
+    ///
+    /// # Errors
+    /// If another workload has one of them.
+    pub fn claim(&mut self, workload: WorkloadId, ports: &[u16]) -> Result<(), String> {
+        if ports.is_empty() {
+            return match self.rest {
+                Some(other) if other != workload => {
+                    Err("another workload has every port of this network namespace".to_owned())
+                }
+                _ => {
+                    self.rest = Some(workload);
+                    Ok(())
+                }
+            };
+        }
+        if let Some(port) = ports
+            .iter()
+            .find(|port| self.declared.get(*port).is_some_and(|other| *other != workload))
+        {
+            return Err(format!("another workload has port {port} of this network namespace"));
+        }
+        self.declared.extend(ports.iter().map(|port| (*port, workload)));
+        Ok(())
+    }
+
+    fn owner(&self, port: u16) -> Option<WorkloadId> {
+        self.declared.get(&port).copied().or(self.rest)
+    }
+}
+
+impl Namespace {
+    /// Opens the listeners, attaches the steering and tells the kernel that the namespace is served. Needs a
+    /// tokio runtime.
+    pub fn open(
+        netns: NetworkNamespace,
+        tables: Arc<Tables>,
+        loader: &SteerLoader,
+        starter: &Arc<dyn FlowStarter>,
+    ) -> Result<Arc<Self>, CaptureError> {
+        let cookie =
+            netns.cookie().map_err(CaptureError::during("cannot tell network namespaces apart"))?;
+        let namespace = Arc::new(Self {
+            netns,
+            cookie,
+            tables,
+            next_port: AtomicU32::new(0),
+            inbound: ArcSwap::default(),
+            steering: Mutex::new(None),
+            accepting: Mutex::new(Vec::new()),
+        });
+        for kind in [ListenerKind::Outbound, ListenerKind::Inbound] {
+            namespace
+                .listen(kind, starter)
+                .map_err(CaptureError::during("cannot listen in a workload's network namespace"))?;
+        }
+        let steering = loader.attach(namespace.netns.as_fd(), cookie)?;
+        *namespace.steering() = Some(steering);
+        // Last: from here on the kernel turns connections to the listeners.
+        namespace
+            .tables
+            .namespaces
+            .insert(&cookie, &0)
+            .map_err(CaptureError::during("cannot tell the kernel of a network namespace"))?;
+        Ok(namespace)
+    }
+
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.netns.inode()
+    }
+
+    #[must_use]
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    #[must_use]
+    pub fn is_agents_own(&self) -> bool {
+        self.netns.is_own()
+    }
+
+    /// True if what the network opens to this namespace's ports really goes to the agent.
+    #[must_use]
+    pub fn is_steered(&self) -> bool {
+        self.steering().as_ref().is_some_and(|steering| steering.is_in_force(self.inode()))
+    }
+
+    /// Attaches the steering again if somebody has removed it.
+    pub fn repair(&self, loader: &SteerLoader) -> Result<(), CaptureError> {
+        if !self.is_steered() {
+            tracing::warn!(
+                namespace = self.inode(),
+                "sk_lookup program or pin removed behind the agent's back; putting it back"
+            );
+            *self.steering() = Some(loader.attach(self.netns.as_fd(), self.cookie)?);
+        }
+        Ok(())
+    }
+
+    /// Sets which ports go to the agent, and for which workload.
+    pub fn steer(&self, ports: InboundPorts) -> io::Result<()> {
+        if **self.inbound.load() == ports {
+            return Ok(());
+        }
+        let mut wanted: Vec<u32> = ports.declared.keys().map(|port| u32::from(*port)).collect();
+        wanted.extend(ports.rest.map(|_| 0));
+        self.inbound.store(Arc::new(ports));
+        let key = |port| SteeredKey { netns: self.cookie, port, _reserved: 0 };
+        for port in &wanted {
+            self.tables.steered.insert(&key(*port), &0)?;
+        }
+        for old in self.tables.steered.keys()? {
+            if old.netns == self.cookie && !wanted.contains(&old.port) {
+                self.tables.steered.remove(&old)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel from which address connections leave, by default and to each known prefix, so that
+    /// `getsockname()` can say it before the wire leg exists.
+    pub fn publish_sources(&self, prefixes: &[IpNet]) -> io::Result<()> {
+        let defaults = [
+            IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        ];
+        let routed = self.netns.run(|| {
+            let source = |prefix: &IpNet| route_source(probe_address(prefix)).ok();
+            Ok(defaults
+                .iter()
+                .chain(prefixes)
+                .filter_map(|prefix| source(prefix).map(|source| (*prefix, source)))
+                .collect::<Vec<_>>())
+        })?;
+        for (prefix, source) in routed {
+            let length = u32::from(mapped_length(&prefix));
+            self.tables.set_source(self.cookie, length, prefix.addr().into(), source.into())?;
+        }
+        Ok(())
+    }
+
+    /// Stops accepting; connections that are not accepted yet are reset.
+    pub fn stop_accepting(&self) {
+        for task in self.accepting.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+
+    /// Lets go of a namespace that has no workload any more.
+    pub fn close(&self) {
+        self.stop_accepting();
+        if let Some(steering) = self.steering().take() {
+            steering.detach();
+        }
+        if let Err(error) = self.tables.forget_namespace(self.cookie) {
+            tracing::warn!(namespace = self.inode(), %error, "traces of a closed namespace stay in the maps");
+        }
+    }
+
+    fn steering(&self) -> std::sync::MutexGuard<'_, Option<Steering>> {
+        self.steering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the listeners of one kind. A family that the namespace does not have is left out: the kernel
+    /// then refuses its connections.
+    fn listen(
+        self: &Arc<Self>,
+        kind: ListenerKind,
+        starter: &Arc<dyn FlowStarter>,
+    ) -> io::Result<()> {
+        for (family, address) in
+            [(AF_INET, IpAddr::from(Ipv4Addr::LOCALHOST)), (AF_INET6, Ipv6Addr::LOCALHOST.into())]
+        {
+            let listener = match self.netns.run(|| listening_socket(address)) {
+                Ok(listener) => listener,
+                Err(_) if family == AF_INET6 => continue,
+                Err(error) => return Err(error),
+            };
+            let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
+            self.tables.listeners.insert(&key, &SocketFd(listener.as_raw_fd() as u32))?;
+            let listener = TcpListener::from_std(listener.into())?;
+            let task = tokio::spawn(accept_all(self.clone(), listener, kind, starter.clone()));
+            self.accepting.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+        }
+        Ok(())
+    }
+
+    /// Takes what the kernel recorded about a connection. Only in the order of `accept()`: an entry stands for
+    /// the oldest connection of its address that waits.
+    fn take_flow(
+        &self,
+        stream: TcpStream,
+        app: SocketAddr,
+    ) -> io::Result<Option<AcceptedOutbound>> {
+        let endpoint = Endpoint::from(app);
+        let key = FlowKey {
+            netns: self.cookie,
+            address: endpoint.address,
+            port: endpoint.port,
+            _reserved: 0,
+        };
+        let Some(flow) = self.tables.flows.get(&key)? else {
+            return Ok(None);
+        };
+        self.tables.flows.remove(&key)?;
+        Ok(Some(AcceptedOutbound {
+            stream,
+            app,
+            destination: flow.destination.into(),
+            workload: flow.workload,
+        }))
+    }
+
+    fn identify_inbound(
+        &self,
+        stream: TcpStream,
+        client: SocketAddr,
+    ) -> io::Result<Option<AcceptedInbound>> {
+        let local = stream.local_addr()?;
+        let destination = SocketAddr::new(local.ip().to_canonical(), local.port());
+        let owner = self.inbound.load().owner(destination.port());
+        Ok(owner.map(|workload| AcceptedInbound { stream, client, destination, workload }))
+    }
+}
+
+async fn accept_all(
+    namespace: Arc<Namespace>,
+    listener: TcpListener,
+    kind: ListenerKind,
+    starter: Arc<dyn FlowStarter>,
+) {
+    loop {
+        let (stream, remote) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(namespace = namespace.inode(), %error, "accept");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+                continue;
+            }
+        };
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let known = match kind {
+            ListenerKind::Outbound => namespace.take_flow(stream, remote).map(|accepted| {
+                accepted.map(|accepted| starter.outbound(namespace.clone(), accepted))
+            }),
+            ListenerKind::Inbound => namespace.identify_inbound(stream, remote).map(|accepted| {
+                accepted.map(|accepted| starter.inbound(namespace.clone(), accepted))
+            }),
+        };
+        match known {
+            Ok(Some(())) => {}
+            // Not from a workload, or nobody's port: dropping the stream has reset it.
+            Ok(None) => starter.stranger(&namespace, kind, remote),
+            Err(error) => tracing::warn!(%remote, %error, "accepted connection lost"),
+        }
+    }
+}
+
+/// A listener on a port of the kernel's choice: `sk_lookup` hands it what is meant for other addresses. What
+/// it accepts inherits its options.
+fn listening_socket(address: IpAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(SocketAddr::new(address, 0)),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_nonblocking(true)?;
+    sockopt::prepare_leg(&socket)?;
+    socket.bind(&SocketAddr::new(address, 0).into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// The address the calling thread's namespace would reach `destination` from, without sending anything.
+pub fn route_source(destination: IpAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if destination.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    };
+    let socket = UdpSocket::bind((any, 0))?;
+    // The discard port; connecting a UDP socket only looks the route up.
+    socket.connect((destination, 9))?;
+    socket.local_addr().map(|local| local.ip())
+}
+
+/// An address in a prefix to look the route up with; the first may be a broadcast address.
+fn probe_address(prefix: &IpNet) -> IpAddr {
+    match prefix {
+        // Addresses that belong to nobody in particular (RFC 5737, RFC 3849) stand for "anywhere".
+        IpNet::V4(net) if net.prefix_len() == 0 => Ipv4Addr::new(192, 0, 2, 1).into(),
+        IpNet::V6(net) if net.prefix_len() == 0 => {
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()
+        }
+        _ => prefix.hosts().nth(0).unwrap_or_else(|| prefix.addr()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_has_one_owner() {
+        let mut ports = InboundPorts::default();
+        ports.claim(1, &[80, 443]).unwrap();
+        ports.claim(1, &[80]).unwrap();
+        assert!(ports.claim(2, &[81, 80]).is_err());
+        assert_eq!(ports.owner(81), None);
+        ports.claim(2, &[]).unwrap();
+        assert!(ports.claim(3, &[]).is_err());
+        assert_eq!(ports.owner(80), Some(1));
+        assert_eq!(ports.owner(81), Some(2));
+    }
+
+    #[test]
+    fn routes_are_looked_up_with_a_host_of_the_prefix() {
+        assert_eq!(probe_address(&"10.0.2.0/24".parse().unwrap()), IpAddr::from([10, 0, 2, 1]));
+        assert_eq!(probe_address(&"10.0.2.7/32".parse().unwrap()), IpAddr::from([10, 0, 2, 7]));
+        assert_eq!(
+            route_source(IpAddr::from([127, 0, 0, 9])).unwrap(),
+            IpAddr::from([127, 0, 0, 1])
+        );
+    }
+}

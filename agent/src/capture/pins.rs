@@ -1,0 +1,99 @@
+//! Where an instance's BPF objects are pinned: `/sys/fs/bpf/sheath/<instance>/v<ABI>/{maps,links}/`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sheath_common::maps::ABI;
+
+const ROOT: &str = "/sys/fs/bpf/sheath";
+
+/// The pin directory of one instance.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    instance: PathBuf,
+}
+
+impl Pins {
+    #[must_use]
+    pub fn of(instance: &str) -> Self {
+        Self { instance: Path::new(ROOT).join(instance) }
+    }
+
+    /// True if an agent of this ABI has been here.
+    #[must_use]
+    pub fn exist(&self) -> bool {
+        self.root().is_dir()
+    }
+
+    fn root(&self) -> PathBuf {
+        self.instance.join(format!("v{ABI}"))
+    }
+
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.root().join("maps").join(name)
+    }
+
+    #[must_use]
+    pub fn link(&self, name: &str) -> PathBuf {
+        self.root().join("links").join(name)
+    }
+
+    /// Names of the pinned links.
+    pub fn links(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.root().join("links"))? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        Ok(names)
+    }
+
+    pub fn create(&self) -> io::Result<()> {
+        fs::create_dir_all(self.root().join("maps"))?;
+        fs::create_dir_all(self.root().join("links"))
+    }
+
+    /// Removes every pin of the instance, of any ABI, links first so that programs stop before the maps they
+    /// use go. Returns what was removed.
+    pub fn remove_all(&self) -> io::Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        if !self.instance.is_dir() {
+            return Ok(removed);
+        }
+        for version in children(&self.instance)? {
+            for kind in ["links", "maps"] {
+                remove_tree(&version.join(kind), &mut removed)?;
+            }
+            remove_tree(&version, &mut removed)?;
+        }
+        remove_tree(&self.instance, &mut removed)?;
+        // Other instances may be there.
+        let _ = fs::remove_dir(ROOT);
+        Ok(removed)
+    }
+}
+
+/// Removes a directory and what is in it; only files are worth a mention.
+fn remove_tree(directory: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
+    if !directory.is_dir() {
+        return Ok(());
+    }
+    for path in children(directory)? {
+        if path.is_dir() {
+            remove_tree(&path, removed)?;
+        } else {
+            fs::remove_file(&path)?;
+            removed.push(path);
+        }
+    }
+    fs::remove_dir(directory)
+}
+
+fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths: Vec<_> = fs::read_dir(directory)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,375 @@
+//! Loading the BPF programs, attaching them through pinned links, taking over those of an earlier agent, and
+//! looking whether they are still in force.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use aya::programs::Program;
+use aya::{Ebpf, EbpfLoader};
+
+use super::tables::PINNED;
+use super::{CaptureError, Pins};
+use crate::sys::bpf::{self, AttachType};
+
+/// The compiled programs; `cargo xtask build-ebpf` makes them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sheath.bpf.o"));
+
+/// Where a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Cgroup(AttachType),
+    /// An event of the `cgroup` group.
+    Tracepoint(&'static str),
+}
+
+/// The programs, the name their links are pinned under, and their hooks. In this order: what recognises new
+/// workloads first, what turns connections to the agent last, when everything they then need is in place.
+const PROGRAMS: [(&str, &str, Hook); 12] = [
+    ("cgroup_created", "cgroup_mkdir", Hook::Tracepoint("cgroup_mkdir")),
+    ("cgroup_removed", "cgroup_rmdir", Hook::Tracepoint("cgroup_rmdir")),
+    ("cgroup_populated", "cgroup_notify_populated", Hook::Tracepoint("cgroup_notify_populated")),
+    ("egress_guard", "egress", Hook::Cgroup(AttachType::CgroupInetEgress)),
+    ("socket_events", "sock_ops", Hook::Cgroup(AttachType::CgroupSockOps)),
+    ("peername_v4", "getpeername4", Hook::Cgroup(AttachType::CgroupInet4GetPeername)),
+    ("peername_v6", "getpeername6", Hook::Cgroup(AttachType::CgroupInet6GetPeername)),
+    ("sockname_v4", "getsockname4", Hook::Cgroup(AttachType::CgroupInet4GetSockname)),
+    ("sockname_v6", "getsockname6", Hook::Cgroup(AttachType::CgroupInet6GetSockname)),
+    ("connect_v4", "connect4", Hook::Cgroup(AttachType::CgroupInet4Connect)),
+    ("connect_v6", "connect6", Hook::Cgroup(AttachType::CgroupInet6Connect)),
+    // Attached to namespaces, one by one: see `SteerLoader`.
+    ("steer", "", Hook::Cgroup(AttachType::SkLookup)),
+];
+
+/// The programs that run for cgroups, loaded and perhaps attached.
+#[derive(Debug)]
+pub struct Programs {
+    pins: Pins,
+    cgroup: File,
+    cgroup_path: PathBuf,
+    tracefs: PathBuf,
+    attached: Vec<Attached>,
+}
+
+/// A program in force.
+#[derive(Debug)]
+pub struct Attached {
+    pub name: &'static str,
+    pub hook: Hook,
+    program: OwnedFd,
+    program_id: u32,
+    link: OwnedFd,
+    pin: PathBuf,
+}
+
+/// The object's maps and programs, loaded into the kernel. The programs are verified, and nothing is attached.
+pub struct Loaded {
+    ebpf: Ebpf,
+}
+
+/// Loads maps (those that are pinned already are taken over) and programs.
+pub fn load(pins: &Pins) -> Result<Loaded, CaptureError> {
+    let mut ebpf = load_object(pins, 0)?;
+    for (name, _, _) in PROGRAMS.into_iter().filter(|(name, ..)| *name != "steer") {
+        load_program(&mut ebpf, name)?;
+    }
+    Ok(Loaded { ebpf })
+}
+
+impl Loaded {
+    /// The ring buffer of events.
+    pub fn take_events(&mut self) -> Result<aya::maps::RingBuf<aya::maps::MapData>, CaptureError> {
+        let map = self.ebpf.take_map("EVENTS").ok_or_else(|| missing("EVENTS"))?;
+        aya::maps::RingBuf::try_from(map).map_err(|error| CaptureError::Load(error.to_string()))
+    }
+
+    /// Attaches all programs, or none. Links that are pinned are given the new programs in place. Nothing new
+    /// is pinned yet: should a later step of the start fail, the links go with this value.
+    pub fn attach(
+        self,
+        pins: &Pins,
+        cgroup_path: &Path,
+        tracefs: &Path,
+    ) -> Result<Programs, CaptureError> {
+        let cgroup = File::open(cgroup_path)
+            .map_err(|error| CaptureError::NoCaptureRoot { path: cgroup_path.to_owned(), error })?;
+        let mut programs = Programs {
+            pins: pins.clone(),
+            cgroup,
+            cgroup_path: cgroup_path.to_owned(),
+            tracefs: tracefs.to_owned(),
+            attached: Vec::new(),
+        };
+        for (name, pin, hook) in PROGRAMS.into_iter().filter(|(name, ..)| *name != "steer") {
+            let program = program_fd(&self.ebpf, name)?;
+            programs.attach(name, pins.link(pin), hook, program)?;
+        }
+        Ok(programs)
+    }
+}
+
+impl Programs {
+    fn attach(
+        &mut self,
+        name: &'static str,
+        pin: PathBuf,
+        hook: Hook,
+        program: OwnedFd,
+    ) -> Result<(), CaptureError> {
+        let failed = |error| CaptureError::Attach {
+            program: name,
+            target: self.cgroup_path.display().to_string(),
+            error,
+        };
+        let link = self.adopt(&pin, hook, program.as_fd()).map_err(failed)?;
+        let link = match link {
+            Some(link) => link,
+            None => self.create(hook, program.as_fd()).map_err(failed)?,
+        };
+        let program_id = bpf::program_id(program.as_fd()).map_err(failed)?;
+        self.attached.push(Attached { name, hook, program, program_id, link, pin });
+        Ok(())
+    }
+
+    /// Takes over a pinned link if it still holds where it should. The link of a tracepoint cannot be given
+    /// another program: it is made anew, and the old one lives until [`Self::pin`] replaces it.
+    fn adopt(
+        &self,
+        pin: &Path,
+        hook: Hook,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<Option<OwnedFd>> {
+        if matches!(hook, Hook::Tracepoint(_)) {
+            return Ok(None);
+        }
+        let link = match bpf::open_pin(pin) {
+            Ok(link) => link,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if bpf::link_info(link.as_fd())?.target != cgroup_id(&self.cgroup)? {
+            return Ok(None);
+        }
+        bpf::update_link(link.as_fd(), program)?;
+        Ok(Some(link))
+    }
+
+    fn create(&self, hook: Hook, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        match hook {
+            Hook::Cgroup(attach_type) => {
+                bpf::create_link(program, self.cgroup.as_fd(), attach_type)
+            }
+            Hook::Tracepoint(event) => {
+                let id =
+                    fs::read_to_string(self.tracefs.join("events/cgroup").join(event).join("id"))?;
+                let id = id.trim().parse().map_err(io::Error::other)?;
+                bpf::create_tracepoint_link(program, id)
+            }
+        }
+    }
+
+    /// Pins every link, so that it outlives the agent.
+    pub fn pin(&self) -> io::Result<()> {
+        self.attached.iter().try_for_each(Attached::pin)
+    }
+
+    /// Looks at every program, and puts back what somebody has taken away.
+    pub fn check_and_repair(&mut self) -> Vec<(&'static str, Hook, bool)> {
+        let mut seen = Vec::new();
+        for index in 0..self.attached.len() {
+            let attached = &self.attached[index];
+            let observed = attached.is_in_force(&self.cgroup);
+            seen.push((attached.name, attached.hook, observed));
+            if observed && attached.pin.exists() {
+                continue;
+            }
+            tracing::warn!(
+                program = attached.name,
+                observed,
+                "program or pin removed behind the agent's back; putting it back"
+            );
+            if let Err(error) = self.repair(index) {
+                tracing::error!(program = self.attached[index].name, %error, "not put back");
+            }
+        }
+        seen
+    }
+
+    fn repair(&mut self, index: usize) -> io::Result<()> {
+        if !self.attached[index].is_in_force(&self.cgroup) {
+            let attached = &self.attached[index];
+            let link = self.create(attached.hook, attached.program.as_fd())?;
+            self.attached[index].link = link;
+        }
+        self.pins.create()?;
+        self.attached[index].pin()
+    }
+
+    /// Ids of the programs in force for a cgroup, and whether all of ours are among them.
+    pub fn all_in_force_for(&self, cgroup: &File) -> bool {
+        self.attached.iter().all(|attached| attached.is_in_force(cgroup))
+    }
+
+    #[must_use]
+    pub fn cgroup_path(&self) -> &Path {
+        &self.cgroup_path
+    }
+}
+
+impl Attached {
+    /// What the kernel says, not what was asked of it.
+    fn is_in_force(&self, cgroup: &File) -> bool {
+        match self.hook {
+            Hook::Cgroup(attach_type) => bpf::effective_programs(cgroup.as_fd(), attach_type)
+                .is_ok_and(|ids| ids.contains(&self.program_id)),
+            Hook::Tracepoint(_) => bpf::link_info(self.link.as_fd())
+                .is_ok_and(|info| info.program_id == self.program_id),
+        }
+    }
+
+    /// Pins under a name of its own first: the old pin, and with it an old link, is replaced in one step.
+    fn pin(&self) -> io::Result<()> {
+        // No dots: the kernel reserves them.
+        let mut fresh = self.pin.clone().into_os_string();
+        fresh.push("-new");
+        let fresh = PathBuf::from(fresh);
+        let _ = fs::remove_file(&fresh);
+        bpf::pin(self.link.as_fd(), &fresh)?;
+        fs::rename(&fresh, &self.pin)
+    }
+}
+
+/// Loads the `sk_lookup` program for one namespace at a time.
+#[derive(Debug)]
+pub struct SteerLoader {
+    pins: Pins,
+}
+
+/// The `sk_lookup` program of a namespace, in force.
+#[derive(Debug)]
+pub struct Steering {
+    link: OwnedFd,
+    pin: PathBuf,
+}
+
+impl SteerLoader {
+    #[must_use]
+    pub fn new(pins: Pins) -> Self {
+        Self { pins }
+    }
+
+    fn pin_of(&self, cookie: u64) -> PathBuf {
+        self.pins.link(&format!("steer-{cookie}"))
+    }
+
+    /// Attaches the program to a namespace, or gives the pinned link that is there a new one, and pins it.
+    pub fn attach(&self, namespace: BorrowedFd<'_>, cookie: u64) -> Result<Steering, CaptureError> {
+        let mut ebpf = load_object(&self.pins, cookie)?;
+        load_program(&mut ebpf, "steer")?;
+        let program = program_fd(&ebpf, "steer")?;
+        let pin = self.pin_of(cookie);
+        let attach = || match bpf::open_pin(&pin) {
+            Ok(link) if bpf::link_info(link.as_fd())?.target != 0 => {
+                bpf::update_link(link.as_fd(), program.as_fd())?;
+                Ok(link)
+            }
+            _ => {
+                let _ = fs::remove_file(&pin);
+                let link = bpf::create_link(program.as_fd(), namespace, AttachType::SkLookup)?;
+                bpf::pin(link.as_fd(), &pin)?;
+                Ok(link)
+            }
+        };
+        let link = attach().map_err(|error| CaptureError::Attach {
+            program: "steer",
+            target: format!("network namespace {cookie}"),
+            error,
+        })?;
+        Ok(Steering { link, pin })
+    }
+
+    /// Cookies of namespaces that have died while a link was pinned; their pins are removed.
+    pub fn sweep(&self) -> io::Result<Vec<u64>> {
+        let mut dead = Vec::new();
+        for name in self.pins.links()? {
+            let Some(cookie) = name.strip_prefix("steer-").and_then(|text| text.parse().ok())
+            else {
+                continue;
+            };
+            let pin = self.pin_of(cookie);
+            if bpf::link_info(bpf::open_pin(&pin)?.as_fd())?.target == 0 {
+                fs::remove_file(&pin)?;
+                dead.push(cookie);
+            }
+        }
+        Ok(dead)
+    }
+}
+
+impl Steering {
+    /// True while the program is attached to the namespace of this inode number.
+    #[must_use]
+    pub fn is_in_force(&self, inode: u64) -> bool {
+        self.pin.exists()
+            && bpf::link_info(self.link.as_fd())
+                .is_ok_and(|info| info.target == inode & 0xffff_ffff)
+    }
+
+    /// Detaches it: the namespace is no longer the agent's business.
+    pub fn detach(self) {
+        let _ = fs::remove_file(&self.pin);
+    }
+}
+
+fn load_object(pins: &Pins, netns: u64) -> Result<Ebpf, CaptureError> {
+    let mptcp = u8::from(Path::new("/proc/sys/net/mptcp").is_dir());
+    let mut loader = EbpfLoader::new();
+    loader.override_global("MPTCP", &mptcp, true).override_global("NETNS", &netns, true);
+    for name in PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.load(OBJECT).map_err(|error| CaptureError::Load(in_one_line(&error)))
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), CaptureError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
+    let loaded = match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::SkLookup(program) => program.load(),
+        Program::TracePoint(program) => program.load(),
+        _ => return Err(missing(name)),
+    };
+    loaded.map_err(|error| CaptureError::Load(format!("{name}: {}", in_one_line(&error))))
+}
+
+fn program_fd(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, CaptureError> {
+    let program = ebpf.program(name).ok_or_else(|| missing(name))?;
+    let fd = program.fd().map_err(|error| CaptureError::Load(error.to_string()))?;
+    fd.as_fd().try_clone_to_owned().map_err(|error| CaptureError::Load(error.to_string()))
+}
+
+fn missing(name: &str) -> CaptureError {
+    CaptureError::Load(format!("the BPF object has no `{name}`"))
+}
+
+/// An error with its causes. The verifier's log is long: it goes to the debug log.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    tracing::debug!("{text}");
+    let said = text.split(". Verifier output").next().unwrap_or_default();
+    said.lines().next().unwrap_or_default().to_owned()
+}
+
+/// A cgroup's id is the inode number of its directory.
+pub fn cgroup_id(cgroup: &File) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    cgroup.metadata().map(|metadata| metadata.ino())
+}

@@ -1,0 +1,594 @@
+//! Keeps capture true: finds cgroups, processes and namespaces as they come and go, repairs what somebody
+//! removes, and tells what it sees.
+//!
+//! One task owns everything that changes. Kernel events wake it; a timer makes sure that a lost event delays
+//! things and breaks nothing.
+
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use aya::maps::{MapData, RingBuf};
+use ipnet::IpNet;
+use sheath_common::event::{Event, EventKind};
+use sheath_common::flow::{GuardedKey, ListenerKind};
+use sheath_common::workload::InboundMode;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
+
+use super::cgroups::{self, WorkloadCgroup};
+use super::events::{Events, calls_for_a_look, denial_reason};
+use super::namespace::InboundPorts;
+use super::programs::{self, Programs, SteerLoader};
+use super::{
+    AcceptedInbound, AcceptedOutbound, CaptureError, Namespace, Pins, Tables, bpffs, existing,
+};
+use crate::config::{CaptureRoot, Config, Existing, WorkloadConfig};
+use crate::policy::SharedPolicy;
+use crate::sys::netns::NetworkNamespace;
+use crate::telemetry::log_denied_connect;
+
+pub use status::{
+    NamespaceStatus, ProgramStatus, StatusView, UnprotectedConnection, WorkloadState,
+    WorkloadStatus,
+};
+
+/// How often everything is looked at without being asked.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often the programs are checked, and routes asked for again.
+const CHECK: Duration = Duration::from_secs(3);
+/// A namespace without processes of any workload is let go after this.
+const LINGER: Duration = Duration::from_secs(10);
+/// An entry that no accepted connection has taken for so long never will be.
+const FLOW_LIFETIME: Duration = Duration::from_secs(120);
+/// Refused connections logged within one [`LOOK`]; the rest are only counted.
+const DENIALS_LOGGED: u32 = 100;
+
+/// What happens to accepted connections: the other stages, as capture sees them. Must return at once.
+pub trait FlowStarter: std::fmt::Debug + Send + Sync {
+    fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound);
+    fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound);
+    /// A connection that belongs to no workload; it has been reset.
+    fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr);
+}
+
+/// A question to the supervisor; it looks, then answers.
+pub type StatusQuestion = oneshot::Sender<StatusView>;
+
+#[derive(Debug)]
+pub struct Supervisor {
+    policy: SharedPolicy,
+    pub(super) tables: Arc<Tables>,
+    pub(super) programs: Programs,
+    steer_loader: SteerLoader,
+    own_netns: NetworkNamespace,
+    mount: PathBuf,
+    starter: Arc<dyn FlowStarter>,
+    pub(super) workloads: Vec<Observed>,
+    /// By inode number.
+    pub(super) namespaces: HashMap<u64, Served>,
+    routed_prefixes: Vec<IpNet>,
+    events: Option<Events>,
+    denials_logged: u32,
+}
+
+/// A workload, and what there is of it.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub config: WorkloadConfig,
+    /// By cgroup id.
+    pub cgroups: BTreeMap<u64, Enrolled>,
+    pub processes: BTreeSet<u32>,
+    /// Why it is not served as configured.
+    pub problem: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Enrolled {
+    pub path: String,
+    /// Namespaces its processes have been seen in, by inode number.
+    pub namespaces: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Served {
+    pub namespace: Arc<Namespace>,
+    last_seen: Instant,
+}
+
+impl Supervisor {
+    /// Brings capture up: loads and attaches the programs or takes over those that are pinned, opens the
+    /// namespaces of workloads that run, enrols them, and pins everything. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If any of it fails; then nothing that this start has made stays behind.
+    pub fn start(
+        config: &Config,
+        policy: SharedPolicy,
+        starter: impl FnOnce(Arc<Tables>) -> Arc<dyn FlowStarter>,
+    ) -> Result<Self, CaptureError> {
+        bpffs::ensure_bpffs()?;
+        let tracefs = bpffs::ensure_tracefs()?;
+        let mount = bpffs::cgroup_mount()?;
+        refuse_own_cgroup(config)?;
+        let pins = Pins::of(&config.instance.name);
+        let undo = FreshPins::begin(&pins)?;
+        let root = match &config.capture {
+            CaptureRoot::Auto => mount.clone(),
+            CaptureRoot::Below(path) => cgroups::join(&mount, path),
+        };
+        if undo.is_none() {
+            // Maps of another shape must be found before programs that expect this one are attached.
+            Tables::open(&pins)
+                .map_err(CaptureError::during("cannot take over the pinned maps"))?;
+        }
+        let mut loaded = programs::load(&pins)?;
+        let ring = loaded.take_events()?;
+        let tables = Tables::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
+        let tables = Arc::new(tables);
+        prepare_tables(&tables, &policy, config)
+            .map_err(CaptureError::during("cannot write the policy into the maps"))?;
+        let programs = loaded.attach(&pins, &root, &tracefs)?;
+        let own_netns = NetworkNamespace::own()
+            .map_err(CaptureError::during("cannot open the agent's network namespace"))?;
+        let mut supervisor = Self {
+            starter: starter(tables.clone()),
+            workloads: config.workloads.iter().cloned().map(Observed::new).collect(),
+            routed_prefixes: config
+                .peers
+                .iter()
+                .flat_map(|peer| peer.destinations.iter().map(|to| to.prefix))
+                .collect(),
+            policy,
+            tables,
+            programs,
+            steer_loader: SteerLoader::new(pins),
+            own_netns,
+            mount,
+            namespaces: HashMap::new(),
+            events: None,
+            denials_logged: 0,
+        };
+        supervisor.bring_up(ring)?;
+        if let Some(undo) = undo {
+            undo.keep();
+        }
+        Ok(supervisor)
+    }
+
+    fn bring_up(&mut self, ring: RingBuf<MapData>) -> Result<(), CaptureError> {
+        let write = CaptureError::during("cannot write the workloads into the maps");
+        let before = self
+            .tables
+            .workloads
+            .keys()
+            .map_err(CaptureError::during("cannot read the map of workloads"))?;
+        // From here on the kernel recognises new cgroups itself; those that exist are found by looking.
+        let selectors: Vec<_> = self.workloads.iter().map(|w| w.config.selector()).collect();
+        self.tables.replace_selectors(&selectors).map_err(write)?;
+        self.serve(self.own_netns.clone())?;
+        self.look();
+        self.withdraw(&before)
+            .map_err(CaptureError::during("cannot remove workloads from the maps"))?;
+        self.events =
+            Some(Events::new(ring).map_err(CaptureError::during("cannot wait for kernel events"))?);
+        self.programs.pin().map_err(CaptureError::during("cannot pin the BPF links"))
+    }
+
+    /// Removes enrolments of an earlier agent that this configuration does not repeat.
+    fn withdraw(&self, before: &[u64]) -> io::Result<()> {
+        let current: HashSet<u64> =
+            self.workloads.iter().flat_map(|workload| workload.cgroups.keys().copied()).collect();
+        for id in before.iter().filter(|id| !current.contains(id)) {
+            self.tables.workloads.remove(id)?;
+        }
+        Ok(())
+    }
+
+    /// Works until `questions` closes.
+    pub async fn run(mut self, mut questions: mpsc::Receiver<StatusQuestion>) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut check = tokio::time::interval(CHECK);
+        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let Some(mut events) = self.events.take() else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                question = questions.recv() => match question {
+                    Some(question) => self.answer(question),
+                    None => break,
+                },
+                happened = events.next() => match happened {
+                    Ok(happened) => self.heed(&happened),
+                    Err(error) => {
+                        tracing::error!(%error, "kernel events cannot be read; looking once a second instead");
+                        tokio::time::sleep(LOOK).await;
+                    }
+                },
+                _ = look.tick() => {
+                    self.denials_logged = 0;
+                    tokio::task::block_in_place(|| self.look());
+                }
+                _ = check.tick() => tokio::task::block_in_place(|| self.check()),
+            }
+        }
+        for served in self.namespaces.values() {
+            served.namespace.stop_accepting();
+        }
+    }
+
+    fn heed(&mut self, events: &[Event]) {
+        for event in events {
+            self.log_event(event);
+        }
+        if events.iter().any(calls_for_a_look) {
+            tokio::task::block_in_place(|| self.look());
+        }
+    }
+
+    fn log_event(&mut self, event: &Event) {
+        let kind = EventKind::from_code(event.kind);
+        let name = self.policy.workload(event.workload).map_or("", |workload| &workload.name);
+        match kind {
+            Some(EventKind::ConnectDenied) => {
+                self.denials_logged += 1;
+                if self.denials_logged <= DENIALS_LOGGED {
+                    let destination = event.destination.into();
+                    log_denied_connect(name, destination, event.pid, denial_reason(event.detail));
+                }
+            }
+            Some(EventKind::GuardDroppedOutbound | EventKind::GuardDroppedInbound) => {
+                self.denials_logged += 1;
+                if self.denials_logged <= DENIALS_LOGGED {
+                    let [source, destination] =
+                        [event.source, event.destination].map(SocketAddr::from);
+                    tracing::warn!(workload = name, %source, %destination, ?kind, "the egress guard dropped a connection that had not come through the agent");
+                }
+            }
+            _ => tracing::debug!(workload = name, cgroup = event.cgroup, ?kind, "kernel event"),
+        }
+    }
+
+    /// Finds what there is now and serves it. What cannot be served becomes the workload's problem; the kernel
+    /// keeps it closed meanwhile.
+    fn look(&mut self) {
+        let mut problems: Vec<_> =
+            (0..self.workloads.len()).map(|index| self.look_at(index)).collect();
+        self.assign_ports(&mut problems);
+        for (workload, problem) in self.workloads.iter_mut().zip(problems) {
+            workload.set_problem(problem);
+        }
+        self.let_go();
+    }
+
+    /// Returns why the workload cannot be served as configured, if so.
+    fn look_at(&mut self, index: usize) -> Option<String> {
+        let found = cgroups::find(&self.mount, &self.workloads[index].config);
+        let mut problem = None;
+        let ids: HashSet<u64> = found.iter().map(|cgroup| cgroup.id).collect();
+        self.workloads[index].cgroups.retain(|id, _| ids.contains(id));
+        self.workloads[index].processes.clear();
+        for cgroup in found {
+            let processes = cgroups::processes(&cgroups::join(&self.mount, &cgroup.path));
+            let (namespaces, trouble) = self.serve_namespaces_of(&processes);
+            problem = problem.or(trouble);
+            self.workloads[index].processes.extend(&processes);
+            if let Err(error) = self.enrol(index, &cgroup, namespaces, &processes) {
+                problem = Some(format!("cannot be enrolled: {error}"));
+            }
+        }
+        problem
+    }
+
+    /// Makes sure that the kernel knows a cgroup as a workload's.
+    fn enrol(
+        &mut self,
+        index: usize,
+        cgroup: &WorkloadCgroup,
+        namespaces: BTreeSet<u64>,
+        processes: &BTreeSet<u32>,
+    ) -> io::Result<()> {
+        let workload = &mut self.workloads[index];
+        let view = workload.config.kernel_view();
+        let already = self.tables.workloads.get(&cgroup.id)?;
+        if already != Some(view) {
+            self.tables.workloads.insert(&cgroup.id, &view)?;
+        }
+        if let Some(enrolled) = workload.cgroups.get_mut(&cgroup.id) {
+            enrolled.namespaces.extend(namespaces);
+            return Ok(());
+        }
+        tracing::info!(workload = workload.config.name, cgroup = cgroup.path, "workload enrolled");
+        let enrolled = Enrolled { path: cgroup.path.clone(), namespaces };
+        if already.is_none() && workload.config.existing == Existing::Reset {
+            self.reset_existing(index, &enrolled, processes)?;
+        }
+        self.workloads[index].cgroups.insert(cgroup.id, enrolled);
+        Ok(())
+    }
+
+    /// Resets the connections that a workload had before it was enrolled.
+    fn reset_existing(
+        &self,
+        index: usize,
+        enrolled: &Enrolled,
+        processes: &BTreeSet<u32>,
+    ) -> io::Result<()> {
+        let config = &self.workloads[index].config;
+        for inode in &enrolled.namespaces {
+            let Some(served) = self.namespaces.get(inode) else {
+                continue;
+            };
+            let sockets =
+                existing::unprotected(&served.namespace, processes, config.id, &self.policy)?;
+            existing::reset(&served.namespace, &sockets)?;
+            if !sockets.is_empty() {
+                tracing::info!(
+                    workload = config.name,
+                    count = sockets.len(),
+                    "existing connections reset"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Serves the namespaces that processes are in. Returns them, and why one could not be served.
+    fn serve_namespaces_of(
+        &mut self,
+        processes: &BTreeSet<u32>,
+    ) -> (BTreeSet<u64>, Option<String>) {
+        let mut namespaces = BTreeSet::new();
+        let mut problem = None;
+        for pid in processes {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+            // A process that has ended meanwhile is in no namespace.
+            let Ok(metadata) = fs::metadata(&path) else {
+                continue;
+            };
+            if !namespaces.insert(metadata.ino()) {
+                continue;
+            }
+            if let Some(served) = self.namespaces.get_mut(&metadata.ino()) {
+                served.last_seen = Instant::now();
+                continue;
+            }
+            if let Err(error) = self.serve_namespace_at(&path) {
+                problem = Some(error.to_string());
+            }
+        }
+        (namespaces, problem)
+    }
+
+    fn serve_namespace_at(&mut self, path: &Path) -> Result<(), CaptureError> {
+        let netns = match NetworkNamespace::open(path, &self.own_netns) {
+            Ok(netns) => netns,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => {
+                return Err(CaptureError::during("cannot open a network namespace")(error));
+            }
+        };
+        self.serve(netns)
+    }
+
+    fn serve(&mut self, netns: NetworkNamespace) -> Result<(), CaptureError> {
+        if self.namespaces.contains_key(&netns.inode()) {
+            return Ok(());
+        }
+        let namespace =
+            Namespace::open(netns, self.tables.clone(), &self.steer_loader, &self.starter)?;
+        tracing::info!(
+            namespace = namespace.inode(),
+            cookie = namespace.cookie(),
+            "network namespace served"
+        );
+        if let Err(error) = namespace.publish_sources(&self.routed_prefixes) {
+            tracing::warn!(namespace = namespace.inode(), %error, "getsockname() may show a loopback address");
+        }
+        self.namespaces.insert(namespace.inode(), Served { namespace, last_seen: Instant::now() });
+        Ok(())
+    }
+
+    /// Works out whose each namespace's ports are, from where the workloads have been seen.
+    fn assign_ports(&self, problems: &mut [Option<String>]) {
+        let mut ports: HashMap<u64, InboundPorts> =
+            self.namespaces.keys().map(|inode| (*inode, InboundPorts::default())).collect();
+        for (workload, problem) in self.workloads.iter().zip(problems) {
+            let inbound = &workload.config.inbound;
+            if inbound.mode == InboundMode::Disabled {
+                continue;
+            }
+            let seen_in: BTreeSet<u64> = workload
+                .cgroups
+                .values()
+                .flat_map(|enrolled| enrolled.namespaces.iter().copied())
+                .collect();
+            for inode in seen_in {
+                let Some(served) = self.namespaces.get(&inode) else {
+                    continue;
+                };
+                let claim = if inbound.ports.is_empty() && served.namespace.is_agents_own() {
+                    Err("shares the agent's network namespace, so inbound.ports must name its ports".to_owned())
+                } else {
+                    ports.entry(inode).or_default().claim(workload.config.id, &inbound.ports)
+                };
+                if let Err(reason) = claim {
+                    problem.get_or_insert(reason);
+                }
+            }
+        }
+        for (inode, ports) in ports {
+            let Some(served) = self.namespaces.get(&inode) else {
+                continue;
+            };
+            if let Err(error) = served.namespace.steer(ports) {
+                tracing::error!(namespace = inode, %error, "inbound ports not steered");
+            }
+        }
+    }
+
+    /// Lets go of namespaces that no workload has been in for a while. The agent's own is always served: a
+    /// workload may appear in it at any time.
+    fn let_go(&mut self) {
+        let gone: Vec<u64> = self
+            .namespaces
+            .iter()
+            .filter(|(_, served)| {
+                !served.namespace.is_agents_own() && served.last_seen.elapsed() > LINGER
+            })
+            .map(|(inode, _)| *inode)
+            .collect();
+        for inode in gone {
+            if let Some(served) = self.namespaces.remove(&inode) {
+                tracing::info!(namespace = inode, "network namespace let go");
+                served.namespace.close();
+            }
+            for workload in &mut self.workloads {
+                for enrolled in workload.cgroups.values_mut() {
+                    enrolled.namespaces.remove(&inode);
+                }
+            }
+        }
+    }
+
+    /// Checks that what was attached still is, and tidies up after what has gone.
+    fn check(&mut self) {
+        self.programs.check_and_repair();
+        for served in self.namespaces.values() {
+            if let Err(error) = served.namespace.repair(&self.steer_loader) {
+                tracing::error!(namespace = served.namespace.inode(), %error, "steering not put back");
+            }
+            if let Err(error) = served.namespace.publish_sources(&self.routed_prefixes) {
+                tracing::debug!(namespace = served.namespace.inode(), %error, "routes not read");
+            }
+        }
+        if let Err(error) = self.sweep() {
+            tracing::warn!(%error, "traces of closed namespaces or lost connections stay in the maps");
+        }
+    }
+
+    fn sweep(&self) -> io::Result<()> {
+        for cookie in self.steer_loader.sweep()? {
+            self.tables.forget_namespace(cookie)?;
+        }
+        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
+        let now = Duration::from(now);
+        for (key, flow) in self.tables.flows.entries()? {
+            if now.saturating_sub(Duration::from_nanos(flow.created_ns)) > FLOW_LIFETIME {
+                self.tables.flows.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, question: StatusQuestion) {
+        let view = tokio::task::block_in_place(|| {
+            self.look();
+            status::view(self)
+        });
+        // Whoever asked may have gone.
+        let _ = question.send(view);
+    }
+
+    /// Connections of a workload that policy wants protected and that are not.
+    pub(super) fn unprotected(&self, workload: &Observed) -> Vec<UnprotectedConnection> {
+        let inodes: BTreeSet<u64> = workload
+            .cgroups
+            .values()
+            .flat_map(|enrolled| enrolled.namespaces.iter().copied())
+            .collect();
+        let sockets = inodes.iter().filter_map(|inode| {
+            let namespace = &self.namespaces.get(inode)?.namespace;
+            existing::unprotected(namespace, &workload.processes, workload.config.id, &self.policy)
+                .ok()
+        });
+        sockets
+            .flatten()
+            .map(|socket| UnprotectedConnection { local: socket.local, remote: socket.remote })
+            .collect()
+    }
+
+    /// True if all programs run for a cgroup.
+    pub(super) fn covers(&self, path: &str) -> bool {
+        File::open(cgroups::join(&self.mount, path))
+            .is_ok_and(|cgroup| self.programs.all_in_force_for(&cgroup))
+    }
+}
+
+impl Observed {
+    fn new(config: WorkloadConfig) -> Self {
+        Self { config, cgroups: BTreeMap::new(), processes: BTreeSet::new(), problem: None }
+    }
+
+    fn set_problem(&mut self, problem: Option<String>) {
+        if let Some(reason) = &problem
+            && self.problem.as_ref() != Some(reason)
+        {
+            tracing::warn!(workload = self.config.name, %reason, "workload not served as configured");
+        }
+        self.problem = problem;
+    }
+}
+
+/// The pins of a first start, removed again unless the start succeeds.
+struct FreshPins {
+    pins: Pins,
+    keep: bool,
+}
+
+impl FreshPins {
+    /// Makes the pin directories. `None` if an earlier agent has left pins to take over.
+    fn begin(pins: &Pins) -> Result<Option<Self>, CaptureError> {
+        if pins.exist() {
+            return Ok(None);
+        }
+        pins.create().map_err(CaptureError::during("cannot make the pin directory"))?;
+        Ok(Some(Self { pins: pins.clone(), keep: false }))
+    }
+
+    fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for FreshPins {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = self.pins.remove_all()
+        {
+            tracing::error!(%error, "pins of a failed start stay behind; `sheath cleanup` removes them");
+        }
+    }
+}
+
+/// An agent that captured itself would dial in circles.
+fn refuse_own_cgroup(config: &Config) -> Result<(), CaptureError> {
+    let own = cgroups::own().map_err(CaptureError::during("cannot tell the agent's own cgroup"))?;
+    match config.workloads.iter().find(|workload| cgroups::selects(workload, &own)) {
+        None => Ok(()),
+        Some(workload) => {
+            Err(CaptureError::SelectsAgent { workload: workload.name.clone(), cgroup: own })
+        }
+    }
+}
+
+/// Everything in the maps that follows from the configuration alone.
+fn prepare_tables(tables: &Tables, policy: &SharedPolicy, config: &Config) -> io::Result<()> {
+    tables.replace_rules(&policy.kernel_rules())?;
+    let guarded = |workload: &WorkloadConfig| {
+        let id = workload.id;
+        let ports = workload.inbound.ports.clone();
+        ports.into_iter().map(move |port| GuardedKey { workload: id, port: port.into() })
+    };
+    tables.replace_guarded(config.workloads.iter().flat_map(guarded).collect())?;
+    tables.forget_connections()
+}

@@ -1,0 +1,193 @@
+//! What capture tells about itself: observed just now, never remembered from what was asked for.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use serde::Serialize;
+use sheath_common::workload::{InboundMode, OutboundMode};
+
+use super::{Observed, Supervisor};
+use crate::capture::programs::Hook;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct StatusView {
+    pub programs: Vec<ProgramStatus>,
+    pub workloads: Vec<WorkloadStatus>,
+}
+
+/// One BPF program.
+#[derive(Clone, Debug, Serialize)]
+pub struct ProgramStatus {
+    pub name: &'static str,
+    pub kind: &'static str,
+    pub attached_to: String,
+    /// The kernel says that it runs.
+    pub observed: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkloadStatus {
+    pub name: String,
+    pub spiffe_id: String,
+    pub state: WorkloadState,
+    /// Empty unless the state is degraded.
+    pub reason: String,
+    pub cgroups: Vec<CgroupStatus>,
+    pub namespaces: Vec<NamespaceStatus>,
+    pub inbound: InboundStatus,
+    pub outbound: OutboundStatus,
+    pub unprotected: Vec<UnprotectedConnection>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkloadState {
+    /// No process of it runs.
+    Waiting,
+    /// Everything that protects it is in force.
+    Protected,
+    /// Something is missing; the reason says what.
+    Degraded,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct CgroupStatus {
+    pub path: String,
+    pub id: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct NamespaceStatus {
+    pub inode: u64,
+    pub cookie: u64,
+    /// Listeners are open, and the kernel says that steering is attached.
+    pub ready: bool,
+    /// The agent's own, that is, the host's.
+    pub host: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct InboundStatus {
+    pub mode: &'static str,
+    /// Empty for every port.
+    pub ports: Vec<u16>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct OutboundStatus {
+    pub mode: &'static str,
+}
+
+/// A connection older than the workload's protection.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnprotectedConnection {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+}
+
+pub(super) fn view(supervisor: &mut Supervisor) -> StatusView {
+    let cgroup = supervisor.programs.cgroup_path().display().to_string();
+    let programs = supervisor
+        .programs
+        .check_and_repair()
+        .into_iter()
+        .map(|(name, hook, observed)| ProgramStatus {
+            name,
+            kind: match hook {
+                Hook::Cgroup(_) => "cgroup",
+                Hook::Tracepoint(_) => "tracepoint",
+            },
+            attached_to: match hook {
+                Hook::Cgroup(_) => cgroup.clone(),
+                Hook::Tracepoint(event) => format!("cgroup:{event}"),
+            },
+            observed,
+        })
+        .collect();
+    let supervisor = &*supervisor;
+    StatusView {
+        programs,
+        workloads: supervisor
+            .workloads
+            .iter()
+            .map(|workload| workload_view(supervisor, workload))
+            .collect(),
+    }
+}
+
+fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus {
+    let config = &workload.config;
+    let inodes: BTreeSet<u64> = workload
+        .cgroups
+        .values()
+        .flat_map(|enrolled| enrolled.namespaces.iter().copied())
+        .collect();
+    let namespaces: Vec<_> = inodes
+        .iter()
+        .filter_map(|inode| supervisor.namespaces.get(inode))
+        .map(|served| NamespaceStatus {
+            inode: served.namespace.inode(),
+            cookie: served.namespace.cookie(),
+            ready: served.namespace.is_steered(),
+            host: served.namespace.is_agents_own(),
+        })
+        .collect();
+    let problem = problem(supervisor, workload, &namespaces);
+    let state = match &problem {
+        Some(_) => WorkloadState::Degraded,
+        None if workload.processes.is_empty() => WorkloadState::Waiting,
+        None => WorkloadState::Protected,
+    };
+    WorkloadStatus {
+        name: config.name.clone(),
+        spiffe_id: config.spiffe_id.to_string(),
+        state,
+        reason: problem.unwrap_or_default(),
+        cgroups: workload
+            .cgroups
+            .iter()
+            .map(|(id, enrolled)| CgroupStatus { path: enrolled.path.clone(), id: *id })
+            .collect(),
+        namespaces,
+        inbound: InboundStatus {
+            mode: match config.inbound.mode {
+                InboundMode::Strict => "strict",
+                InboundMode::Permissive => "permissive",
+                InboundMode::Disabled => "disabled",
+            },
+            ports: config.inbound.ports.clone(),
+        },
+        outbound: OutboundStatus {
+            mode: match config.outbound.mode {
+                OutboundMode::Require => "require",
+                OutboundMode::Prefer => "prefer",
+                OutboundMode::Disabled => "disabled",
+            },
+        },
+        unprotected: supervisor.unprotected(workload),
+    }
+}
+
+/// The first thing that keeps a workload from being protected as configured.
+fn problem(
+    supervisor: &Supervisor,
+    workload: &Observed,
+    namespaces: &[NamespaceStatus],
+) -> Option<String> {
+    if let Some(problem) = &workload.problem {
+        return Some(problem.clone());
+    }
+    for (id, enrolled) in &workload.cgroups {
+        if supervisor.tables.workloads.get(id).ok().flatten() != Some(workload.config.kernel_view())
+        {
+            return Some(format!("the kernel does not know the cgroup {}", enrolled.path));
+        }
+        if !supervisor.covers(&enrolled.path) {
+            return Some(format!("not every program runs for the cgroup {}", enrolled.path));
+        }
+    }
+    namespaces
+        .iter()
+        .find(|namespace| !namespace.ready)
+        .map(|namespace| format!("network namespace {} is not steered", namespace.inode))
+}

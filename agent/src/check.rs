@@ -1,0 +1,179 @@
+//! Does this host have what the agent needs, and does the configuration suit it? Each finding says what to do.
+
+mod host;
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use sheath_common::workload::InboundMode;
+
+use crate::capture::{cgroup_mount, workload_cgroup_count};
+use crate::config::Config;
+use crate::identity::EmbeddedCa;
+use crate::policy::Policy;
+use crate::tls::crypto_provider;
+
+pub use host::requirements;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Ok,
+    /// Works, but perhaps not as meant.
+    Warning,
+    /// The agent will not start, or will not protect.
+    Error,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub level: Level,
+    pub subject: &'static str,
+    pub found: String,
+    /// What to do about it; empty where there is nothing to do.
+    pub advice: String,
+}
+
+impl Finding {
+    fn ok(subject: &'static str, found: impl Into<String>) -> Self {
+        Self { level: Level::Ok, subject, found: found.into(), advice: String::new() }
+    }
+
+    fn warning(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { level: Level::Warning, subject, found: found.into(), advice: advice.into() }
+    }
+
+    fn error(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { level: Level::Error, ..Self::warning(subject, found, advice) }
+    }
+}
+
+/// Looks at the host and the configuration, changing nothing.
+#[must_use]
+pub fn check(config: &Config) -> Vec<Finding> {
+    let mut findings = requirements();
+    findings.extend(host::attachments(config));
+    findings.push(certificate_authority(config));
+    findings.extend(ports(config));
+    findings.extend(rules(config));
+    findings.extend(workloads(config));
+    findings
+}
+
+fn certificate_authority(config: &Config) -> Finding {
+    let loaded = EmbeddedCa::load(
+        &config.identity.ca_dir,
+        &config.trust_domain,
+        config.identity.svid_ttl,
+        crypto_provider().into(),
+    );
+    match loaded {
+        Ok(_) => Finding::ok(
+            "identity",
+            format!("CA of {} in {}", config.trust_domain, config.identity.ca_dir.display()),
+        ),
+        Err(error) => Finding::error(
+            "identity",
+            error.to_string(),
+            format!(
+                "`sheath ca init --dir {} --trust-domain {}` makes a CA; or copy the one of the other nodes",
+                config.identity.ca_dir.display(),
+                config.trust_domain
+            ),
+        ),
+    }
+}
+
+/// Ports that two workloads declare: a clash if both turn up in one network namespace.
+fn ports(config: &Config) -> Vec<Finding> {
+    let mut owners: HashMap<u16, &str> = HashMap::new();
+    let mut findings = Vec::new();
+    for workload in &config.workloads {
+        if workload.inbound.mode == InboundMode::Disabled {
+            continue;
+        }
+        for port in &workload.inbound.ports {
+            if let Some(other) = owners.insert(*port, &workload.name) {
+                findings.push(Finding::warning(
+                    "ports",
+                    format!("`{other}` and `{}` both declare port {port}", workload.name),
+                    "fine in separate network namespaces; in one, only the first gets the port",
+                ));
+            }
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("ports", "no port is declared twice"));
+    }
+    findings
+}
+
+/// Bypasses that say the opposite of a peer entry for the very same destination.
+fn rules(config: &Config) -> Vec<Finding> {
+    let policy = Policy::new(config);
+    let mut findings = Vec::new();
+    for workload in &config.workloads {
+        for bypass in &workload.outbound.bypass {
+            let contradicted = config.peers.iter().any(|peer| peer.destinations.contains(bypass));
+            if contradicted {
+                findings.push(Finding::warning(
+                    "policy",
+                    format!(
+                        "`{}` bypasses {bypass}, which is also a peer; the peer entry wins",
+                        workload.name
+                    ),
+                    "remove one of the two, or make the bypass more specific",
+                ));
+            }
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok(
+            "policy",
+            format!("{} rules about destinations", policy.kernel_rules().len()),
+        ));
+    }
+    findings
+}
+
+fn workloads(config: &Config) -> Vec<Finding> {
+    let Ok(mount) = cgroup_mount() else {
+        return Vec::new();
+    };
+    let look = |workload: &crate::config::WorkloadConfig| {
+        let count = workload_cgroup_count(&mount, workload);
+        if count == 0 {
+            Finding::warning(
+                "workload",
+                format!("`{}`: no cgroup {} now", workload.name, workload.cgroup),
+                "nothing to do if it will come; it is protected from its first moment",
+            )
+        } else {
+            Finding::ok("workload", format!("`{}`: {count} cgroup(s)", workload.name))
+        }
+    };
+    config.workloads.iter().map(look).collect()
+}
+
+/// The findings as people read them.
+#[must_use]
+pub fn render(findings: &[Finding], colours: bool) -> String {
+    let mut out = String::new();
+    for finding in findings {
+        let (word, code) = match finding.level {
+            Level::Ok => ("ok", "32"),
+            Level::Warning => ("warning", "33"),
+            Level::Error => ("error", "31"),
+        };
+        let word =
+            if colours { format!("\x1b[{code}m{word:<7}\x1b[0m") } else { format!("{word:<7}") };
+        out.push_str(&format!("{word}  {:<10}  {}\n", finding.subject, finding.found));
+        if !finding.advice.is_empty() {
+            out.push_str(&format!("{:<21}{}\n", "", finding.advice));
+        }
+    }
+    out
+}

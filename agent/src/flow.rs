@@ -1,0 +1,174 @@
+//! One application connection, end to end: its name, and what is told about it when it is over.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::relay::Moved;
+use crate::spiffe::SpiffeId;
+
+/// Names a flow in every log line. Unique within one run of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowId {
+    run: u32,
+    number: u64,
+}
+
+/// Gives out flow ids.
+#[derive(Debug)]
+pub struct FlowIds {
+    run: u32,
+    next: AtomicU64,
+}
+
+impl FlowIds {
+    /// `run` should differ from one start of the agent to the next.
+    #[must_use]
+    pub fn new(run: u32) -> Self {
+        Self { run, next: AtomicU64::new(1) }
+    }
+
+    pub fn next(&self) -> FlowId {
+        FlowId { run: self.run, number: self.next.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
+impl fmt::Display for FlowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}-{}", self.run, self.number)
+    }
+}
+
+/// As seen from the workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Outbound,
+    Inbound,
+}
+
+impl Direction {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+        }
+    }
+}
+
+/// The stages of a flow, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Capture,
+    Policy,
+    Identity,
+    Tls,
+    Relay,
+}
+
+impl Stage {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Policy => "policy",
+            Self::Identity => "identity",
+            Self::Tls => "tls",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// How a flow's bytes cross the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// They do not, or not yet.
+    None,
+    /// Mutual TLS.
+    Mtls,
+    /// As they are, by a permissive port.
+    Plaintext,
+    /// As TLS between the applications, by a permissive port.
+    Passthrough,
+}
+
+impl Protection {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Mtls => "mtls",
+            Self::Plaintext => "plaintext",
+            Self::Passthrough => "passthrough",
+        }
+    }
+}
+
+/// How a flow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both directions ended in order.
+    Ok,
+    /// Policy said no, here or there.
+    Denied,
+    /// The destination could not be reached.
+    Refused,
+    /// One side broke it off.
+    Reset,
+    /// Something of the agent's own failed.
+    Error,
+}
+
+impl Outcome {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Denied => "denied",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What the access log says about a flow; filled in as it goes through the stages.
+#[derive(Debug)]
+pub struct FlowRecord {
+    pub id: FlowId,
+    pub direction: Direction,
+    pub started: Instant,
+    pub workload: String,
+    pub local_id: Option<SpiffeId>,
+    pub peer_id: Option<SpiffeId>,
+    /// Who opened the connection.
+    pub source: SocketAddr,
+    /// Where it was opened to.
+    pub destination: SocketAddr,
+    pub protection: Protection,
+    pub moved: Moved,
+}
+
+impl FlowRecord {
+    #[must_use]
+    pub fn new(
+        id: FlowId,
+        direction: Direction,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Self {
+        Self {
+            id,
+            direction,
+            started: Instant::now(),
+            workload: String::new(),
+            local_id: None,
+            peer_id: None,
+            source,
+            destination,
+            protection: Protection::None,
+            moved: Moved::default(),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Sheath: transparent mutual TLS for workloads on Linux.
+//!
+//! Start with [`pipeline`], which tells the life of one connection, and [`app`], which puts everything
+//! together. `ARCHITECTURE.md` has the picture.
+
+pub mod admin;
+pub mod app;
+pub mod capture;
+pub mod check;
+pub mod config;
+pub mod flow;
+pub mod identity;
+pub mod pipeline;
+pub mod policy;
+pub mod relay;
+pub mod spiffe;
+mod sys;
+pub mod telemetry;
+pub mod tls;

@@ -1,0 +1,267 @@
+//! The life of one connection.
+//!
+//! Five stages, each taking what the one before it made: **capture** says who dialled what, **policy** says
+//! what should happen and whom to expect, **identity** gives the workload's certificate, **tls** proves both
+//! ends, and **relay** moves the bytes. What a stage returns is needed by the next, so none can run early or
+//! twice; and no byte of the application moves before the peer's identity has been proved and approved.
+//!
+//! ```text
+//! outbound:  application ──▶ capture ─▶ policy ─▶ identity ─▶ dial ─▶ tls ─▶ relay ──▶ wire
+//! inbound:   wire ──▶ capture ─▶ policy ─▶ identity ─▶ tls ─▶ dial ─▶ relay ──▶ application
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use sheath_common::flow::ListenerKind;
+use sheath_common::workload::{InboundMode, WorkloadId};
+use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
+
+use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, LocalLeg, Namespace};
+use crate::config::Timeouts;
+use crate::flow::{Direction, FlowIds, FlowRecord, Outcome, Protection, Stage};
+use crate::identity::{Identities, Svid};
+use crate::policy::{PolicyError, SharedPolicy};
+use crate::relay::{self, RelayError};
+use crate::sys::sockopt;
+use crate::telemetry::{AgentCounters, Ending, log_flow};
+use crate::tls::{self, Contexts, Greeting, TlsError};
+
+/// A workload's identity, ready for use: what the identity stage hands over.
+#[derive(Debug)]
+pub struct Credentials {
+    pub svid: Arc<Svid>,
+    pub contexts: Contexts,
+}
+
+/// Everything a flow needs; shared by all of them.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub policy: SharedPolicy,
+    pub identities: Arc<Identities<Credentials>>,
+    pub counters: Arc<AgentCounters>,
+    pub timeouts: Timeouts,
+    pub ids: FlowIds,
+    pub tasks: TaskTracker,
+}
+
+impl Pipeline {
+    async fn outbound(
+        &self,
+        namespace: &Namespace,
+        accepted: AcceptedOutbound,
+        record: &mut FlowRecord,
+    ) -> Result<(), FlowError> {
+        let AcceptedOutbound { stream: mut app, app: app_address, destination, workload } =
+            accepted;
+
+        let expected = self.policy.expect_at(destination)?;
+        let credentials = self.credentials(workload)?;
+        record.local_id = Some(credentials.svid.id.clone());
+
+        let wire = namespace
+            .dial_wire(app_address, destination, self.timeouts.connect)
+            .await
+            .map_err(FlowError::DialWire)?;
+        record.source = wire.local_addr().map_err(FlowError::DialWire)?;
+        let session =
+            tls::connect(wire, &credentials.contexts, expected, self.timeouts.handshake).await?;
+        record.peer_id = Some(session.peer);
+        record.protection = Protection::Mtls;
+
+        let mut wire = session.stream;
+        relay::run(&mut app, &mut wire, &mut record.moved).await?;
+        close(&app, wire.get_ref().0)
+    }
+
+    async fn inbound(
+        &self,
+        namespace: &Namespace,
+        accepted: AcceptedInbound,
+        record: &mut FlowRecord,
+    ) -> Result<(), FlowError> {
+        let AcceptedInbound { stream: wire, client, destination, workload } = accepted;
+
+        let (mode, _callers) = self.policy.inbound(workload)?;
+        if mode == InboundMode::Permissive {
+            let greeting = tls::greet(&wire).await.map_err(FlowError::Greeting)?;
+            if let Some(protection) = self.passes_through(greeting) {
+                record.protection = protection;
+                return self.pass_through(namespace, wire, client, destination, record).await;
+            }
+        }
+        let credentials = self.credentials(workload)?;
+        record.local_id = Some(credentials.svid.id.clone());
+
+        // The contexts were made with the callers that policy allows: the handshake fails for anybody else.
+        let session = tls::accept(wire, &credentials.contexts, self.timeouts.handshake).await?;
+        record.peer_id = Some(session.peer);
+        record.protection = Protection::Mtls;
+
+        let mut app = self.dial_app(namespace, client, destination).await?;
+        let mut wire = session.stream;
+        relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
+        close(&app.stream, wire.get_ref().0)
+    }
+
+    /// How a connection to a permissive port passes, if it is not for us.
+    fn passes_through(&self, greeting: Greeting) -> Option<Protection> {
+        match greeting {
+            Greeting::Ours => None,
+            Greeting::ForeignTls => {
+                self.counters.inbound_passthrough.fetch_add(1, Relaxed);
+                Some(Protection::Passthrough)
+            }
+            Greeting::Plaintext => {
+                self.counters.inbound_plaintext.fetch_add(1, Relaxed);
+                Some(Protection::Plaintext)
+            }
+        }
+    }
+
+    async fn pass_through(
+        &self,
+        namespace: &Namespace,
+        mut wire: TcpStream,
+        client: SocketAddr,
+        destination: SocketAddr,
+        record: &mut FlowRecord,
+    ) -> Result<(), FlowError> {
+        let mut app = self.dial_app(namespace, client, destination).await?;
+        relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
+        close(&app.stream, &wire)
+    }
+
+    async fn dial_app(
+        &self,
+        namespace: &Namespace,
+        client: SocketAddr,
+        destination: SocketAddr,
+    ) -> Result<LocalLeg, FlowError> {
+        namespace
+            .dial_app(client, destination, self.timeouts.connect)
+            .await
+            .map_err(FlowError::DialApp)
+    }
+
+    fn credentials(&self, workload: WorkloadId) -> Result<Arc<Credentials>, FlowError> {
+        self.identities.current(workload).ok_or(FlowError::NoIdentity)
+    }
+
+    /// A record with what is known from the start.
+    fn record(
+        &self,
+        direction: Direction,
+        workload: WorkloadId,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> FlowRecord {
+        let mut record = FlowRecord::new(self.ids.next(), direction, source, destination);
+        if let Some(config) = self.policy.workload(workload) {
+            record.workload.clone_from(&config.name);
+        }
+        record
+    }
+
+    fn conclude(&self, record: &FlowRecord, result: Result<(), FlowError>) {
+        let ending = match result {
+            Ok(()) => Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new() },
+            Err(error) => error.into(),
+        };
+        if ending.stage == Stage::Tls {
+            self.counters.handshakes_failed.fetch_add(1, Relaxed);
+        }
+        log_flow(record, &ending);
+    }
+}
+
+/// What capture starts for each connection it accepts: one task, from here to the last byte. Whatever ends it
+/// early drops both legs, which resets them.
+#[derive(Debug)]
+pub struct Starter(pub Arc<Pipeline>);
+
+impl FlowStarter for Starter {
+    fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound) {
+        let pipeline = self.0.clone();
+        let open = pipeline.counters.open(accepted.workload);
+        self.0.tasks.spawn(async move {
+            let mut record = pipeline.record(
+                Direction::Outbound,
+                accepted.workload,
+                accepted.app,
+                accepted.destination,
+            );
+            let result = pipeline.outbound(&namespace, accepted, &mut record).await;
+            drop(open);
+            pipeline.conclude(&record, result);
+        });
+    }
+
+    fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound) {
+        let pipeline = self.0.clone();
+        let open = pipeline.counters.open(accepted.workload);
+        self.0.tasks.spawn(async move {
+            let mut record = pipeline.record(
+                Direction::Inbound,
+                accepted.workload,
+                accepted.client,
+                accepted.destination,
+            );
+            let result = pipeline.inbound(&namespace, accepted, &mut record).await;
+            drop(open);
+            pipeline.conclude(&record, result);
+        });
+    }
+
+    fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr) {
+        self.0.counters.strangers.fetch_add(1, Relaxed);
+        tracing::debug!(namespace = namespace.inode(), ?kind, %remote, "connection of no workload reset");
+    }
+}
+
+/// Both directions have ended in order; neither leg is reset.
+fn close(app: &TcpStream, wire: &TcpStream) -> Result<(), FlowError> {
+    sockopt::close_gracefully(app)
+        .and_then(|()| sockopt::close_gracefully(wire))
+        .map_err(FlowError::Close)
+}
+
+/// Why a flow ended early.
+#[derive(Debug, thiserror::Error)]
+enum FlowError {
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("the workload has no identity")]
+    NoIdentity,
+    #[error("destination: {0}")]
+    DialWire(io::Error),
+    #[error("local application: {0}")]
+    DialApp(io::Error),
+    #[error("first bytes: {0}")]
+    Greeting(io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    #[error("close: {0}")]
+    Close(io::Error),
+}
+
+impl From<FlowError> for Ending {
+    fn from(error: FlowError) -> Self {
+        let (outcome, stage) = match &error {
+            FlowError::Policy(_) => (Outcome::Denied, Stage::Policy),
+            FlowError::NoIdentity => (Outcome::Error, Stage::Identity),
+            FlowError::DialWire(_) => (Outcome::Refused, Stage::Capture),
+            FlowError::DialApp(_) => (Outcome::Refused, Stage::Relay),
+            FlowError::Greeting(_) => (Outcome::Reset, Stage::Tls),
+            FlowError::Tls(_) => (Outcome::Denied, Stage::Tls),
+            FlowError::Relay(_) => (Outcome::Reset, Stage::Relay),
+            FlowError::Close(_) => (Outcome::Error, Stage::Relay),
+        };
+        Self { outcome, stage, reason: error.to_string() }
+    }
+}

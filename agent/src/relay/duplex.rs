@@ -1,0 +1,170 @@
+//! Both directions of a flow in one future: no task, no thread and no allocation for each direction or record.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Moved, RelayError};
+
+/// One TLS record's worth of plaintext (RFC 8446, 5.1), so that a full buffer becomes a full record.
+const BUFFER: usize = 16 * 1024;
+
+pub struct Duplex<'s, A, W> {
+    app: &'s mut A,
+    wire: &'s mut W,
+    outgoing: Direction,
+    incoming: Direction,
+    moved: &'s mut Moved,
+}
+
+impl<'s, A, W> Duplex<'s, A, W>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    W: AsyncRead + AsyncWrite + Unpin,
+{
+    pub fn new(app: &'s mut A, wire: &'s mut W, moved: &'s mut Moved) -> Self {
+        Self { app, wire, outgoing: Direction::new(), incoming: Direction::new(), moved }
+    }
+}
+
+impl<A, W> Future for Duplex<'_, A, W>
+where
+    A: AsyncRead + AsyncWrite + Unpin,
+    W: AsyncRead + AsyncWrite + Unpin,
+{
+    type Output = Result<(), RelayError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let outgoing = this
+            .outgoing
+            .poll(cx, this.app, this.wire, &mut this.moved.sent)
+            .map_err(|side| side.into_error(RelayError::App, RelayError::Wire))?;
+        let incoming = this
+            .incoming
+            .poll(cx, this.wire, this.app, &mut this.moved.received)
+            .map_err(|side| side.into_error(RelayError::Wire, RelayError::App))?;
+        if outgoing.is_ready() && incoming.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+}
+
+/// The end of a direction at which something failed.
+enum Side {
+    From(io::Error),
+    To(io::Error),
+}
+
+impl Side {
+    fn into_error(
+        self,
+        from: fn(io::Error) -> RelayError,
+        to: fn(io::Error) -> RelayError,
+    ) -> RelayError {
+        match self {
+            Self::From(error) => from(error),
+            Self::To(error) => to(error),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Copying,
+    /// The source has ended; what was read is written, and now the end itself is passed on.
+    Closing,
+    Closed,
+}
+
+struct Direction {
+    buffer: Box<[u8]>,
+    /// Read, not yet written: `buffer[start..end]`.
+    start: usize,
+    end: usize,
+    unflushed: bool,
+    state: State,
+}
+
+impl Direction {
+    fn new() -> Self {
+        Self {
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            unflushed: false,
+            state: State::Copying,
+        }
+    }
+
+    fn poll<F, T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Side>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        loop {
+            match self.state {
+                State::Copying => ready!(self.poll_copy(cx, from, to, moved))?,
+                State::Closing => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Side::To)?;
+                    self.state = State::Closed;
+                }
+                State::Closed => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Writes what is there, then reads more. Nothing is read while something waits to be written: that is
+    /// what carries a slow reader's pace back to the writer.
+    fn poll_copy<F, T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Side>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        while self.start < self.end {
+            let pending = &self.buffer[self.start..self.end];
+            let written = ready!(Pin::new(&mut *to).poll_write(cx, pending)).map_err(Side::To)?;
+            if written == 0 {
+                return Poll::Ready(Err(Side::To(io::ErrorKind::WriteZero.into())));
+            }
+            self.start += written;
+            self.unflushed = true;
+            *moved += written as u64;
+        }
+        let mut room = ReadBuf::new(&mut self.buffer);
+        let read = Pin::new(&mut *from).poll_read(cx, &mut room);
+        let filled = room.filled().len();
+        match read {
+            Poll::Ready(Ok(())) => {
+                self.start = 0;
+                self.end = filled;
+                if filled == 0 {
+                    self.state = State::Closing;
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(Side::From(error))),
+            Poll::Pending => {
+                // Nothing more to come for now: what was written must not wait in a buffer.
+                if self.unflushed {
+                    ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Side::To)?;
+                    self.unflushed = false;
+                }
+                Poll::Pending
+            }
+        }
+    }
+}

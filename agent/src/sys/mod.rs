@@ -1,0 +1,7 @@
+//! The kernel interfaces that no library in use covers. All of the agent's `unsafe` lives in this folder.
+
+pub mod bpf;
+pub mod hardening;
+pub mod netns;
+pub mod sock_diag;
+pub mod sockopt;

@@ -1,0 +1,104 @@
+//! Network namespaces: entering one for the length of a closure, and telling them apart.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, setns};
+
+/// An open network namespace. Holding it keeps the namespace alive.
+#[derive(Clone, Debug)]
+pub struct NetworkNamespace {
+    file: Arc<File>,
+    inode: u64,
+    /// The agent's own namespace, to return to; `None` if this is the agent's own.
+    home: Option<Arc<File>>,
+}
+
+impl NetworkNamespace {
+    /// The agent's own.
+    pub fn own() -> io::Result<Self> {
+        Self::open_file(Path::new("/proc/self/ns/net"), None)
+    }
+
+    /// The namespace at `path` (as `/proc/<pid>/ns/net`), to be entered from `own`.
+    pub fn open(path: &Path, own: &Self) -> io::Result<Self> {
+        let namespace = Self::open_file(path, Some(own.file.clone()))?;
+        if namespace.inode == own.inode {
+            return Ok(own.clone());
+        }
+        Ok(namespace)
+    }
+
+    fn open_file(path: &Path, home: Option<Arc<File>>) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let inode = file.metadata()?.ino();
+        Ok(Self { file: Arc::new(file), inode, home })
+    }
+
+    /// Inode number: what `lsns` and `ip netns` show, and unique among live namespaces.
+    #[must_use]
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// True for the agent's own namespace.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.home.is_none()
+    }
+
+    /// Runs `f` in this namespace, on the calling thread. `f` must not block for long and must not hand work
+    /// to other threads: only the calling thread is moved. Sockets made by `f` stay in the namespace.
+    ///
+    /// # Errors
+    /// Those of `setns(2)` and of `f`. If the thread cannot come back, the process ends: a thread in the wrong
+    /// namespace would send one workload's bytes with another's address.
+    pub fn run<T>(&self, f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let Some(home) = &self.home else {
+            return f();
+        };
+        setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)?;
+        let result = f();
+        if setns(home.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
+            std::process::abort();
+        }
+        result
+    }
+
+    /// The kernel's cookie of the namespace: never reused while the machine runs.
+    pub fn cookie(&self) -> io::Result<u64> {
+        self.run(|| {
+            let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))
+                .or_else(|_| std::net::UdpSocket::bind(("::1", 0)))?;
+            socket_cookie(&socket)
+        })
+    }
+}
+
+impl std::os::fd::AsFd for NetworkNamespace {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// `SO_NETNS_COOKIE`, Linux 5.14.
+fn socket_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let mut cookie = 0_u64;
+    let mut len = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: value and length point to live memory of the size that the option has.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,29 @@
+//! What the agent tells about itself: log lines, one access-log line for each flow, and counters.
+
+mod access_log;
+mod counters;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+pub use access_log::{Ending, log_denied_connect, log_flow};
+pub use counters::{AgentCounters, OpenFlow};
+
+/// Sets up logging to stderr.
+///
+/// # Errors
+/// If the level is no filter directive.
+pub fn init(config: &LogConfig) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&config.level)
+        .map_err(|error| format!("log.level `{}`: {error}", config.level))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    match config.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! The server's side of a flow: what a connection begins with, and the handshake.
+
+use std::io;
+use std::time::Duration;
+
+use rustls::server::Acceptor;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::client_hello::{FirstBytes, classify, offers_our_alpn};
+use super::{Contexts, Session, TlsError};
+
+/// How long a client may stay silent before it is taken for one that waits for the server to speak first.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Pause between two looks at a ClientHello that comes in pieces.
+const RECHECK: Duration = Duration::from_millis(5);
+/// More than any ClientHello needs; a longer one is not ours.
+const LONGEST_HELLO: usize = 16 * 1024;
+
+/// What a connection to a permissive port begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// TLS for us.
+    Ours,
+    /// TLS that the application is meant to see.
+    ForeignTls,
+    /// Anything else, silence included.
+    Plaintext,
+}
+
+/// Looks at the first bytes of a connection without taking them.
+pub async fn greet(wire: &TcpStream) -> io::Result<Greeting> {
+    let deadline = Instant::now() + SILENCE;
+    let mut buffer = vec![0; LONGEST_HELLO];
+    loop {
+        let seen = match tokio::time::timeout_at(deadline, wire.peek(&mut buffer)).await {
+            Ok(seen) => seen?,
+            Err(_) => 0,
+        };
+        match classify(&buffer[..seen]) {
+            FirstBytes::Ours => return Ok(Greeting::Ours),
+            FirstBytes::ForeignTls => return Ok(Greeting::ForeignTls),
+            FirstBytes::Plaintext => return Ok(Greeting::Plaintext),
+            FirstBytes::Incomplete if seen == 0 => return Ok(Greeting::Plaintext),
+            FirstBytes::Incomplete if seen == buffer.len() || Instant::now() >= deadline => {
+                return Ok(Greeting::ForeignTls);
+            }
+            FirstBytes::Incomplete => sleep(RECHECK).await,
+        }
+    }
+}
+
+/// Opens a session as the server of a flow.
+pub async fn accept(
+    wire: TcpStream,
+    contexts: &Contexts,
+    limit: Duration,
+) -> Result<Session, TlsError> {
+    let handshake = async {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), wire).await?;
+        let config = contexts.server(offers_our_alpn(&start.client_hello()));
+        start.into_stream(config).await
+    };
+    let stream = tokio::time::timeout(limit, handshake)
+        .await
+        .map_err(|_| TlsError::Timeout(limit))?
+        .map_err(TlsError::handshake)?;
+    Session::new(stream.into())
+}

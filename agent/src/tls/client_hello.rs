@@ -1,0 +1,54 @@
+//! Telling, from the first bytes of a connection that may be anything, whether they are for us.
+
+use rustls::server::Acceptor;
+
+use super::ALPN;
+
+/// What the bytes seen so far begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstBytes {
+    /// A ClientHello that offers our ALPN protocol.
+    Ours,
+    /// Somebody else's TLS.
+    ForeignTls,
+    /// No TLS.
+    Plaintext,
+    /// A ClientHello of which more is to come.
+    Incomplete,
+}
+
+/// `handshake` as record type (RFC 8446, 5.1).
+const HANDSHAKE_RECORD: u8 = 22;
+
+/// Classifies the first bytes of a stream. Anything malformed is not ours.
+#[must_use]
+pub fn classify(bytes: &[u8]) -> FirstBytes {
+    match bytes.first() {
+        None => return FirstBytes::Incomplete,
+        Some(&HANDSHAKE_RECORD) => {}
+        Some(_) => return FirstBytes::Plaintext,
+    }
+    let mut acceptor = Acceptor::default();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match acceptor.read_tls(&mut rest) {
+            Ok(read) if read > 0 => {}
+            _ => return FirstBytes::ForeignTls,
+        }
+        match acceptor.accept() {
+            Ok(None) => {}
+            Ok(Some(accepted)) => {
+                let offers = offers_our_alpn(&accepted.client_hello());
+                return if offers { FirstBytes::Ours } else { FirstBytes::ForeignTls };
+            }
+            Err(_) => return FirstBytes::ForeignTls,
+        }
+    }
+    FirstBytes::Incomplete
+}
+
+/// True if a ClientHello offers [`ALPN`].
+#[must_use]
+pub fn offers_our_alpn(hello: &rustls::server::ClientHello<'_>) -> bool {
+    hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == ALPN))
+}

@@ -1,0 +1,19 @@
+//! What the BPF programs and the agent must agree on: the shapes of map entries, the decision about a
+//! connection, the glob that selects cgroups, reason codes and counters.
+//!
+//! Everything here is `no_std`, free of I/O and compiled for both sides, so what the property tests prove on
+//! the host is what runs in the kernel.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod counters;
+pub mod event;
+pub mod flow;
+pub mod maps;
+pub mod net;
+pub mod selector;
+pub mod verdict;
+pub mod workload;
+
+#[cfg(feature = "user")]
+mod pod;

@@ -1,0 +1,25 @@
+//! Names and sizes of the maps, and the version of all their shapes together.
+
+/// Version of everything pinned: map names, key and value layouts, meanings. It is part of the pin path
+/// (`/sys/fs/bpf/sheath/<instance>/v<ABI>/`), so an agent never adopts maps of another shape.
+pub const ABI: u32 = 1;
+
+/// Cgroups that are workloads.
+pub const MAX_WORKLOADS: u32 = 16_384;
+/// Rules about destinations.
+pub const MAX_DESTINATIONS: u32 = 131_072;
+/// Connections between SYN and `accept()`.
+pub const MAX_FLOWS: u32 = 65_536;
+/// Sockets of the agent towards local applications.
+pub const MAX_LEGS: u32 = 131_072;
+/// Network namespaces served.
+pub const MAX_NAMESPACES: u32 = 4_096;
+/// Source addresses: a few for each namespace.
+pub const MAX_SOURCES: u32 = 65_536;
+/// Ports, over all namespaces or workloads.
+pub const MAX_PORTS: u32 = 65_536;
+/// Bytes of the event ring buffer.
+pub const EVENTS_BYTES: u32 = 256 * 1024;
+
+/// Deepest cgroup, counted from the root, that can be the root of a workload.
+pub const MAX_CGROUP_DEPTH: u32 = 16;

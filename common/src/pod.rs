@@ -1,0 +1,47 @@
+//! Lets aya copy the map types byte by byte.
+
+use crate::{flow, net, selector, verdict, workload};
+
+// SAFETY: all of these are `repr(C)`, made of integers only, and have no padding (asserted below), so every
+// byte pattern is a value and every value is fully initialised memory.
+unsafe impl aya::Pod for net::Address {}
+// SAFETY: as above.
+unsafe impl aya::Pod for net::Endpoint {}
+// SAFETY: as above.
+unsafe impl aya::Pod for workload::Workload {}
+// SAFETY: as above.
+unsafe impl aya::Pod for verdict::DestinationKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for verdict::Destination {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::Redirect {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::FlowKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::Flow {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::ListenerKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::SteeredKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::GuardedKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::SourceKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for selector::Selector {}
+
+/// A type without padding is as large as the sum of its fields.
+const _: () = {
+    assert!(size_of::<net::Endpoint>() == 16 + 4);
+    assert!(size_of::<workload::Workload>() == 4 + 4);
+    assert!(size_of::<verdict::DestinationKey>() == 4 + 4 + 16);
+    assert!(size_of::<verdict::Destination>() == 4 + 4);
+    assert!(size_of::<flow::Redirect>() == 20 + 4);
+    assert!(size_of::<flow::FlowKey>() == 8 + 16 + 4 + 4);
+    assert!(size_of::<flow::Flow>() == 8 + 8 + 20 + 4);
+    assert!(size_of::<flow::ListenerKey>() == 8 + 4 + 4);
+    assert!(size_of::<flow::SteeredKey>() == 8 + 4 + 4);
+    assert!(size_of::<flow::GuardedKey>() == 4 + 4);
+    assert!(size_of::<flow::SourceKey>() == 8 + 16);
+    assert!(size_of::<selector::Selector>() == 8 + 4 + 4 + selector::PATTERN_LEN);
+};

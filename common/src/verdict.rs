@@ -1,0 +1,157 @@
+//! The decision about an outbound connection: pure, total, and the same in the kernel and on the host.
+
+use crate::net::{AGENT_PORT, Endpoint};
+use crate::workload::OutboundMode;
+
+/// Bits of a `DESTINATIONS` key before the address: 32 of scope, 32 of port.
+pub const DESTINATION_PREFIX_BITS: u32 = 64;
+
+/// Scope of a rule that holds for every workload.
+pub const SCOPE_ALL: u32 = 0;
+
+/// Port of a rule that holds for every port.
+pub const PORT_ANY: u32 = 0;
+
+/// Key of the `DESTINATIONS` longest-prefix trie, without its prefix length. Scope and port always match
+/// exactly; only the address is matched by prefix.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DestinationKey {
+    /// A workload's id, or [`SCOPE_ALL`].
+    pub scope: u32,
+    /// In host byte order, or [`PORT_ANY`].
+    pub port: u32,
+    pub address: crate::net::Address,
+}
+
+/// What a rule asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Bypass,
+    Protect,
+}
+
+/// Value of the `DESTINATIONS` trie.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Destination {
+    action: u32,
+    /// Length of the address prefix, 0 to 128 (IPv4 prefixes count from 96): how specific the rule is.
+    pub prefix_len: u32,
+}
+
+impl Destination {
+    #[must_use]
+    pub const fn new(action: Action, prefix_len: u32) -> Self {
+        Self {
+            action: match action {
+                Action::Bypass => 0,
+                Action::Protect => 1,
+            },
+            prefix_len,
+        }
+    }
+
+    /// An unknown code reads as [`Action::Protect`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn action(&self) -> Action {
+        if self.action == 0 { Action::Bypass } else { Action::Protect }
+    }
+}
+
+/// The longest match of each of the four tries that the one trie holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Candidates {
+    /// The workload's own rule for exactly this port.
+    pub own_port: Option<Destination>,
+    /// The workload's own rule for any port.
+    pub own_any: Option<Destination>,
+    /// A rule of all workloads for exactly this port.
+    pub all_port: Option<Destination>,
+    /// A rule of all workloads for any port.
+    pub all_any: Option<Destination>,
+}
+
+/// Why a connection is refused. The codes are shared with the agent, which spells them out in the access log.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// `require`, and no rule knows the destination.
+    UnknownDestination = 1,
+    /// The agent's own port, dialled by a workload.
+    AgentPort = 2,
+    /// A protected destination that only means something with an interface (`fe80::/10`).
+    LinkLocal = 3,
+    /// The agent does not serve the caller's network namespace (yet).
+    NamespaceNotReady = 4,
+    /// The kernel had no memory for what must be remembered about the connection.
+    NoMemory = 5,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Untouched; never enters user space.
+    Bypass,
+    /// Turned to the agent.
+    Protect,
+    /// Refused at `connect()`.
+    Deny(Denial),
+}
+
+/// Decides about a TCP connection of a workload in `mode` to `destination`.
+///
+/// The most specific rule wins: the longer address prefix, then the rule that names the port. Between equals
+/// protection wins, so that a rule that says "protected" is never undone by one that is no more precise.
+#[inline(always)]
+#[must_use]
+pub fn decide(mode: OutboundMode, destination: &Endpoint, candidates: &Candidates) -> Verdict {
+    if destination.address.is_loopback() || destination.address.is_unspecified() {
+        return if destination.port == AGENT_PORT as u32 {
+            Verdict::Deny(Denial::AgentPort)
+        } else {
+            Verdict::Bypass
+        };
+    }
+    if matches!(mode, OutboundMode::Disabled) {
+        return Verdict::Bypass;
+    }
+    match (best(candidates), mode) {
+        (Some(Action::Protect), _) if destination.address.is_link_local_v6() => {
+            Verdict::Deny(Denial::LinkLocal)
+        }
+        (Some(Action::Protect), _) => Verdict::Protect,
+        (Some(Action::Bypass), _) => Verdict::Bypass,
+        (None, OutboundMode::Require) => Verdict::Deny(Denial::UnknownDestination),
+        (None, _) => Verdict::Bypass,
+    }
+}
+
+/// The action of the most specific candidate.
+#[inline(always)]
+fn best(candidates: &Candidates) -> Option<Action> {
+    let mut winner: Option<(u32, Action)> = None;
+    consider(&mut winner, candidates.own_port, 1);
+    consider(&mut winner, candidates.all_port, 1);
+    consider(&mut winner, candidates.own_any, 0);
+    consider(&mut winner, candidates.all_any, 0);
+    winner.map(|(_, action)| action)
+}
+
+#[inline(always)]
+fn consider(winner: &mut Option<(u32, Action)>, rule: Option<Destination>, names_port: u32) {
+    let Some(rule) = rule else { return };
+    let specificity = rule.prefix_len * 2 + names_port;
+    let wins = match *winner {
+        None => true,
+        Some((best, _)) if specificity > best => true,
+        Some((best, _)) => specificity == best && matches!(rule.action(), Action::Protect),
+    };
+    if wins {
+        *winner = Some((specificity, rule.action()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! A workload as the kernel knows it.
+
+/// Names a workload in every map. It is derived from the workload's name, so that it means the same to two
+/// generations of the agent that share pinned maps; zero is no workload.
+pub type WorkloadId = u32;
+
+/// Derives the id from the name: 32-bit FNV-1a, never zero.
+#[must_use]
+pub const fn workload_id(name: &str) -> WorkloadId {
+    let bytes = name.as_bytes();
+    let mut hash: u32 = 0x811c_9dc5;
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
+        i += 1;
+    }
+    if hash == 0 { 1 } else { hash }
+}
+
+/// What happens to connections that the workload opens.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutboundMode {
+    /// Untouched.
+    Disabled = 0,
+    /// Known peers by mTLS or not at all; unknown destinations untouched.
+    Prefer = 1,
+    /// Known peers by mTLS, bypassed destinations untouched, everything else refused.
+    Require = 2,
+}
+
+/// What happens to connections that the workload accepts.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InboundMode {
+    /// Untouched.
+    Disabled = 0,
+    /// Mutual TLS from agents; anything else passes through the agent as it came.
+    Permissive = 1,
+    /// Mutual TLS or a reset.
+    Strict = 2,
+}
+
+/// Value of the `WORKLOADS` map, whose key is a cgroup id. Modes are stored as plain bytes because a map is
+/// memory that the compiler cannot vouch for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    pub id: WorkloadId,
+    outbound: u8,
+    inbound: u8,
+    inbound_every_port: u8,
+    _reserved: u8,
+}
+
+impl Workload {
+    #[must_use]
+    pub const fn new(
+        id: WorkloadId,
+        outbound: OutboundMode,
+        inbound: InboundMode,
+        inbound_every_port: bool,
+    ) -> Self {
+        Self {
+            id,
+            outbound: outbound as u8,
+            inbound: inbound as u8,
+            inbound_every_port: inbound_every_port as u8,
+            _reserved: 0,
+        }
+    }
+
+    /// An unknown byte reads as the strictest mode.
+    #[inline(always)]
+    #[must_use]
+    pub const fn outbound(&self) -> OutboundMode {
+        match self.outbound {
+            0 => OutboundMode::Disabled,
+            1 => OutboundMode::Prefer,
+            _ => OutboundMode::Require,
+        }
+    }
+
+    /// An unknown byte reads as the strictest mode.
+    #[inline(always)]
+    #[must_use]
+    pub const fn inbound(&self) -> InboundMode {
+        match self.inbound {
+            0 => InboundMode::Disabled,
+            1 => InboundMode::Permissive,
+            _ => InboundMode::Strict,
+        }
+    }
+
+    /// True where the inbound mode covers every port, not only the declared ones.
+    #[inline(always)]
+    #[must_use]
+    pub const fn inbound_every_port(&self) -> bool {
+        self.inbound_every_port != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_follow_names_and_are_never_zero() {
+        assert_eq!(workload_id("web"), workload_id("web"));
+        assert_ne!(workload_id("web"), workload_id("client"));
+        assert_ne!(workload_id(""), 0);
+    }
+
+    #[test]
+    fn modes_survive_the_map() {
+        let w = Workload::new(7, OutboundMode::Prefer, InboundMode::Permissive, true);
+        assert_eq!(w.outbound(), OutboundMode::Prefer);
+        assert_eq!(w.inbound(), InboundMode::Permissive);
+        assert!(w.inbound_every_port());
+    }
+
+    #[test]
+    fn an_unknown_mode_is_the_strictest() {
+        let w = Workload { outbound: 9, inbound: 9, ..Workload::default() };
+        assert_eq!(w.outbound(), OutboundMode::Require);
+        assert_eq!(w.inbound(), InboundMode::Strict);
+    }
+}

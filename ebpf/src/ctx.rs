@@ -1,0 +1,292 @@
+//! Every read and write of a program's context, and every raw helper call that needs one.
+//!
+//! Fields are read one 32-bit word at a time with volatile accesses: the verifier refuses the wider loads
+//! that the compiler would otherwise merge them into.
+
+use core::ffi::c_void;
+use core::ptr::{read_volatile, write_volatile};
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_ops};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_storage_delete,
+    bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+};
+use aya_ebpf::programs::{SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext};
+use sheath_common::flow::Redirect;
+use sheath_common::net::{AF_INET6, Address, Endpoint, port_from_sock_addr, port_to_sock_addr};
+
+use crate::maps::REDIRECTS;
+
+/// Set by the loader where the kernel has MPTCP. Where it has not, the verifier sees a constant zero and
+/// never looks at the helper call that such a kernel would refuse.
+#[unsafe(no_mangle)]
+static MPTCP: u8 = 0;
+
+/// Set by the loader: the cookie of the network namespace that this copy of the `sk_lookup` program is
+/// attached to (the helper that would tell is not open to it).
+#[unsafe(no_mangle)]
+static NETNS: u64 = 0;
+
+/// Cookie of the socket's network namespace.
+#[inline(always)]
+pub fn netns(ctx: &impl EbpfContext) -> u64 {
+    // SAFETY: the helper takes the program's own context.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+/// Cookie of the `sk_lookup` program's network namespace.
+#[inline(always)]
+pub fn lookup_netns() -> u64 {
+    // SAFETY: a read of a static; volatile because the loader, not the program, writes it.
+    unsafe { read_volatile(&raw const NETNS) }
+}
+
+/// Makes the system call fail with `errno` (positive) when the program then returns 0.
+#[inline(always)]
+pub fn set_errno(errno: i32) {
+    // SAFETY: the helper takes no pointer.
+    unsafe { bpf_set_retval(-errno) };
+}
+
+// ---- bpf_sock_addr -------------------------------------------------------------------------------------
+
+#[inline(always)]
+pub fn protocol(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: the kernel passes a valid context for the run of the program; this holds for all reads below.
+    unsafe { read_volatile(&raw const (*ctx.sock_addr).protocol) }
+}
+
+/// The family of a sock_addr hook. Which address fields a program may touch follows from the hook it is for,
+/// so the choice is made when it is compiled.
+pub trait Family {
+    fn ip(ctx: &SockAddrContext) -> Address;
+    fn set_ip(ctx: &SockAddrContext, address: &Address);
+
+    /// The address of the system call.
+    #[inline(always)]
+    fn endpoint(ctx: &SockAddrContext) -> Endpoint {
+        // SAFETY: as in `protocol`.
+        let port = unsafe { read_volatile(&raw const (*ctx.sock_addr).user_port) };
+        Endpoint { address: Self::ip(ctx), port: u32::from(port_from_sock_addr(port)) }
+    }
+
+    /// Replaces the address of the system call.
+    #[inline(always)]
+    fn set_endpoint(ctx: &SockAddrContext, endpoint: &Endpoint) {
+        Self::set_ip(ctx, &endpoint.address);
+        let port = port_to_sock_addr(endpoint.port as u16);
+        // SAFETY: as in `protocol`; the field is writable in all hooks used here.
+        unsafe { write_volatile(&raw mut (*ctx.sock_addr).user_port, port) };
+    }
+}
+
+/// `AF_INET` sockets.
+pub struct V4;
+
+/// `AF_INET6` sockets, IPv4-mapped addresses included.
+pub struct V6;
+
+impl Family for V4 {
+    #[inline(always)]
+    fn ip(ctx: &SockAddrContext) -> Address {
+        // SAFETY: as in `protocol`.
+        Address::from_v4(unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip4) })
+    }
+
+    #[inline(always)]
+    fn set_ip(ctx: &SockAddrContext, address: &Address) {
+        // SAFETY: as in `protocol`; the field is writable in all hooks used here.
+        unsafe { write_volatile(&raw mut (*ctx.sock_addr).user_ip4, address.words[3]) };
+    }
+}
+
+impl Family for V6 {
+    #[inline(always)]
+    fn ip(ctx: &SockAddrContext) -> Address {
+        // SAFETY: as in `protocol`; the indices are in bounds.
+        let word = |i: usize| unsafe { read_volatile(&raw const (*ctx.sock_addr).user_ip6[i]) };
+        Address::from_v6([word(0), word(1), word(2), word(3)])
+    }
+
+    #[inline(always)]
+    fn set_ip(ctx: &SockAddrContext, address: &Address) {
+        // SAFETY: as in `protocol`; the fields are writable in all hooks used here, the indices in bounds.
+        let set = |i: usize| unsafe {
+            write_volatile(&raw mut (*ctx.sock_addr).user_ip6[i], address.words[i]);
+        };
+        set(0);
+        set(1);
+        set(2);
+        set(3);
+    }
+}
+
+/// The map as the helpers take it: aya's own methods cover neither `sock_ops` nor MPTCP sockets.
+#[inline(always)]
+fn redirects() -> *mut c_void {
+    (&raw const REDIRECTS).cast_mut().cast()
+}
+
+/// What was remembered about this socket at `connect()`.
+#[inline(always)]
+pub fn redirect(ctx: &SockAddrContext) -> Option<Redirect> {
+    // SAFETY: the socket of a sock_addr context is never null; a non-null result points to a map value.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        bpf_sk_storage_get(redirects(), sk.cast(), core::ptr::null_mut(), 0)
+            .cast::<Redirect>()
+            .as_ref()
+            .copied()
+    }
+}
+
+/// Remembers `redirect` with this socket. False if the kernel has no memory for it.
+#[inline(always)]
+pub fn remember(ctx: &SockAddrContext, redirect: &Redirect) -> bool {
+    // SAFETY: as in `redirect`; the value is written whole.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        let stored = bpf_sk_storage_get(redirects(), sk.cast(), core::ptr::null_mut(), flags)
+            .cast::<Redirect>();
+        match stored.as_mut() {
+            Some(slot) => {
+                *slot = *redirect;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Forgets what an earlier `connect()` of the same socket left.
+#[inline(always)]
+pub fn forget(ctx: &SockAddrContext) {
+    // SAFETY: as in `redirect`. That there is nothing to delete is the usual case.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        bpf_sk_storage_delete(redirects(), sk.cast());
+    }
+}
+
+// ---- bpf_sock_ops --------------------------------------------------------------------------------------
+
+#[inline(always)]
+pub fn op(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: the kernel passes a valid context for the run of the program; this holds for all reads below.
+    unsafe { read_volatile(&raw const (*ctx.ops).op) }
+}
+
+/// Argument of the callback: the old and the new state for `STATE_CB`.
+#[inline(always)]
+pub fn arg(ctx: &SockOpsContext, index: usize) -> u32 {
+    // SAFETY: as in `op`; `index` is 0 or 1.
+    unsafe { read_volatile(&raw const (*ctx.ops).__bindgen_anon_1.args[index]) }
+}
+
+/// Local address and port. An IPv4-mapped socket is still without an IPv6 address when its SYN is about to
+/// leave, so its remote address tells the family and the IPv4 field the address.
+#[inline(always)]
+pub fn local(ctx: &SockOpsContext) -> Endpoint {
+    // Everything is read before anything is decided: the compiler would otherwise merge the loads of two
+    // branches into one through a computed pointer, which the verifier refuses.
+    // SAFETY: as in `op`; the indices are in bounds.
+    let (family, port, v4, v6, remote) = unsafe {
+        let ops: *mut bpf_sock_ops = ctx.ops;
+        let v6 = |i: usize| read_volatile(&raw const (*ops).local_ip6[i]);
+        let remote = |i: usize| read_volatile(&raw const (*ops).remote_ip6[i]);
+        (
+            read_volatile(&raw const (*ops).family),
+            read_volatile(&raw const (*ops).local_port),
+            Address::from_v4(read_volatile(&raw const (*ops).local_ip4)),
+            Address::from_v6([v6(0), v6(1), v6(2), v6(3)]),
+            Address::from_v6([remote(0), remote(1), remote(2), remote(3)]),
+        )
+    };
+    let address = if family == AF_INET6 && !remote.is_v4() { v6 } else { v4 };
+    Endpoint { address, port }
+}
+
+/// What was remembered at `connect()` about the socket of this callback. An MPTCP subflow is a socket of its
+/// own, so for it the MPTCP socket above is asked.
+#[inline(always)]
+pub fn redirect_of_connecting(ctx: &SockOpsContext) -> Option<Redirect> {
+    // SAFETY: `sk` is checked for null; both helpers take a socket pointer; a non-null result of the storage
+    // helper points to a map value.
+    unsafe {
+        let sk = (*ctx.ops).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let none = core::ptr::null_mut();
+        let stored = bpf_sk_storage_get(redirects(), sk.cast(), none, 0).cast::<Redirect>();
+        if let Some(redirect) = stored.as_ref() {
+            return Some(*redirect);
+        }
+        if read_volatile(&raw const MPTCP) == 0 {
+            return None;
+        }
+        let mptcp = bpf_skc_to_mptcp_sock(sk.cast());
+        if mptcp.is_null() {
+            return None;
+        }
+        bpf_sk_storage_get(redirects(), mptcp.cast(), none, 0).cast::<Redirect>().as_ref().copied()
+    }
+}
+
+#[inline(always)]
+pub fn socket_cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes the program's own context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+// ---- bpf_sk_lookup -------------------------------------------------------------------------------------
+
+/// What `sk_lookup` is asked about.
+pub struct Lookup {
+    pub family: u32,
+    pub protocol: u32,
+    pub local: Endpoint,
+    pub remote: Endpoint,
+    pub ingress_ifindex: u32,
+}
+
+#[inline(always)]
+pub fn lookup(ctx: &SkLookupContext) -> Lookup {
+    // As in `local`: first read, then decide.
+    // SAFETY: the kernel passes a valid context for the run of the program; the indices are in bounds.
+    unsafe {
+        let lookup = ctx.lookup;
+        let local = |i: usize| read_volatile(&raw const (*lookup).local_ip6[i]);
+        let remote = |i: usize| read_volatile(&raw const (*lookup).remote_ip6[i]);
+        let family = read_volatile(&raw const (*lookup).family);
+        let v4 = (
+            Address::from_v4(read_volatile(&raw const (*lookup).local_ip4)),
+            Address::from_v4(read_volatile(&raw const (*lookup).remote_ip4)),
+        );
+        let v6 = (
+            Address::from_v6([local(0), local(1), local(2), local(3)]),
+            Address::from_v6([remote(0), remote(1), remote(2), remote(3)]),
+        );
+        let local_port = read_volatile(&raw const (*lookup).local_port);
+        let remote_port = read_volatile(&raw const (*lookup).remote_port);
+        let (local, remote) = if family == AF_INET6 { v6 } else { v4 };
+        Lookup {
+            family,
+            protocol: read_volatile(&raw const (*lookup).protocol),
+            local: Endpoint { address: local, port: local_port },
+            remote: Endpoint { address: remote, port: u32::from(u16::from_be(remote_port)) },
+            ingress_ifindex: read_volatile(&raw const (*lookup).ingress_ifindex),
+        }
+    }
+}
+
+// ---- __sk_buff -----------------------------------------------------------------------------------------
+
+/// Index of the interface a packet is about to leave by.
+#[inline(always)]
+pub fn interface(ctx: &SkBuffContext) -> u32 {
+    // SAFETY: the kernel passes a valid context for the run of the program.
+    unsafe { read_volatile(&raw const (*ctx.skb.skb).ifindex) }
+}

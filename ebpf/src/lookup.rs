@@ -1,0 +1,77 @@
+//! Which socket a SYN belongs to, asked before the kernel looks for a listener of its own.
+//!
+//! The program is loaded once for each namespace, with the namespace's cookie filled in.
+
+use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
+use aya_ebpf::programs::SkLookupContext;
+use sheath_common::counters::Counter;
+use sheath_common::flow::{LegKey, ListenerKey, ListenerKind, SteeredKey};
+use sheath_common::net::{AGENT_PORT, IPPROTO_TCP};
+
+use crate::ctx::{self, Lookup};
+use crate::maps::{LISTENERS, STEERED, WIRES};
+use crate::report::count;
+
+/// The loopback interface has this index in every network namespace.
+const LOOPBACK: u32 = 1;
+
+/// A port of zero in `STEERED` stands for every port.
+const EVERY_PORT: u32 = 0;
+
+pub fn steer(ctx: &SkLookupContext) -> u32 {
+    let lookup = ctx::lookup(ctx);
+    if lookup.protocol != IPPROTO_TCP {
+        return SK_PASS;
+    }
+    let netns = ctx::lookup_netns();
+    if lookup.local.port == AGENT_PORT as u32 && lookup.local.address.is_loopback() {
+        return hand_over(ctx, &lookup, netns, ListenerKind::Outbound);
+    }
+    // Local traffic is the application's own affair, but for the agent calling a workload of its own node.
+    if is_local(&lookup) && !is_wire_leg(&lookup, netns) {
+        return SK_PASS;
+    }
+    if is_steered(netns, lookup.local.port) || is_steered(netns, EVERY_PORT) {
+        return hand_over(ctx, &lookup, netns, ListenerKind::Inbound);
+    }
+    SK_PASS
+}
+
+/// Gives the connection to the agent's listener. Without one it is refused, never left to whoever else may
+/// listen there: `SK_DROP` makes the kernel answer with a reset.
+#[inline(always)]
+fn hand_over(ctx: &SkLookupContext, lookup: &Lookup, netns: u64, kind: ListenerKind) -> u32 {
+    let key = ListenerKey { netns, kind: kind as u32, family: lookup.family };
+    if LISTENERS.redirect_sk_lookup(ctx, &key, 0).is_ok() {
+        count(Counter::LookupSteered);
+        SK_PASS
+    } else {
+        count(Counter::LookupRefused);
+        SK_DROP
+    }
+}
+
+/// Traffic that has not left the namespace. What goes to an address of the namespace itself is delivered over
+/// loopback but bears the index of the interface that has the address; its source, unless chosen otherwise, is
+/// its destination. The network cannot send such a packet and get an answer.
+#[inline(always)]
+fn is_local(lookup: &Lookup) -> bool {
+    lookup.ingress_ifindex == LOOPBACK
+        || lookup.remote.address == lookup.local.address
+        || lookup.remote.address.is_loopback()
+}
+
+#[inline(always)]
+fn is_wire_leg(lookup: &Lookup, netns: u64) -> bool {
+    let key =
+        LegKey { netns, address: lookup.remote.address, port: lookup.remote.port, _reserved: 0 };
+    // SAFETY: only the presence of the entry matters.
+    unsafe { WIRES.get(&key) }.is_some()
+}
+
+#[inline(always)]
+fn is_steered(netns: u64, port: u32) -> bool {
+    let key = SteeredKey { netns, port, _reserved: 0 };
+    // SAFETY: only the presence of the entry matters.
+    unsafe { STEERED.get(&key) }.is_some()
+}

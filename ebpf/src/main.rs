@@ -1,0 +1,106 @@
+//! The BPF programs: entry points only. Each reads like a table row; what it does stands in the module it
+//! calls. No function may bear the name of its ELF section (bpf-linker refuses the clash).
+//!
+//! | program            | hook                      | module      |
+//! |--------------------|---------------------------|-------------|
+//! | `connect_v4/_v6`   | cgroup/connect4, 6        | `connect`   |
+//! | `peername_v4/_v6`  | cgroup/getpeername4, 6    | `names`     |
+//! | `sockname_v4/_v6`  | cgroup/getsockname4, 6    | `names`     |
+//! | `socket_events`    | sock_ops                  | `sockops`   |
+//! | `steer`            | sk_lookup                 | `lookup`    |
+//! | `egress_guard`     | cgroup_skb/egress         | `guard`     |
+//! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`     |
+//! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
+//! | `cgroup_populated` | tracepoint cgroup_notify_populated | `enrol` |
+
+#![no_std]
+#![no_main]
+
+mod connect;
+mod ctx;
+mod enrol;
+mod guard;
+mod lookup;
+mod maps;
+mod names;
+mod report;
+mod sockops;
+mod workload;
+
+use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, sk_lookup, sock_ops, tracepoint};
+use aya_ebpf::programs::{
+    SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext, TracePointContext,
+};
+
+use crate::ctx::{V4, V6};
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect_v4(ctx: SockAddrContext) -> i32 {
+    connect::connect::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn connect_v6(ctx: SockAddrContext) -> i32 {
+    connect::connect::<V6>(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername4)]
+pub fn peername_v4(ctx: SockAddrContext) -> i32 {
+    names::peer::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(getpeername6)]
+pub fn peername_v6(ctx: SockAddrContext) -> i32 {
+    names::peer::<V6>(&ctx)
+}
+
+#[cgroup_sock_addr(getsockname4)]
+pub fn sockname_v4(ctx: SockAddrContext) -> i32 {
+    names::own::<V4>(&ctx)
+}
+
+#[cgroup_sock_addr(getsockname6)]
+pub fn sockname_v6(ctx: SockAddrContext) -> i32 {
+    names::own::<V6>(&ctx)
+}
+
+#[sock_ops]
+pub fn socket_events(ctx: SockOpsContext) -> u32 {
+    sockops::event(&ctx)
+}
+
+#[sk_lookup]
+pub fn steer(ctx: SkLookupContext) -> u32 {
+    lookup::steer(&ctx)
+}
+
+#[cgroup_skb(egress)]
+pub fn egress_guard(ctx: SkBuffContext) -> i32 {
+    guard::egress(&ctx)
+}
+
+#[tracepoint]
+pub fn cgroup_created(ctx: TracePointContext) -> u32 {
+    enrol::created(&ctx)
+}
+
+#[tracepoint]
+pub fn cgroup_removed(ctx: TracePointContext) -> u32 {
+    enrol::removed(&ctx)
+}
+
+#[tracepoint]
+pub fn cgroup_populated(ctx: TracePointContext) -> u32 {
+    enrol::populated(&ctx)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// `bpf_loop`, `bpf_set_retval` and the others used here are open to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,112 @@
+//! The maps. Their names and shapes are the ABI that [`sheath_common::maps::ABI`] numbers.
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockHash};
+use aya_ebpf::macros::btf_map;
+use sheath_common::counters::Counter;
+use sheath_common::event::Event;
+use sheath_common::flow::{
+    Flow, FlowKey, GuardedKey, LegKey, ListenerKey, Redirect, SOURCE_PREFIX_BITS, SourceKey,
+    SteeredKey,
+};
+use sheath_common::maps as size;
+use sheath_common::net::{Address, Endpoint};
+use sheath_common::selector::{MAX_SELECTORS, Matcher, PATH_LEN, Selector};
+use sheath_common::verdict::{
+    Candidates, DESTINATION_PREFIX_BITS, Destination, DestinationKey, PORT_ANY, SCOPE_ALL,
+};
+use sheath_common::workload::{Workload, WorkloadId};
+
+/// Cgroup id → the workload whose root it is.
+#[btf_map]
+pub static WORKLOADS: HashMap<u64, Workload, { size::MAX_WORKLOADS as usize }> = HashMap::new();
+
+/// How to recognise a new cgroup as a workload.
+#[btf_map]
+pub static SELECTORS: Array<Selector, { MAX_SELECTORS as usize }> = Array::new();
+
+/// What the rules say about destinations.
+#[btf_map]
+pub static DESTINATIONS: LpmTrie<DestinationKey, Destination, { size::MAX_DESTINATIONS as usize }> =
+    LpmTrie::new();
+
+/// Network namespaces (by cookie) whose connections the agent takes. The value is reserved.
+#[btf_map]
+pub static NAMESPACES: HashMap<u64, u32, { size::MAX_NAMESPACES as usize }> = HashMap::new();
+
+/// From a namespace to a destination: the address a connection would leave from.
+#[btf_map]
+pub static SOURCES: LpmTrie<SourceKey, Address, { size::MAX_SOURCES as usize }> = LpmTrie::new();
+
+/// What the owner of a redirected socket asked for. Lives and dies with the socket.
+#[btf_map]
+pub static REDIRECTS: SkStorage<Redirect> = SkStorage::new();
+
+/// Redirected connections between their SYN and the agent's `accept()`.
+#[btf_map]
+pub static FLOWS: HashMap<FlowKey, Flow, { size::MAX_FLOWS as usize }> = HashMap::new();
+
+/// The agent's sockets towards local servers → the client they stand for.
+#[btf_map]
+pub static CLIENTS: HashMap<LegKey, Endpoint, { size::MAX_LEGS as usize }> = HashMap::new();
+
+/// The agent's wire legs to an address of the same namespace: the only loopback traffic that is steered.
+#[btf_map]
+pub static WIRES: HashMap<LegKey, u32, { size::MAX_LEGS as usize }> = HashMap::new();
+
+/// The agent's listeners.
+#[btf_map]
+pub static LISTENERS: SockHash<ListenerKey, { size::MAX_NAMESPACES as usize * 4 }> =
+    SockHash::new();
+
+/// Ports of namespaces whose connections go to the agent's inbound listener. The value is reserved.
+#[btf_map]
+pub static STEERED: HashMap<SteeredKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+
+/// Ports on which a workload must not answer the network itself. The value is reserved.
+#[btf_map]
+pub static GUARDED: HashMap<GuardedKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
+
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { size::EVENTS_BYTES as usize }> = RingBuf::new();
+
+/// Working memory of the selector match: too large for the 512 bytes of BPF stack.
+#[repr(C)]
+pub struct Scratch {
+    pub matcher: Matcher,
+    pub selector: u32,
+    pub path_len: u32,
+    pub matched: u32,
+    pub path: [u8; PATH_LEN],
+}
+
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Looks a destination up in the four places that may have a rule for it.
+#[inline(always)]
+pub fn candidates(workload: WorkloadId, destination: &Endpoint) -> Candidates {
+    Candidates {
+        own_port: rule(workload, destination.port, &destination.address),
+        own_any: rule(workload, PORT_ANY, &destination.address),
+        all_port: rule(SCOPE_ALL, destination.port, &destination.address),
+        all_any: rule(SCOPE_ALL, PORT_ANY, &destination.address),
+    }
+}
+
+#[inline(always)]
+fn rule(scope: u32, port: u32, address: &Address) -> Option<Destination> {
+    let key =
+        Key::new(DESTINATION_PREFIX_BITS + 128, DestinationKey { scope, port, address: *address });
+    DESTINATIONS.get(&key).copied()
+}
+
+/// The address a connection from `netns` to `destination` leaves from, as far as the agent has told.
+#[inline(always)]
+pub fn source(netns: u64, destination: &Address) -> Option<Address> {
+    let key = Key::new(SOURCE_PREFIX_BITS + 128, SourceKey { netns, destination: *destination });
+    SOURCES.get(&key).copied()
+}

@@ -1,0 +1,41 @@
+//! `getpeername()`, `getsockname()` and the address that `accept()` returns: the application sees the
+//! connection it asked for, not the one to the agent.
+
+use aya_ebpf::programs::SockAddrContext;
+use sheath_common::flow::LegKey;
+
+use crate::ctx::{self, Family};
+use crate::maps::{CLIENTS, source};
+
+/// These hooks may only rewrite, never refuse.
+const ALLOW: i32 = 1;
+
+/// A client sees the destination it asked for; a server sees the client that its connection stands for.
+pub fn peer<F: Family>(ctx: &SockAddrContext) -> i32 {
+    if let Some(redirect) = ctx::redirect(ctx) {
+        F::set_endpoint(ctx, &redirect.destination);
+        return ALLOW;
+    }
+    let seen = F::endpoint(ctx);
+    let key =
+        LegKey { netns: ctx::netns(ctx), address: seen.address, port: seen.port, _reserved: 0 };
+    // SAFETY: the value is copied at once.
+    if let Some(client) = unsafe { CLIENTS.get(&key) }.copied() {
+        F::set_endpoint(ctx, &client);
+    }
+    ALLOW
+}
+
+/// A redirected socket that the kernel gave a loopback address shows the workload's own; the port is the
+/// socket's own in any case.
+pub fn own<F: Family>(ctx: &SockAddrContext) -> i32 {
+    if !F::ip(ctx).is_loopback() {
+        return ALLOW;
+    }
+    if let Some(redirect) = ctx::redirect(ctx)
+        && let Some(address) = source(ctx::netns(ctx), &redirect.destination.address)
+    {
+        F::set_ip(ctx, &address);
+    }
+    ALLOW
+}

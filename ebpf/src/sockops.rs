@@ -1,0 +1,93 @@
+//! The life of a redirected connection between its SYN and the agent's `accept()`.
+
+use aya_ebpf::bindings::{
+    BPF_NOEXIST, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
+    BPF_SOCK_OPS_TCP_LISTEN_CB,
+};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::programs::SockOpsContext;
+use sheath_common::counters::Counter;
+use sheath_common::event::{Event, EventKind};
+use sheath_common::flow::{Flow, FlowKey};
+
+use crate::ctx;
+use crate::maps::{FLOWS, NAMESPACES};
+use crate::report::{count, send};
+
+/// The return value means nothing for the callbacks used here.
+const DONE: u32 = 1;
+
+/// `TCP_SYN_SENT` and `TCP_CLOSE` as BPF names them (`BPF_TCP_*` in the UAPI header).
+const SYN_SENT: u32 = 2;
+const CLOSE: u32 = 7;
+
+pub fn event(ctx: &SockOpsContext) -> u32 {
+    match ctx::op(ctx) {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => publish(ctx),
+        BPF_SOCK_OPS_STATE_CB => withdraw(ctx),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listening(ctx),
+        _ => {}
+    }
+    DONE
+}
+
+/// The source port is chosen and the SYN not yet sent: whatever the agent accepts from this socket, it will
+/// find its entry.
+///
+/// An entry is never overwritten. One that is still there belongs to a connection that waits in the agent's
+/// accept queue although its socket is gone; this one goes without, and the agent resets it.
+#[inline(always)]
+fn publish(ctx: &SockOpsContext) {
+    let Some(redirect) = ctx::redirect_of_connecting(ctx) else {
+        return;
+    };
+    let flow = Flow {
+        cookie: ctx::socket_cookie(ctx),
+        // SAFETY: the helper takes no pointer.
+        created_ns: unsafe { bpf_ktime_get_ns() },
+        destination: redirect.destination,
+        workload: redirect.workload,
+    };
+    if FLOWS.insert(&key(ctx), &flow, u64::from(BPF_NOEXIST)).is_err() {
+        count(Counter::FlowLost);
+        return;
+    }
+    // Best effort: without the callback an entry that nobody takes is swept by age.
+    let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+}
+
+/// Takes the entry back if the connection was refused. From any later state the agent will accept it, even
+/// after the application has closed it, and needs the entry then.
+#[inline(always)]
+fn withdraw(ctx: &SockOpsContext) {
+    if ctx::arg(ctx, 0) != SYN_SENT || ctx::arg(ctx, 1) != CLOSE {
+        return;
+    }
+    let key = key(ctx);
+    // SAFETY: the value is only read.
+    let cookie = unsafe { FLOWS.get(&key) }.map(|flow| flow.cookie);
+    if cookie == Some(ctx::socket_cookie(ctx)) {
+        let _ = FLOWS.remove(&key);
+    }
+}
+
+/// Something begins to listen where the agent is not: it may be a workload that has just arrived.
+#[inline(always)]
+fn listening(ctx: &SockOpsContext) {
+    let netns = ctx::netns(ctx);
+    // SAFETY: only the presence of the entry matters.
+    if unsafe { NAMESPACES.get(&netns) }.is_none() {
+        send(Event {
+            kind: EventKind::ListenElsewhere as u32,
+            netns,
+            source: ctx::local(ctx),
+            ..Event::default()
+        });
+    }
+}
+
+#[inline(always)]
+fn key(ctx: &SockOpsContext) -> FlowKey {
+    let local = ctx::local(ctx);
+    FlowKey { netns: ctx::netns(ctx), address: local.address, port: local.port, _reserved: 0 }
+}

@@ -1,0 +1,264 @@
+//! A running agent on a node.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binaries;
+use crate::cgroup::Cgroup;
+use crate::config::{CaDir, Capture, Config, Identity, Log, Timeouts};
+use crate::pins;
+use crate::place::{Place, Process};
+use crate::status::{Access, Status};
+use crate::wait::{self, GENEROUS};
+use crate::world::{Node, World};
+
+/// How much of the log a failed test shows.
+const LOG_TAIL: usize = 60;
+
+/// An agent with its configuration, log and pins; all of it goes when this value is dropped.
+pub struct Agent {
+    config: Config,
+    file: PathBuf,
+    log: PathBuf,
+    place: Place,
+    process: Option<Process>,
+    // The files above live in it.
+    _dir: Arc<TempDir>,
+}
+
+/// A configuration for an agent on `node` with neither workloads nor peers. Its programs attach to
+/// the node's cgroup, its instance is the world's own.
+pub fn config(world: &World, node: &Node) -> Config {
+    let dir = world.dir.path().join(node.name);
+    let ca = dir.join("ca");
+    world.ca().copy_to(&ca);
+    Config {
+        trust_domain: crate::world::TRUST_DOMAIN.to_owned(),
+        node: node.name.to_owned(),
+        instance: format!("{}-{}", world.name, node.name),
+        run_dir: dir.join("run").display().to_string(),
+        identity: Identity { ca: CaDir { dir: ca.display().to_string() } },
+        capture: Capture { cgroup: node.cgroup.relative() },
+        log: Log { level: "info", format: "json" },
+        timeouts: Timeouts { connect: "3s", handshake: "5s", drain: "20s" },
+        workloads: Vec::new(),
+        peers: Vec::new(),
+    }
+}
+
+impl Agent {
+    /// Starts an agent and waits until it is ready.
+    #[track_caller]
+    pub fn start(world: &World, node: &Node, config: Config) -> Self {
+        let mut agent = Self::prepare(world, node, config);
+        agent.launch();
+        agent
+    }
+
+    /// Writes the configuration, but starts nothing.
+    pub fn prepare(world: &World, node: &Node, config: Config) -> Self {
+        pins::ensure_bpffs();
+        let dir = world.dir.path().join(node.name);
+        let file = dir.join("sheath.yaml");
+        fs::write(&file, config.to_text()).expect("the configuration file");
+        Self {
+            config,
+            file,
+            log: dir.join("sheath.log"),
+            // Inside the captured subtree, as on a real node, but in no workload.
+            place: node.host("agent"),
+            process: None,
+            _dir: world.dir.clone(),
+        }
+    }
+
+    /// Starts the process and waits for its `ready`; returns how long that took.
+    #[track_caller]
+    pub fn launch(&mut self) -> Duration {
+        assert!(self.process.is_none(), "the agent runs already");
+        let started = Instant::now();
+        let before = self.log_lines().len();
+        let mut command = self.run_command();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(self.open_log());
+        let process = self.process.insert(self.place.spawn(&mut command));
+        let log = &self.log;
+        let ready = wait::wait_for("the agent's `ready`", GENEROUS, || {
+            if read_lines(log).iter().skip(before).any(|line| is_ready(line)) {
+                return Some(Ok(()));
+            }
+            process.try_wait().map(Err)
+        });
+        if let Err(status) = ready {
+            panic!("the agent ended with {status}");
+        }
+        started.elapsed()
+    }
+
+    /// `sheath run` with this agent's configuration, in this agent's place.
+    pub fn run_command(&self) -> Command {
+        let mut command = self.place.command(binaries::sheath());
+        command.args(["run", "--config"]).arg(&self.file);
+        command
+    }
+
+    /// Another subcommand of `sheath` for this instance, e.g. `status`.
+    pub fn sheath(&self, subcommand: &str, more: &[&str]) -> Output {
+        Command::new(binaries::sheath())
+            .args([subcommand, "--instance", &self.config.instance, "--run-dir"])
+            .arg(&self.config.run_dir)
+            .args(more)
+            .output()
+            .expect("running sheath")
+    }
+
+    /// Kills the agent with SIGKILL.
+    pub fn kill(&mut self) {
+        self.process.take().expect("a running agent").kill();
+    }
+
+    /// Asks the agent to end (SIGTERM); see [`Self::wait`].
+    pub fn terminate(&self) {
+        self.process.as_ref().expect("a running agent").signal(Signal::SIGTERM);
+    }
+
+    /// Waits until the agent has ended by itself.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let status = self.process.as_mut().expect("a running agent").wait(limit);
+        self.process = None;
+        status
+    }
+
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().is_none())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("a running agent").pid()
+    }
+
+    /// Descriptors the process holds.
+    pub fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("the agent's descriptors").count()
+    }
+
+    /// Resident memory of the process in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kib * 1024
+    }
+
+    pub fn instance(&self) -> &str {
+        &self.config.instance
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn cgroup(&self) -> &Arc<Cgroup> {
+        &self.place.cgroup
+    }
+
+    pub fn run_dir(&self) -> &Path {
+        Path::new(&self.config.run_dir)
+    }
+
+    /// `sheath status --output json`.
+    #[track_caller]
+    pub fn status(&self) -> Status {
+        let output = self.sheath("status", &["--output", "json"]);
+        assert!(
+            output.status.success(),
+            "sheath status: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("sheath status: {error} in {}", String::from_utf8_lossy(&output.stdout))
+        })
+    }
+
+    /// Waits for a status that satisfies the condition.
+    #[track_caller]
+    pub fn wait_for_status(&self, what: &str, condition: impl Fn(&Status) -> bool) -> Status {
+        let mut last = None;
+        let found = wait::try_for(GENEROUS, || {
+            let status = self.status();
+            if condition(&status) {
+                return Some(status);
+            }
+            last = Some(status);
+            None
+        });
+        found.unwrap_or_else(|| panic!("{what}: not within {GENEROUS:?}; last: {last:#?}"))
+    }
+
+    /// Every line of the log so far.
+    pub fn log_lines(&self) -> Vec<String> {
+        read_lines(&self.log)
+    }
+
+    /// The access log so far.
+    pub fn access(&self) -> Vec<Access> {
+        self.log_lines().iter().filter_map(|line| Access::parse(line)).collect()
+    }
+
+    /// Waits for an access line that satisfies the condition.
+    #[track_caller]
+    pub fn wait_for_access(&self, what: &str, condition: impl Fn(&Access) -> bool) -> Access {
+        let found =
+            wait::try_for(GENEROUS, || self.access().into_iter().find(|line| condition(line)));
+        found.unwrap_or_else(|| panic!("no access line for {what} within {GENEROUS:?}"))
+    }
+
+    fn open_log(&self) -> File {
+        OpenOptions::new().create(true).append(true).open(&self.log).expect("the agent's log file")
+    }
+
+    fn log_tail(&self) -> String {
+        let lines = self.log_lines();
+        lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- last lines of {}'s agent\n{}", self.config.node, self.log_tail());
+        }
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+        let output = self.sheath("cleanup", &[]);
+        let left = pins::list(&self.config.instance);
+        if !output.status.success() || !left.is_empty() {
+            let message =
+                format!("sheath cleanup: {}left {left:?}", String::from_utf8_lossy(&output.stderr));
+            // What cleanup leaves is removed all the same, so that one failure stays one.
+            let _ = fs::remove_dir_all(pins::directory(&self.config.instance));
+            assert!(std::thread::panicking(), "{message}");
+        }
+    }
+}
+
+fn read_lines(path: &Path) -> Vec<String> {
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    // A line being written has no end yet.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(str::to_owned).collect()
+}
+
+fn is_ready(line: &str) -> bool {
+    serde_json::from_str::<Value>(line).is_ok_and(|value| value["message"] == "ready")
+}

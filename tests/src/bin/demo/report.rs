@@ -1,0 +1,64 @@
+//! What the demo found, line by line.
+
+use serde::Serialize;
+
+/// Width of the column of names.
+const NAME: usize = 34;
+
+#[derive(Default, Serialize)]
+pub struct Report {
+    sections: Vec<Section>,
+}
+
+#[derive(Serialize)]
+struct Section {
+    title: &'static str,
+    checks: Vec<Check>,
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: &'static str,
+    ok: bool,
+    seen: String,
+}
+
+impl Report {
+    /// Starts a new group of checks.
+    pub fn section(&mut self, title: &'static str) {
+        self.sections.push(Section { title, checks: Vec::new() });
+    }
+
+    /// Adds what was seen, and whether it is what has to be seen.
+    pub fn check(&mut self, name: &'static str, ok: bool, seen: impl Into<String>) {
+        let section = self.sections.last_mut().expect("a section");
+        section.checks.push(Check { name, ok, seen: seen.into() });
+    }
+
+    pub fn is_ok(&self) -> bool {
+        let mut checks = self.sections.iter().flat_map(|section| &section.checks);
+        checks.all(|check| check.ok)
+    }
+
+    pub fn to_json(&self) -> String {
+        let value = serde_json::json!({ "ok": self.is_ok(), "sections": self.sections });
+        serde_json::to_string_pretty(&value).expect("a report")
+    }
+
+    pub fn print(&self, colour: bool) {
+        let paint = |code: &str, text: &str| match colour {
+            true => format!("\x1b[{code}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        };
+        let verdict = |ok| if ok { paint("32", "ok  ") } else { paint("31;1", "FAIL") };
+        for section in &self.sections {
+            println!("\n{}", paint("1", section.title));
+            for Check { name, ok, seen } in &section.checks {
+                println!("  {}  {name:NAME$} {seen}", verdict(*ok));
+            }
+        }
+        let count: usize = self.sections.iter().map(|section| section.checks.len()).sum();
+        let outcome = if self.is_ok() { "all of it holds" } else { "NOT all of it holds" };
+        println!("\n{}  {count} checks, {outcome}", verdict(self.is_ok()));
+    }
+}

@@ -1,0 +1,65 @@
+//! An application for the scenarios: plays the job given as its argument and prints one JSON
+//! event per line. See `sheath_tests::script`.
+
+mod client;
+mod gate;
+mod lend;
+mod load;
+mod play;
+mod server;
+mod uring;
+
+use std::io::Write;
+use std::net::{SocketAddr, UdpSocket};
+use std::{env, io};
+
+use sheath_tests::script::{Connection, Event, Job, Outcome, PATIENCE};
+
+fn main() {
+    let argument = env::args().nth(1).expect("a job in JSON");
+    let job: Job = serde_json::from_str(&argument).expect("a job in JSON");
+    gate::watch_stdin();
+    match job {
+        Job::Client { socket, to, steps } => {
+            emit(&Event::Connection(client::run(&socket, to, &steps)))
+        }
+        Job::Server { listen, socket, steps } => server::run(listen, &socket, &steps),
+        Job::Crowd { to, count } => emit(&Event::Tally(load::crowd(to, count))),
+        Job::Churn { to, count, threads } => emit(&Event::Tally(load::churn(to, count, threads))),
+        Job::Hammer { to, text } => load::hammer(to, &text),
+        Job::Newborn { cgroup, to, text, tries } => load::newborn(&cgroup, to, &text, tries),
+        Job::Lender { path, v6 } => lend::lend(&path, v6),
+        Job::Datagram { to, text } => emit(&Event::Connection(datagram(to, &text))),
+        Job::Idle => {
+            emit(&Event::Listening);
+            gate::wait(usize::MAX);
+        }
+    }
+}
+
+/// Prints an event; the harness reads line by line.
+fn emit(event: &Event) {
+    let mut line = serde_json::to_string(event).expect("an event");
+    line.push('\n');
+    // The harness is gone: so is the reason to go on.
+    if io::stdout().lock().write_all(line.as_bytes()).is_err() {
+        std::process::exit(1);
+    }
+}
+
+fn datagram(to: SocketAddr, text: &str) -> Connection {
+    let exchange = || -> io::Result<String> {
+        let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        let socket = UdpSocket::bind(any)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send_to(text.as_bytes(), to)?;
+        let mut buffer = [0; 4096];
+        let (length, _) = socket.recv_from(&mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    };
+    let outcome = match exchange() {
+        Ok(text) => Outcome { bytes: text.len() as u64, text, ..Outcome::default() },
+        Err(error) => Outcome { error: error.raw_os_error(), ..Outcome::default() },
+    };
+    Connection { steps: vec![outcome], ..Connection::default() }
+}

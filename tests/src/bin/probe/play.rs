@@ -1,0 +1,208 @@
+//! Playing a script on one connection.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sheath_tests::script::{Connection, Event, Outcome, Step};
+use socket2::Socket;
+
+use crate::client::errno;
+use crate::uring::Ring;
+use crate::{emit, gate};
+
+/// How much of what was received is reported as text.
+const REPORTED: usize = 4096;
+
+const BLOCK: usize = 256 * 1024;
+
+/// After this long without room in the send buffer, the other side is taken not to read.
+const BLOCKED: Duration = Duration::from_secs(1);
+
+/// A connected socket, and the ring it sends by if it does not by system calls.
+pub struct Endpoint {
+    pub socket: Socket,
+    pub ring: Option<Ring>,
+    /// Pauses the script has made so far.
+    pub pauses: usize,
+}
+
+/// Plays all steps, or up to the first that fails.
+pub fn run(mut endpoint: Endpoint, steps: &[Step]) -> Connection {
+    let address = |address: io::Result<socket2::SockAddr>| address.ok()?.as_socket();
+    let mut connection = Connection {
+        peer: address(endpoint.socket.peer_addr()),
+        local: address(endpoint.socket.local_addr()),
+        ..Connection::default()
+    };
+    for step in steps {
+        let mut outcome = Outcome::default();
+        if let Err(error) = endpoint.play(step, &mut outcome) {
+            outcome.error = Some(errno(&error));
+        }
+        let failed = outcome.error.is_some();
+        connection.steps.push(outcome);
+        if failed {
+            break;
+        }
+    }
+    connection
+}
+
+/// Reports the nth pause of a connection and waits for the gate.
+pub fn pause(n: usize) {
+    emit(&Event::Paused(n));
+    gate::wait(n);
+}
+
+impl Endpoint {
+    fn play(&mut self, step: &Step, outcome: &mut Outcome) -> io::Result<()> {
+        match step {
+            Step::Send(text) => self.send(text.as_bytes(), outcome),
+            Step::Receive(length) => self.receive(Some(*length), outcome),
+            Step::ReceiveToEnd => self.receive(None, outcome),
+            Step::Echo => self.echo(outcome),
+            Step::EndSending => self.socket.shutdown(Shutdown::Write),
+            Step::Urgent(byte) => self.socket.send_out_of_band(&[*byte]).map(|_| ()),
+            Step::Reset => {
+                self.socket.set_linger(Some(Duration::ZERO))?;
+                // Closed here, not at the end of the script: the socket is replaced by another.
+                self.socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+                Ok(())
+            }
+            Step::Pause => {
+                self.pauses += 1;
+                pause(self.pauses);
+                Ok(())
+            }
+            Step::Exchange { bytes, seed } => self.exchange(*bytes, *seed, outcome),
+            Step::Fill { at_most } => self.fill(*at_most, outcome),
+        }
+    }
+
+    fn send(&mut self, mut bytes: &[u8], outcome: &mut Outcome) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = match &mut self.ring {
+                Some(ring) => ring.send(&self.socket, bytes)?,
+                None => self.socket.send(bytes)?,
+            };
+            outcome.bytes += sent as u64;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
+    /// Receives `length` bytes, or everything.
+    fn receive(&mut self, length: Option<usize>, outcome: &mut Outcome) -> io::Result<()> {
+        let mut text = Vec::new();
+        let mut buffer = vec![0; BLOCK];
+        let result = loop {
+            let wanted = length.map_or(BLOCK, |length| length - outcome.bytes as usize).min(BLOCK);
+            if wanted == 0 {
+                break Ok(());
+            }
+            match (&self.socket).read(&mut buffer[..wanted]) {
+                Ok(0) if length.is_none() => break Ok(()),
+                Ok(0) => break Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    outcome.bytes += count as u64;
+                    let room = REPORTED.saturating_sub(text.len()).min(count);
+                    text.extend_from_slice(&buffer[..room]);
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        outcome.text = String::from_utf8_lossy(&text).into_owned();
+        result
+    }
+
+    fn echo(&mut self, outcome: &mut Outcome) -> io::Result<()> {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let count = (&self.socket).read(&mut buffer)?;
+            if count == 0 {
+                return Ok(());
+            }
+            (&self.socket).write_all(&buffer[..count])?;
+            outcome.bytes += count as u64;
+        }
+    }
+
+    fn exchange(&self, bytes: u64, seed: u64, outcome: &mut Outcome) -> io::Result<()> {
+        let (sent, received) = thread::scope(|scope| {
+            let sender = scope.spawn(|| send_made(&self.socket, bytes, seed));
+            let received = receive_digest(&self.socket);
+            (sender.join().expect("the sending thread"), received)
+        });
+        outcome.sent_digest = sent?;
+        (outcome.bytes, outcome.received_digest) = received?;
+        Ok(())
+    }
+
+    fn fill(&self, at_most: u64, outcome: &mut Outcome) -> io::Result<()> {
+        let block = vec![b'f'; BLOCK];
+        self.socket.set_nonblocking(true)?;
+        while outcome.bytes < at_most {
+            match self.socket.send(&block) {
+                Ok(sent) => outcome.bytes += sent as u64,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+                    let timeout = PollTimeout::try_from(BLOCKED).expect("a poll timeout");
+                    if poll(&mut fds, timeout)? == 0 {
+                        break;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.socket.set_nonblocking(false)
+    }
+}
+
+/// Sends `bytes` bytes made from `seed`, ends sending, and returns their digest. No two blocks
+/// are the same, so a block lost, doubled or misplaced shows.
+fn send_made(mut socket: &Socket, mut bytes: u64, seed: u64) -> io::Result<String> {
+    let mut state = seed | 1;
+    let mut block: Vec<u8> = (0..BLOCK)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        })
+        .collect();
+    let mut digest = Context::new(&SHA256);
+    let mut number = 0u64;
+    while bytes > 0 {
+        block[..8].copy_from_slice(&number.to_be_bytes());
+        number += 1;
+        let count = bytes.min(BLOCK as u64) as usize;
+        digest.update(&block[..count]);
+        socket.write_all(&block[..count])?;
+        bytes -= count as u64;
+    }
+    socket.shutdown(Shutdown::Write)?;
+    Ok(hex(digest))
+}
+
+fn receive_digest(mut socket: &Socket) -> io::Result<(u64, String)> {
+    let mut buffer = vec![0; BLOCK];
+    let mut digest = Context::new(&SHA256);
+    let mut bytes = 0;
+    loop {
+        let count = socket.read(&mut buffer)?;
+        if count == 0 {
+            return Ok((bytes, hex(digest)));
+        }
+        digest.update(&buffer[..count]);
+        bytes += count as u64;
+    }
+}
+
+fn hex(digest: Context) -> String {
+    digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

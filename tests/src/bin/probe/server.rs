@@ -1,0 +1,54 @@
+//! A server that plays one script on every connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use sheath_tests::script::{Connection, Event, ListenerOptions, PATIENCE, Step};
+use socket2::{Domain, Socket, Type};
+
+use crate::emit;
+use crate::play::{self, Endpoint};
+
+/// Thousands of connections have a thread each.
+const STACK: usize = 256 * 1024;
+
+const SMALL_BUFFER: usize = 16 * 1024;
+
+pub fn run(listen: SocketAddr, options: &ListenerOptions, steps: &[Step]) {
+    let listener = listener(listen, options).expect("the listening socket");
+    emit(&Event::Listening);
+    let steps: Arc<[Step]> = steps.into();
+    loop {
+        let (socket, from) = match listener.accept() {
+            Ok(accepted) => accepted,
+            // The client was faster to leave than we to accept.
+            Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => continue,
+            Err(error) => panic!("accept: {error}"),
+        };
+        let from = from.as_socket().expect("an internet address");
+        emit(&Event::Accepted(from));
+        let steps = steps.clone();
+        let serve = move || {
+            socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+            let endpoint = Endpoint { socket, ring: None, pauses: 0 };
+            let connection = play::run(endpoint, &steps);
+            emit(&Event::Connection(Connection { accepted: Some(from), ..connection }));
+        };
+        thread::Builder::new().stack_size(STACK).spawn(serve).expect("a thread");
+    }
+}
+
+fn listener(listen: SocketAddr, options: &ListenerOptions) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    if listen.is_ipv6() {
+        socket.set_only_v6(!options.dual_stack)?;
+    }
+    if options.small_buffer {
+        socket.set_recv_buffer_size(SMALL_BUFFER)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.into())?;
+    socket.listen(4096)?;
+    Ok(socket)
+}

@@ -1,0 +1,33 @@
+//! Where the programs under test are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// The agent: `SHEATH_BIN`, else beside the running test, else in the workspace's target
+/// directory.
+///
+/// # Panics
+/// When there is none.
+pub fn sheath() -> PathBuf {
+    if let Some(path) = env::var_os("SHEATH_BIN") {
+        return path.into();
+    }
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debug/sheath");
+    beside("sheath")
+        .or_else(|| built.exists().then_some(built))
+        .expect("the sheath binary: run `cargo build -p sheath`, or set SHEATH_BIN")
+}
+
+/// The program that plays scripts, built with this package.
+///
+/// # Panics
+/// When it is not where Cargo puts it.
+pub fn probe() -> PathBuf {
+    beside("probe").expect("the probe binary: run `cargo build -p sheath-tests`")
+}
+
+/// A program in the directory of the running one, or, since tests run from `deps/`, one above.
+fn beside(name: &str) -> Option<PathBuf> {
+    let current = env::current_exe().ok()?;
+    current.ancestors().skip(1).take(2).map(|dir| dir.join(name)).find(|path| path.is_file())
+}

@@ -1,0 +1,5 @@
+//! Reading what the tap recorded: frames, TCP streams, TLS records.
+
+pub mod packet;
+pub mod stream;
+pub mod tls;

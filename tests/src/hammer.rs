@@ -1,0 +1,55 @@
+//! Short connections without pause, for what happens to traffic while something else happens.
+
+use std::net::SocketAddr;
+
+use crate::place::Place;
+use crate::probe::Probe;
+use crate::script::{Event, Job, Try};
+use crate::wait::GENEROUS;
+
+/// A process that makes one connection after the other, each sending a text and expecting it back.
+pub struct Hammer(Probe);
+
+impl Hammer {
+    pub fn start(place: &Place, to: SocketAddr, text: &str) -> Self {
+        Self(Probe::start(place, &Job::Hammer { to, text: text.to_owned() }))
+    }
+
+    /// The tries since the last call, up to and including the one that makes them enough.
+    #[track_caller]
+    pub fn collect(&mut self, what: &str, enough: impl Fn(&[Try]) -> bool) -> Vec<Try> {
+        let mut tries = Vec::new();
+        while !enough(&tries) {
+            tries.push(self.0.expect(what, GENEROUS, |event| match event {
+                Event::Try(attempt) => Some(attempt.clone()),
+                _ => None,
+            }));
+        }
+        tries
+    }
+
+    /// Waits for `count` successes.
+    #[track_caller]
+    pub fn succeed(&mut self, count: usize) -> Vec<Try> {
+        let successes = |tries: &[Try]| tries.iter().filter(|t| t.error.is_none()).count();
+        self.collect("successful connections", |tries| successes(tries) >= count)
+    }
+
+    /// Waits for `count` failures in a row and returns those: what happens once a change has
+    /// reached every connection that was under way.
+    #[track_caller]
+    pub fn fail(&mut self, count: usize) -> Vec<Try> {
+        let failures = |tries: &[Try]| tries.iter().rev().take_while(|t| t.error.is_some()).count();
+        let mut tries = self.collect("connections that fail", |tries| failures(tries) >= count);
+        tries.split_off(tries.len() - count)
+    }
+
+    /// Every try since the last call, without waiting for more.
+    pub fn so_far(&mut self) -> Vec<Try> {
+        let tries = self.0.events_so_far().into_iter().filter_map(|event| match event {
+            Event::Try(attempt) => Some(attempt),
+            _ => None,
+        });
+        tries.collect()
+    }
+}

@@ -1,0 +1,30 @@
+//! Verdicts over what the tap saw.
+
+use crate::dissect::tls;
+use crate::tap::Tap;
+
+const TLS_1_3: u16 = 0x0304;
+
+/// Nothing but TLS 1.3 has crossed the wire to and from `port`, something has, and `marker` is
+/// nowhere.
+#[track_caller]
+pub fn assert_ciphertext(tap: &Tap, port: u16, marker: &str) {
+    assert_eq!(tap.sightings(marker), 0, "plaintext on the wire");
+    let mut clients = 0;
+    for stream in tap.streams() {
+        let (to, from) = (stream.destination.port() == port, stream.source.port() == port);
+        if !(to || from) || stream.bytes.is_empty() {
+            continue;
+        }
+        let (source, destination) = (stream.source, stream.destination);
+        if let Err(error) = stream.tls_records() {
+            panic!("{source} to {destination}: {error}");
+        }
+        if to {
+            clients += 1;
+        } else {
+            assert_eq!(tls::version_selected(&stream.bytes), Some(TLS_1_3), "{source}");
+        }
+    }
+    assert!(clients > 0, "nothing was sent to port {port}");
+}

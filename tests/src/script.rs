@@ -1,0 +1,191 @@
+//! What a probe is told to do and what it reports: one job as a JSON argument, one JSON event per
+//! line of output. A line on its standard input opens the gate of every [`Step::Pause`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How long a probe waits for bytes, or for a connection to be established, before it gives up
+/// with `EAGAIN` or `ETIMEDOUT`.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Job {
+    /// One connection.
+    Client { socket: Socket, to: SocketAddr, steps: Vec<Step> },
+    /// Plays `steps` on every connection accepted, until killed.
+    Server { listen: SocketAddr, socket: ListenerOptions, steps: Vec<Step> },
+    /// `count` connections, all open at the same time, each echoing one message when they are.
+    Crowd { to: SocketAddr, count: usize },
+    /// `count` connections, one after the other on each of `threads`, each echoing one message.
+    Churn { to: SocketAddr, count: usize, threads: usize },
+    /// One short connection after the other, each sending `text` and reading it back, until the
+    /// gate opens. Reports each as a [`Event::Try`].
+    Hammer { to: SocketAddr, text: String },
+    /// Makes a cgroup, moves into it, and at once makes `tries` connections, each sending `text`
+    /// and reading it back.
+    Newborn { cgroup: PathBuf, to: SocketAddr, text: String, tries: usize },
+    /// Creates a TCP socket and hands it to whoever connects to the Unix socket at `path`.
+    Lender { path: PathBuf, v6: bool },
+    /// Sends a datagram and waits for the same one back.
+    Datagram { to: SocketAddr, text: String },
+    /// Does nothing until killed: the first process of a workload.
+    Idle,
+}
+
+/// How the client's socket comes to be. All of it is what an unprivileged process may do.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Socket {
+    /// An IPv6 socket connecting to `::ffff:a.b.c.d`.
+    pub mapped: bool,
+    pub mptcp: bool,
+    pub fast_open: FastOpen,
+    /// Source address and port; port 0 leaves the choice to the kernel.
+    pub bind: Option<SocketAddr>,
+    /// SO_BINDTODEVICE.
+    pub device: Option<String>,
+    /// connect() and send() by io_uring.
+    pub io_uring: bool,
+    pub origin: Origin,
+    /// Waits for the gate between making the socket and connecting it.
+    pub pause: bool,
+    /// Milliseconds to wait for the connection; [`PATIENCE`] if absent.
+    pub connect_limit: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FastOpen {
+    #[default]
+    No,
+    /// `sendto(MSG_FASTOPEN)` instead of connect(), with the text of the first [`Step::Send`].
+    Send(String),
+    /// `TCP_FASTOPEN_CONNECT`: connect() returns at once, the first send() carries data in the SYN.
+    Connect,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub enum Origin {
+    /// Made by the process that uses it, where it uses it.
+    #[default]
+    Here,
+    /// Received (SCM_RIGHTS) from the [`Job::Lender`] at this path.
+    Lent(PathBuf),
+    /// Made before the process moved itself into the cgroup with this `cgroup.procs`.
+    BeforeMovingTo(PathBuf),
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListenerOptions {
+    /// Accept IPv4 too, as mapped addresses.
+    pub dual_stack: bool,
+    /// Smallest receive buffer, for servers that read slowly.
+    pub small_buffer: bool,
+}
+
+/// One thing done to a connection. A step that fails ends the script.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Step {
+    Send(String),
+    /// Reads exactly this many bytes.
+    Receive(usize),
+    /// Reads until the end of the stream.
+    ReceiveToEnd,
+    /// Sends back whatever comes, until the end of the stream.
+    Echo,
+    /// shutdown(SHUT_WR).
+    EndSending,
+    /// Sends one byte of urgent data.
+    Urgent(u8),
+    /// Closes with a reset (SO_LINGER 0).
+    Reset,
+    /// Reports [`Event::Paused`] and waits for the gate.
+    Pause,
+    /// Sends `bytes` made from `seed` and ends sending, while it receives to the end.
+    Exchange {
+        bytes: u64,
+        seed: u64,
+    },
+    /// Sends until the socket has taken nothing for a while or `at_most` bytes are gone.
+    Fill {
+        at_most: u64,
+    },
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// The server accepts connections, the lender waits, the idler idles.
+    Listening,
+    /// The server has accepted a connection, from the address accept() gave.
+    Accepted(SocketAddr),
+    /// A script has come to its `n`th pause.
+    Paused(usize),
+    /// A connection's script has ended.
+    Connection(Connection),
+    /// One try of [`Job::Hammer`] or [`Job::Newborn`].
+    Try(Try),
+    /// The end of [`Job::Crowd`] or [`Job::Churn`].
+    Tally(Tally),
+}
+
+/// What one side saw of one connection.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Connection {
+    /// The errno of connect().
+    pub error: Option<i32>,
+    /// How long connect() took, in milliseconds.
+    pub connect_ms: u64,
+    /// The address accept() gave, on the server's side.
+    pub accepted: Option<SocketAddr>,
+    /// getpeername() right after connect() or accept().
+    pub peer: Option<SocketAddr>,
+    /// getsockname() right after connect() or accept().
+    pub local: Option<SocketAddr>,
+    pub steps: Vec<Outcome>,
+}
+
+/// What came of one step.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    pub error: Option<i32>,
+    /// Bytes sent by sending steps, received by the others.
+    pub bytes: u64,
+    /// The first kilobytes received.
+    pub text: String,
+    /// SHA-256 of everything sent and received by [`Step::Exchange`].
+    pub sent_digest: String,
+    pub received_digest: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Try {
+    pub error: Option<i32>,
+    /// Whether connect() itself failed.
+    pub at_connect: bool,
+    pub milliseconds: u64,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    pub ok: usize,
+    /// The errno of each connection that failed.
+    pub errors: Vec<i32>,
+}
+
+impl Connection {
+    /// The outcome of the last step that ran.
+    pub fn last(&self) -> Outcome {
+        self.steps.last().cloned().unwrap_or_default()
+    }
+
+    /// The errno at which the script ended, at connect() or later.
+    pub fn ended_by(&self) -> Option<i32> {
+        self.error.or_else(|| self.last().error)
+    }
+}
+
+/// The name of an errno, for messages.
+pub fn errno_name(error: Option<i32>) -> String {
+    error.map_or_else(|| "none".to_owned(), |raw| format!("{:?}", nix::errno::Errno::from_raw(raw)))
+}

@@ -1,0 +1,10 @@
+//! One heavy test at a time.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held by tests that move gigabytes or thousands of connections. Cargo runs test binaries one
+/// after another, so a lock of the process is enough.
+pub fn heavy() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::new(());
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,133 @@
+//! What the agent says about itself: `sheath status --output json` and the access log.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+#[derive(Debug, Deserialize)]
+pub struct Status {
+    pub node: String,
+    pub instance: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub programs: Vec<Program>,
+    pub workloads: Vec<Workload>,
+    pub flows: u64,
+    pub counters: BTreeMap<String, u64>,
+    pub maps: Maps,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Program {
+    pub name: String,
+    pub kind: String,
+    pub attached_to: String,
+    pub observed: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Workload {
+    pub name: String,
+    pub spiffe_id: String,
+    pub state: String,
+    pub reason: String,
+    pub cgroups: Vec<Cgroup>,
+    pub namespaces: Vec<Namespace>,
+    pub svid: Option<Svid>,
+    pub flows: u64,
+    pub unprotected: Vec<Unprotected>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Cgroup {
+    pub path: String,
+    pub id: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Namespace {
+    pub inode: u64,
+    pub ready: bool,
+    pub host: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Svid {
+    pub serial: Value,
+    pub not_before: Value,
+    pub not_after: Value,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub struct Unprotected {
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+}
+
+/// Live entries in the kernel's tables.
+#[derive(Debug, Deserialize)]
+pub struct Maps {
+    pub flows: u64,
+    pub clients: u64,
+}
+
+impl Status {
+    /// # Panics
+    /// When the agent does not list the workload.
+    pub fn workload(&self, name: &str) -> &Workload {
+        self.workloads
+            .iter()
+            .find(|workload| workload.name == name)
+            .unwrap_or_else(|| panic!("workload {name} in {self:#?}"))
+    }
+
+    /// # Panics
+    /// When the agent has no counter of that name: a typo must not read as zero.
+    pub fn counter(&self, name: &str) -> u64 {
+        *self.counters.get(name).unwrap_or_else(|| panic!("counter {name} in {:?}", self.counters))
+    }
+
+    /// Whether nothing of any flow is left, neither in the agent nor in the kernel.
+    pub fn is_idle(&self) -> bool {
+        self.flows == 0
+            && self.maps.flows == 0
+            && self.maps.clients == 0
+            && self.workloads.iter().all(|workload| workload.flows == 0)
+    }
+}
+
+/// One line of the access log.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Access {
+    pub flow: Value,
+    pub direction: String,
+    pub workload: String,
+    pub local_id: String,
+    pub peer_id: String,
+    pub source: String,
+    pub destination: String,
+    pub sent: u64,
+    pub received: u64,
+    pub duration_ms: f64,
+    pub protection: String,
+    pub outcome: String,
+    pub stage: String,
+    pub reason: String,
+}
+
+impl Access {
+    /// The access line in a line of the JSON log, if it is one.
+    pub fn parse(line: &str) -> Option<Self> {
+        let value: Value = serde_json::from_str(line).ok()?;
+        if value["target"] != "sheath::access" {
+            return None;
+        }
+        Some(serde_json::from_value(value).unwrap_or_else(|error| panic!("{error} in {line}")))
+    }
+
+    pub fn is(&self, direction: &str, outcome: &str) -> bool {
+        self.direction == direction && self.outcome == outcome
+    }
+}

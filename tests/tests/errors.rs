@@ -1,0 +1,202 @@
+//! What is wrong is said in one clear line, with a non-zero exit, and nothing is left behind.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use sheath_tests::agent::Agent;
+use sheath_tests::binaries;
+use sheath_tests::cgroup;
+use sheath_tests::pair::{Setting, configs};
+use sheath_tests::pins;
+use sheath_tests::world::World;
+
+/// A configuration file on node A that can be spoilt.
+struct Scene {
+    agent: Agent,
+    file: PathBuf,
+    text: String,
+    world: World,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::new();
+        let mut config = configs(&world, Setting::Host).0;
+        config.log.format = "text";
+        let text = config.to_text();
+        let agent = Agent::prepare(&world, &world.a, config);
+        let file = world.dir.path().join("node-a/sheath.yaml");
+        Self { agent, file, text, world }
+    }
+
+    /// Replaces one piece of the configuration.
+    fn spoil(&self, from: &str, to: &str) {
+        assert!(self.text.contains(from), "{from:?} in {}", self.text);
+        fs::write(&self.file, self.text.replacen(from, to, 1)).expect("the configuration");
+    }
+
+    /// Moves everything below a cgroup that does not exist, and returns its path.
+    fn lose_cgroup(&self) -> String {
+        let cgroup = &self.agent.config().capture.cgroup;
+        let missing = format!("{cgroup}/missing");
+        let text = self.text.replace(cgroup, &missing);
+        fs::write(&self.file, text).expect("the configuration");
+        missing
+    }
+
+    /// Line number of a text in the spoilt file.
+    fn line_of(&self, text: &str) -> usize {
+        let file = fs::read_to_string(&self.file).expect("the configuration");
+        1 + file.lines().position(|line| line.contains(text)).expect("the text in the file")
+    }
+
+    fn run(&self) -> Output {
+        self.agent.run_command().output().expect("running sheath")
+    }
+
+    /// Runs the agent, which must fail with one line that says all of `words`.
+    #[track_caller]
+    fn assert_fails(&self, code: i32, words: &[&str]) {
+        let output = self.run();
+        assert_one_line(&output, code, words);
+        assert!(!pins::directory(self.agent.instance()).exists(), "pins are left behind");
+    }
+
+    fn check(&self, more: &[&str]) -> Output {
+        let place = self.world.a.host("check");
+        let mut command = place.command(binaries::sheath());
+        command.args(["check", "--config"]).arg(&self.file).args(more);
+        command.output().expect("running sheath check")
+    }
+}
+
+#[track_caller]
+fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    let errors: Vec<_> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "one line, please: {stderr}");
+    for word in words {
+        assert!(errors[0].contains(word), "{word:?} in {:?}", errors[0]);
+    }
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_valid_key() {
+    let scene = Scene::new();
+    scene.spoil("\"spiffeId\"", "\"spifeId\"");
+    let place = format!("sheath.yaml:{}", scene.line_of("spifeId"));
+    scene.assert_fails(2, &["spifeId", "spiffeId", &place]);
+    assert_one_line(&scene.check(&[]), 2, &["spifeId", "spiffeId", &place]);
+}
+
+#[test]
+fn a_value_that_is_not_understood_is_named_with_its_line() {
+    let scene = Scene::new();
+    scene.spoil("\"require\"", "\"requires\"");
+    let place = format!("sheath.yaml:{}", scene.line_of("requires"));
+    scene.assert_fails(2, &["requires", &place]);
+}
+
+#[test]
+fn a_spiffe_id_that_is_none_is_refused() {
+    let scene = Scene::new();
+    scene.spoil("spiffe://example.org/ns/demo/sa/client", "https://example.org/client");
+    scene.assert_fails(2, &["https://example.org/client"]);
+}
+
+#[test]
+fn a_destination_that_is_none_is_refused() {
+    let scene = Scene::new();
+    scene.spoil("10.0.2.0/24", "10.0.2.0/33");
+    scene.assert_fails(2, &["10.0.2.0/33"]);
+}
+
+#[test]
+fn a_missing_configuration_file_is_named() {
+    let output =
+        Command::new(binaries::sheath()).args(["run", "--config", "/nowhere.yaml"]).output();
+    let output = output.expect("running sheath");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(stderr.starts_with("error: ") && stderr.contains("/nowhere.yaml"), "{stderr}");
+}
+
+#[test]
+fn a_missing_cgroup_is_named() {
+    let scene = Scene::new();
+    let missing = scene.lose_cgroup();
+    scene.assert_fails(1, &[&missing]);
+    assert!(!cgroup::mount().join(missing).exists());
+}
+
+#[test]
+fn an_unreadable_key_is_named() {
+    let scene = Scene::new();
+    let key = scene.agent.config().ca_dir().join("ca.key");
+    fs::remove_file(&key).expect("removing the key");
+    scene.assert_fails(1, &[key.to_str().unwrap()]);
+    fs::write(&key, "not a key\n").expect("a broken key");
+    scene.assert_fails(1, &[key.to_str().unwrap()]);
+}
+
+#[test]
+fn missing_capabilities_are_said() {
+    let scene = Scene::new();
+    let place = scene.world.a.host("powerless");
+    let mut command = place.command("setpriv");
+    command.args(["--bounding-set=-all", "--inh-caps=-all", "--"]).arg(binaries::sheath());
+    command.args(["run", "--config"]).arg(&scene.file);
+    let output = command.output().expect("setpriv (package util-linux)");
+    assert_one_line(&output, 1, &[]);
+    assert!(!pins::directory(scene.agent.instance()).exists(), "pins are left behind");
+}
+
+#[test]
+fn a_check_of_a_good_configuration_finds_no_error() {
+    let scene = Scene::new();
+    let output = scene.check(&["--output", "json"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_str::<serde_json::Value>(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    assert!(!pins::directory(scene.agent.instance()).exists(), "a check installs nothing");
+}
+
+#[test]
+fn a_check_finds_a_missing_cgroup() {
+    let scene = Scene::new();
+    let missing = scene.lose_cgroup();
+    let output = scene.check(&[]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&missing), "{said}");
+}
+
+#[test]
+fn ca_init_does_not_overwrite() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let init = || {
+        let mut command = Command::new(binaries::sheath());
+        command.args(["ca", "init", "--trust-domain", "example.org", "--dir"]).arg(dir.path());
+        command.output().expect("running sheath ca init")
+    };
+    let first = init();
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let read = |name: &str| fs::read(dir.path().join(name)).expect("a file of the authority");
+    let mode =
+        |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("ca.crt"), mode("ca.key")), (0o644, 0o600));
+    let before = (read("ca.crt"), read("ca.key"));
+    assert_one_line(&init(), 1, &[]);
+    assert_eq!((read("ca.crt"), read("ca.key")), before);
+}
+
+#[test]
+fn status_without_an_agent_says_so() {
+    let scene = Scene::new();
+    let output = scene.agent.sheath("status", &[]);
+    assert_one_line(&output, 1, &[]);
+}

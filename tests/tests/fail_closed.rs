@@ -1,0 +1,171 @@
+//! Promise 1 when the agent is killed with SIGKILL: nothing leaks, protected connects fail at once
+//! with an errno, the rest goes on, and a restarted agent serves again.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use sheath_tests::hammer::Hammer;
+use sheath_tests::judge::assert_ciphertext;
+use sheath_tests::names::marker;
+use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
+use sheath_tests::pins;
+use sheath_tests::probe::{self, Probe};
+use sheath_tests::script::{Job, Socket, Step, errno_name};
+use sheath_tests::wait::{self, GENEROUS};
+use sheath_tests::world::{FAMILIES, Family};
+
+const OPEN_PORT: u16 = 9090;
+
+/// "At once", on a machine that is busy with other tests.
+const AT_ONCE: u64 = 5_000;
+
+#[test]
+fn the_clients_agent_is_killed_under_traffic_between_hosts() {
+    clients_agent_is_killed(Setting::Host, Family::V4);
+}
+
+#[test]
+fn the_clients_agent_is_killed_under_traffic_between_pods() {
+    clients_agent_is_killed(Setting::Pods, Family::V6);
+}
+
+fn clients_agent_is_killed(setting: Setting, family: Family) {
+    let mut pair = Pair::with(setting, |a, _| {
+        let bypass = &mut a.workloads[0].outbound.as_mut().unwrap().bypass;
+        *bypass = ["10.0.92.0/24", "fd00::92:0/112"].map(str::to_owned).to_vec();
+    });
+    let tap = pair.world.tap();
+    let (secret, public) = (marker(), marker());
+    // Large enough that the kill finds transfers half done.
+    let secrets = secret.repeat(1000);
+    let mut long_steps = say(&secret);
+    long_steps.insert(0, Step::Pause);
+    let _echo = pair.serve(family, &[Step::Echo]);
+    let open = server(any(family, OPEN_PORT), &[Step::Echo]);
+    let _open = Probe::start(&pair.world.b.host("open"), &open);
+
+    let mut protected = Hammer::start(&pair.client, pair.target(family), &secrets);
+    let bypassed = pair.world.b.extra.at(family, OPEN_PORT);
+    let mut unprotected = Hammer::start(&pair.client, bypassed, &public);
+    protected.succeed(10);
+    unprotected.succeed(10);
+    let mut long = Probe::start(&pair.client, &client(pair.target(family), &long_steps));
+    long.wait_paused();
+
+    pair.agent_a.kill();
+
+    for failed in protected.fail(30) {
+        let name = errno_name(failed.error);
+        assert!(failed.at_connect, "{name}: {failed:?}");
+        assert_eq!(failed.error, Some(libc::ECONNREFUSED), "{name}");
+        assert!(failed.milliseconds < AT_ONCE, "{failed:?}");
+    }
+    long.go();
+    assert_eq!(long.connection().ended_by(), Some(libc::ECONNRESET));
+    let tries = unprotected.succeed(20);
+    assert!(tries.iter().all(|attempt| attempt.error.is_none()), "{tries:?}");
+
+    let restarted = Instant::now();
+    pair.agent_a.launch();
+    protected.succeed(1);
+    let took = restarted.elapsed();
+    println!("a new flow was served {} ms after the restart", took.as_millis());
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    protected.succeed(10);
+
+    assert!(tap.sightings(&public) > 0, "the tap must see what is not protected");
+    assert_ciphertext(&tap, PORT, &secret);
+}
+
+#[test]
+fn the_servers_agent_is_killed_under_traffic() {
+    for setting in [Setting::Host, Setting::Pods] {
+        let family = Family::V4;
+        let mut pair = Pair::new(setting);
+        let tap = pair.world.tap();
+        let secret = marker();
+        let mut echo = pair.serve(family, &[Step::Echo]);
+        let mut hammer = Hammer::start(&pair.client, pair.target(family), &secret.repeat(1000));
+        hammer.succeed(10);
+
+        pair.agent_b.kill();
+
+        for failed in hammer.fail(20) {
+            assert_eq!(failed.error, Some(libc::ECONNRESET), "{failed:?}");
+            assert!(failed.milliseconds < AT_ONCE, "{failed:?}");
+        }
+        while echo.pending() > 0 {
+            echo.accepted();
+        }
+        // Somebody without an agent finds a closed door too, not the application behind it.
+        let stranger = pair.world.a.host("stranger");
+        for family in FAMILIES {
+            let seen = probe::run(&stranger, &client(pair.target(family), &say("let me in")));
+            assert_eq!(seen.error, Some(libc::ECONNREFUSED), "{setting:?}: {seen:?}");
+            assert!(seen.connect_ms < AT_ONCE, "{seen:?}");
+        }
+        assert_eq!(echo.pending(), 0);
+
+        pair.agent_b.launch();
+        hammer.succeed(10);
+        assert_ciphertext(&tap, PORT, &secret);
+    }
+}
+
+#[test]
+fn both_agents_are_killed() {
+    let mut pair = Pair::host();
+    let tap = pair.world.tap();
+    let secret = marker();
+    let _echo = pair.serve(Family::V6, &[Step::Echo]);
+    let mut hammer = Hammer::start(&pair.client, pair.target(Family::V6), &secret);
+    hammer.succeed(5);
+    pair.agent_a.kill();
+    pair.agent_b.kill();
+    for failed in hammer.fail(20) {
+        assert_eq!(failed.error, Some(libc::ECONNREFUSED), "{failed:?}");
+    }
+    pair.agent_b.launch();
+    pair.agent_a.launch();
+    hammer.succeed(5);
+    assert_ciphertext(&tap, PORT, &secret);
+}
+
+/// Two programs guard the way out, independent of each other: without the redirect, the egress
+/// guard still drops what did not come through the agent, and counts it.
+#[test]
+fn the_egress_guard_drops_and_counts() {
+    let mut pair = Pair::host();
+    let open = server(any(Family::V4, OPEN_PORT), &[Step::Echo]);
+    let mut open = Probe::start(&pair.world.b.host("open"), &open);
+    let target = pair.world.b.addresses.at(Family::V4, OPEN_PORT);
+    let tap = pair.world.tap();
+    let secret = marker();
+    pair.agent_a.kill();
+
+    // An administrator's mistake, with no agent alive to repair it.
+    let redirects = pins::named(pair.agent_a.instance(), "connect4");
+    assert!(!redirects.is_empty(), "{:?}", pins::list(pair.agent_a.instance()));
+    for pin in redirects {
+        if pins::detach(&pin).is_err() {
+            fs::remove_file(&pin).expect("removing a pin");
+        }
+    }
+    // While the redirect works, the answer is ECONNREFUSED; the guard's drop is a time-out.
+    wait::wait_until("a connect that is no longer redirected", GENEROUS, || {
+        let socket = Socket { connect_limit: Some(1_000), ..Socket::default() };
+        let job = Job::Client { socket, to: target, steps: say(&secret) };
+        let seen = probe::run(&pair.client, &job);
+        assert_ne!(seen.ended_by(), None, "{seen:?}");
+        seen.error != Some(libc::ECONNREFUSED)
+    });
+    assert_eq!(tap.sightings(&secret), 0);
+    assert_eq!(open.pending(), 0, "a protected connection came through without the agent");
+
+    pair.agent_a.launch();
+    assert!(pair.agent_a.status().counter("guard_dropped_outbound") > 0);
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let seen = pair.connect(pair.target(Family::V4), &say(&secret));
+    assert_eq!(seen.last().text, secret, "the restarted agent put the redirect back: {seen:?}");
+    assert_ciphertext(&tap, PORT, &secret);
+}

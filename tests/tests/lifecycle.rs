@@ -1,0 +1,147 @@
+//! The agent's life: restarts adopt what is pinned, SIGTERM drains, one agent per instance, and
+//! cleanup leaves nothing.
+
+use std::fs;
+
+use sheath_tests::agent::Agent;
+use sheath_tests::hammer::Hammer;
+use sheath_tests::judge::assert_ciphertext;
+use sheath_tests::names::marker;
+use sheath_tests::pair::{PORT, Pair, Setting, client, configs, say, server};
+use sheath_tests::pins;
+use sheath_tests::probe::{self, Probe};
+use sheath_tests::script::Step;
+use sheath_tests::wait::{self, GENEROUS};
+use sheath_tests::world::{FAMILIES, Family, World};
+
+#[test]
+fn a_restart_adopts_the_pinned_state() {
+    let mut pair = Pair::host();
+    let tap = pair.world.tap();
+    let secret = marker();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let mut hammer = Hammer::start(&pair.client, pair.target(Family::V4), &secret);
+    hammer.succeed(5);
+    let before = pins::list(pair.agent_a.instance());
+    assert!(!before.is_empty());
+    let denied = pair.agent_a.status().counter("connect_protected");
+
+    pair.agent_a.terminate();
+    let status = pair.agent_a.wait(GENEROUS);
+    assert!(status.success(), "{status}");
+    assert_eq!(pins::list(pair.agent_a.instance()), before, "the pins outlive the agent");
+    for failed in hammer.fail(5) {
+        assert_eq!(failed.error, Some(libc::ECONNREFUSED), "{failed:?}");
+    }
+
+    pair.agent_a.launch();
+    hammer.succeed(5);
+    assert_eq!(pins::list(pair.agent_a.instance()), before, "adopted, not doubled");
+    let now = pair.agent_a.status().counter("connect_protected");
+    assert!(now > denied, "the counters went on from {denied}, not from zero: {now}");
+    assert_ciphertext(&tap, PORT, &secret);
+}
+
+#[test]
+fn sigterm_drains() {
+    let mut pair = Pair::new(Setting::Pods);
+    let _echo = pair.serve(Family::V6, &[Step::Echo]);
+    let target = pair.target(Family::V6);
+    let mut steps = vec![Step::Send("before".into()), Step::Receive(6), Step::Pause];
+    steps.extend(say("during"));
+    let mut flow = Probe::start(&pair.client, &client(target, &steps));
+    flow.wait_paused();
+    pair.agent_a.terminate();
+    wait::wait_until("new flows to be refused", GENEROUS, || {
+        pair.connect(target, &say("new")).error == Some(libc::ECONNREFUSED)
+    });
+    assert!(pair.agent_a.is_running(), "there is still a flow");
+    flow.go();
+    let seen = flow.connection();
+    assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "during"), "{seen:?}");
+    let status = pair.agent_a.wait(GENEROUS);
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn a_second_agent_on_the_same_instance_is_refused() {
+    let pair = Pair::host();
+    let before = pins::list(pair.agent_a.instance());
+    let output = pair.agent_a.run_command().output().expect("running sheath");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    let line = error.lines().find(|line| line.starts_with("error: "));
+    assert!(line.is_some_and(|line| line.contains("already running")), "{error}");
+    assert_eq!(pins::list(pair.agent_a.instance()), before);
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let seen = pair.connect(pair.target(Family::V4), &say("still here"));
+    assert_eq!(seen.last().text, "still here", "{seen:?}");
+}
+
+#[test]
+fn cleanup_removes_every_pin_and_says_so() {
+    let mut pair = Pair::host();
+    let refused = pair.agent_a.sheath("cleanup", &[]);
+    assert_eq!(refused.status.code(), Some(1), "an agent still runs");
+    let pinned = pins::list(pair.agent_a.instance());
+    assert!(!pinned.is_empty());
+
+    pair.agent_a.kill();
+    let output = pair.agent_a.sheath("cleanup", &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8_lossy(&output.stdout);
+    for pin in &pinned {
+        let line = format!("removed {}", pin.display());
+        assert!(said.lines().any(|said| said == line), "{line:?} not in\n{said}");
+    }
+    assert!(!pins::directory(pair.agent_a.instance()).exists());
+
+    // Nothing is captured any more, as the operator wanted.
+    let open = pair.world.b.host("open");
+    let to = pair.world.b.addresses.at(Family::V4, 9090);
+    let _echo = Probe::start(&open, &server(to, &[Step::Echo]));
+    wait::wait_until("a connection without Sheath", GENEROUS, || {
+        probe::run(&pair.client, &client(to, &say("in the clear"))).last().text == "in the clear"
+    });
+}
+
+/// After SIGKILL and cleanup of the server's side, its port is the application's again.
+#[test]
+fn cleanup_gives_steered_ports_back() {
+    let mut pair = Pair::host();
+    let stranger = pair.world.a.host("stranger");
+    pair.agent_b.kill();
+    let output = pair.agent_b.sheath("cleanup", &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for family in FAMILIES {
+        let _echo = pair.serve(family, &[Step::Echo]);
+        wait::wait_until("a connection without Sheath", GENEROUS, || {
+            let seen = probe::run(&stranger, &client(pair.target(family), &say("hello")));
+            seen.last().text == "hello"
+        });
+    }
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_half_installed() {
+    let world = World::new();
+    let mut config = configs(&world, Setting::Host).0;
+    // Found only when everything else is read: the authority's key is no key.
+    fs::write(config.ca_dir().join("ca.key"), "not a key\n").expect("a broken key");
+    config.log.format = "text";
+    let agent = Agent::prepare(&world, &world.a, config);
+    let output = agent.run_command().output().expect("running sheath");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(
+        error.lines().any(|line| line.starts_with("error: ") && line.contains("ca.key")),
+        "{error}"
+    );
+    assert_eq!(pins::list(agent.instance()), Vec::<std::path::PathBuf>::new());
+    assert!(!pins::directory(agent.instance()).exists());
+    let workload = world.a.host("client");
+    let to = world.b.addresses.at(Family::V4, 9090);
+    let _echo = Probe::start(&world.b.host("open"), &server(to, &[Step::Echo]));
+    let seen = probe::run(&workload, &client(to, &say("untouched")));
+    assert_eq!(seen.last().text, "untouched", "{seen:?}");
+}

@@ -1,0 +1,108 @@
+//! Many flows and large ones are correct, and leave nothing behind: no descriptor, no map entry,
+//! no flow.
+
+use std::time::Duration;
+
+use sheath_tests::agent::Agent;
+use sheath_tests::pair::{Pair, Setting, client, say};
+use sheath_tests::probe::Probe;
+use sheath_tests::script::{Job, Step, errno_name};
+use sheath_tests::serial;
+use sheath_tests::wait::{self, GENEROUS};
+use sheath_tests::world::Family;
+
+const LONG: Duration = Duration::from_secs(180);
+
+#[test]
+fn one_gibibyte_each_way_arrives_intact() {
+    const GIB: u64 = 1 << 30;
+    let _heavy = serial::heavy();
+    let pair = Pair::host();
+    let mut server = pair.serve(Family::V4, &[Step::Exchange { bytes: GIB, seed: 11 }]);
+    let before = Rest::of(&pair);
+    let steps = [Step::Exchange { bytes: GIB, seed: 7 }];
+    let mut client = Probe::start(&pair.client, &client(pair.target(Family::V4), &steps));
+    let seen = client.connection_within(LONG);
+    let served = server.connection_within(LONG);
+    assert_eq!((seen.ended_by(), served.ended_by()), (None, None), "{seen:?} {served:?}");
+    assert_eq!((seen.last().bytes, served.last().bytes), (GIB, GIB));
+    assert_eq!(seen.last().received_digest, served.last().sent_digest);
+    assert_eq!(served.last().received_digest, seen.last().sent_digest);
+    before.assert_nothing_left(&pair);
+}
+
+#[test]
+fn two_thousand_concurrent_flows() {
+    load(Setting::Host, Family::V6, |to| Job::Crowd { to, count: 2_000 });
+}
+
+#[test]
+fn thousands_of_short_flows() {
+    load(Setting::Pods, Family::V4, |to| Job::Churn { to, count: 3_000, threads: 8 });
+}
+
+fn load(setting: Setting, family: Family, job: impl FnOnce(std::net::SocketAddr) -> Job) {
+    let _heavy = serial::heavy();
+    let pair = Pair::new(setting);
+    let _echo = pair.serve(family, &[Step::Echo]);
+    let before = Rest::of(&pair);
+    let job = job(pair.target(family));
+    let tally = Probe::start(&pair.client, &job).tally(LONG);
+    let errors: Vec<_> = tally.errors.iter().map(|&raw| errno_name(Some(raw))).collect();
+    assert!(errors.is_empty(), "{} ok, {} failed: {errors:?}", tally.ok, errors.len());
+    before.assert_nothing_left(&pair);
+}
+
+/// Flows that fail halfway must leave as little as those that succeed.
+#[test]
+fn failed_flows_leave_nothing() {
+    let mut pair = Pair::host();
+    let server = pair.serve(Family::V4, &[Step::Receive(4), Step::Reset]);
+    let before = Rest::of(&pair);
+    for _ in 0..20 {
+        let reset = pair.connect(pair.target(Family::V4), &say("reset me"));
+        assert_eq!(reset.ended_by(), Some(libc::ECONNRESET));
+    }
+    drop(server);
+    for _ in 0..20 {
+        let refused = pair.connect(pair.target(Family::V4), &say("refuse me"));
+        assert_eq!(refused.ended_by(), Some(libc::ECONNRESET));
+    }
+    pair.agent_b.kill();
+    for _ in 0..20 {
+        let closed = pair.connect(pair.target(Family::V4), &say("nobody is there"));
+        assert_eq!(closed.ended_by(), Some(libc::ECONNRESET));
+    }
+    pair.agent_b.launch();
+    before.assert_idle(&pair.agent_a, before.files_a);
+    pair.agent_b.wait_for_status("no flow", sheath_tests::status::Status::is_idle);
+}
+
+/// What the agents hold at rest.
+struct Rest {
+    files_a: usize,
+    files_b: usize,
+}
+
+impl Rest {
+    /// After one flow, so that what is made once and kept is not taken for a leak.
+    fn of(pair: &Pair) -> Self {
+        let to = pair.target(Family::V4);
+        let _ = sheath_tests::probe::run(&pair.client, &client(to, &[Step::EndSending]));
+        for agent in [&pair.agent_a, &pair.agent_b] {
+            agent.wait_for_status("no flow", sheath_tests::status::Status::is_idle);
+        }
+        Self { files_a: pair.agent_a.open_files(), files_b: pair.agent_b.open_files() }
+    }
+
+    fn assert_nothing_left(&self, pair: &Pair) {
+        self.assert_idle(&pair.agent_a, self.files_a);
+        self.assert_idle(&pair.agent_b, self.files_b);
+    }
+
+    fn assert_idle(&self, agent: &Agent, files: usize) {
+        agent.wait_for_status("nothing left of any flow", sheath_tests::status::Status::is_idle);
+        let closed = wait::try_for(GENEROUS, || (agent.open_files() <= files).then_some(()));
+        assert!(closed.is_some(), "{} descriptors, {files} before", agent.open_files());
+    }
+}

@@ -1,0 +1,137 @@
+//! Promise 9: what the agent reports is what it observed, and it repairs what it finds broken.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+
+use sheath_tests::config::spiffe_id;
+use sheath_tests::names::marker;
+use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, say, server};
+use sheath_tests::pins;
+use sheath_tests::probe::{self, Probe};
+use sheath_tests::script::{Job, Step};
+use sheath_tests::wait::{self, GENEROUS};
+use sheath_tests::world::Family;
+
+#[test]
+fn status_reports_workloads_programs_and_counters() {
+    for setting in SETTINGS {
+        let pair = Pair::new(setting);
+        let _idle = Probe::start(&pair.client, &Job::Idle);
+        let status = pair.agent_a.wait_for_status("the protected workload", |status| {
+            status.workload("client").state == "protected"
+        });
+        assert_eq!(
+            (status.node.as_str(), status.instance.as_str()),
+            ("node-a", pair.agent_a.instance())
+        );
+        assert_eq!(status.pid, pair.agent_a.pid());
+        assert!(!status.programs.is_empty());
+        for program in &status.programs {
+            assert!(program.observed, "{program:?}");
+        }
+        let workload = status.workload("client");
+        assert_eq!(workload.spiffe_id, spiffe_id("client"));
+        assert_eq!(workload.reason, "");
+        assert!(workload.svid.is_some());
+        assert!(workload.cgroups.iter().any(|c| c.id == pair.client.cgroup.id()), "{workload:?}");
+        let own = workload
+            .namespaces
+            .iter()
+            .find(|namespace| namespace.inode == pair.client.netns.inode())
+            .unwrap_or_else(|| panic!("the workload's namespace in {workload:?}"));
+        assert!(own.ready);
+        assert_eq!(own.host, setting == Setting::Host);
+
+        let before = status.counter("connect_protected");
+        let _echo = pair.serve(Family::V4, &[Step::Echo]);
+        pair.connect(pair.target(Family::V4), &say("hello"));
+        let after = pair.agent_a.status();
+        assert_eq!(after.counter("connect_protected"), before + 1);
+    }
+}
+
+#[test]
+fn status_is_readable_too() {
+    let pair = Pair::host();
+    let output = pair.agent_a.sheath("status", &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for word in ["node-a", "client", &spiffe_id("client")] {
+        assert!(text.contains(word), "{word} in\n{text}");
+    }
+}
+
+#[test]
+fn a_workload_without_a_process_is_waiting() {
+    let pair = Pair::with(Setting::Host, |a, _| {
+        let mut absent = a.workloads[0].clone();
+        absent.name = "absent".to_owned();
+        absent.select.cgroup = absent.select.cgroup.replace("/client*", "/absent*");
+        a.workloads.push(absent);
+    });
+    let status = pair.agent_a.status();
+    assert_eq!(status.workload("absent").state, "waiting", "{status:#?}");
+}
+
+#[test]
+fn live_flows_are_counted() {
+    let pair = Pair::host();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let mut steps = vec![Step::Pause];
+    steps.extend(say("hello"));
+    let mut flow = Probe::start(&pair.client, &client(pair.target(Family::V4), &steps));
+    flow.wait_paused();
+    for (agent, workload) in [(&pair.agent_a, "client"), (&pair.agent_b, "web")] {
+        let status = agent.wait_for_status("one flow", |status| status.flows == 1);
+        assert_eq!(status.workload(workload).flows, 1);
+    }
+    flow.go();
+    assert_eq!(flow.connection().last().text, "hello");
+    for agent in [&pair.agent_a, &pair.agent_b] {
+        agent.wait_for_status("no flow", sheath_tests::status::Status::is_idle);
+    }
+}
+
+#[test]
+fn the_admin_socket_is_for_root_only() {
+    let pair = Pair::host();
+    let dir = pair.agent_a.run_dir().join(pair.agent_a.instance());
+    let socket = fs::metadata(dir.join("admin.sock")).expect("the admin socket");
+    assert!(socket.file_type().is_socket());
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+/// Somebody detaches programs behind the agent's back: it sees that, says so, and puts them back.
+#[test]
+fn detached_programs_are_reported_and_repaired() {
+    let pair = Pair::host();
+    let open = server(any(Family::V4, 9090), &[Step::Echo]);
+    let _open = Probe::start(&pair.world.b.host("open"), &open);
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let logged = pair.agent_a.log_lines().len();
+    for part in ["connect4", "connect6", "sock_ops", "egress"] {
+        let links = pins::named(pair.agent_a.instance(), part);
+        let detached = links.iter().filter(|pin| pins::detach(pin).is_ok()).count();
+        assert!(detached > 0, "a link called {part} in {:?}", pins::list(pair.agent_a.instance()));
+    }
+    wait::wait_until("a warning in the log", GENEROUS, || {
+        let lines = pair.agent_a.log_lines();
+        lines[logged..]
+            .iter()
+            .any(|line| ["\"WARN\"", "\"ERROR\""].iter().any(|level| line.contains(level)))
+    });
+    pair.agent_a.wait_for_status("every program observed again", |status| {
+        status.programs.iter().all(|program| program.observed)
+            && status.workloads.iter().all(|workload| workload.state == "protected")
+    });
+
+    let tap = pair.world.tap();
+    let secret = marker();
+    let served = pair.connect(pair.target(Family::V4), &say(&secret));
+    assert_eq!(served.last().text, secret, "{served:?}");
+    let exposed = pair.world.b.addresses.at(Family::V4, 9090);
+    let refused = probe::run(&pair.client, &client(exposed, &say(&secret)));
+    assert_ne!(refused.ended_by(), None, "{refused:?}");
+    sheath_tests::judge::assert_ciphertext(&tap, PORT, &secret);
+}

@@ -1,0 +1,173 @@
+//! Promise 6: TCP is still TCP.
+
+use sheath_tests::config::spiffe_id;
+use sheath_tests::pair::{PORT, Pair, Setting, any, say};
+use sheath_tests::probe::Probe;
+use sheath_tests::rogue::{Dial, End, Face, RogueServer};
+use sheath_tests::script::{Job, ListenerOptions, Step};
+use sheath_tests::world::{FAMILIES, Family};
+
+const ROGUE_PORT: u16 = 9443;
+
+fn send(text: &str) -> Step {
+    Step::Send(text.to_owned())
+}
+
+#[test]
+fn the_client_ends_first_and_still_receives() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        let mut server = pair.serve(family, &[Step::ReceiveToEnd, send("answer")]);
+        let seen = pair.connect(pair.target(family), &say("question"));
+        assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "answer"), "{seen:?}");
+        assert_eq!(server.connection().steps[0].text, "question");
+    }
+}
+
+#[test]
+fn the_server_ends_first_and_still_receives() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        let mut server =
+            pair.serve(family, &[send("answer"), Step::EndSending, Step::ReceiveToEnd]);
+        let seen = pair.connect(pair.target(family), &[Step::ReceiveToEnd, send("question")]);
+        assert_eq!((seen.ended_by(), seen.steps[0].text.as_str()), (None, "answer"), "{seen:?}");
+        let served = server.connection();
+        assert_eq!((served.ended_by(), served.last().text.as_str()), (None, "question"));
+    }
+}
+
+#[test]
+fn the_server_speaks_first() {
+    let pair = Pair::new(Setting::Pods);
+    for family in FAMILIES {
+        let _server = pair.serve(family, &[send("220 ready"), Step::Receive(4), send("221 bye")]);
+        let steps = [Step::Receive(9), send("QUIT"), Step::ReceiveToEnd];
+        let seen = pair.connect(pair.target(family), &steps);
+        assert_eq!(seen.ended_by(), None, "{seen:?}");
+        assert_eq!(seen.steps[0].text, "220 ready");
+        assert_eq!(seen.last().text, "221 bye");
+    }
+}
+
+/// Nobody listens: neither behind the server's agent, nor on a port no agent cares for.
+#[test]
+fn a_refused_upstream_is_a_reset() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        for port in [PORT, ROGUE_PORT] {
+            let to = pair.world.b.addresses.at(family, port);
+            let seen = pair.connect(to, &say("anybody there?"));
+            assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{to}: {seen:?}");
+            let line = pair
+                .agent_a
+                .wait_for_access("the refused flow", |line| line.destination == to.to_string());
+            assert_ne!(line.outcome, "ok", "{line:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reset_by_the_server_is_a_reset_to_the_client() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        let _server = pair.serve(family, &[Step::Receive(8), Step::Reset]);
+        let seen = pair.connect(pair.target(family), &[send("question"), Step::ReceiveToEnd]);
+        assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{seen:?}");
+    }
+}
+
+#[test]
+fn a_reset_by_the_client_is_a_reset_to_the_server() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        let mut server = pair.serve(family, &[send("hello"), Step::ReceiveToEnd]);
+        let seen = pair.connect(pair.target(family), &[Step::Receive(5), Step::Reset]);
+        assert_eq!(seen.ended_by(), None);
+        let served = server.connection();
+        assert_eq!(served.ended_by(), Some(libc::ECONNRESET), "{served:?}");
+    }
+}
+
+/// TLS that ends without close_notify may have been cut by anyone on the way.
+#[test]
+fn a_truncated_answer_is_a_reset_to_the_client() {
+    let pair = Pair::host();
+    let leaf = pair.world.ca().issue(&spiffe_id("web"));
+    let listen = pair.world.b.addresses.at(Family::V4, ROGUE_PORT);
+    for (end, expected) in [(End::Truncate, Some(libc::ECONNRESET)), (End::CloseNotify, None)] {
+        let face = Face::Tls(leaf.clone());
+        let _server = RogueServer::start(&pair.world.b.netns, listen, face, "half an ans", end);
+        let steps = [Step::Receive(11), Step::EndSending, Step::ReceiveToEnd];
+        let seen = pair.connect(listen, &steps);
+        assert_eq!(seen.ended_by(), expected, "{end:?}: {seen:?}");
+        assert_eq!(seen.steps[0].text, "half an ans");
+    }
+}
+
+#[test]
+fn a_truncated_request_is_a_reset_to_the_server() {
+    let pair = Pair::host();
+    let leaf = pair.world.ca().issue(&spiffe_id("client"));
+    let mut server = pair.serve(Family::V4, &[Step::Receive(11), Step::ReceiveToEnd]);
+    for (end, expected) in [(End::Truncate, Some(libc::ECONNRESET)), (End::CloseNotify, None)] {
+        let to = pair.target(Family::V4);
+        let netns = &pair.world.a.netns;
+        Dial { netns, to, leaf: Some(&leaf), alpn: &[], send: "half a ques", end }.run();
+        let served = server.connection();
+        assert_eq!(served.ended_by(), expected, "{end:?}: {served:?}");
+        assert_eq!(served.steps[0].text, "half a ques");
+    }
+}
+
+/// A reader that does not read stops the writer, through both agents, with bounded memory.
+#[test]
+fn a_slow_reader_holds_the_writer_back() {
+    const AT_MOST: u64 = 256 * 1024 * 1024;
+    const BUFFERS: u64 = 96 * 1024 * 1024;
+    let pair = Pair::host();
+    let job = Job::Server {
+        listen: any(Family::V4, PORT),
+        socket: ListenerOptions { small_buffer: true, ..ListenerOptions::default() },
+        steps: vec![Step::Pause, Step::ReceiveToEnd],
+    };
+    let mut server = Probe::start(&pair.server, &job);
+    let before = (pair.agent_a.resident_bytes(), pair.agent_b.resident_bytes());
+    let steps =
+        [Step::Fill { at_most: AT_MOST }, Step::Pause, Step::EndSending, Step::ReceiveToEnd];
+    let job = sheath_tests::pair::client(pair.target(Family::V4), &steps);
+    let mut writer = Probe::start(&pair.client, &job);
+    server.wait_paused();
+    writer.wait_paused();
+    for (agent, before) in [(&pair.agent_a, before.0), (&pair.agent_b, before.1)] {
+        let now = agent.resident_bytes();
+        assert!(now < before + BUFFERS, "{before} bytes of memory before, {now} now");
+    }
+    server.go();
+    writer.go();
+    let served = server.connection();
+    let seen = writer.connection();
+    assert_eq!(seen.ended_by(), None, "{seen:?}");
+    assert!(seen.steps[0].bytes < BUFFERS, "{} bytes without a reader", seen.steps[0].bytes);
+    assert_eq!((served.ended_by(), served.last().bytes), (None, seen.steps[0].bytes));
+}
+
+/// Urgent data may arrive in line or not at all, but it hangs nothing and loses nothing else.
+#[test]
+fn urgent_data_does_not_hang_a_flow() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        let mut server = pair.serve(family, &[Step::ReceiveToEnd, send("done")]);
+        let steps = [
+            send("before"),
+            Step::Urgent(b'!'),
+            send("after"),
+            Step::EndSending,
+            Step::ReceiveToEnd,
+        ];
+        let seen = pair.connect(pair.target(family), &steps);
+        assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "done"), "{seen:?}");
+        let text = server.connection().steps[0].text.replace('!', "");
+        assert_eq!(text, "beforeafter");
+    }
+}

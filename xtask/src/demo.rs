@@ -1,0 +1,24 @@
+//! `cargo xtask demo`: two nodes on this machine, real applications, and what the wire saw.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+
+use anyhow::{Context, Result};
+
+use crate::prerequisites::Need;
+use crate::{command, console, ebpf, host, install, test, workspace};
+
+pub fn run(args: &[OsString]) -> Result<()> {
+    host::require()?;
+    install::ensure(&[Need::Bpf, Need::Scenarios])?;
+    ebpf::build()?;
+    test::build_agent()?;
+    console::step("build demo", || {
+        command::run(command::cargo().args(["build", "--package", "sheath-tests", "--bins"]))
+    })?;
+    // Becomes the demo instead of starting it: exit code and signals are the demo's own.
+    let program = workspace::debug_program("demo");
+    let mut demo = command::plain(&program);
+    demo.args(args).env("SHEATH_BIN", workspace::debug_program("sheath"));
+    Err(demo.exec()).with_context(|| format!("cannot start {}", program.display()))
+}

@@ -1,0 +1,62 @@
+//! Every developer command: `cargo xtask <command>`.
+
+mod apt;
+mod command;
+mod console;
+mod demo;
+mod ebpf;
+mod host;
+mod install;
+mod lint;
+mod prerequisites;
+mod test;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Sheath.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the BPF programs into target/bpf/sheath.bpf.o
+    BuildEbpf,
+    /// Build everything and show it at work between two nodes on this machine
+    Demo {
+        /// Passed on to the demo, for example `--output json`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Check formatting, run clippy (user space and BPF) and cargo-deny
+    Lint,
+    /// Run every test, unit and integration
+    Test {
+        /// Passed on to `cargo test`, for example `-- --test tcp reset`
+        #[arg(last = true)]
+        args: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::BuildEbpf => ebpf::run(),
+        Command::Demo { args } => demo::run(&args),
+        Command::Lint => lint::run(),
+        Command::Test { args } => test::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

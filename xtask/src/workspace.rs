@@ -1,0 +1,29 @@
+//! Where things are in the repository.
+
+use std::env;
+use std::path::{Path, PathBuf, absolute};
+
+/// The top of the repository.
+pub fn root() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
+/// The BPF object that the agent's build script embeds. Its place does not follow `CARGO_TARGET_DIR`: the
+/// build script has to know it too.
+pub fn bpf_object() -> PathBuf {
+    root().join("target/bpf/sheath.bpf.o")
+}
+
+/// The target directory of the BPF build. Its own, because its compiler may be another than user space's.
+pub fn bpf_target_dir() -> PathBuf {
+    root().join("target/bpf-build")
+}
+
+/// A program of the workspace, as `cargo build` leaves it in the dev profile.
+pub fn debug_program(name: &str) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR")
+        .and_then(|dir| absolute(dir).ok())
+        .unwrap_or_else(|| root().join("target"));
+    target.join("debug").join(name)
+}
