@@ -1,5 +1,7 @@
 //! Puts the agent together, and takes it down again. The only place that builds things.
 
+mod service_manager;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -114,12 +116,14 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let supervising = tokio::spawn(supervisor.run(answers));
     let serving = tokio::spawn(admin.serve(info, questions));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
+    service_manager::notify("READY=1");
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!(flows = pipeline.counters.flows(), "draining");
+    service_manager::notify("STOPPING=1");
     // With the admin server goes the last sender of questions, and so the supervisor ends.
     serving.abort();
     let _ = supervising.await;

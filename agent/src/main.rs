@@ -119,7 +119,7 @@ fn main() -> ExitCode {
 fn run(path: &Path) -> Result<ExitCode, Failure> {
     let config = Config::load(path).map_err(Failure::usage)?;
     telemetry::init(&config.log).map_err(Failure::usage)?;
-    tracing::info!(?config, "configuration");
+    config.log_summary();
     app::run(config).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }

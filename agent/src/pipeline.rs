@@ -166,7 +166,10 @@ impl Pipeline {
         record
     }
 
-    fn conclude(&self, record: &FlowRecord, result: Result<(), FlowError>) {
+    fn conclude(&self, mut record: FlowRecord, result: Result<(), FlowError>) {
+        if let Err(FlowError::Tls(error)) = &result {
+            record.peer_id = error.peer().cloned();
+        }
         let ending = match result {
             Ok(()) => Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new() },
             Err(error) => error.into(),
@@ -174,7 +177,7 @@ impl Pipeline {
         if ending.stage == Stage::Tls {
             self.counters.handshakes_failed.fetch_add(1, Relaxed);
         }
-        log_flow(record, &ending);
+        log_flow(&record, &ending);
     }
 }
 
@@ -196,7 +199,7 @@ impl FlowStarter for Starter {
             );
             let result = pipeline.outbound(&namespace, accepted, &mut record).await;
             drop(open);
-            pipeline.conclude(&record, result);
+            pipeline.conclude(record, result);
         });
     }
 
@@ -212,7 +215,7 @@ impl FlowStarter for Starter {
             );
             let result = pipeline.inbound(&namespace, accepted, &mut record).await;
             drop(open);
-            pipeline.conclude(&record, result);
+            pipeline.conclude(record, result);
         });
     }
 
@@ -258,6 +261,7 @@ impl From<FlowError> for Ending {
             FlowError::DialWire(_) => (Outcome::Refused, Stage::Capture),
             FlowError::DialApp(_) => (Outcome::Refused, Stage::Relay),
             FlowError::Greeting(_) => (Outcome::Reset, Stage::Tls),
+            FlowError::Tls(TlsError::Io(_) | TlsError::Timeout(_)) => (Outcome::Reset, Stage::Tls),
             FlowError::Tls(_) => (Outcome::Denied, Stage::Tls),
             FlowError::Relay(_) => (Outcome::Reset, Stage::Relay),
             FlowError::Close(_) => (Outcome::Error, Stage::Relay),

@@ -20,7 +20,7 @@ use crate::wait::{self, GENEROUS};
 use crate::world::{Node, World};
 
 /// How much of the log a failed test shows.
-const LOG_TAIL: usize = 60;
+const LOG_TAIL: usize = 20;
 
 /// An agent with its configuration, log and pins; all of it goes when this value is dropped.
 pub struct Agent {
@@ -201,6 +201,17 @@ impl Agent {
             None
         });
         found.unwrap_or_else(|| panic!("{what}: not within {GENEROUS:?}; last: {last:#?}"))
+    }
+
+    /// Waits until the agent serves a workload's namespace, which takes a process in it. Until then
+    /// the workload's protected connections are refused.
+    #[track_caller]
+    pub fn wait_enrolled(&self, workload: &str, place: &Place) {
+        let inode = place.netns.inode();
+        self.wait_for_status("the workload's namespace", |status| {
+            let namespaces = &status.workload(workload).namespaces;
+            namespaces.iter().any(|namespace| namespace.inode == inode && namespace.ready)
+        });
     }
 
     /// Every line of the log so far.

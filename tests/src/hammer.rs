@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::place::Place;
 use crate::probe::Probe;
-use crate::script::{Event, Job, Try};
+use crate::script::{Event, Job, Try, errno_name};
 use crate::wait::GENEROUS;
 
 /// A process that makes one connection after the other, each sending a text and expecting it back.
@@ -35,12 +35,14 @@ impl Hammer {
         self.collect("successful connections", |tries| successes(tries) >= count)
     }
 
-    /// Waits for `count` failures in a row and returns those: what happens once a change has
-    /// reached every connection that was under way.
+    /// Waits for `count` failures in a row with this errno and returns those: what happens once a
+    /// change has reached every connection that was under way.
     #[track_caller]
-    pub fn fail(&mut self, count: usize) -> Vec<Try> {
-        let failures = |tries: &[Try]| tries.iter().rev().take_while(|t| t.error.is_some()).count();
-        let mut tries = self.collect("connections that fail", |tries| failures(tries) >= count);
+    pub fn fail(&mut self, count: usize, errno: i32) -> Vec<Try> {
+        let failures =
+            |tries: &[Try]| tries.iter().rev().take_while(|t| t.error == Some(errno)).count();
+        let what = format!("connections that fail with {}", errno_name(Some(errno)));
+        let mut tries = self.collect(&what, |tries| failures(tries) >= count);
         tries.split_off(tries.len() - count)
     }
 

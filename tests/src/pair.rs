@@ -35,6 +35,8 @@ pub struct Pair {
     /// The client's and the server's own addresses.
     pub client_addresses: Addresses,
     pub server_addresses: Addresses,
+    // Without a process, there is no workload.
+    _residents: [Probe; 2],
     _pods: Option<(Pod, Pod)>,
     pub world: World,
 }
@@ -65,8 +67,11 @@ impl Pair {
         };
         let (mut a, mut b) = configs(&world, setting);
         change(&mut a, &mut b);
+        let residents = [&client, &server].map(|place| Probe::start(place, &Job::Idle));
         let agent_a = Agent::start(&world, &world.a, a);
         let agent_b = Agent::start(&world, &world.b, b);
+        agent_a.wait_enrolled("client", &client);
+        agent_b.wait_enrolled("web", &server);
         Self {
             agent_a,
             agent_b,
@@ -74,6 +79,7 @@ impl Pair {
             server,
             client_addresses,
             server_addresses,
+            _residents: residents,
             _pods: pods,
             world,
         }

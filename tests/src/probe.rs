@@ -104,7 +104,10 @@ impl Probe {
                     Some(value) => return value,
                     None => self.skipped.push(event),
                 },
-                Err(error) => panic!("{what}: {error} after {limit:?}; saw {:?}", self.skipped),
+                Err(error) => {
+                    let last = &self.skipped[self.skipped.len().saturating_sub(8)..];
+                    panic!("{what}: {error} after {limit:?}; last saw {last:?}")
+                }
             }
         }
     }

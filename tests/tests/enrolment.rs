@@ -98,7 +98,7 @@ fn a_new_pods_first_clients_are_not_served_in_plaintext() {
         let place = Place::new(&pod.netns, &pair.world.b.host(&format!("web-{index}")).cgroup);
         let target = pod.addresses.at(family, PORT);
         let mut plain = Hammer::start(&outside, target, "in the clear");
-        plain.fail(3);
+        plain.fail(3, libc::ECONNREFUSED);
         let mut echo = Probe::start(&place, &server(any(family, PORT), &[Step::Echo]));
         // Until the first protected client is served, which shows that enrolment is over.
         let mut protected = Hammer::start(&pair.client, target, "protected");
@@ -122,7 +122,7 @@ fn without_an_agent_a_new_pods_first_clients_are_served() {
     let place = Place::new(&pod.netns, &world.b.host("web-20").cgroup);
     let target = pod.addresses.at(Family::V4, PORT);
     let mut plain = Hammer::start(&world.a.host("stranger"), target, "in the clear");
-    plain.fail(3);
+    plain.fail(3, libc::ECONNREFUSED);
     let _echo = Probe::start(&place, &server(any(Family::V4, PORT), &[Step::Echo]));
     plain.succeed(3);
 }

@@ -18,8 +18,8 @@ fn one_gibibyte_each_way_arrives_intact() {
     const GIB: u64 = 1 << 30;
     let _heavy = serial::heavy();
     let pair = Pair::host();
-    let mut server = pair.serve(Family::V4, &[Step::Exchange { bytes: GIB, seed: 11 }]);
     let before = Rest::of(&pair);
+    let mut server = pair.serve(Family::V4, &[Step::Exchange { bytes: GIB, seed: 11 }]);
     let steps = [Step::Exchange { bytes: GIB, seed: 7 }];
     let mut client = Probe::start(&pair.client, &client(pair.target(Family::V4), &steps));
     let seen = client.connection_within(LONG);
@@ -44,8 +44,8 @@ fn thousands_of_short_flows() {
 fn load(setting: Setting, family: Family, job: impl FnOnce(std::net::SocketAddr) -> Job) {
     let _heavy = serial::heavy();
     let pair = Pair::new(setting);
-    let _echo = pair.serve(family, &[Step::Echo]);
     let before = Rest::of(&pair);
+    let _echo = pair.serve(family, &[Step::Echo]);
     let job = job(pair.target(family));
     let tally = Probe::start(&pair.client, &job).tally(LONG);
     let errors: Vec<_> = tally.errors.iter().map(|&raw| errno_name(Some(raw))).collect();
@@ -57,8 +57,8 @@ fn load(setting: Setting, family: Family, job: impl FnOnce(std::net::SocketAddr)
 #[test]
 fn failed_flows_leave_nothing() {
     let mut pair = Pair::host();
-    let server = pair.serve(Family::V4, &[Step::Receive(4), Step::Reset]);
     let before = Rest::of(&pair);
+    let server = pair.serve(Family::V4, &[Step::Receive(4), Step::Reset]);
     for _ in 0..20 {
         let reset = pair.connect(pair.target(Family::V4), &say("reset me"));
         assert_eq!(reset.ended_by(), Some(libc::ECONNRESET));
@@ -87,8 +87,8 @@ struct Rest {
 impl Rest {
     /// After one flow, so that what is made once and kept is not taken for a leak.
     fn of(pair: &Pair) -> Self {
-        let to = pair.target(Family::V4);
-        let _ = sheath_tests::probe::run(&pair.client, &client(to, &[Step::EndSending]));
+        let _echo = pair.serve(Family::V4, &[Step::Echo]);
+        assert_eq!(pair.connect(pair.target(Family::V4), &say("warm")).last().text, "warm");
         for agent in [&pair.agent_a, &pair.agent_b] {
             agent.wait_for_status("no flow", sheath_tests::status::Status::is_idle);
         }

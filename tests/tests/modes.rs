@@ -11,7 +11,7 @@ use sheath_tests::pair::{PORT, Pair, Setting, any, client, configs, say, server}
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::rogue::{Dial, End, Face, RogueServer};
-use sheath_tests::script::{Connection, Step};
+use sheath_tests::script::{Connection, Job, Step};
 use sheath_tests::tap::Tap;
 use sheath_tests::world::{FAMILIES, Family, World};
 
@@ -241,7 +241,10 @@ fn pods_on_the_same_node_are_protected_from_one_another() {
         Workload::new("web", &format!("{cgroup}/web")).inbound("strict", None, &["client"]),
     ];
     config.peers = vec![Peer::new(&["10.1.1.0/24", "fd01::1:0/112"], &["web"])];
-    let _agent = Agent::start(&world, &world.a, config);
+    let _residents = [&from, &to].map(|place| Probe::start(place, &Job::Idle));
+    let agent = Agent::start(&world, &world.a, config);
+    agent.wait_enrolled("client", &from);
+    agent.wait_enrolled("web", &to);
     for family in FAMILIES {
         let tap = Tap::new(&world.a.netns, "pod3");
         let marker = marker();

@@ -8,7 +8,7 @@ use sheath_tests::names::marker;
 use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, say, server};
 use sheath_tests::pins;
 use sheath_tests::probe::{self, Probe};
-use sheath_tests::script::{Job, Step};
+use sheath_tests::script::Step;
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::Family;
 
@@ -16,7 +16,6 @@ use sheath_tests::world::Family;
 fn status_reports_workloads_programs_and_counters() {
     for setting in SETTINGS {
         let pair = Pair::new(setting);
-        let _idle = Probe::start(&pair.client, &Job::Idle);
         let status = pair.agent_a.wait_for_status("the protected workload", |status| {
             status.workload("client").state == "protected"
         });

@@ -48,6 +48,8 @@ const CHECK: Duration = Duration::from_secs(3);
 const LINGER: Duration = Duration::from_secs(10);
 /// An entry that no accepted connection has taken for so long never will be.
 const FLOW_LIFETIME: Duration = Duration::from_secs(120);
+/// Pause after each batch of events: whoever causes them cannot keep the agent busy with them.
+const BREATH: Duration = Duration::from_millis(5);
 /// Refused connections logged within one [`LOOK`]; the rest are only counted.
 const DENIALS_LOGGED: u32 = 100;
 
@@ -208,7 +210,10 @@ impl Supervisor {
                     None => break,
                 },
                 happened = events.next() => match happened {
-                    Ok(happened) => self.heed(&happened),
+                    Ok(happened) => {
+                        self.heed(&happened);
+                        tokio::time::sleep(BREATH).await;
+                    }
                     Err(error) => {
                         tracing::error!(%error, "kernel events cannot be read; looking once a second instead");
                         tokio::time::sleep(LOOK).await;

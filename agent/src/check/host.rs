@@ -9,8 +9,9 @@ use crate::capture::cgroup_mount;
 use crate::config::{CaptureRoot, Config};
 use crate::sys::bpf::{self, AttachType};
 
-/// `bpf_set_retval`, with which a refused `connect()` gets its errno, is the youngest feature in use.
-const OLDEST_KERNEL: (u32, u32) = (5, 18);
+/// The oldest long-term kernel with everything in use; `bpf_set_retval` (5.18) and `bpf_skc_to_mptcp_sock` (5.19)
+/// are the youngest of it.
+const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Number and name of each capability the agent uses (capability.h).
 const CAPABILITIES: [(u32, &str); 6] = [
@@ -178,8 +179,8 @@ mod tests {
     #[test]
     fn old_kernels_are_refused() {
         assert_eq!(kernel("6.1.0-18-amd64").level, Level::Ok);
-        assert_eq!(kernel("5.18.0").level, Level::Ok);
-        assert_eq!(kernel("5.17.9").level, Level::Error);
+        assert_eq!(kernel("6.1").level, Level::Ok);
+        assert_eq!(kernel("5.19.9").level, Level::Error);
         assert_eq!(kernel("4.19").level, Level::Error);
         assert_eq!(kernel("").level, Level::Error);
     }

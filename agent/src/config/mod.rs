@@ -171,6 +171,32 @@ impl Config {
         Self::parse(&text, path)
     }
 
+    /// Says at start what is in force, defaults included. A configuration holds no secrets, only paths to them.
+    pub fn log_summary(&self) {
+        tracing::info!(
+            node = self.node,
+            instance = self.instance.name,
+            trust_domain = %self.trust_domain,
+            ca = %self.identity.ca_dir.display(),
+            svid_ttl = %humantime::format_duration(self.identity.svid_ttl),
+            capture = ?self.capture,
+            "configuration"
+        );
+        for workload in &self.workloads {
+            tracing::info!(
+                name = workload.name,
+                cgroup = workload.cgroup,
+                spiffe_id = %workload.spiffe_id,
+                inbound = ?workload.inbound.mode,
+                ports = ?workload.inbound.ports,
+                outbound = ?workload.outbound.mode,
+                existing = ?workload.existing,
+                "workload"
+            );
+        }
+        tracing::debug!(config = ?self, "configuration in full");
+    }
+
     /// Parses a configuration; `path` is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw: raw::Config =

@@ -17,6 +17,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::spiffe::{Authorizer, SpiffeId, spiffe_id_of};
 
+use verifier::Refusal;
+
 pub use accept::{Greeting, accept, greet};
 pub use contexts::{Contexts, crypto_provider};
 
@@ -35,31 +37,51 @@ pub struct Session {
 pub enum TlsError {
     #[error("no TLS handshake within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
+    /// We refused the peer.
+    #[error("peer refused: {reason}")]
+    Refused {
+        /// Who it claimed to be, if its certificate says so at all.
+        peer: Option<SpiffeId>,
+        reason: String,
+    },
+    /// The peer refused us, or does not speak TLS as it should.
     #[error("TLS handshake: {0}")]
-    Handshake(io::Error),
+    Protocol(rustls::Error),
+    #[error("TLS handshake: {0}")]
+    Io(io::Error),
     #[error("the peer showed no certificate that says who it is")]
     Anonymous,
 }
 
 impl TlsError {
+    /// Who the peer claimed to be, where that is known.
+    #[must_use]
+    pub fn peer(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Refused { peer, .. } => peer.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The handshake's own error, without the wrapping that I/O errors put round it.
     fn handshake(error: io::Error) -> Self {
         match error.downcast::<rustls::Error>() {
-            Ok(inner) => Self::Handshake(io::Error::other(describe(&inner))),
-            Err(error) => Self::Handshake(error),
+            Ok(rustls::Error::InvalidCertificate(error)) => Self::refused(&error),
+            Ok(error) => Self::Protocol(error),
+            Err(error) => Self::Io(error),
         }
     }
-}
 
-/// What rustls says, but with our verifier's own words where it was the one that refused.
-fn describe(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(inner)) => {
-            format!("peer refused: {}", inner.0)
+    /// In our verifier's own words, where it was the one that refused.
+    fn refused(error: &rustls::CertificateError) -> Self {
+        let refusal = match error {
+            rustls::CertificateError::Other(other) => other.0.downcast_ref::<Refusal>(),
+            _ => None,
+        };
+        Self::Refused {
+            peer: refusal.and_then(Refusal::peer).cloned(),
+            reason: refusal.map_or_else(|| error.to_string(), Refusal::to_string),
         }
-        rustls::Error::InvalidCertificate(inner) => format!("peer refused: {inner}"),
-        rustls::Error::AlertReceived(alert) => format!("the peer refused us: {alert:?}"),
-        other => other.to_string(),
     }
 }
 
@@ -70,7 +92,7 @@ pub async fn connect(
     expected: Authorizer,
     limit: Duration,
 ) -> Result<Session, TlsError> {
-    let address = wire.peer_addr().map_err(TlsError::Handshake)?;
+    let address = wire.peer_addr().map_err(TlsError::Io)?;
     let connector = TlsConnector::from(contexts.client(expected));
     // An address as server name: no SNI is sent, and names in the certificate other than the SPIFFE ID mean
     // nothing.

@@ -1,1 +1,211 @@
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::client_hello::{FirstBytes, classify};
 use super::*;
+use crate::spiffe::TrustBundle;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A CA of a trust domain.
+struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    bundle: Arc<TrustBundle>,
+}
+
+impl Ca {
+    fn new(domain: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key).unwrap();
+        let bundle = TrustBundle::new(domain.parse().unwrap(), &[certificate.der().clone()]);
+        Self {
+            issuer: Issuer::from_ca_cert_der(certificate.der(), key).unwrap(),
+            bundle: Arc::new(bundle.unwrap()),
+        }
+    }
+
+    fn issue(&self, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Arc<CertifiedKey> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let chain = vec![certificate.der().clone()];
+        Arc::new(CertifiedKey::from_der(chain, key, &crypto_provider()).unwrap())
+    }
+
+    fn contexts(&self, key: Arc<CertifiedKey>, callers: &[&str]) -> Contexts {
+        let provider = Arc::new(crypto_provider());
+        Contexts::new(provider, key, self.bundle.clone(), ids(callers)).unwrap()
+    }
+}
+
+fn ids(texts: &[&str]) -> Authorizer {
+    Authorizer::new(texts.iter().map(|text| text.parse().unwrap()).collect())
+}
+
+const WEB: &str = "spiffe://example.org/web";
+const CLIENT: &str = "spiffe://example.org/client";
+
+/// A handshake over loopback; both sides' results.
+async fn shake(
+    client: &Contexts,
+    expected: Authorizer,
+    server: &Contexts,
+) -> (Result<Session, TlsError>, Result<Session, TlsError>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    tokio::join!(connect(dialled, client, expected, LIMIT), accept(accepted, server, LIMIT))
+}
+
+/// What the client learns: in TLS 1.3 it may believe to be done before the server has judged it.
+async fn client_is_refused(session: Result<Session, TlsError>) -> bool {
+    match session {
+        Err(_) => true,
+        Ok(mut session) => session.stream.read(&mut [0; 1]).await.is_err(),
+    }
+}
+
+#[tokio::test]
+async fn both_sides_learn_who_the_other_is() {
+    let ca = Ca::new("example.org");
+    let web = ca.contexts(ca.issue(WEB, |_| {}), &[CLIENT]);
+    let client = ca.contexts(ca.issue(CLIENT, |_| {}), &[]);
+    let (outbound, inbound) = shake(&client, ids(&[WEB]), &web).await;
+    let (mut outbound, mut inbound) = (outbound.unwrap(), inbound.unwrap());
+    assert_eq!(outbound.peer.as_str(), WEB);
+    assert_eq!(inbound.peer.as_str(), CLIENT);
+    let (_, connection) = outbound.stream.get_ref();
+    assert_eq!(connection.alpn_protocol(), Some(ALPN));
+    assert_eq!(connection.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    assert_eq!(
+        connection.negotiated_key_exchange_group().unwrap().name(),
+        rustls::NamedGroup::X25519MLKEM768
+    );
+    outbound.stream.write_all(b"ping").await.unwrap();
+    outbound.stream.flush().await.unwrap();
+    let mut read = [0; 4];
+    inbound.stream.read_exact(&mut read).await.unwrap();
+    assert_eq!(&read, b"ping");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_expected_is_refused_by_name() {
+    let ca = Ca::new("example.org");
+    let web = ca.contexts(ca.issue(WEB, |_| {}), &[CLIENT]);
+    let client = ca.contexts(ca.issue(CLIENT, |_| {}), &[]);
+    let (outbound, inbound) = shake(&client, ids(&["spiffe://example.org/db"]), &web).await;
+    let reason = outbound.unwrap_err().to_string();
+    assert!(reason.contains("spiffe://example.org/web, which is not expected here"), "{reason}");
+    assert!(inbound.is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_is_not_allowed_is_refused_by_name() {
+    let ca = Ca::new("example.org");
+    let web = ca.contexts(ca.issue(WEB, |_| {}), &["spiffe://example.org/other"]);
+    let client = ca.contexts(ca.issue(CLIENT, |_| {}), &[]);
+    let (outbound, inbound) = shake(&client, ids(&[WEB]), &web).await;
+    let reason = inbound.unwrap_err().to_string();
+    assert!(reason.contains("spiffe://example.org/client, which is not expected"), "{reason}");
+    assert!(client_is_refused(outbound).await);
+}
+
+#[tokio::test]
+async fn certificates_that_prove_nothing_are_refused_in_both_directions() {
+    let ca = Ca::new("example.org");
+    let impostor = Ca::new("example.org");
+    let foreign = Ca::new("other.org");
+    let now = SystemTime::now();
+    let hour = Duration::from_secs(3600);
+    let bad = [
+        ("forged by another CA", impostor.issue(WEB, |_| {})),
+        ("of another trust domain", foreign.issue("spiffe://other.org/web", |_| {})),
+        ("expired", ca.issue(WEB, |p| p.not_after = (now - hour).into())),
+        ("not yet valid", ca.issue(WEB, |p| p.not_before = (now + hour).into())),
+        ("without a SPIFFE ID", ca.issue(WEB, |p| p.subject_alt_names.clear())),
+        (
+            "for no purpose of ours",
+            ca.issue(WEB, |p| {
+                p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+            }),
+        ),
+    ];
+    let good = ca.contexts(ca.issue(WEB, |_| {}), &[WEB]);
+    for (what, key) in bad {
+        let rogue = ca.contexts(key, &[WEB]);
+        let (outbound, inbound) = shake(&good, ids(&[WEB]), &rogue).await;
+        assert!(outbound.is_err() && inbound.is_err(), "server with a certificate {what}");
+        let (outbound, inbound) = shake(&rogue, ids(&[WEB]), &good).await;
+        assert!(inbound.is_err(), "client with a certificate {what}");
+        assert!(client_is_refused(outbound).await);
+    }
+}
+
+#[tokio::test]
+async fn a_silent_peer_does_not_hold_a_handshake_open() {
+    let ca = Ca::new("example.org");
+    let web = ca.contexts(ca.issue(WEB, |_| {}), &[CLIENT]);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (accepted, _) = listener.accept().await.unwrap();
+    let result = accept(accepted, &web, Duration::from_millis(50)).await;
+    assert!(matches!(result, Err(TlsError::Timeout(_))));
+}
+
+/// A ClientHello as our client sends it, with or without our ALPN protocol.
+fn client_hello(alpn: &[&[u8]]) -> Vec<u8> {
+    let ca = Ca::new("example.org");
+    let contexts = ca.contexts(ca.issue(CLIENT, |_| {}), &[]);
+    let mut config = rustls::ClientConfig::clone(&contexts.client(ids(&[])));
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    let name = std::net::IpAddr::from([192, 0, 2, 1]).into();
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn first_bytes_tell_whose_a_connection_is() {
+    let ours = client_hello(&[b"h2", ALPN]);
+    assert_eq!(classify(&ours), FirstBytes::Ours);
+    assert_eq!(classify(&client_hello(&[b"h2"])), FirstBytes::ForeignTls);
+    assert_eq!(classify(&client_hello(&[])), FirstBytes::ForeignTls);
+    assert_eq!(classify(b"GET / HTTP/1.1\r\n"), FirstBytes::Plaintext);
+    assert_eq!(classify(b""), FirstBytes::Incomplete);
+    assert_eq!(classify(&[22, 3, 1, 0xff, 0xff, 1]), FirstBytes::ForeignTls);
+    for end in 1..ours.len() {
+        assert_eq!(classify(&ours[..end]), FirstBytes::Incomplete, "after {end} bytes");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_first_bytes_make_the_classifier_panic(mut bytes: Vec<u8>, tls: bool) {
+        if tls && !bytes.is_empty() {
+            bytes[0] = 22;
+        }
+        let verdict = classify(&bytes);
+        if let Some(first) = bytes.first() {
+            proptest::prop_assert_eq!(verdict == FirstBytes::Plaintext, *first != 22);
+        }
+    }
+}

@@ -19,7 +19,7 @@ use crate::spiffe::{
 
 /// The rule a peer breaks.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub enum Refusal {
     #[error(transparent)]
     Leaf(#[from] LeafError),
     #[error("{id} is of a trust domain that {domain} has no bundle for")]
@@ -28,6 +28,17 @@ enum Refusal {
     Chain { id: SpiffeId, error: webpki::Error },
     #[error(transparent)]
     Unauthorized(#[from] Unauthorized),
+}
+
+impl Refusal {
+    /// Who the peer claimed to be.
+    pub fn peer(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::Leaf(_) => None,
+            Self::ForeignDomain { id, .. } | Self::Chain { id, .. } => Some(id),
+            Self::Unauthorized(Unauthorized { found }) => Some(found),
+        }
+    }
 }
 
 impl From<Refusal> for Error {

@@ -66,7 +66,7 @@ impl Endpoint {
             Step::Receive(length) => self.receive(Some(*length), outcome),
             Step::ReceiveToEnd => self.receive(None, outcome),
             Step::Echo => self.echo(outcome),
-            Step::EndSending => self.socket.shutdown(Shutdown::Write),
+            Step::EndSending => self.end_sending(),
             Step::Urgent(byte) => self.socket.send_out_of_band(&[*byte]).map(|_| ()),
             Step::Reset => {
                 self.socket.set_linger(Some(Duration::ZERO))?;
@@ -94,6 +94,15 @@ impl Endpoint {
             bytes = &bytes[sent..];
         }
         Ok(())
+    }
+
+    /// On a connection that was reset meanwhile, shutdown() says only that there is none (ENOTCONN);
+    /// the reset is the news.
+    fn end_sending(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write).map_err(|error| match self.socket.take_error() {
+            Ok(Some(reset)) => reset,
+            _ => error,
+        })
     }
 
     /// Receives `length` bytes, or everything.
