@@ -5,6 +5,12 @@ use serde::Serialize;
 /// Width of the column of names.
 const NAME: usize = 34;
 
+const SCENE: &str = "
+  node-a                              node-b
+  curl, redis-cli                     nginx :8080, redis-server :6379
+  agent     10.0.1.1 ----- wire ----- 10.0.2.1     agent
+             fd00::1:1                fd00::2:1";
+
 #[derive(Default, Serialize)]
 pub struct Report {
     sections: Vec<Section>,
@@ -51,6 +57,7 @@ impl Report {
             false => text.to_owned(),
         };
         let verdict = |ok| if ok { paint("32", "ok  ") } else { paint("31;1", "FAIL") };
+        println!("{SCENE}");
         for section in &self.sections {
             println!("\n{}", paint("1", section.title));
             for Check { name, ok, seen } in &section.checks {

@@ -24,7 +24,7 @@ fn plaintext_client(scene: &Scene, report: &mut Report) {
     let stranger = prelude.world.a.host("stranger");
     let fetch = prelude.curl(&stranger, prelude.http(Family::V4));
     let ok = fetch.page.is_empty() && !fetch.error.is_empty();
-    report.check("curl outside the workload", ok, outcome(&fetch.page, &fetch.error));
+    report.check("curl outside of the workload", ok, outcome(&fetch.page, &fetch.error));
 }
 
 fn clients(scene: &Scene, report: &mut Report) {

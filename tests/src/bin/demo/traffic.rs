@@ -99,16 +99,11 @@ fn identities(scene: &Scene, report: &mut Report) {
         });
         let seen = line.as_ref().map_or("no such flow".to_owned(), |line| {
             let arrow = if direction == "outbound" { "->" } else { "<-" };
-            format!("{} {arrow} {}", short(&line.local_id), short(&line.peer_id))
+            format!("{} {arrow} {}", line.local_id, line.peer_id)
         });
         let ok = line.is_some_and(|line| line.protection == "mtls");
         report.check(name, ok, seen);
     }
-}
-
-/// A SPIFFE ID without its scheme.
-fn short(id: &str) -> &str {
-    id.strip_prefix("spiffe://").unwrap_or(id)
 }
 
 fn fetched(fetch: &crate::scene::Fetch) -> String {
