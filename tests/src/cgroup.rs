@@ -65,7 +65,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         // Killed processes leave the cgroup when they are reaped, which their owner may do later.
-        let removed = wait::try_for(wait::GENEROUS, || remove_tree(&self.path).ok());
+        let removed = wait::uninterrupted(wait::GENEROUS, || remove_tree(&self.path).ok());
         if removed.is_none() {
             eprintln!("could not remove cgroup {}", self.path.display());
         }

@@ -1,6 +1,7 @@
 //! Waiting on conditions, never on time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Long enough for a loaded two-core machine; reached only by a test that fails.
@@ -36,15 +37,22 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 
 /// Polls `condition` until it yields a value or `limit` passes.
 pub fn try_for<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    uninterrupted(limit, || {
+        let value = condition();
+        let interrupted = INTERRUPTED.load(Ordering::Relaxed);
+        assert!(value.is_some() || !interrupted || thread::panicking(), "interrupted");
+        value
+    })
+}
+
+/// [`try_for`] for those who clean up, whom nothing must interrupt.
+pub fn uninterrupted<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(value) = condition() {
-            return Some(value);
+        let value = condition();
+        if value.is_some() || Instant::now() >= deadline {
+            return value;
         }
-        assert!(!INTERRUPTED.load(Ordering::Relaxed), "interrupted");
-        if Instant::now() >= deadline {
-            return None;
-        }
-        std::thread::sleep(STEP);
+        thread::sleep(STEP);
     }
 }

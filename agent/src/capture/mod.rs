@@ -21,11 +21,11 @@ use std::path::PathBuf;
 pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs};
 pub use cgroups::count as workload_cgroup_count;
 pub use dial::LocalLeg;
-pub use namespace::{AcceptedInbound, AcceptedOutbound, Namespace};
+pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use pins::Pins;
 pub use supervisor::{
-    FlowStarter, NamespaceStatus, ProgramStatus, StatusView, Supervisor, UnprotectedConnection,
-    WorkloadState, WorkloadStatus,
+    NamespaceStatus, ProgramStatus, StatusView, Supervisor, UnprotectedConnection, WorkloadState,
+    WorkloadStatus,
 };
 pub use tables::Tables;
 

@@ -18,7 +18,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 use super::programs::{SteerLoader, Steering};
-use super::supervisor::FlowStarter;
 use super::{CaptureError, Tables};
 use crate::policy::mapped_length;
 use crate::sys::bpf::SocketFd;
@@ -47,6 +46,14 @@ pub struct AcceptedInbound {
     pub client: SocketAddr,
     pub destination: SocketAddr,
     pub workload: WorkloadId,
+}
+
+/// What happens to accepted connections: the other stages, as capture sees them. Must return at once.
+pub trait FlowStarter: std::fmt::Debug + Send + Sync {
+    fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound);
+    fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound);
+    /// A connection that belongs to no workload; it has been reset.
+    fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr);
 }
 
 /// A namespace that is served.
@@ -366,7 +373,7 @@ fn probe_address(prefix: &IpNet) -> IpAddr {
         IpNet::V6(net) if net.prefix_len() == 0 => {
             Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()
         }
-        _ => prefix.hosts().nth(0).unwrap_or_else(|| prefix.addr()),
+        _ => prefix.hosts().next().unwrap_or_else(|| prefix.addr()),
     }
 }
 

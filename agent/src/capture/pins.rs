@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sheath_common::maps::ABI;
 
+use super::CaptureError;
+
 const ROOT: &str = "/sys/fs/bpf/sheath";
 
 /// The pin directory of one instance.
@@ -71,6 +73,37 @@ impl Pins {
         // Other instances may be there.
         let _ = fs::remove_dir(ROOT);
         Ok(removed)
+    }
+}
+
+/// The pins of a first start, removed again unless the start succeeds.
+pub struct FreshPins {
+    pins: Pins,
+    keep: bool,
+}
+
+impl FreshPins {
+    /// Makes the pin directories. `None` if an earlier agent has left pins to take over.
+    pub fn begin(pins: &Pins) -> Result<Option<Self>, CaptureError> {
+        if pins.exist() {
+            return Ok(None);
+        }
+        pins.create().map_err(CaptureError::during("cannot make the pin directory"))?;
+        Ok(Some(Self { pins: pins.clone(), keep: false }))
+    }
+
+    pub fn keep(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for FreshPins {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(error) = self.pins.remove_all()
+        {
+            tracing::error!(%error, "pins of a failed start stay behind; `sheath cleanup` removes them");
+        }
     }
 }
 

@@ -18,18 +18,17 @@ use std::time::{Duration, Instant};
 use aya::maps::{MapData, RingBuf};
 use ipnet::IpNet;
 use sheath_common::event::{Event, EventKind};
-use sheath_common::flow::{GuardedKey, ListenerKind};
+use sheath_common::flow::GuardedKey;
 use sheath_common::workload::InboundMode;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::cgroups::{self, WorkloadCgroup};
 use super::events::{Events, calls_for_a_look, denial_reason};
-use super::namespace::InboundPorts;
+use super::namespace::{FlowStarter, InboundPorts};
+use super::pins::FreshPins;
 use super::programs::{self, Programs, SteerLoader};
-use super::{
-    AcceptedInbound, AcceptedOutbound, CaptureError, Namespace, Pins, Tables, bpffs, existing,
-};
+use super::{CaptureError, Namespace, Pins, Tables, bpffs, existing};
 use crate::config::{CaptureRoot, Config, Existing, WorkloadConfig};
 use crate::policy::SharedPolicy;
 use crate::sys::netns::NetworkNamespace;
@@ -52,14 +51,6 @@ const FLOW_LIFETIME: Duration = Duration::from_secs(120);
 const BREATH: Duration = Duration::from_millis(5);
 /// Refused connections logged within one [`LOOK`]; the rest are only counted.
 const DENIALS_LOGGED: u32 = 100;
-
-/// What happens to accepted connections: the other stages, as capture sees them. Must return at once.
-pub trait FlowStarter: std::fmt::Debug + Send + Sync {
-    fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound);
-    fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound);
-    /// A connection that belongs to no workload; it has been reset.
-    fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr);
-}
 
 /// A question to the supervisor; it looks, then answers.
 pub type StatusQuestion = oneshot::Sender<StatusView>;
@@ -541,37 +532,6 @@ impl Observed {
             tracing::warn!(workload = self.config.name, %reason, "workload not served as configured");
         }
         self.problem = problem;
-    }
-}
-
-/// The pins of a first start, removed again unless the start succeeds.
-struct FreshPins {
-    pins: Pins,
-    keep: bool,
-}
-
-impl FreshPins {
-    /// Makes the pin directories. `None` if an earlier agent has left pins to take over.
-    fn begin(pins: &Pins) -> Result<Option<Self>, CaptureError> {
-        if pins.exist() {
-            return Ok(None);
-        }
-        pins.create().map_err(CaptureError::during("cannot make the pin directory"))?;
-        Ok(Some(Self { pins: pins.clone(), keep: false }))
-    }
-
-    fn keep(mut self) {
-        self.keep = true;
-    }
-}
-
-impl Drop for FreshPins {
-    fn drop(&mut self) {
-        if !self.keep
-            && let Err(error) = self.pins.remove_all()
-        {
-            tracing::error!(%error, "pins of a failed start stay behind; `sheath cleanup` removes them");
-        }
     }
 }
 

@@ -11,11 +11,14 @@ use crate::config::Destination;
 /// IPv4 prefixes count from here, as in the kernel.
 const V4_BITS: u8 = 96;
 
+/// A network in IPv4-mapped form, and a port if only one is meant.
+type Key = (Ipv6Net, Option<u16>);
+
 /// Values by destination.
 #[derive(Debug)]
 pub struct PrefixTable<V> {
-    /// By length of the (IPv4-mapped) prefix, longest first; then by network and port.
-    by_length: BTreeMap<Reverse<u8>, HashMap<(Ipv6Net, Option<u16>), V>>,
+    /// By length of the prefix, longest first.
+    by_length: BTreeMap<Reverse<u8>, HashMap<Key, V>>,
 }
 
 impl<V> Default for PrefixTable<V> {
