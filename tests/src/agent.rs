@@ -47,7 +47,8 @@ pub fn config(world: &World, node: &Node) -> Config {
         identity: Identity { ca: CaDir { dir: ca.display().to_string() } },
         capture: Capture { cgroup: node.cgroup.relative() },
         log: Log { level: "info", format: "json" },
-        timeouts: Timeouts { connect: "3s", handshake: "5s", drain: "20s" },
+        // Thousands of handshakes at once share two cores with the rest of the tests.
+        timeouts: Timeouts { connect: "10s", handshake: "30s", drain: "20s" },
         workloads: Vec::new(),
         peers: Vec::new(),
     }

@@ -49,7 +49,17 @@ fn load(setting: Setting, family: Family, job: impl FnOnce(std::net::SocketAddr)
     let job = job(pair.target(family));
     let tally = Probe::start(&pair.client, &job).tally(LONG);
     let errors: Vec<_> = tally.errors.iter().map(|&raw| errno_name(Some(raw))).collect();
-    assert!(errors.is_empty(), "{} ok, {} failed: {errors:?}", tally.ok, errors.len());
+    let failed = |agent: &Agent| {
+        let lines = agent.access().into_iter().filter(|line| line.outcome != "ok");
+        lines.collect::<Vec<_>>()
+    };
+    assert!(
+        errors.is_empty(),
+        "{} ok; failed: {errors:?}\nat A: {:#?}\nat B: {:#?}",
+        tally.ok,
+        failed(&pair.agent_a),
+        failed(&pair.agent_b)
+    );
     before.assert_nothing_left(&pair);
 }
 
