@@ -15,6 +15,10 @@
 
 #![no_std]
 #![no_main]
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "references are what map methods take in this and in later versions of aya-ebpf"
+)]
 
 mod connect;
 mod ctx;

@@ -11,6 +11,7 @@ use crate::wait;
 /// in a cgroup that a test made was started by that test.
 pub struct Cgroup {
     path: PathBuf,
+    shared: bool,
     // Keeps the parents, and with them the order of removal: children first.
     _parent: Option<Arc<Cgroup>>,
 }
@@ -26,9 +27,18 @@ impl Cgroup {
         Self::create(self.path.join(name), Some(self.clone()))
     }
 
+    /// A cgroup directly under the mount that may exist, and have others in it, like
+    /// `system.slice`. It is removed only if it is empty.
+    pub fn shared(name: &str) -> Arc<Self> {
+        let path = mount().join(name);
+        fs::create_dir_all(&path)
+            .unwrap_or_else(|error| panic!("cgroup {}: {error}", path.display()));
+        Arc::new(Self { path, shared: true, _parent: None })
+    }
+
     fn create(path: PathBuf, parent: Option<Arc<Self>>) -> Arc<Self> {
         fs::create_dir(&path).unwrap_or_else(|error| panic!("cgroup {}: {error}", path.display()));
-        Arc::new(Self { path, _parent: parent })
+        Arc::new(Self { path, shared: false, _parent: parent })
     }
 
     /// Absolute path of the directory.
@@ -63,6 +73,10 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        if self.shared {
+            let _ = fs::remove_dir(&self.path);
+            return;
+        }
         let _ = fs::write(self.path.join("cgroup.kill"), "1");
         // Killed processes leave the cgroup when they are reaped, which their owner may do later.
         let removed = wait::uninterrupted(wait::GENEROUS, || remove_tree(&self.path).ok());

@@ -62,8 +62,10 @@ pub struct Workload {
 }
 
 #[derive(Clone, Serialize)]
-pub struct Select {
-    pub cgroup: String,
+#[serde(rename_all = "camelCase")]
+pub enum Select {
+    Cgroup(String),
+    SystemdUnit(String),
 }
 
 #[derive(Clone, Serialize)]
@@ -93,7 +95,7 @@ impl Workload {
     pub fn new(name: &str, cgroup: &str) -> Self {
         Self {
             name: name.to_owned(),
-            select: Select { cgroup: cgroup.to_owned() },
+            select: Select::Cgroup(cgroup.to_owned()),
             spiffe_id: spiffe_id(name),
             inbound: None,
             outbound: None,

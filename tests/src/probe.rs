@@ -41,7 +41,10 @@ impl Probe {
             }
         });
         let mut probe = Self { process, stdin, events, skipped: Vec::new() };
-        if matches!(job, Job::Server { .. } | Job::Lender { .. } | Job::Idle) {
+        if matches!(
+            job,
+            Job::Server { .. } | Job::Lender { .. } | Job::Connector { .. } | Job::Idle
+        ) {
             probe.expect("a listening probe", GENEROUS, |event| {
                 matches!(event, Event::Listening).then_some(())
             });

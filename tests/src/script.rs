@@ -29,6 +29,8 @@ pub enum Job {
     Newborn { cgroup: PathBuf, to: SocketAddr, text: String, tries: usize },
     /// Creates a TCP socket and hands it to whoever connects to the Unix socket at `path`.
     Lender { path: PathBuf, v6: bool },
+    /// Connects the TCP sockets that are passed to it over the Unix socket at `path`.
+    Connector { path: PathBuf, to: SocketAddr },
     /// Sends a datagram and waits for the same one back.
     Datagram { to: SocketAddr, text: String },
     /// Does nothing until killed: the first process of a workload.
@@ -47,7 +49,7 @@ pub struct Socket {
     /// SO_BINDTODEVICE.
     pub device: Option<String>,
     /// connect() and send() by io_uring.
-    pub io_uring: bool,
+    pub io_uring: Option<IoUring>,
     pub origin: Origin,
     /// Waits for the gate between making the socket and connecting it.
     pub pause: bool,
@@ -65,6 +67,14 @@ pub enum FastOpen {
     Connect,
 }
 
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum IoUring {
+    /// By system calls of the process itself.
+    Entered,
+    /// By a thread of the kernel's (IORING_SETUP_SQPOLL).
+    Polled,
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Origin {
     /// Made by the process that uses it, where it uses it.
@@ -74,6 +84,8 @@ pub enum Origin {
     Lent(PathBuf),
     /// Made before the process moved itself into the cgroup with this `cgroup.procs`.
     BeforeMovingTo(PathBuf),
+    /// Made here, but connected by the [`Job::Connector`] at this path.
+    ConnectedBy(PathBuf),
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -115,7 +127,7 @@ pub enum Step {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// The server accepts connections, the lender waits, the idler idles.
+    /// The server accepts connections, the lender or connector waits, the idler idles.
     Listening,
     /// The server has accepted a connection, from the address accept() gave.
     Accepted(SocketAddr),

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::names;
 use crate::place::Place;
 use crate::probe::{self, Probe};
-use crate::script::{Connection, FastOpen, Job, Origin, Socket, Step};
+use crate::script::{Connection, FastOpen, IoUring, Job, Origin, Socket, Step};
 use crate::world::Family;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +29,14 @@ pub enum Trick {
     MappedMptcp,
     /// Data in a SYN that a device was chosen for, whatever its destination has become.
     DeviceFastOpen,
+    /// io_uring whose entries a kernel thread submits.
+    IoUringPolled,
+    /// A socket of the workload's, connected by a process outside.
+    ConnectedOutside,
 }
 
 impl Trick {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Plain,
         Self::Ipv4Mapped,
         Self::FastOpenSend,
@@ -47,6 +51,8 @@ impl Trick {
         Self::MappedFastOpen,
         Self::MappedMptcp,
         Self::DeviceFastOpen,
+        Self::IoUringPolled,
+        Self::ConnectedOutside,
     ];
 
     pub fn exists_for(self, family: Family) -> bool {
@@ -57,9 +63,14 @@ impl Trick {
     /// Whether an honest application may do the same and expects to be served. The others must
     /// only not leak.
     pub fn is_honest(self) -> bool {
-        let tricky =
-            [Self::BoundDevice, Self::LentSocket, Self::SocketFromBefore, Self::DeviceFastOpen];
-        !tricky.contains(&self)
+        !matches!(
+            self,
+            Self::BoundDevice
+                | Self::DeviceFastOpen
+                | Self::LentSocket
+                | Self::SocketFromBefore
+                | Self::ConnectedOutside
+        )
     }
 }
 
@@ -85,7 +96,8 @@ impl Scene<'_> {
             if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
         let mut socket = Socket::default();
         let mut place = self.client;
-        let mut lender = None;
+        let mut helper = None;
+        let path = self.dir.join(names::unique());
         match trick {
             Trick::Plain => {}
             Trick::Ipv4Mapped => socket.mapped = true,
@@ -95,12 +107,17 @@ impl Scene<'_> {
             Trick::BoundAddress => socket.bind = Some(SocketAddr::new(self.source, 0)),
             Trick::BoundPort => socket.bind = Some(SocketAddr::new(any, 41_000)),
             Trick::BoundDevice => self.bind_device(&mut socket),
-            Trick::IoUring => socket.io_uring = true,
+            Trick::IoUring => socket.io_uring = Some(IoUring::Entered),
+            Trick::IoUringPolled => socket.io_uring = Some(IoUring::Polled),
             Trick::LentSocket => {
-                let path = self.dir.join(names::unique());
-                lender =
+                helper =
                     Some(Probe::start(self.bystander, &Job::Lender { path: path.clone(), v6 }));
                 socket.origin = Origin::Lent(path);
+            }
+            Trick::ConnectedOutside => {
+                let job = Job::Connector { path: path.clone(), to };
+                helper = Some(Probe::start(self.bystander, &job));
+                socket.origin = Origin::ConnectedBy(path);
             }
             Trick::SocketFromBefore => {
                 place = self.bystander;
@@ -121,7 +138,7 @@ impl Scene<'_> {
         let text = if sent_at_once { String::new() } else { text.to_owned() };
         let steps = vec![Step::Send(text), Step::EndSending, Step::ReceiveToEnd];
         let connection = probe::run(place, &Job::Client { socket, to, steps });
-        drop(lender);
+        drop(helper);
         connection
     }
 

@@ -1,70 +1,112 @@
 //! Promise 1 during enrolment: a workload whose cgroup or first process appears after the agent
-//! started is protected from its first instant. And what becomes of connections that are older
-//! than their workload's enrolment.
+//! started, or while it is dead, is protected from its first instant.
 
 use sheath_tests::agent::Agent;
 use sheath_tests::hammer::Hammer;
 use sheath_tests::judge::assert_ciphertext;
 use sheath_tests::names::marker;
-use sheath_tests::netns::NetNs;
-use sheath_tests::pair::{PORT, Pair, Setting, any, client, configs, say, server};
-use sheath_tests::place::Place;
+use sheath_tests::netns::must_succeed;
+use sheath_tests::pair::{PORT, Pair, Setting, any, configs, say, server};
+use sheath_tests::place::{Place, command_in};
 use sheath_tests::probe::{self, Probe};
-use sheath_tests::script::{Connection, Event, Job, Step, Try};
-use sheath_tests::status::Unprotected;
-use sheath_tests::wait::GENEROUS;
+use sheath_tests::script::{Event, Job, Socket, Step, Try};
+use sheath_tests::wait::{GENEROUS, wait_until};
 use sheath_tests::world::{FAMILIES, Family, World};
 
 /// A port of node B where everyone is taken at their word: whatever gets out arrives.
 const OPEN_PORT: u16 = 9090;
 
-const NEWBORNS: usize = 15;
+const NEWBORNS: u8 = 10;
 const TRIES: usize = 20;
 
-#[test]
-fn a_new_cgroups_first_connections_are_not_in_plaintext() {
-    for family in FAMILIES {
+/// A node on which processes make cgroups and connect from them at once.
+struct Nursery {
+    place: Place,
+    _open: [Probe; 2],
+    world: World,
+}
+
+impl Nursery {
+    fn new() -> Self {
         let world = World::new();
-        let _agent = Agent::start(&world, &world.a, configs(&world, Setting::Host).0);
-        let open = server(any(family, OPEN_PORT), &[Step::Echo]);
-        let _open = Probe::start(&world.b.host("open"), &open);
-        let tap = world.tap();
-        let secret = marker();
-        let nursery = world.a.host("nursery");
-        for number in 0..NEWBORNS {
-            let tries = newborn(&world, &nursery, family, &format!("client-{number}"), &secret);
-            assert!(tries.iter().all(|attempt| attempt.error.is_some()), "{number}: {tries:?}");
-            assert_eq!(tap.sightings(&secret), 0, "{number}: plaintext on the wire");
+        let open = world.b.host("open");
+        let serve = |family| Probe::start(&open, &server(any(family, OPEN_PORT), &[Step::Echo]));
+        Self { place: world.a.host("nursery"), _open: FAMILIES.map(serve), world }
+    }
+
+    fn agent(&self) -> Agent {
+        Agent::start(&self.world, &self.world.a, configs(&self.world, Setting::Host).0)
+    }
+
+    /// Lives in a new cgroup and, for a pod, in a new namespace.
+    fn newborn(&self, setting: Setting, family: Family, number: u8, text: &str) -> Vec<Try> {
+        let pod =
+            (setting == Setting::Pods).then(|| self.world.a.pod(2 + number + family as u8 * 100));
+        let netns = pod.as_ref().map_or(&self.place.netns, |pod| &pod.netns);
+        // Half of them live below the workload's cgroup.
+        let nested = if number.is_multiple_of(2) { "" } else { "/main/worker" };
+        let name = format!("client-{setting:?}-{family:?}-{number}{nested}");
+        let job = Job::Newborn {
+            cgroup: self.world.a.cgroup.path().join(name),
+            to: self.world.b.addresses.at(family, OPEN_PORT),
+            text: text.to_owned(),
+            tries: TRIES,
+        };
+        let mut probe = Probe::start(&Place::new(netns, &self.place.cgroup), &job);
+        let attempt = |event: &Event| match event {
+            Event::Try(attempt) => Some(attempt.clone()),
+            _ => None,
+        };
+        (0..TRIES).map(|_| probe.expect("a newborn's try", GENEROUS, attempt)).collect()
+    }
+
+    fn assert_nothing_gets_out(&self) {
+        let tap = self.world.tap();
+        for (setting, family) in
+            [Setting::Host, Setting::Pods].into_iter().flat_map(|s| FAMILIES.map(|f| (s, f)))
+        {
+            let secret = marker();
+            for number in 0..NEWBORNS {
+                let context = format!("{setting:?} {family:?} {number}");
+                let tries = self.newborn(setting, family, number, &secret);
+                assert!(
+                    tries.iter().all(|attempt| attempt.error.is_some()),
+                    "{context}: {tries:?}"
+                );
+                assert_eq!(tap.sightings(&secret), 0, "{context}: plaintext on the wire");
+            }
         }
     }
 }
 
-/// The same newborns where no agent runs: they do get through.
 #[test]
-fn without_an_agent_a_new_cgroups_first_connections_are_seen() {
-    let world = World::new();
-    let open = server(any(Family::V4, OPEN_PORT), &[Step::Echo]);
-    let _open = Probe::start(&world.b.host("open"), &open);
-    let tap = world.tap();
-    let secret = marker();
-    let tries = newborn(&world, &world.a.host("nursery"), Family::V4, "client-0", &secret);
-    assert!(tries.iter().all(|attempt| attempt.error.is_none()), "{tries:?}");
-    assert_eq!(tap.sightings(&secret), 2 * TRIES);
+fn a_new_cgroups_first_connections_are_not_in_plaintext() {
+    let nursery = Nursery::new();
+    let _agent = nursery.agent();
+    nursery.assert_nothing_gets_out();
 }
 
-fn newborn(world: &World, nursery: &Place, family: Family, name: &str, text: &str) -> Vec<Try> {
-    let job = Job::Newborn {
-        cgroup: world.a.cgroup.path().join(name),
-        to: world.b.addresses.at(family, OPEN_PORT),
-        text: text.to_owned(),
-        tries: TRIES,
-    };
-    let mut probe = Probe::start(nursery, &job);
-    let attempt = |event: &Event| match event {
-        Event::Try(attempt) => Some(attempt.clone()),
-        _ => None,
-    };
-    (0..TRIES).map(|_| probe.expect("a newborn's try", GENEROUS, attempt)).collect()
+#[test]
+fn nor_are_they_while_the_agent_is_dead() {
+    let nursery = Nursery::new();
+    let mut agent = nursery.agent();
+    agent.kill();
+    nursery.assert_nothing_gets_out();
+}
+
+/// The same newborns where no agent has ever run: they do get through.
+#[test]
+fn without_an_agent_a_new_cgroups_first_connections_are_seen() {
+    let nursery = Nursery::new();
+    let tap = nursery.world.tap();
+    let secret = marker();
+    let tries: Vec<_> = [Setting::Host, Setting::Pods]
+        .into_iter()
+        .zip(0..)
+        .flat_map(|(setting, number)| nursery.newborn(setting, Family::V4, number, &secret))
+        .collect();
+    assert!(tries.iter().all(|attempt| attempt.error.is_none()), "{tries:?}");
+    assert_eq!(tap.sightings(&secret), 2 * tries.len());
 }
 
 #[test]
@@ -127,114 +169,46 @@ fn without_an_agent_a_new_pods_first_clients_are_served() {
     plain.succeed(3);
 }
 
-/// Plaintext connections of the client and of the server workload, made before any agent runs.
-struct Old {
-    outgoing: Probe,
-    outgoing_server: Probe,
-    incoming: Probe,
-    incoming_server: Probe,
-    client: Place,
-    world: World,
-}
-
-impl Old {
-    fn new(family: Family) -> Self {
-        let world = World::new();
-        let (client_place, server_place) = (world.a.host("client"), world.b.host("web"));
-        let listener = |netns: &std::sync::Arc<NetNs>, place: &Place, port| {
-            let place = Place::new(netns, &place.cgroup);
-            Probe::start(&place, &server(any(family, port), &[Step::Echo]))
-        };
-        let (open, stranger) = (world.b.host("open"), world.a.host("stranger"));
-        let outgoing_server = listener(&world.b.netns, &open, OPEN_PORT);
-        let incoming_server = listener(&world.b.netns, &server_place, PORT);
-        let steps = |text: &str| {
-            let mut steps = vec![Step::Send("early".into()), Step::Receive(5), Step::Pause];
-            steps.extend(say(text));
-            steps
-        };
-        let start = |place: &Place, port, text: &str| {
-            let to = world.b.addresses.at(family, port);
-            let mut probe = Probe::start(place, &client(to, &steps(text)));
-            probe.wait_paused();
-            probe
-        };
-        Self {
-            outgoing: start(&client_place, OPEN_PORT, "late"),
-            incoming: start(&stranger, PORT, "late"),
-            outgoing_server,
-            incoming_server,
-            client: client_place,
-            world,
-        }
-    }
-
-    fn agents(&self, existing: &'static str) -> (Agent, Agent) {
-        let (mut a, mut b) = configs(&self.world, Setting::Host);
-        a.workloads[0].existing = Some(existing);
-        b.workloads[0].existing = Some(existing);
-        (Agent::start(&self.world, &self.world.a, a), Agent::start(&self.world, &self.world.b, b))
-    }
-}
-
+/// The agent of the server's node is dead when the pod appears. Its port stays shut.
 #[test]
-fn existing_connections_are_kept_and_listed_until_they_close() {
-    for family in FAMILIES {
-        let mut old = Old::new(family);
-        let from_a = old.outgoing_server.accepted();
-        let from_stranger = old.incoming_server.accepted();
-        let (agent_a, agent_b) = old.agents("keep");
-        let outgoing =
-            Unprotected { local: from_a, remote: old.world.b.addresses.at(family, OPEN_PORT) };
-        let incoming =
-            Unprotected { local: old.world.b.addresses.at(family, PORT), remote: from_stranger };
-        agent_a.wait_for_status("the old outbound connection", |status| {
-            status.workload("client").unprotected == [outgoing]
-        });
-        agent_b.wait_for_status("the old inbound connection", |status| {
-            status.workload("web").unprotected == [incoming]
-        });
-
-        // New ones are protected all the same.
-        let target = old.world.b.addresses.at(family, PORT);
-        let new = probe::run(&old.client, &client(target, &say("new")));
-        assert_eq!(new.last().text, "new", "{family:?}: {new:?}");
-
-        old.outgoing.go();
-        old.incoming.go();
-        for probe in [&mut old.outgoing, &mut old.incoming] {
-            let seen = probe.connection();
-            assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "late"), "{seen:?}");
-        }
-        agent_a.wait_for_status("the end of the old outbound connection", |status| {
-            status.workload("client").unprotected.is_empty()
-        });
-        agent_b.wait_for_status("the end of the old inbound connection", |status| {
-            status.workload("web").unprotected.is_empty()
-        });
+fn a_new_pod_while_the_agent_is_dead_serves_nobody() {
+    let mut pair = Pair::new(Setting::Pods);
+    pair.agent_b.kill();
+    let outside = pair.world.a.host("stranger");
+    for (index, family) in (20..).zip(FAMILIES) {
+        let pod = pair.world.b.pod(index);
+        let place = Place::new(&pod.netns, &pair.world.b.host(&format!("web-{index}")).cgroup);
+        let mut echo = Probe::start(&place, &server(any(family, PORT), &[Step::Echo]));
+        let to = pod.addresses.at(family, PORT);
+        let socket = Socket { connect_limit: Some(1_000), ..Socket::default() };
+        let seen = probe::run(&outside, &Job::Client { socket, to, steps: say("let me in") });
+        assert!(seen.error.is_some(), "{family:?}: {seen:?}");
+        assert_eq!(echo.pending(), 0, "{family:?}: the application was reached");
     }
 }
 
+/// What an agent holds for a pod goes with the pod, or the namespace would live for ever.
 #[test]
-fn existing_connections_are_reset_where_configured() {
-    for family in FAMILIES {
-        let mut old = Old::new(family);
-        let (_agent_a, _agent_b) = old.agents("reset");
-        // ECONNABORTED is what the kernel tells the end whose socket it destroyed.
-        let is_cut = |seen: &Connection| {
-            matches!(seen.ended_by(), Some(libc::ECONNRESET | libc::ECONNABORTED | libc::EPIPE))
-        };
-        for end in [old.outgoing_server.connection(), old.incoming_server.connection()] {
-            assert!(is_cut(&end), "{family:?}: {end:?}");
-        }
-        old.outgoing.go();
-        old.incoming.go();
-        for probe in [&mut old.outgoing, &mut old.incoming] {
-            let seen = probe.connection();
-            assert!(is_cut(&seen), "{family:?}: {seen:?}");
-        }
-        let target = old.world.b.addresses.at(family, PORT);
-        let new = probe::run(&old.client, &client(target, &say("new")));
-        assert_eq!(new.last().text, "new", "{family:?}: {new:?}");
+fn a_pod_that_goes_leaves_nothing() {
+    let pair = Pair::new(Setting::Pods);
+    let namespaces = |agent: &Agent| agent.status().workload("client").namespaces.len();
+    let (files, before) = (pair.agent_a.open_files(), namespaces(&pair.agent_a));
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    for index in 30..33 {
+        let pod = pair.world.a.pod(index);
+        let cgroup = pair.world.a.host(&format!("client-{index}")).cgroup;
+        let mut hammer =
+            Hammer::start(&Place::new(&pod.netns, &cgroup), pair.target(Family::V4), "hello");
+        hammer.succeed(1);
     }
+    // The pods' processes, cgroups and namespaces are gone.
+    let links = || {
+        let mut command = command_in(&pair.world.a.netns, None, "ip");
+        must_succeed(command.args(["-brief", "link"])).matches("pod3").count()
+    };
+    wait_until("the end of the pods' namespaces", GENEROUS, || links() == 0);
+    pair.agent_a.wait_for_status("the pods to be forgotten", |status| {
+        status.workload("client").namespaces.len() == before && status.is_idle()
+    });
+    wait_until("closed descriptors", GENEROUS, || pair.agent_a.open_files() <= files);
 }

@@ -11,6 +11,7 @@ use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
 use sheath_tests::pins;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Job, Socket, Step};
+use sheath_tests::status::Status;
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{FAMILIES, Family};
 
@@ -70,6 +71,10 @@ fn clients_agent_is_killed(setting: Setting, family: Family) {
     println!("a new flow was served {} ms after the restart", took.as_millis());
     assert!(took < Duration::from_secs(3), "{took:?}");
     protected.succeed(10);
+
+    drop(protected);
+    // The killed agent has left entries of its flows behind in the kernel.
+    pair.agent_a.wait_for_status("nothing left of any flow", Status::is_idle);
 
     assert!(tap.sightings(&public) > 0, "the tap must see what is not protected");
     assert_ciphertext(&tap, PORT, &secret);

@@ -3,12 +3,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use sheath_tests::config::{Workload, spiffe_id};
+use sheath_tests::config::{Select, Workload, spiffe_id};
 use sheath_tests::names::marker;
 use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
-use sheath_tests::place::Place;
+use sheath_tests::netns::must_succeed;
+use sheath_tests::place::{Place, command_in};
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Connection, Job, Socket, Step};
+use sheath_tests::wait::{GENEROUS, wait_for};
 use sheath_tests::world::{FAMILIES, Family};
 
 /// Where redirected connections go.
@@ -35,10 +37,15 @@ fn a_workload_cannot_connect_to_the_agent_directly() {
             let seen = pair.connect(agent_address(family), &say("I am a flow"));
             assert_eq!(seen.error, Some(libc::EPERM), "{setting:?} {family:?}: {seen:?}");
         }
-        let mapped = Socket { mapped: true, ..Socket::default() };
-        let to = agent_address(Family::V4);
-        let job = Job::Client { socket: mapped, to, steps: say("I am a flow") };
-        assert_eq!(probe::run(&pair.client, &job).error, Some(libc::EPERM), "{setting:?}");
+        for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 8, 8, 8), Ipv4Addr::UNSPECIFIED] {
+            for mapped in [false, true] {
+                let socket = Socket { mapped, ..Socket::default() };
+                let to = SocketAddr::from((address, AGENT_PORT));
+                let job = Job::Client { socket, to, steps: say("I am a flow") };
+                let seen = probe::run(&pair.client, &job);
+                assert_eq!(seen.error, Some(libc::EPERM), "{setting:?} {to} {mapped}: {seen:?}");
+            }
+        }
     }
 }
 
@@ -71,8 +78,8 @@ fn a_forged_flow_is_reset() {
         let steps = [Step::Pause, Step::Send("mine".into()), Step::EndSending, Step::ReceiveToEnd];
         let mut victim = Probe::start(&pair.client, &client(pair.target(family), &steps));
         victim.wait_paused();
-        let source = pair.world.tap();
         let port = live_port(&pair);
+        let tap = pair.world.tap();
         let socket = Socket {
             bind: Some(SocketAddr::new(agent_address(family).ip(), port)),
             ..Socket::default()
@@ -81,25 +88,21 @@ fn a_forged_flow_is_reset() {
         let forged = probe::run(&stranger, &job);
         assert_ne!(forged.ended_by(), None, "{family:?}: {forged:?}");
         assert_eq!(forged.last().text, "", "{family:?}: {forged:?}");
-        assert!(source.attempts(PORT).is_empty(), "{family:?}: the forged flow was dialled");
+        assert!(tap.attempts(PORT).is_empty(), "{family:?}: the forged flow was dialled");
         victim.go();
         assert_eq!(victim.connection().last().text, "mine", "{family:?}");
     }
 }
 
-/// The source port of the one flow that is under way.
+/// The source port of the one flow that is under way, once its wire leg is.
 fn live_port(pair: &Pair) -> u16 {
-    let status = pair.agent_a.wait_for_status("one live flow", |status| status.flows == 1);
-    assert_eq!(status.workload("client").flows, 1);
-    let netns = &pair.client.netns;
-    let output = sheath_tests::place::command_in(netns, None, "ss")
-        .args(["-Htn", "state", "established", "dport", "=", &format!(":{PORT}")])
-        .output()
-        .expect("ss (package iproute2)");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let local =
-        text.split_whitespace().nth(2).unwrap_or_else(|| panic!("a connection in {text:?}"));
-    local.rsplit(':').next().unwrap().parse().expect("a port")
+    wait_for("an established wire leg", GENEROUS, || {
+        let mut command = command_in(&pair.client.netns, None, "ss");
+        let filter = ["-Htn", "state", "established", "dport", "=", &format!(":{PORT}")];
+        let text = must_succeed(command.args(filter));
+        let local = text.split_whitespace().nth(2)?;
+        Some(local.rsplit(':').next()?.parse().expect("a port"))
+    })
 }
 
 /// Somebody else listens where redirected connections go: before the agent does, while it does,
@@ -151,7 +154,7 @@ fn another_workload_cannot_borrow_an_identity_by_its_source() {
         let mut other = a.workloads[0].clone();
         other.name = "other".to_owned();
         other.spiffe_id = spiffe_id("other");
-        other.select.cgroup = other.select.cgroup.replace("/client*", "/other*");
+        other.select = Select::Cgroup(format!("{}/other*", a.capture.cgroup));
         a.workloads.push(other);
     });
     let other = pair.world.a.host("other");
@@ -180,7 +183,7 @@ fn another_workload_cannot_borrow_an_identity_by_its_source() {
 #[test]
 fn a_nested_cgroup_is_the_workload_and_a_sibling_is_not() {
     let pair = Pair::with(Setting::Host, |a, _| {
-        let cgroup = a.workloads[0].select.cgroup.replace("/client*", "/client");
+        let cgroup = format!("{}/client", a.capture.cgroup);
         a.workloads[0] = Workload::new("client", &cgroup).outbound("require", &[]);
     });
     let nested = pair.client.cgroup.child("service").child("worker");

@@ -1,6 +1,8 @@
 //! Many flows and large ones are correct, and leave nothing behind: no descriptor, no map entry,
 //! no flow.
 
+use std::io::{self, Read};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use sheath_tests::agent::Agent;
@@ -72,6 +74,9 @@ fn failed_flows_leave_nothing() {
     for _ in 0..20 {
         let reset = pair.connect(pair.target(Family::V4), &say("reset me"));
         assert_eq!(reset.ended_by(), Some(libc::ECONNRESET));
+        // Gone before the agents have shaken hands, with a FIN and with a reset.
+        pair.connect(pair.target(Family::V4), &[]);
+        pair.connect(pair.target(Family::V4), &[Step::Reset]);
     }
     drop(server);
     for _ in 0..20 {
@@ -86,6 +91,26 @@ fn failed_flows_leave_nothing() {
     pair.agent_b.launch();
     before.assert_idle(&pair.agent_a, before.files_a);
     pair.agent_b.wait_for_status("no flow", sheath_tests::status::Status::is_idle);
+}
+
+/// Strangers who connect and say nothing cost honest clients nothing, and are not kept for ever.
+#[test]
+fn silent_strangers_are_dropped() {
+    let pair = Pair::with(Setting::Host, |_, b| b.timeouts.handshake = "3s");
+    let rest = Rest::of(&pair);
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let to = pair.target(Family::V4);
+    let connect = || TcpStream::connect(to).expect("a connection to the agent");
+    let strangers: Vec<_> =
+        pair.world.a.netns.run(|| std::iter::repeat_with(connect).take(300).collect());
+    assert_eq!(pair.connect(to, &say("honest")).last().text, "honest");
+    for mut stranger in strangers {
+        stranger.set_read_timeout(Some(GENEROUS)).expect("SO_RCVTIMEO");
+        let end = stranger.read(&mut [0; 64]);
+        let waited = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        assert!(!end.as_ref().is_err_and(waited), "a silent stranger is still connected");
+    }
+    rest.assert_nothing_left(&pair);
 }
 
 /// What the agents hold at rest.

@@ -39,12 +39,12 @@ fn bind_to_device() {
 
 #[test]
 fn io_uring() {
-    no_plaintext_by(&[Trick::IoUring]);
+    no_plaintext_by(&[Trick::IoUring, Trick::IoUringPolled]);
 }
 
 #[test]
 fn a_socket_from_elsewhere() {
-    no_plaintext_by(&[Trick::LentSocket, Trick::SocketFromBefore]);
+    no_plaintext_by(&[Trick::LentSocket, Trick::SocketFromBefore, Trick::ConnectedOutside]);
 }
 
 /// Tries both towards the protected server, where an honest application must be served, and

@@ -3,12 +3,13 @@
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
-use sheath_tests::config::spiffe_id;
+use sheath_tests::agent::Agent;
+use sheath_tests::config::{Select, spiffe_id};
 use sheath_tests::names::marker;
 use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, say, server};
 use sheath_tests::pins;
 use sheath_tests::probe::{self, Probe};
-use sheath_tests::script::Step;
+use sheath_tests::script::{Job, Socket, Step};
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::Family;
 
@@ -65,7 +66,7 @@ fn a_workload_without_a_process_is_waiting() {
     let pair = Pair::with(Setting::Host, |a, _| {
         let mut absent = a.workloads[0].clone();
         absent.name = "absent".to_owned();
-        absent.select.cgroup = absent.select.cgroup.replace("/client*", "/absent*");
+        absent.select = Select::Cgroup(format!("{}/absent*", a.capture.cgroup));
         a.workloads.push(absent);
     });
     let status = pair.agent_a.status();
@@ -108,22 +109,7 @@ fn detached_programs_are_reported_and_repaired() {
     let open = server(any(Family::V4, 9090), &[Step::Echo]);
     let _open = Probe::start(&pair.world.b.host("open"), &open);
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
-    let logged = pair.agent_a.log_lines().len();
-    for part in ["connect4", "connect6", "sock_ops", "egress"] {
-        let links = pins::named(pair.agent_a.instance(), part);
-        let detached = links.iter().filter(|pin| pins::detach(pin).is_ok()).count();
-        assert!(detached > 0, "a link called {part} in {:?}", pins::list(pair.agent_a.instance()));
-    }
-    wait::wait_until("a warning in the log", GENEROUS, || {
-        let lines = pair.agent_a.log_lines();
-        lines[logged..]
-            .iter()
-            .any(|line| ["\"WARN\"", "\"ERROR\""].iter().any(|level| line.contains(level)))
-    });
-    pair.agent_a.wait_for_status("every program observed again", |status| {
-        status.programs.iter().all(|program| program.observed)
-            && status.workloads.iter().all(|workload| workload.state == "protected")
-    });
+    detach_and_wait(&pair.agent_a, &["connect4", "connect6", "sock_ops", "egress"]);
 
     let tap = pair.world.tap();
     let secret = marker();
@@ -133,4 +119,52 @@ fn detached_programs_are_reported_and_repaired() {
     let refused = probe::run(&pair.client, &client(exposed, &say(&secret)));
     assert_ne!(refused.ended_by(), None, "{refused:?}");
     sheath_tests::judge::assert_ciphertext(&tap, PORT, &secret);
+}
+
+#[test]
+fn detached_steering_is_reported_and_repaired() {
+    for setting in SETTINGS {
+        let pair = Pair::new(setting);
+        let stranger = pair.world.a.host("stranger");
+        let mut echo = pair.serve(Family::V4, &[Step::Echo]);
+        let logged = pair.agent_b.log_lines().len();
+        detach(&pair.agent_b, "steer");
+        // Not even now: the guard holds back the application's own answer.
+        let socket = Socket { connect_limit: Some(1_000), ..Socket::default() };
+        let to = pair.target(Family::V4);
+        let job = Job::Client { socket, to, steps: say("let me in") };
+        assert_ne!(probe::run(&stranger, &job).ended_by(), None);
+        wait_repaired(&pair.agent_b, logged);
+        let served = pair.connect(to, &say("hello"));
+        assert_eq!(served.last().text, "hello", "{setting:?}: {served:?}");
+        echo.accepted();
+        assert_eq!(echo.pending(), 0, "{setting:?}: the stranger reached the application");
+    }
+}
+
+fn detach_and_wait(agent: &Agent, parts: &[&str]) {
+    let logged = agent.log_lines().len();
+    for part in parts {
+        detach(agent, part);
+    }
+    wait_repaired(agent, logged);
+}
+
+/// Detaches the pinned links whose names contain `part`.
+fn detach(agent: &Agent, part: &str) {
+    let links = pins::named(agent.instance(), part);
+    let detached = links.iter().filter(|pin| pins::detach(pin).is_ok()).count();
+    assert!(detached > 0, "a link called {part} in {:?}", pins::list(agent.instance()));
+}
+
+/// Waits for a warning in the log after its first `logged` lines, and for everything to be well.
+fn wait_repaired(agent: &Agent, logged: usize) {
+    wait::wait_until("a warning in the log", GENEROUS, || {
+        let is_warning = |line: &String| line.contains("\"WARN\"") || line.contains("\"ERROR\"");
+        agent.log_lines()[logged..].iter().any(is_warning)
+    });
+    agent.wait_for_status("every program observed again", |status| {
+        status.programs.iter().all(|program| program.observed)
+            && status.workloads.iter().all(|workload| workload.state == "protected")
+    });
 }

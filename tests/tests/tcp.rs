@@ -67,6 +67,19 @@ fn a_refused_upstream_is_a_reset() {
     }
 }
 
+/// Nobody has the address: no answer at all, or word from the network that there will be none.
+#[test]
+fn an_unreachable_upstream_is_a_reset() {
+    let pair = Pair::with(Setting::Host, |a, _| a.timeouts.connect = "2s");
+    for to in ["10.0.2.77:8080", "[fd00::2:77]:8080"] {
+        let seen = pair.connect(to.parse().unwrap(), &say("anybody there?"));
+        assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{to}: {seen:?}");
+        let line = pair.agent_a.wait_for_access("the failure", |line| line.destination == to);
+        assert_ne!(line.outcome, "ok", "{line:?}");
+        assert!(!line.reason.is_empty(), "{line:?}");
+    }
+}
+
 #[test]
 fn a_reset_by_the_server_is_a_reset_to_the_client() {
     let pair = Pair::host();

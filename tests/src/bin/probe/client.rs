@@ -66,8 +66,9 @@ fn open(options: &Options, to: SocketAddr) -> io::Result<Endpoint> {
         socket.bind_device(Some(device.as_bytes()))?;
     }
     let address = SockAddr::from(to);
-    let mut ring = options.io_uring.then(Ring::new).transpose()?;
+    let mut ring = options.io_uring.map(Ring::new).transpose()?;
     match (&options.fast_open, &mut ring) {
+        _ if matches!(options.origin, Origin::ConnectedBy(_)) => {}
         (_, Some(ring)) => ring.connect(&socket, &address)?,
         (FastOpen::Send(text), _) => {
             socket.send_to_with_flags(text.as_bytes(), &address, libc::MSG_FASTOPEN)?;
@@ -88,6 +89,11 @@ fn make(options: &Options, to: SocketAddr) -> io::Result<Socket> {
     match &options.origin {
         Origin::Here => here(),
         Origin::Lent(path) => lend::borrow(path),
+        Origin::ConnectedBy(path) => {
+            let socket = here()?;
+            lend::have_connected(path, &socket)?;
+            Ok(socket)
+        }
         Origin::BeforeMovingTo(procs) => {
             let socket = here()?;
             fs::write(procs, "0")?;

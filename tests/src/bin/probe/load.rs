@@ -48,7 +48,7 @@ pub fn hammer(to: SocketAddr, text: &str) {
 
 /// Connects from the first instant of a cgroup's life.
 pub fn newborn(cgroup: &Path, to: SocketAddr, text: &str, tries: usize) {
-    fs::create_dir(cgroup).expect("a new cgroup");
+    fs::create_dir_all(cgroup).expect("a new cgroup");
     fs::write(cgroup.join("cgroup.procs"), "0").expect("moving into the new cgroup");
     let tries: Vec<_> = (0..tries).map(|_| attempt(to, text)).collect();
     // Reported only now, since nothing must come between the birth and the connections.

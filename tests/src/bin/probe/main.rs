@@ -29,6 +29,7 @@ fn main() {
         Job::Hammer { to, text } => load::hammer(to, &text),
         Job::Newborn { cgroup, to, text, tries } => load::newborn(&cgroup, to, &text, tries),
         Job::Lender { path, v6 } => lend::lend(&path, v6),
+        Job::Connector { path, to } => lend::connect_for_others(&path, to),
         Job::Datagram { to, text } => emit(&Event::Connection(datagram(to, &text))),
         Job::Idle => {
             emit(&Event::Listening);

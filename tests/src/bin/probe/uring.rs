@@ -4,13 +4,21 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use io_uring::{IoUring, opcode, squeue, types};
+use sheath_tests::script::IoUring as Kind;
 use socket2::{SockAddr, Socket};
+
+const ENTRIES: u32 = 4;
+const POLLER_IDLE_MS: u32 = 100;
 
 pub struct Ring(IoUring);
 
 impl Ring {
-    pub fn new() -> io::Result<Self> {
-        IoUring::new(4).map(Self)
+    pub fn new(kind: Kind) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        if matches!(kind, Kind::Polled) {
+            builder.setup_sqpoll(POLLER_IDLE_MS);
+        }
+        builder.build(ENTRIES).map(Self)
     }
 
     pub fn connect(&mut self, socket: &Socket, to: &SockAddr) -> io::Result<()> {
