@@ -47,7 +47,7 @@ pub fn config(world: &World, node: &Node) -> Config {
         identity: Identity { ca: CaDir { dir: ca.display().to_string() } },
         capture: Capture { cgroup: node.cgroup.relative() },
         log: Log { level: "info", format: "json" },
-        // Thousands of handshakes at once share two cores with the rest of the tests.
+        // Thousands of handshakes at once share the processor with other tests.
         timeouts: Timeouts { connect: "10s", handshake: "30s", drain: "20s" },
         workloads: Vec::new(),
         peers: Vec::new(),

@@ -15,7 +15,7 @@ use crate::cgroup::Cgroup;
 use crate::netns::NetNs;
 use crate::wait;
 
-/// A network namespace and, for all but bystanders, a cgroup.
+/// A network namespace and a cgroup.
 #[derive(Clone)]
 pub struct Place {
     pub netns: Arc<NetNs>,

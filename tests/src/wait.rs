@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Long enough for a loaded two-core machine; reached only by a test that fails.
+/// Long enough for a busy machine; reached only by a test that fails.
 pub const GENEROUS: Duration = Duration::from_secs(30);
 
 const STEP: Duration = Duration::from_millis(10);

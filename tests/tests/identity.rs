@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use sheath_tests::config::{Select, Workload, spiffe_id};
 use sheath_tests::names::marker;
-use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
 use sheath_tests::netns::must_succeed;
+use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
 use sheath_tests::place::{Place, command_in};
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Connection, Job, Socket, Step};
