@@ -110,6 +110,9 @@ pub enum Step {
     EndSending,
     /// Sends one byte of urgent data.
     Urgent(u8),
+    /// Probes the peer every second (SO_KEEPALIVE) and gives it up after two without an answer; then
+    /// does nothing for this many seconds.
+    IdleWithKeepalive(u64),
     /// Closes with a reset (SO_LINGER 0).
     Reset,
     /// Reports [`Event::Paused`] and waits for the gate.

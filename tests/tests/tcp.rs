@@ -188,3 +188,22 @@ fn urgent_data_does_not_hang_a_flow() {
         assert_eq!(text, "beforeafter");
     }
 }
+
+/// The application's own keepalive probes are answered on its node; an idle flow outlives many of them.
+#[test]
+fn keepalive_settings_do_not_hang_or_end_a_flow() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        let mut server = pair.serve(family, &[Step::ReceiveToEnd, send("done")]);
+        let steps = [
+            send("before"),
+            Step::IdleWithKeepalive(5),
+            send("after"),
+            Step::EndSending,
+            Step::ReceiveToEnd,
+        ];
+        let seen = pair.connect(pair.target(family), &steps);
+        assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "done"), "{seen:?}");
+        assert_eq!(server.connection().steps[0].text, "beforeafter");
+    }
+}

@@ -201,4 +201,17 @@ mod tests {
         assert!(finding.found.contains("CAP_BPF"));
         assert_eq!(finding.level, Level::Error);
     }
+
+    #[test]
+    fn a_program_that_shuts_ours_out_is_named() {
+        let path = cgroup_mount().unwrap().join(format!("sheath-check-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let cgroup = File::open(&path).unwrap();
+        let before = has_exclusive(&path);
+        let attached = bpf::attach_exclusively(cgroup.as_fd());
+        let after = has_exclusive(&path);
+        fs::remove_dir(&path).unwrap();
+        attached.unwrap();
+        assert!(!before && after);
+    }
 }

@@ -423,3 +423,26 @@ pub fn await_ring(ring: RingBuf<MapData>) -> io::Result<AsyncFd<RingBuf<MapData>
     // and it is dropped by the `AsyncFd`, after deregistration.
     unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(io::Error::other)
 }
+
+/// Attaches a program that lets everything pass, in the old way that shuts links out.
+#[cfg(test)]
+pub fn attach_exclusively(cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: libc::c_int = 5;
+    const BPF_PROG_ATTACH: libc::c_int = 8;
+    const BPF_PROG_TYPE_CGROUP_SKB: u32 = 8;
+    // r0 = 1; exit
+    let instructions: [u64; 2] = [0x0000_0001_0000_00b7, 0x0000_0000_0000_0095];
+    let mut load = Attr::new()
+        .u32(0, BPF_PROG_TYPE_CGROUP_SKB)
+        .u32(4, instructions.len() as u32)
+        .u64(8, instructions.as_ptr() as u64)
+        .u64(16, c"GPL".as_ptr() as u64)
+        .u32(68, AttachType::CgroupInetEgress as u32);
+    let program = bpf(BPF_PROG_LOAD, &mut load).map(owned)?;
+    let mut attach = Attr::new()
+        .fd(0, cgroup)
+        .fd(4, program.as_fd())
+        .u32(8, AttachType::CgroupInetEgress as u32);
+    bpf(BPF_PROG_ATTACH, &mut attach)?;
+    Ok(program)
+}

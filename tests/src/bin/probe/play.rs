@@ -9,7 +9,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sheath_tests::script::{Connection, Event, Outcome, Step};
-use socket2::Socket;
+use socket2::{Socket, TcpKeepalive};
 
 use crate::client::errno;
 use crate::uring::Ring;
@@ -68,6 +68,16 @@ impl Endpoint {
             Step::Echo => self.echo(outcome),
             Step::EndSending => self.end_sending(),
             Step::Urgent(byte) => self.socket.send_out_of_band(&[*byte]).map(|_| ()),
+            Step::IdleWithKeepalive(seconds) => {
+                let every_second = Duration::from_secs(1);
+                let keepalive = TcpKeepalive::new()
+                    .with_time(every_second)
+                    .with_interval(every_second)
+                    .with_retries(2);
+                self.socket.set_tcp_keepalive(&keepalive)?;
+                std::thread::sleep(Duration::from_secs(*seconds));
+                Ok(())
+            }
             Step::Reset => {
                 self.socket.set_linger(Some(Duration::ZERO))?;
                 // Closed here, not at the end of the script: the socket is replaced by another.
