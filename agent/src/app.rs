@@ -97,22 +97,20 @@ async fn serve(config: Config) -> Result<(), StartError> {
         ids: FlowIds::new(run_number(&provider)),
         tasks: TaskTracker::new(),
     });
-    let mut tables = None;
-    let supervisor = Supervisor::start(&config, pipeline.policy.clone(), |opened| {
-        tables = Some(opened);
-        Arc::new(Starter(pipeline.clone()))
-    })?;
+    // Before anything is attached: once it is, nothing that may fail should follow.
+    let admin = Server::bind(&config.instance.admin_socket())
+        .map_err(StartError::io("cannot open the admin socket"))?;
+    let starter = Arc::new(Starter(pipeline.clone()));
+    let supervisor = Supervisor::start(&config, pipeline.policy.clone(), starter)?;
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
         started,
         counters: pipeline.counters.clone(),
         identities,
-        tables,
+        tables: supervisor.tables(),
     };
     let (questions, answers) = mpsc::channel(4);
-    let admin = Server::bind(&config.instance.admin_socket())
-        .map_err(StartError::io("cannot open the admin socket"))?;
     let supervising = tokio::spawn(supervisor.run(answers));
     let serving = tokio::spawn(admin.serve(info, questions));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");

@@ -144,7 +144,7 @@ fn workloads(config: &Config) -> Vec<Finding> {
         return Vec::new();
     };
     let look = |workload: &crate::config::WorkloadConfig| {
-        let count = workload_cgroup_count(&mount, workload);
+        let count = workload_cgroup_count(&mount, workload).unwrap_or(0);
         if count == 0 {
             Finding::warning(
                 "workload",

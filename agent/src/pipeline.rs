@@ -83,13 +83,13 @@ impl Pipeline {
         accepted: AcceptedInbound,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
-        let AcceptedInbound { stream: wire, client, destination, workload } = accepted;
+        let AcceptedInbound { stream: wire, client, destination, workload, unproven } = accepted;
 
-        let (mode, _callers) = self.policy.inbound(workload)?;
-        if mode == InboundMode::Permissive {
+        if self.policy.inbound_mode(workload)? == InboundMode::Permissive {
             let greeting = tls::greet(&wire).await.map_err(FlowError::Greeting)?;
             if let Some(protection) = self.passes_through(greeting) {
                 record.protection = protection;
+                drop(unproven);
                 return self.pass_through(namespace, wire, client, destination, record).await;
             }
         }
@@ -98,6 +98,7 @@ impl Pipeline {
 
         // The contexts were made with the callers that policy allows: the handshake fails for anybody else.
         let session = tls::accept(wire, &credentials.contexts, self.timeouts.handshake).await?;
+        drop(unproven);
         record.peer_id = Some(session.peer);
         record.protection = Protection::Mtls;
 

@@ -112,11 +112,12 @@ impl Matcher {
     }
 }
 
-/// Matches a whole path, on the host. A path longer than [`PATH_LEN`] matches nothing.
+/// Matches a whole path, on the host. A path that the kernel's side would have to cut short (it reads the
+/// terminating zero too, and cannot tell a full buffer from a cut path) matches nothing.
 #[must_use]
 pub fn matches(selector: &Selector, path: &[u8]) -> bool {
     let mut buffer = [0; PATH_LEN];
-    let Some(used) = buffer.get_mut(..path.len()) else {
+    let Some(used) = buffer[..PATH_LEN - 2].get_mut(..path.len()) else {
         return false;
     };
     used.copy_from_slice(path);
@@ -174,7 +175,7 @@ mod tests {
     #[test]
     fn the_longest_path_and_pattern_are_handled() {
         let pattern = format!("/{}*", "a".repeat(PATTERN_LEN - 2));
-        let path = format!("/{}", "a".repeat(PATH_LEN - 1));
+        let path = format!("/{}", "a".repeat(PATH_LEN - 3));
         assert!(glob(&pattern, &path));
         assert!(!glob(&pattern, &format!("{path}a")));
         assert!(Selector::new(&[b'a'; PATTERN_LEN + 1], Workload::default()).is_none());

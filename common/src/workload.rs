@@ -4,6 +4,9 @@
 /// generations of the agent that share pinned maps; zero is no workload.
 pub type WorkloadId = u32;
 
+/// The id of no workload.
+pub const NO_WORKLOAD: WorkloadId = 0;
+
 /// Derives the id from the name: 32-bit FNV-1a, never zero.
 #[must_use]
 pub const fn workload_id(name: &str) -> WorkloadId {

@@ -1,10 +1,11 @@
 //! The second line: drops what capture should have caught, without relying on it.
 //!
-//! No TCP connection comes to be without a SYN from one side and a SYN-ACK from the other, so these are all
-//! the guard needs to look at. A workload's own SYN to a protected (or refused) destination is dropped, and so
-//! is its own SYN-ACK from a port that only the agent may answer on. The agent's sockets belong to the agent's
-//! cgroup, which is no workload. Connections older than the guard have no SYN left to send: they live on.
-//! What leaves by the loopback interface never leaves the namespace.
+//! A TCP connection begins with a SYN, so that is all the guard needs to look at. On its way out, a workload's
+//! own SYN to a protected (or refused) destination is dropped. On its way in, a SYN that would reach a
+//! workload's own socket on a port that only the agent may answer on is dropped; so is a SYN-ACK from there,
+//! but that alone would not do, because those of SYN cookies belong to no socket and pass unseen. The agent's
+//! sockets belong to the agent's cgroup, which is no workload. Connections older than the guard have no SYN
+//! left to send: they live on. What goes over the loopback interface never leaves the namespace.
 
 use aya_ebpf::programs::SkBuffContext;
 use sheath_common::counters::Counter;
@@ -53,7 +54,28 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let Some(workload) = workload::of_packet(ctx) else {
         return PASS;
     };
-    if opening.answers { answer(&workload, &opening) } else { call(&workload, &opening) }
+    if opening.answers {
+        guard_port(&workload, &opening, opening.source.port)
+    } else {
+        call(&workload, &opening)
+    }
+}
+
+/// The socket of a packet on its way in is the one that it would be delivered to.
+pub fn ingress(ctx: &SkBuffContext) -> i32 {
+    if ctx::interface(ctx) == LOOPBACK {
+        return PASS;
+    }
+    let Packet::Opening(opening) = parse(ctx) else {
+        return PASS;
+    };
+    if opening.answers {
+        return PASS;
+    }
+    match workload::of_packet(ctx) {
+        Some(workload) => guard_port(&workload, &opening, opening.destination.port),
+        None => PASS,
+    }
 }
 
 #[inline(always)]
@@ -67,12 +89,13 @@ fn call(workload: &Workload, opening: &Opening) -> i32 {
     DROP
 }
 
+/// Drops what would make a connection on a port of the workload that only the agent may answer on.
 #[inline(always)]
-fn answer(workload: &Workload, opening: &Opening) -> i32 {
+fn guard_port(workload: &Workload, opening: &Opening, port: u32) -> i32 {
     if matches!(workload.inbound(), InboundMode::Disabled) {
         return PASS;
     }
-    let key = GuardedKey { workload: workload.id, port: opening.source.port };
+    let key = GuardedKey { workload: workload.id, port };
     // SAFETY: only the presence of the entry matters.
     if !workload.inbound_every_port() && unsafe { GUARDED.get(&key) }.is_none() {
         return PASS;
@@ -105,7 +128,7 @@ fn tell(kind: EventKind, workload: &Workload, opening: &Opening) {
 
 // ---- headers -------------------------------------------------------------------------------------------
 
-/// A cgroup's egress hook sees the packet from its network header on, before any fragmentation.
+/// A cgroup's hooks see the packet from its network header on, on the way out before any fragmentation.
 #[inline(always)]
 fn parse(ctx: &SkBuffContext) -> Packet {
     match ctx.load::<u8>(0) {

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::programs::SkLookupContext;
 use sheath_common::counters::Counter;
 use sheath_common::flow::{LegKey, ListenerKey, ListenerKind, SteeredKey};
-use sheath_common::net::{AGENT_PORT, IPPROTO_TCP};
+use sheath_common::net::{AGENT_PORT, Address, IPPROTO_TCP};
 
 use crate::ctx::{self, Lookup};
 use crate::maps::{LISTENERS, STEERED, WIRES};
@@ -24,7 +24,7 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         return SK_PASS;
     }
     let netns = ctx::lookup_netns();
-    if lookup.local.port == AGENT_PORT as u32 && lookup.local.address.is_loopback() {
+    if is_agents_address(&lookup) {
         return hand_over(ctx, &lookup, netns, ListenerKind::Outbound);
     }
     // Local traffic is the application's own affair, but for the agent calling a workload of its own node.
@@ -49,6 +49,15 @@ fn hand_over(ctx: &SkLookupContext, lookup: &Lookup, netns: u64, kind: ListenerK
         count(Counter::LookupRefused);
         SK_DROP
     }
+}
+
+/// Exactly where `connect()` is turned to, and nowhere else on loopback: only so is a source address and port
+/// unique among the connections that are accepted there.
+#[inline(always)]
+fn is_agents_address(lookup: &Lookup) -> bool {
+    lookup.local.port == AGENT_PORT as u32
+        && (lookup.local.address == Address::LOOPBACK_V4
+            || lookup.local.address == Address::LOOPBACK_V6)
 }
 
 /// Traffic that has not left the namespace. What goes to an address of the namespace itself is delivered over

@@ -9,6 +9,7 @@
 //! | `socket_events`    | sock_ops                  | `sockops`   |
 //! | `steer`            | sk_lookup                 | `lookup`    |
 //! | `egress_guard`     | cgroup_skb/egress         | `guard`     |
+//! | `ingress_guard`    | cgroup_skb/ingress        | `guard`     |
 //! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`     |
 //! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
 //! | `cgroup_populated` | tracepoint cgroup_notify_populated | `enrol` |
@@ -81,6 +82,11 @@ pub fn steer(ctx: SkLookupContext) -> u32 {
 #[cgroup_skb(egress)]
 pub fn egress_guard(ctx: SkBuffContext) -> i32 {
     guard::egress(&ctx)
+}
+
+#[cgroup_skb(ingress)]
+pub fn ingress_guard(ctx: SkBuffContext) -> i32 {
+    guard::ingress(&ctx)
 }
 
 #[tracepoint]

@@ -9,6 +9,7 @@ use aya_ebpf::programs::SockOpsContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::{Flow, FlowKey};
+use sheath_common::workload::NO_WORKLOAD;
 
 use crate::ctx;
 use crate::maps::{FLOWS, NAMESPACES};
@@ -34,22 +35,26 @@ pub fn event(ctx: &SockOpsContext) -> u32 {
 /// The source port is chosen and the SYN not yet sent: whatever the agent accepts from this socket, it will
 /// find its entry.
 ///
-/// An entry is never overwritten. One that is still there belongs to a connection that waits in the agent's
-/// accept queue although its socket is gone; this one goes without, and the agent resets it.
+/// An entry that is there already belongs to a connection that waits in the agent's accept queue although its
+/// socket is gone. The two could be taken for each other, so neither gets an entry that names a workload: the
+/// agent resets both.
 #[inline(always)]
 fn publish(ctx: &SockOpsContext) {
     let Some(redirect) = ctx::redirect_of_connecting(ctx) else {
         return;
     };
-    let flow = Flow {
+    let mut flow = Flow {
         cookie: ctx::socket_cookie(ctx),
         // SAFETY: the helper takes no pointer.
         created_ns: unsafe { bpf_ktime_get_ns() },
         destination: redirect.destination,
         workload: redirect.workload,
     };
-    if FLOWS.insert(&key(ctx), &flow, u64::from(BPF_NOEXIST)).is_err() {
+    let key = key(ctx);
+    if FLOWS.insert(&key, &flow, u64::from(BPF_NOEXIST)).is_err() {
         count(Counter::FlowLost);
+        flow.workload = NO_WORKLOAD;
+        let _ = FLOWS.insert(&key, &flow, 0);
         return;
     }
     // Best effort: without the callback an entry that nobody takes is swept by age.

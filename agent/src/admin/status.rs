@@ -22,7 +22,7 @@ pub struct AgentInfo {
     pub started: Instant,
     pub counters: Arc<AgentCounters>,
     pub identities: Arc<Identities<Credentials>>,
-    pub tables: Option<Arc<Tables>>,
+    pub tables: Arc<Tables>,
 }
 
 /// The whole status. The names of its fields are stable.
@@ -68,8 +68,7 @@ impl AgentInfo {
     /// Adds what the rest of the agent knows to what capture sees.
     pub fn status(&self, view: StatusView) -> Status {
         let mut counters: BTreeMap<_, _> = self.counters.snapshot().into_iter().collect();
-        let tables = self.tables.as_deref();
-        counters.extend(tables.and_then(|tables| tables.counters().ok()).unwrap_or_default());
+        counters.extend(self.tables.counters().unwrap_or_default());
         Status {
             node: self.node.clone(),
             instance: self.instance.clone(),
@@ -80,7 +79,7 @@ impl AgentInfo {
             workloads: view.workloads.into_iter().map(|capture| self.workload(capture)).collect(),
             flows: self.counters.flows(),
             counters,
-            maps: tables.map(MapEntries::count).unwrap_or_default(),
+            maps: MapEntries::count(&self.tables),
         }
     }
 

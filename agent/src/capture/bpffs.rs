@@ -45,10 +45,8 @@ fn ensure_mounted(kind: &'static str, path: &Path) -> Result<(), CaptureError> {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some(kind), path, Some(kind), flags, None::<&str>).map_err(|error| CaptureError::Mount {
-        kind,
-        path: path.to_owned(),
-        error: io::Error::from(error),
+    mount(Some(kind), path, Some(kind), flags, Some("mode=0700")).map_err(|error| {
+        CaptureError::Mount { kind, path: path.to_owned(), error: io::Error::from(error) }
     })
 }
 

@@ -20,41 +20,80 @@ pub struct WorkloadCgroup {
 }
 
 /// Finds the cgroups that a workload's pattern selects now.
-pub fn find(mount: &Path, workload: &WorkloadConfig) -> Vec<WorkloadCgroup> {
+///
+/// # Errors
+/// Whatever keeps it from looking, want of descriptors for instance: that nothing was seen then means nothing.
+pub fn find(mount: &Path, workload: &WorkloadConfig) -> io::Result<Vec<WorkloadCgroup>> {
     let selector = workload.selector();
     let depth = workload.cgroup.split('/').skip(1).count();
     let mut found = Vec::new();
     walk(mount, "", depth, &mut |path| {
         if matches(&selector, path.as_bytes())
-            && let Ok(metadata) = fs::metadata(join(mount, path))
+            && let Some(metadata) = unless_gone(fs::metadata(join(mount, path)))?
         {
             found.push(WorkloadCgroup { id: metadata.ino(), path: path.to_owned() });
         }
-    });
-    found
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Number of cgroups that a workload's pattern selects now.
-#[must_use]
-pub fn count(mount: &Path, workload: &WorkloadConfig) -> usize {
-    find(mount, workload).len()
+pub fn count(mount: &Path, workload: &WorkloadConfig) -> io::Result<usize> {
+    find(mount, workload).map(|found| found.len())
 }
 
 /// Visits every cgroup exactly `depth` levels below `path`.
-fn walk(mount: &Path, path: &str, depth: usize, visit: &mut impl FnMut(&str)) {
+fn walk(
+    mount: &Path,
+    path: &str,
+    depth: usize,
+    visit: &mut impl FnMut(&str) -> io::Result<()>,
+) -> io::Result<()> {
     if depth == 0 {
-        visit(path);
-        return;
+        return visit(path);
     }
-    // A cgroup that disappears meanwhile is none.
-    let Ok(entries) = fs::read_dir(join(mount, path)) else {
-        return;
+    for child in children(&join(mount, path))? {
+        walk(mount, &format!("{path}/{child}"), depth - 1, visit)?;
+    }
+    Ok(())
+}
+
+/// Names of the cgroups in a directory; none if it is gone.
+fn children(directory: &Path) -> io::Result<Vec<String>> {
+    let Some(entries) = unless_gone(fs::read_dir(directory))? else {
+        return Ok(Vec::new());
     };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            let child = format!("{path}/{}", entry.file_name().to_string_lossy());
-            walk(mount, &child, depth - 1, visit);
+    let mut names = Vec::new();
+    for entry in entries {
+        let Some(entry) = unless_gone(entry)? else {
+            continue;
+        };
+        if unless_gone(entry.file_type())?.is_some_and(|kind| kind.is_dir()) {
+            // Patterns are text, and the kernel's side matches bytes: what is no text must not be passed over.
+            let name = entry.file_name().into_string().map_err(|name| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the name of the cgroup {} is no text", directory.join(name).display()),
+                )
+            })?;
+            names.push(name);
         }
+    }
+    Ok(names)
+}
+
+/// A cgroup may go at any moment, which is no error.
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ENODEV) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -65,26 +104,31 @@ pub fn join(mount: &Path, path: &str) -> PathBuf {
 }
 
 /// Processes in a cgroup and below it.
-pub fn processes(directory: &Path) -> BTreeSet<u32> {
+///
+/// # Errors
+/// As for [`find`].
+pub fn processes(directory: &Path) -> io::Result<BTreeSet<u32>> {
     let mut pids = BTreeSet::new();
-    collect_processes(directory, &mut pids);
-    pids
+    collect_processes(directory, &mut pids)?;
+    Ok(pids)
 }
 
-fn collect_processes(directory: &Path, pids: &mut BTreeSet<u32>) {
-    if let Ok(text) = fs::read_to_string(directory.join("cgroup.procs")) {
-        // Zero stands for a process of another pid namespace, which cannot be looked at.
-        let listed = text.lines().filter_map(|line| line.parse::<u32>().ok());
-        pids.extend(listed.filter(|pid| *pid != 0));
-    }
-    let Ok(entries) = fs::read_dir(directory) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            collect_processes(&entry.path(), pids);
+fn collect_processes(directory: &Path, pids: &mut BTreeSet<u32>) -> io::Result<()> {
+    match unless_gone(fs::read_to_string(directory.join("cgroup.procs"))) {
+        Ok(text) => {
+            let text = text.unwrap_or_default();
+            // Zero stands for a process of another pid namespace, which cannot be looked at.
+            let listed = text.lines().filter_map(|line| line.parse::<u32>().ok());
+            pids.extend(listed.filter(|pid| *pid != 0));
         }
+        // A threaded cgroup lists its processes in the domain above it.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+        Err(error) => return Err(error),
     }
+    for child in children(directory)? {
+        collect_processes(&directory.join(child), pids)?;
+    }
+    Ok(())
 }
 
 /// The agent's own cgroup, from the cgroup v2 root (cgroups(7), `/proc/<pid>/cgroup`).

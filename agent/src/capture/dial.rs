@@ -112,6 +112,10 @@ impl Namespace {
     ) -> io::Result<LocalLeg> {
         let offset = self.next_port.fetch_add(1, Ordering::Relaxed) % PORTS;
         let source = SocketAddr::new(destination.ip(), (FIRST_PORT + offset) as u16);
+        if source == destination {
+            // TCP would connect the socket to itself.
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
         let socket = self.socket(destination)?;
         socket.set_reuse_address(true)?;
         socket.bind(&source.into())?;

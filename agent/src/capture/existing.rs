@@ -15,22 +15,41 @@ use crate::sys::sock_diag::{SockDiag, TcpSocket};
 /// Connections of these processes, in this namespace, that policy wants protected and that are not.
 ///
 /// Those to the agent are on loopback and those from it come from the workload's own address: neither leaves
-/// the namespace, and neither is listed.
+/// the namespace, and neither is listed. A connection that waits to be accepted belongs to no process yet, but
+/// to whoever listens on its port.
 pub fn unprotected(
     namespace: &Namespace,
     processes: &BTreeSet<u32>,
     workload: WorkloadId,
     policy: &Policy,
 ) -> io::Result<Vec<TcpSocket>> {
+    const NOT_ACCEPTED: u32 = 0;
     let inodes = socket_inodes(processes);
     if inodes.is_empty() {
         return Ok(Vec::new());
     }
     let sockets = namespace.netns.run(|| SockDiag::open()?.tcp_sockets())?;
+    let listening: HashSet<u16> = sockets
+        .iter()
+        .filter(|socket| socket.is_listening() && inodes.contains(&socket.inode))
+        .map(|socket| socket.local.port())
+        .collect();
+    let is_inbound = |socket: &TcpSocket| listening.contains(&socket.local.port());
+    let is_theirs = |socket: &TcpSocket| {
+        inodes.contains(&socket.inode) || (socket.inode == NOT_ACCEPTED && is_inbound(socket))
+    };
+    let concerns_policy = |socket: &TcpSocket| {
+        if is_inbound(socket) {
+            policy.covers_inbound(workload, socket.local.port())
+        } else {
+            !matches!(policy.verdict(workload, socket.remote), None | Some(Verdict::Bypass))
+        }
+    };
     Ok(sockets
-        .into_iter()
-        .filter(|socket| inodes.contains(&socket.inode))
-        .filter(|socket| leaves_the_namespace(socket) && concerns_policy(socket, workload, policy))
+        .iter()
+        .filter(|socket| !socket.is_listening() && is_theirs(socket))
+        .filter(|socket| leaves_the_namespace(socket) && concerns_policy(socket))
+        .cloned()
         .collect())
 }
 
@@ -51,11 +70,6 @@ pub fn reset(namespace: &Namespace, sockets: &[TcpSocket]) -> io::Result<()> {
 fn leaves_the_namespace(socket: &TcpSocket) -> bool {
     let remote: IpAddr = socket.remote.ip();
     !remote.is_loopback() && !remote.is_unspecified() && remote != socket.local.ip()
-}
-
-fn concerns_policy(socket: &TcpSocket, workload: WorkloadId, policy: &Policy) -> bool {
-    policy.covers_inbound(workload, socket.local.port())
-        || !matches!(policy.verdict(workload, socket.remote), None | Some(Verdict::Bypass))
 }
 
 /// Inode numbers of all sockets that the processes have open (proc_pid_fd(5)).

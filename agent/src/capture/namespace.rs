@@ -8,13 +8,15 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
+use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::flow::{FlowKey, ListenerKey, ListenerKind, SteeredKey};
-use sheath_common::net::{AF_INET, AF_INET6, Endpoint};
-use sheath_common::workload::WorkloadId;
+use sheath_common::net::{AF_INET, AF_INET6, AGENT_PORT, Address, Endpoint};
+use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 
 use super::programs::{SteerLoader, Steering};
@@ -39,6 +41,9 @@ pub struct AcceptedOutbound {
     pub workload: WorkloadId,
 }
 
+/// The right to be a connection whose client has proved nothing yet.
+pub type Unproven = OwnedSemaphorePermit;
+
 /// A connection that the network opened to a workload.
 #[derive(Debug)]
 pub struct AcceptedInbound {
@@ -46,6 +51,8 @@ pub struct AcceptedInbound {
     pub client: SocketAddr,
     pub destination: SocketAddr,
     pub workload: WorkloadId,
+    /// To be dropped when the client has proved who it is.
+    pub unproven: Unproven,
 }
 
 /// What happens to accepted connections: the other stages, as capture sees them. Must return at once.
@@ -64,7 +71,11 @@ pub struct Namespace {
     pub(super) tables: Arc<Tables>,
     /// Where the search for a free port for the next local leg begins.
     pub(super) next_port: AtomicU32,
-    inbound: ArcSwap<InboundPorts>,
+    /// `None` until it is first known whose the ports are; connections wait for it.
+    inbound: ArcSwapOption<InboundPorts>,
+    ports_known: Notify,
+    /// Taken by each inbound connection until its client has proved who it is.
+    unproven: Arc<Semaphore>,
     steering: Mutex<Option<Steering>>,
     accepting: Mutex<Vec<AbortHandle>>,
 }
@@ -125,24 +136,37 @@ impl Namespace {
             cookie,
             tables,
             next_port: AtomicU32::new(0),
-            inbound: ArcSwap::default(),
+            inbound: ArcSwapOption::empty(),
+            ports_known: Notify::new(),
+            unproven: Arc::new(Semaphore::new(unproven_limit())),
             steering: Mutex::new(None),
             accepting: Mutex::new(Vec::new()),
         });
+        match namespace.bring_up(loader, starter) {
+            Ok(()) => Ok(namespace),
+            Err(error) => {
+                namespace.close();
+                Err(error)
+            }
+        }
+    }
+
+    fn bring_up(
+        self: &Arc<Self>,
+        loader: &SteerLoader,
+        starter: &Arc<dyn FlowStarter>,
+    ) -> Result<(), CaptureError> {
         for kind in [ListenerKind::Outbound, ListenerKind::Inbound] {
-            namespace
-                .listen(kind, starter)
+            self.listen(kind, starter)
                 .map_err(CaptureError::during("cannot listen in a workload's network namespace"))?;
         }
-        let steering = loader.attach(namespace.netns.as_fd(), cookie)?;
-        *namespace.steering() = Some(steering);
+        let steering = loader.attach(self.netns.as_fd(), self.cookie)?;
+        *self.steering() = Some(steering);
         // Last: from here on the kernel turns connections to the listeners.
-        namespace
-            .tables
+        self.tables
             .namespaces
-            .insert(&cookie, &0)
-            .map_err(CaptureError::during("cannot tell the kernel of a network namespace"))?;
-        Ok(namespace)
+            .insert(&self.cookie, &0)
+            .map_err(CaptureError::during("cannot tell the kernel of a network namespace"))
     }
 
     #[must_use]
@@ -180,12 +204,11 @@ impl Namespace {
 
     /// Sets which ports go to the agent, and for which workload.
     pub fn steer(&self, ports: InboundPorts) -> io::Result<()> {
-        if **self.inbound.load() == ports {
+        if self.inbound.load().as_deref() == Some(&ports) {
             return Ok(());
         }
         let mut wanted: Vec<u32> = ports.declared.keys().map(|port| u32::from(*port)).collect();
         wanted.extend(ports.rest.map(|_| 0));
-        self.inbound.store(Arc::new(ports));
         let key = |port| SteeredKey { netns: self.cookie, port, _reserved: 0 };
         for port in &wanted {
             self.tables.steered.insert(&key(*port), &0)?;
@@ -195,6 +218,8 @@ impl Namespace {
                 self.tables.steered.remove(&old)?;
             }
         }
+        self.inbound.store(Some(Arc::new(ports)));
+        self.ports_known.notify_waiters();
         Ok(())
     }
 
@@ -260,19 +285,33 @@ impl Namespace {
             let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
             self.tables.listeners.insert(&key, &SocketFd(listener.as_raw_fd() as u32))?;
             let listener = TcpListener::from_std(listener.into())?;
-            let task = tokio::spawn(accept_all(self.clone(), listener, kind, starter.clone()));
+            let (namespace, starter) = (self.clone(), starter.clone());
+            let task = match kind {
+                ListenerKind::Outbound => {
+                    tokio::spawn(accept_outbound(namespace, listener, starter))
+                }
+                ListenerKind::Inbound => tokio::spawn(accept_inbound(namespace, listener, starter)),
+            };
             self.accepting.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
         }
         Ok(())
     }
 
-    /// Takes what the kernel recorded about a connection. Only in the order of `accept()`: an entry stands for
-    /// the oldest connection of its address that waits.
+    /// Takes what the kernel recorded about a connection. Only for those to exactly the address that
+    /// `connect()` is turned to: whoever finds another way to this listener could otherwise come with the
+    /// source of somebody else's connection. And only in the order of `accept()`: an entry stands for the
+    /// oldest connection of its source that waits.
     fn take_flow(
         &self,
         stream: TcpStream,
         app: SocketAddr,
     ) -> io::Result<Option<AcceptedOutbound>> {
+        let local = Endpoint::from(stream.local_addr()?);
+        let is_turned =
+            local.address == Address::LOOPBACK_V4 || local.address == Address::LOOPBACK_V6;
+        if !is_turned || local.port != u32::from(AGENT_PORT) {
+            return Ok(None);
+        }
         let endpoint = Endpoint::from(app);
         let key = FlowKey {
             netns: self.cookie,
@@ -284,6 +323,9 @@ impl Namespace {
             return Ok(None);
         };
         self.tables.flows.remove(&key)?;
+        if flow.workload == NO_WORKLOAD {
+            return Ok(None);
+        }
         Ok(Some(AcceptedOutbound {
             stream,
             app,
@@ -292,47 +334,97 @@ impl Namespace {
         }))
     }
 
+    /// What is steered here never comes to a loopback address: a connection to one has found the listener
+    /// itself.
     fn identify_inbound(
         &self,
         stream: TcpStream,
         client: SocketAddr,
+        unproven: Unproven,
     ) -> io::Result<Option<AcceptedInbound>> {
         let local = stream.local_addr()?;
         let destination = SocketAddr::new(local.ip().to_canonical(), local.port());
-        let owner = self.inbound.load().owner(destination.port());
-        Ok(owner.map(|workload| AcceptedInbound { stream, client, destination, workload }))
+        if destination.ip().is_loopback() {
+            return Ok(None);
+        }
+        let owner = self.inbound.load().as_ref().and_then(|ports| ports.owner(destination.port()));
+        Ok(owner.map(|workload| AcceptedInbound {
+            stream,
+            client,
+            destination,
+            workload,
+            unproven,
+        }))
+    }
+
+    /// Waits until it is known whose the ports are.
+    async fn ports_known(&self) {
+        loop {
+            let known = self.ports_known.notified();
+            if self.inbound.load().is_some() {
+                return;
+            }
+            known.await;
+        }
     }
 }
 
-async fn accept_all(
+/// Inbound connections of one namespace that may be open before their clients have proved who they are. Those
+/// beyond it wait in the kernel's queue: a stranger can neither use up the node's descriptors nor make so many
+/// handshakes run at once that none ends in time.
+fn unproven_limit() -> usize {
+    const MOST: u64 = 1024;
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((MOST, MOST));
+    (soft / 16).clamp(16, MOST) as usize
+}
+
+async fn accept_outbound(
     namespace: Arc<Namespace>,
     listener: TcpListener,
-    kind: ListenerKind,
     starter: Arc<dyn FlowStarter>,
 ) {
     loop {
-        let (stream, remote) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        let (stream, app) = accept(&namespace, &listener).await;
+        match namespace.take_flow(stream, app) {
+            Ok(Some(accepted)) => starter.outbound(namespace.clone(), accepted),
+            // No workload's: dropping the stream has reset it.
+            Ok(None) => starter.stranger(&namespace, ListenerKind::Outbound, app),
+            Err(error) => tracing::warn!(%app, %error, "accepted connection lost"),
+        }
+    }
+}
+
+async fn accept_inbound(
+    namespace: Arc<Namespace>,
+    listener: TcpListener,
+    starter: Arc<dyn FlowStarter>,
+) {
+    namespace.ports_known().await;
+    loop {
+        // The semaphore is never closed.
+        let Ok(unproven) = namespace.unproven.clone().acquire_owned().await else {
+            return;
+        };
+        let (stream, client) = accept(&namespace, &listener).await;
+        match namespace.identify_inbound(stream, client, unproven) {
+            Ok(Some(accepted)) => starter.inbound(namespace.clone(), accepted),
+            Ok(None) => starter.stranger(&namespace, ListenerKind::Inbound, client),
+            Err(error) => tracing::warn!(%client, %error, "accepted connection lost"),
+        }
+    }
+}
+
+/// The next connection. Want of descriptors or memory passes; until then connections wait in the queue.
+async fn accept(namespace: &Namespace, listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                return (stream, SocketAddr::new(remote.ip().to_canonical(), remote.port()));
+            }
             Err(error) => {
                 tracing::warn!(namespace = namespace.inode(), %error, "accept");
                 tokio::time::sleep(ACCEPT_RETRY).await;
-                continue;
             }
-        };
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
-        let known = match kind {
-            ListenerKind::Outbound => namespace.take_flow(stream, remote).map(|accepted| {
-                accepted.map(|accepted| starter.outbound(namespace.clone(), accepted))
-            }),
-            ListenerKind::Inbound => namespace.identify_inbound(stream, remote).map(|accepted| {
-                accepted.map(|accepted| starter.inbound(namespace.clone(), accepted))
-            }),
-        };
-        match known {
-            Ok(Some(())) => {}
-            // Not from a workload, or nobody's port: dropping the stream has reset it.
-            Ok(None) => starter.stranger(&namespace, kind, remote),
-            Err(error) => tracing::warn!(%remote, %error, "accepted connection lost"),
         }
     }
 }

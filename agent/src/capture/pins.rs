@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use sheath_common::maps::ABI;
@@ -52,8 +53,31 @@ impl Pins {
     }
 
     pub fn create(&self) -> io::Result<()> {
-        fs::create_dir_all(self.root().join("maps"))?;
-        fs::create_dir_all(self.root().join("links"))
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(self.root().join("maps"))?;
+        private.create(self.root().join("links"))
+    }
+
+    /// Makes sure that nobody but root can have put anything here, or can take it away.
+    ///
+    /// # Errors
+    /// `PermissionDenied` if somebody else could.
+    pub fn check_ownership(&self) -> io::Result<()> {
+        for directory in [Path::new(ROOT), &self.instance, &self.root()] {
+            match fs::symlink_metadata(directory) {
+                Ok(found) if found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0 => {}
+                Ok(_) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::PermissionDenied,
+                        format!("{} is not root's alone", directory.display()),
+                    ));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Removes every pin of the instance, of any ABI, links first so that programs stop before the maps they
@@ -85,6 +109,7 @@ pub struct FreshPins {
 impl FreshPins {
     /// Makes the pin directories. `None` if an earlier agent has left pins to take over.
     pub fn begin(pins: &Pins) -> Result<Option<Self>, CaptureError> {
+        pins.check_ownership().map_err(CaptureError::during("cannot trust the pin directory"))?;
         if pins.exist() {
             return Ok(None);
         }

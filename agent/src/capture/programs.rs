@@ -31,6 +31,7 @@ const PROGRAMS: [(&str, &str, Hook); 12] = [
     ("cgroup_removed", "cgroup_rmdir", Hook::Tracepoint("cgroup_rmdir")),
     ("cgroup_populated", "cgroup_notify_populated", Hook::Tracepoint("cgroup_notify_populated")),
     ("egress_guard", "egress", Hook::Cgroup(AttachType::CgroupInetEgress)),
+    ("ingress_guard", "ingress", Hook::Cgroup(AttachType::CgroupInetIngress)),
     ("socket_events", "sock_ops", Hook::Cgroup(AttachType::CgroupSockOps)),
     ("peername_v4", "getpeername4", Hook::Cgroup(AttachType::CgroupInet4GetPeername)),
     ("peername_v6", "getpeername6", Hook::Cgroup(AttachType::CgroupInet6GetPeername)),
@@ -38,9 +39,10 @@ const PROGRAMS: [(&str, &str, Hook); 12] = [
     ("sockname_v6", "getsockname6", Hook::Cgroup(AttachType::CgroupInet6GetSockname)),
     ("connect_v4", "connect4", Hook::Cgroup(AttachType::CgroupInet4Connect)),
     ("connect_v6", "connect6", Hook::Cgroup(AttachType::CgroupInet6Connect)),
-    // Attached to namespaces, one by one: see `SteerLoader`.
-    ("steer", "", Hook::Cgroup(AttachType::SkLookup)),
 ];
+
+/// The program that attaches to namespaces, one by one: see [`SteerLoader`].
+const STEER: &str = "steer";
 
 /// The programs that run for cgroups, loaded and perhaps attached.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ pub struct Loaded {
 /// Loads maps (those that are pinned already are taken over) and programs.
 pub fn load(pins: &Pins) -> Result<Loaded, CaptureError> {
     let mut ebpf = load_object(pins, 0)?;
-    for (name, _, _) in PROGRAMS.into_iter().filter(|(name, ..)| *name != "steer") {
+    for (name, _, _) in PROGRAMS {
         load_program(&mut ebpf, name)?;
     }
     Ok(Loaded { ebpf })
@@ -101,7 +103,7 @@ impl Loaded {
             tracefs: tracefs.to_owned(),
             attached: Vec::new(),
         };
-        for (name, pin, hook) in PROGRAMS.into_iter().filter(|(name, ..)| *name != "steer") {
+        for (name, pin, hook) in PROGRAMS {
             let program = program_fd(&self.ebpf, name)?;
             programs.attach(name, pins.link(pin), hook, program)?;
         }
@@ -206,7 +208,7 @@ impl Programs {
         self.attached[index].pin()
     }
 
-    /// Ids of the programs in force for a cgroup, and whether all of ours are among them.
+    /// True if all programs run for a cgroup.
     pub fn all_in_force_for(&self, cgroup: &File) -> bool {
         self.attached.iter().all(|attached| attached.is_in_force(cgroup))
     }
@@ -266,8 +268,8 @@ impl SteerLoader {
     /// Attaches the program to a namespace, or gives the pinned link that is there a new one, and pins it.
     pub fn attach(&self, namespace: BorrowedFd<'_>, cookie: u64) -> Result<Steering, CaptureError> {
         let mut ebpf = load_object(&self.pins, cookie)?;
-        load_program(&mut ebpf, "steer")?;
-        let program = program_fd(&ebpf, "steer")?;
+        load_program(&mut ebpf, STEER)?;
+        let program = program_fd(&ebpf, STEER)?;
         let pin = self.pin_of(cookie);
         let attach = || match bpf::open_pin(&pin) {
             Ok(link) if bpf::link_info(link.as_fd())?.target != 0 => {
@@ -282,28 +284,22 @@ impl SteerLoader {
             }
         };
         let link = attach().map_err(|error| CaptureError::Attach {
-            program: "steer",
+            program: STEER,
             target: format!("network namespace {cookie}"),
             error,
         })?;
         Ok(Steering { link, pin })
     }
 
-    /// Cookies of namespaces that have died while a link was pinned; their pins are removed.
-    pub fn sweep(&self) -> io::Result<Vec<u64>> {
-        let mut dead = Vec::new();
-        for name in self.pins.links()? {
-            let Some(cookie) = name.strip_prefix("steer-").and_then(|text| text.parse().ok())
-            else {
-                continue;
-            };
-            let pin = self.pin_of(cookie);
-            if bpf::link_info(bpf::open_pin(&pin)?.as_fd())?.target == 0 {
-                fs::remove_file(&pin)?;
-                dead.push(cookie);
-            }
-        }
-        Ok(dead)
+    /// Cookies of the namespaces that a link is pinned for.
+    pub fn pinned(&self) -> io::Result<Vec<u64>> {
+        let names = self.pins.links()?;
+        Ok(names.iter().filter_map(|name| name.strip_prefix("steer-")?.parse().ok()).collect())
+    }
+
+    /// Detaches a pinned link that nobody holds open.
+    pub fn detach(&self, cookie: u64) -> io::Result<()> {
+        fs::remove_file(self.pin_of(cookie))
     }
 }
 

@@ -4,9 +4,10 @@
 //! One task owns everything that changes. Kernel events wake it; a timer makes sure that a lost event delays
 //! things and breaks nothing.
 
+mod observed;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use crate::policy::SharedPolicy;
 use crate::sys::netns::NetworkNamespace;
 use crate::telemetry::log_denied_connect;
 
+use observed::{Enrolled, LINGER, Observed, SETTLED};
 pub use status::{
     NamespaceStatus, ProgramStatus, StatusView, UnprotectedConnection, WorkloadState,
     WorkloadStatus,
@@ -43,8 +45,8 @@ pub use status::{
 const LOOK: Duration = Duration::from_secs(1);
 /// How often the programs are checked, and routes asked for again.
 const CHECK: Duration = Duration::from_secs(3);
-/// A namespace without processes of any workload is let go after this.
-const LINGER: Duration = Duration::from_secs(10);
+/// Namespaces that one workload may be in: each costs descriptors.
+const MAX_NAMESPACES: usize = 64;
 /// An entry that no accepted connection has taken for so long never will be.
 const FLOW_LIFETIME: Duration = Duration::from_secs(120);
 /// Pause after each batch of events: whoever causes them cannot keep the agent busy with them.
@@ -68,26 +70,11 @@ pub struct Supervisor {
     /// By inode number.
     pub(super) namespaces: HashMap<u64, Served>,
     routed_prefixes: Vec<IpNet>,
+    /// `None` until the agent has come up.
     events: Option<Events>,
+    /// When to look whether processes that were new in the agent's own namespace have stayed there.
+    look_again: Option<Instant>,
     denials_logged: u32,
-}
-
-/// A workload, and what there is of it.
-#[derive(Debug)]
-pub(super) struct Observed {
-    pub config: WorkloadConfig,
-    /// By cgroup id.
-    pub cgroups: BTreeMap<u64, Enrolled>,
-    pub processes: BTreeSet<u32>,
-    /// Why it is not served as configured.
-    pub problem: Option<String>,
-}
-
-#[derive(Debug)]
-pub(super) struct Enrolled {
-    pub path: String,
-    /// Namespaces its processes have been seen in, by inode number.
-    pub namespaces: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -105,7 +92,7 @@ impl Supervisor {
     pub fn start(
         config: &Config,
         policy: SharedPolicy,
-        starter: impl FnOnce(Arc<Tables>) -> Arc<dyn FlowStarter>,
+        starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
         bpffs::ensure_bpffs()?;
         let tracefs = bpffs::ensure_tracefs()?;
@@ -126,13 +113,17 @@ impl Supervisor {
         let ring = loaded.take_events()?;
         let tables = Tables::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
         let tables = Arc::new(tables);
-        prepare_tables(&tables, &policy, config)
-            .map_err(CaptureError::during("cannot write the policy into the maps"))?;
+        let add_policy = || {
+            tables.add_rules(&policy.kernel_rules())?;
+            tables.add_guarded(&guarded_ports(&config.workloads))?;
+            tables.forget_connections()
+        };
+        add_policy().map_err(CaptureError::during("cannot write the policy into the maps"))?;
         let programs = loaded.attach(&pins, &root, &tracefs)?;
         let own_netns = NetworkNamespace::own()
             .map_err(CaptureError::during("cannot open the agent's network namespace"))?;
         let mut supervisor = Self {
-            starter: starter(tables.clone()),
+            starter,
             workloads: config.workloads.iter().cloned().map(Observed::new).collect(),
             routed_prefixes: config
                 .peers
@@ -147,6 +138,7 @@ impl Supervisor {
             mount,
             namespaces: HashMap::new(),
             events: None,
+            look_again: None,
             denials_logged: 0,
         };
         supervisor.bring_up(ring)?;
@@ -168,19 +160,39 @@ impl Supervisor {
         self.tables.replace_selectors(&selectors).map_err(write)?;
         self.serve(self.own_netns.clone())?;
         self.look();
-        self.withdraw(&before)
-            .map_err(CaptureError::during("cannot remove workloads from the maps"))?;
+        self.forget_the_old(&before)
+            .map_err(CaptureError::during("cannot remove what an earlier agent left"))?;
         self.events =
             Some(Events::new(ring).map_err(CaptureError::during("cannot wait for kernel events"))?);
         self.programs.pin().map_err(CaptureError::during("cannot pin the BPF links"))
     }
 
-    /// Removes enrolments of an earlier agent that this configuration does not repeat.
-    fn withdraw(&self, before: &[u64]) -> io::Result<()> {
-        let current: HashSet<u64> =
-            self.workloads.iter().flat_map(|workload| workload.cgroups.keys().copied()).collect();
-        for id in before.iter().filter(|id| !current.contains(id)) {
-            self.tables.workloads.remove(id)?;
+    /// Removes what an earlier agent left and this configuration does not repeat: enrolments, rules, steering.
+    /// Only when everything that the configuration does say is in force.
+    fn forget_the_old(&self, enrolled_before: &[u64]) -> io::Result<()> {
+        // A workload that could not be looked at may have cgroups that were not seen.
+        if self.workloads.iter().all(|workload| workload.problem.is_none()) {
+            let current: HashSet<u64> =
+                self.workloads.iter().flat_map(|w| w.cgroups.keys().copied()).collect();
+            for id in enrolled_before.iter().filter(|id| !current.contains(id)) {
+                self.tables.workloads.remove(id)?;
+            }
+        }
+        let configs = self.workloads.iter().map(|workload| &workload.config);
+        self.tables.prune_rules(&self.policy.kernel_rules())?;
+        self.tables.prune_guarded(&guarded_ports(configs))?;
+        self.detach_unserved()
+    }
+
+    /// Detaches steering from namespaces, dead or alive, that are not served: none of their ports is ours.
+    fn detach_unserved(&self) -> io::Result<()> {
+        let served: HashSet<u64> =
+            self.namespaces.values().map(|served| served.namespace.cookie()).collect();
+        for cookie in self.steer_loader.pinned()? {
+            if !served.contains(&cookie) {
+                self.steer_loader.detach(cookie)?;
+                self.tables.forget_namespace(cookie)?;
+            }
         }
         Ok(())
     }
@@ -212,6 +224,10 @@ impl Supervisor {
                 },
                 _ = look.tick() => {
                     self.denials_logged = 0;
+                    tokio::task::block_in_place(|| self.look());
+                }
+                () = sleep_until(self.look_again) => {
+                    self.look_again = None;
                     tokio::task::block_in_place(|| self.look());
                 }
                 _ = check.tick() => tokio::task::block_in_place(|| self.check()),
@@ -247,7 +263,7 @@ impl Supervisor {
                 if self.denials_logged <= DENIALS_LOGGED {
                     let [source, destination] =
                         [event.source, event.destination].map(SocketAddr::from);
-                    tracing::warn!(workload = name, %source, %destination, ?kind, "the egress guard dropped a connection that had not come through the agent");
+                    tracing::warn!(workload = name, %source, %destination, ?kind, "the guard dropped a connection that had not come through the agent");
                 }
             }
             _ => tracing::debug!(workload = name, cgroup = event.cgroup, ?kind, "kernel event"),
@@ -257,8 +273,14 @@ impl Supervisor {
     /// Finds what there is now and serves it. What cannot be served becomes the workload's problem; the kernel
     /// keeps it closed meanwhile.
     fn look(&mut self) {
-        let mut problems: Vec<_> =
-            (0..self.workloads.len()).map(|index| self.look_at(index)).collect();
+        let mut claimed = HashMap::new();
+        let mut problems = Vec::new();
+        for index in 0..self.workloads.len() {
+            let problem = self.look_at(index, &mut claimed);
+            problems.push(
+                problem.unwrap_or_else(|error| Some(format!("cannot be looked at: {error}"))),
+            );
+        }
         self.assign_ports(&mut problems);
         for (workload, problem) in self.workloads.iter_mut().zip(problems) {
             workload.set_problem(problem);
@@ -266,49 +288,77 @@ impl Supervisor {
         self.let_go();
     }
 
-    /// Returns why the workload cannot be served as configured, if so.
-    fn look_at(&mut self, index: usize) -> Option<String> {
-        let found = cgroups::find(&self.mount, &self.workloads[index].config);
+    /// Returns why the workload cannot be served as configured, if so. `claimed` names the workload of each
+    /// cgroup: of several whose patterns match, the first in the configuration has it, as in the kernel.
+    ///
+    /// # Errors
+    /// If it could not be seen what there is; then everything stays as it was.
+    fn look_at(
+        &mut self,
+        index: usize,
+        claimed: &mut HashMap<u64, String>,
+    ) -> io::Result<Option<String>> {
         let mut problem = None;
-        let ids: HashSet<u64> = found.iter().map(|cgroup| cgroup.id).collect();
-        self.workloads[index].cgroups.retain(|id, _| ids.contains(id));
-        self.workloads[index].processes.clear();
-        for cgroup in found {
-            let processes = cgroups::processes(&cgroups::join(&self.mount, &cgroup.path));
+        let mut found = Vec::new();
+        for cgroup in cgroups::find(&self.mount, &self.workloads[index].config)? {
+            if let Some(owner) = claimed.get(&cgroup.id) {
+                problem = Some(format!(
+                    "the cgroup {} is also the workload `{owner}`, which comes first",
+                    cgroup.path
+                ));
+                continue;
+            }
+            let processes = cgroups::processes(&cgroups::join(&self.mount, &cgroup.path))?;
+            claimed.insert(cgroup.id, self.workloads[index].config.name.clone());
+            found.push((cgroup, processes));
+        }
+        let workload = &mut self.workloads[index];
+        workload.cgroups.retain(|id, _| found.iter().any(|(cgroup, _)| cgroup.id == *id));
+        workload.processes = found.iter().flat_map(|(_, processes)| processes).copied().collect();
+        for (cgroup, processes) in found {
             let (namespaces, trouble) = self.serve_namespaces_of(&processes);
             problem = problem.or(trouble);
-            self.workloads[index].processes.extend(&processes);
-            if let Err(error) = self.enrol(index, &cgroup, namespaces, &processes) {
+            if let Err(error) = self.enrol(index, &cgroup, &namespaces, &processes) {
                 problem = Some(format!("cannot be enrolled: {error}"));
             }
         }
-        problem
+        Ok(problem)
     }
 
-    /// Makes sure that the kernel knows a cgroup as a workload's.
+    /// Makes sure that the kernel knows a cgroup as a workload's, and notes where its processes are.
     fn enrol(
         &mut self,
         index: usize,
         cgroup: &WorkloadCgroup,
-        namespaces: BTreeSet<u64>,
+        namespaces: &BTreeSet<u64>,
         processes: &BTreeSet<u32>,
     ) -> io::Result<()> {
+        let is_starting = self.events.is_none();
         let workload = &mut self.workloads[index];
         let view = workload.config.kernel_view();
         let already = self.tables.workloads.get(&cgroup.id)?;
         if already != Some(view) {
             self.tables.workloads.insert(&cgroup.id, &view)?;
         }
-        if let Some(enrolled) = workload.cgroups.get_mut(&cgroup.id) {
-            enrolled.namespaces.extend(namespaces);
-            return Ok(());
+        let enrolled = workload.cgroups.entry(cgroup.id).or_insert_with(|| {
+            tracing::info!(
+                workload = workload.config.name,
+                cgroup = cgroup.path,
+                "workload enrolled"
+            );
+            let reset = already.is_none() && workload.config.existing == Existing::Reset;
+            Enrolled::new(cgroup.path.clone(), reset)
+        });
+        // Whoever is there when the agent starts has been there before.
+        let now = Instant::now();
+        let since = if is_starting { now.checked_sub(SETTLED).unwrap_or(now) } else { now };
+        enrolled.sight(namespaces, since);
+        if enrolled.reset_pending {
+            self.reset_existing(index, namespaces, processes)?;
+            if let Some(enrolled) = self.workloads[index].cgroups.get_mut(&cgroup.id) {
+                enrolled.reset_pending = false;
+            }
         }
-        tracing::info!(workload = workload.config.name, cgroup = cgroup.path, "workload enrolled");
-        let enrolled = Enrolled { path: cgroup.path.clone(), namespaces };
-        if already.is_none() && workload.config.existing == Existing::Reset {
-            self.reset_existing(index, &enrolled, processes)?;
-        }
-        self.workloads[index].cgroups.insert(cgroup.id, enrolled);
         Ok(())
     }
 
@@ -316,14 +366,11 @@ impl Supervisor {
     fn reset_existing(
         &self,
         index: usize,
-        enrolled: &Enrolled,
+        namespaces: &BTreeSet<u64>,
         processes: &BTreeSet<u32>,
     ) -> io::Result<()> {
         let config = &self.workloads[index].config;
-        for inode in &enrolled.namespaces {
-            let Some(served) = self.namespaces.get(inode) else {
-                continue;
-            };
+        for served in namespaces.iter().filter_map(|inode| self.namespaces.get(inode)) {
             let sockets =
                 existing::unprotected(&served.namespace, processes, config.id, &self.policy)?;
             existing::reset(&served.namespace, &sockets)?;
@@ -351,14 +398,17 @@ impl Supervisor {
             let Ok(metadata) = fs::metadata(&path) else {
                 continue;
             };
-            if !namespaces.insert(metadata.ino()) {
+            if namespaces.contains(&metadata.ino()) {
                 continue;
             }
+            if namespaces.len() == MAX_NAMESPACES {
+                problem = Some(format!("is in more than {MAX_NAMESPACES} network namespaces"));
+                break;
+            }
+            namespaces.insert(metadata.ino());
             if let Some(served) = self.namespaces.get_mut(&metadata.ino()) {
                 served.last_seen = Instant::now();
-                continue;
-            }
-            if let Err(error) = self.serve_namespace_at(&path) {
+            } else if let Err(error) = self.serve_namespace_at(&path) {
                 problem = Some(error.to_string());
             }
         }
@@ -395,23 +445,24 @@ impl Supervisor {
     }
 
     /// Works out whose each namespace's ports are, from where the workloads have been seen.
-    fn assign_ports(&self, problems: &mut [Option<String>]) {
+    fn assign_ports(&mut self, problems: &mut [Option<String>]) {
         let mut ports: HashMap<u64, InboundPorts> =
             self.namespaces.keys().map(|inode| (*inode, InboundPorts::default())).collect();
-        for (workload, problem) in self.workloads.iter().zip(problems) {
+        let mut passing = false;
+        for (workload, problem) in self.workloads.iter().zip(problems.iter_mut()) {
             let inbound = &workload.config.inbound;
             if inbound.mode == InboundMode::Disabled {
                 continue;
             }
-            let seen_in: BTreeSet<u64> = workload
-                .cgroups
-                .values()
-                .flat_map(|enrolled| enrolled.namespaces.iter().copied())
-                .collect();
-            for inode in seen_in {
+            for inode in workload.namespaces() {
                 let Some(served) = self.namespaces.get(&inode) else {
                     continue;
                 };
+                // The ports of the agent's own namespace are other people's too.
+                if served.namespace.is_agents_own() && !workload.is_settled_in(inode) {
+                    passing = true;
+                    continue;
+                }
                 let claim = if inbound.ports.is_empty() && served.namespace.is_agents_own() {
                     Err("shares the agent's network namespace, so inbound.ports must name its ports".to_owned())
                 } else {
@@ -422,12 +473,17 @@ impl Supervisor {
                 }
             }
         }
+        self.look_again = passing.then(|| Instant::now() + SETTLED);
         for (inode, ports) in ports {
             let Some(served) = self.namespaces.get(&inode) else {
                 continue;
             };
             if let Err(error) = served.namespace.steer(ports) {
-                tracing::error!(namespace = inode, %error, "inbound ports not steered");
+                for (workload, problem) in self.workloads.iter().zip(problems.iter_mut()) {
+                    if workload.namespaces().contains(&inode) {
+                        problem.get_or_insert(format!("inbound ports cannot be steered: {error}"));
+                    }
+                }
             }
         }
     }
@@ -435,25 +491,16 @@ impl Supervisor {
     /// Lets go of namespaces that no workload has been in for a while. The agent's own is always served: a
     /// workload may appear in it at any time.
     fn let_go(&mut self) {
-        let gone: Vec<u64> = self
-            .namespaces
-            .iter()
-            .filter(|(_, served)| {
-                !served.namespace.is_agents_own() && served.last_seen.elapsed() > LINGER
-            })
-            .map(|(inode, _)| *inode)
-            .collect();
-        for inode in gone {
-            if let Some(served) = self.namespaces.remove(&inode) {
+        let is_gone = |served: &Served| {
+            !served.namespace.is_agents_own() && served.last_seen.elapsed() > LINGER
+        };
+        self.namespaces.retain(|inode, served| {
+            if is_gone(served) {
                 tracing::info!(namespace = inode, "network namespace let go");
                 served.namespace.close();
             }
-            for workload in &mut self.workloads {
-                for enrolled in workload.cgroups.values_mut() {
-                    enrolled.namespaces.remove(&inode);
-                }
-            }
-        }
+            !is_gone(served)
+        });
     }
 
     /// Checks that what was attached still is, and tidies up after what has gone.
@@ -473,9 +520,7 @@ impl Supervisor {
     }
 
     fn sweep(&self) -> io::Result<()> {
-        for cookie in self.steer_loader.sweep()? {
-            self.tables.forget_namespace(cookie)?;
-        }
+        self.detach_unserved()?;
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
         let now = Duration::from(now);
         for (key, flow) in self.tables.flows.entries()? {
@@ -497,11 +542,7 @@ impl Supervisor {
 
     /// Connections of a workload that policy wants protected and that are not.
     pub(super) fn unprotected(&self, workload: &Observed) -> Vec<UnprotectedConnection> {
-        let inodes: BTreeSet<u64> = workload
-            .cgroups
-            .values()
-            .flat_map(|enrolled| enrolled.namespaces.iter().copied())
-            .collect();
+        let inodes = workload.namespaces();
         let sockets = inodes.iter().filter_map(|inode| {
             let namespace = &self.namespaces.get(inode)?.namespace;
             existing::unprotected(namespace, &workload.processes, workload.config.id, &self.policy)
@@ -513,25 +554,16 @@ impl Supervisor {
             .collect()
     }
 
+    /// The maps.
+    #[must_use]
+    pub fn tables(&self) -> Arc<Tables> {
+        self.tables.clone()
+    }
+
     /// True if all programs run for a cgroup.
     pub(super) fn covers(&self, path: &str) -> bool {
         File::open(cgroups::join(&self.mount, path))
             .is_ok_and(|cgroup| self.programs.all_in_force_for(&cgroup))
-    }
-}
-
-impl Observed {
-    fn new(config: WorkloadConfig) -> Self {
-        Self { config, cgroups: BTreeMap::new(), processes: BTreeSet::new(), problem: None }
-    }
-
-    fn set_problem(&mut self, problem: Option<String>) {
-        if let Some(reason) = &problem
-            && self.problem.as_ref() != Some(reason)
-        {
-            tracing::warn!(workload = self.config.name, %reason, "workload not served as configured");
-        }
-        self.problem = problem;
     }
 }
 
@@ -546,14 +578,23 @@ fn refuse_own_cgroup(config: &Config) -> Result<(), CaptureError> {
     }
 }
 
-/// Everything in the maps that follows from the configuration alone.
-fn prepare_tables(tables: &Tables, policy: &SharedPolicy, config: &Config) -> io::Result<()> {
-    tables.replace_rules(&policy.kernel_rules())?;
-    let guarded = |workload: &WorkloadConfig| {
-        let id = workload.id;
-        let ports = workload.inbound.ports.clone();
-        ports.into_iter().map(move |port| GuardedKey { workload: id, port: port.into() })
-    };
-    tables.replace_guarded(config.workloads.iter().flat_map(guarded).collect())?;
-    tables.forget_connections()
+/// Ports on which workloads must not answer the network themselves.
+fn guarded_ports<'w>(
+    workloads: impl IntoIterator<Item = &'w WorkloadConfig>,
+) -> HashSet<GuardedKey> {
+    workloads
+        .into_iter()
+        .flat_map(|workload| {
+            let ports = workload.inbound.ports.iter();
+            ports.map(|port| GuardedKey { workload: workload.id, port: u32::from(*port) })
+        })
+        .collect()
+}
+
+/// Never, without a time.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
 }

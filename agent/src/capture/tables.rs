@@ -11,8 +11,8 @@ use sheath_common::flow::{
 };
 use sheath_common::net::{Address, Endpoint};
 use sheath_common::selector::{MAX_SELECTORS, Selector};
-use sheath_common::verdict::{DESTINATION_PREFIX_BITS, Destination, DestinationKey};
-use sheath_common::workload::Workload;
+use sheath_common::verdict::{Action, DESTINATION_PREFIX_BITS, Destination, DestinationKey};
+use sheath_common::workload::{NO_WORKLOAD, Workload};
 
 use super::Pins;
 use crate::policy::{KernelRule, kernel_port, mapped_length};
@@ -75,45 +75,80 @@ impl Tables {
         })
     }
 
-    /// Replaces the rules about destinations. New ones are in force before old ones go, so that nothing that
-    /// stays protected is ever unprotected.
-    pub fn replace_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
-        let mut wanted = HashSet::new();
+    /// Adds the rules about destinations. Old ones stay in force until [`Self::prune_rules`], so that nothing
+    /// that stays protected is ever unprotected.
+    pub fn add_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
         for rule in rules {
-            let length = u32::from(mapped_length(&rule.destination.prefix));
-            let data = DestinationKey {
-                scope: rule.scope,
-                port: kernel_port(&rule.destination),
-                address: rule.destination.prefix.addr().into(),
-            };
-            let bits = DESTINATION_PREFIX_BITS + length;
-            self.destinations
-                .insert(&Prefix { bits, data }, &Destination::new(rule.action, length))?;
-            wanted.insert((bits, data));
+            let (key, value) = destination_entry(rule);
+            self.destinations.insert(&key, &value)?;
         }
-        for key in self.destinations.keys()? {
-            if !wanted.contains(&({ key.bits }, { key.data })) {
-                self.destinations.remove(&key)?;
+        Ok(())
+    }
+
+    /// Removes all other rules about destinations. Only once the workloads' modes are in force too. Bypasses
+    /// go first: what covers them may be a protection that goes as well.
+    pub fn prune_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
+        let key = |prefix: &DestinationPrefix| ({ prefix.bits }, { prefix.data });
+        let wanted: HashSet<_> = rules.iter().map(|rule| key(&destination_entry(rule).0)).collect();
+        let mut stale = self.destinations.entries()?;
+        stale.retain(|(prefix, _)| !wanted.contains(&key(prefix)));
+        stale.sort_by_key(|(_, rule)| rule.action() == Action::Protect);
+        for (prefix, _) in stale {
+            self.destinations.remove(&prefix)?;
+        }
+        Ok(())
+    }
+
+    /// Adds ports on which workloads must not answer the network themselves.
+    pub fn add_guarded(&self, ports: &HashSet<GuardedKey>) -> io::Result<()> {
+        ports.iter().try_for_each(|port| self.guarded.insert(port, &0))
+    }
+
+    /// Removes all other such ports.
+    pub fn prune_guarded(&self, ports: &HashSet<GuardedKey>) -> io::Result<()> {
+        prune_keys(&self.guarded, ports)
+    }
+
+    /// Replaces the selectors by which new cgroups are recognised. There is no moment at which one that is
+    /// wanted is missing: the new ones are written behind the old ones before they take their place.
+    pub fn replace_selectors(&self, selectors: &[Selector]) -> io::Result<()> {
+        let old = self.selectors_in_use()?;
+        self.write_selectors(old, selectors)?;
+        self.write_selectors(0, selectors)
+    }
+
+    /// Writes selectors from an index on and ends the list behind them. Where there is no room, nothing is
+    /// written: the place in front is written next.
+    fn write_selectors(&self, from: u32, selectors: &[Selector]) -> io::Result<()> {
+        let end = from + selectors.len() as u32;
+        if end > MAX_SELECTORS {
+            return Ok(());
+        }
+        if from > 0 && end < MAX_SELECTORS {
+            self.selectors.insert(&end, &Selector::NONE)?;
+        }
+        // From the back: behind the end of the list nothing is seen until its first entry is there.
+        let mut entries: Vec<_> = (from..).zip(selectors).collect();
+        if from > 0 {
+            entries.reverse();
+        }
+        for (index, selector) in entries {
+            self.selectors.insert(&index, selector)?;
+        }
+        if end < MAX_SELECTORS {
+            self.selectors.insert(&end, &Selector::NONE)?;
+        }
+        Ok(())
+    }
+
+    fn selectors_in_use(&self) -> io::Result<u32> {
+        for index in 0..MAX_SELECTORS {
+            match self.selectors.get(&index)? {
+                Some(selector) if selector.workload.id != NO_WORKLOAD => {}
+                _ => return Ok(index),
             }
         }
-        Ok(())
-    }
-
-    /// Replaces the ports on which workloads must not answer the network themselves.
-    pub fn replace_guarded(&self, wanted: HashSet<GuardedKey>) -> io::Result<()> {
-        replace_keys(&self.guarded, wanted)
-    }
-
-    /// Replaces the selectors by which new cgroups are recognised.
-    pub fn replace_selectors(&self, selectors: &[Selector]) -> io::Result<()> {
-        for (index, selector) in selectors.iter().enumerate() {
-            self.selectors.insert(&(index as u32), selector)?;
-        }
-        // One empty entry ends the list.
-        if (selectors.len() as u32) < MAX_SELECTORS {
-            self.selectors.insert(&(selectors.len() as u32), &Selector::NONE)?;
-        }
-        Ok(())
+        Ok(MAX_SELECTORS)
     }
 
     /// Tells the kernel from which address connections of a namespace to a prefix leave.
@@ -134,6 +169,9 @@ impl Tables {
     /// Forgets everything about a namespace that is gone.
     pub fn forget_namespace(&self, netns: u64) -> io::Result<()> {
         self.namespaces.remove(&netns)?;
+        for key in self.flows.keys()?.into_iter().filter(|key| key.netns == netns) {
+            self.flows.remove(&key)?;
+        }
         for key in self.steered.keys()?.into_iter().filter(|key| key.netns == netns) {
             self.steered.remove(&key)?;
         }
@@ -145,9 +183,9 @@ impl Tables {
 
     /// Forgets what belonged to an earlier agent's sockets. Only before the first listener is opened.
     pub fn forget_connections(&self) -> io::Result<()> {
-        replace_keys(&self.flows, HashSet::new())?;
-        replace_keys(&self.clients, HashSet::new())?;
-        replace_keys(&self.wires, HashSet::new())
+        prune_keys(&self.flows, &HashSet::new())?;
+        prune_keys(&self.clients, &HashSet::new())?;
+        prune_keys(&self.wires, &HashSet::new())
     }
 
     /// Names and values of the kernel's counters.
@@ -159,19 +197,27 @@ impl Tables {
     }
 }
 
-/// Makes the keys of a map those that are wanted; missing ones get a default value. Additions come first.
-pub fn replace_keys<K, V>(table: &Table<K, V>, wanted: HashSet<K>) -> io::Result<()>
+/// Removes all keys but these.
+fn prune_keys<K, V>(table: &Table<K, V>, wanted: &HashSet<K>) -> io::Result<()>
 where
     K: Pod + Eq + Hash,
-    V: Pod + Default,
+    V: Pod,
 {
-    for key in &wanted {
-        table.insert(key, &V::default())?;
-    }
     for key in table.keys()? {
         if !wanted.contains(&key) {
             table.remove(&key)?;
         }
     }
     Ok(())
+}
+
+fn destination_entry(rule: &KernelRule) -> (DestinationPrefix, Destination) {
+    let length = u32::from(mapped_length(&rule.destination.prefix));
+    let data = DestinationKey {
+        scope: rule.scope,
+        port: kernel_port(&rule.destination),
+        address: rule.destination.prefix.addr().into(),
+    };
+    let bits = DESTINATION_PREFIX_BITS + length;
+    (Prefix { bits, data }, Destination::new(rule.action, length))
 }

@@ -229,6 +229,9 @@ impl TryFrom<raw::Config> for Config {
         if ttl < Duration::from_secs(60) {
             return Err("identity.ca.svidTtl is shorter than a minute".to_owned());
         }
+        if ttl > Duration::from_secs(366 * 24 * 60 * 60) {
+            return Err("identity.ca.svidTtl is longer than a year".to_owned());
+        }
         Ok(Self {
             trust_domain: raw.trust_domain,
             node: raw.node,

@@ -87,10 +87,16 @@ impl Policy {
         self.peers.most_specific(destination).cloned().ok_or(PolicyError::NoPeer(destination))
     }
 
-    /// How a workload treats what the network dials, and who may call.
-    pub fn inbound(&self, workload: WorkloadId) -> Result<(InboundMode, Authorizer), PolicyError> {
+    /// How a workload treats what the network dials.
+    pub fn inbound_mode(&self, workload: WorkloadId) -> Result<InboundMode, PolicyError> {
         let policy = self.workloads.get(&workload).ok_or(PolicyError::UnknownWorkload)?;
-        Ok((policy.config.inbound.mode, policy.callers.clone()))
+        Ok(policy.config.inbound.mode)
+    }
+
+    /// Who may call a workload.
+    pub fn callers(&self, workload: WorkloadId) -> Result<Authorizer, PolicyError> {
+        let policy = self.workloads.get(&workload).ok_or(PolicyError::UnknownWorkload)?;
+        Ok(policy.callers.clone())
     }
 
     /// A workload's configuration.

@@ -89,9 +89,8 @@ fn inbound_covers_the_declared_ports() {
     let policy = policy("{ mode: disabled }", "[]");
     assert!(policy.covers_inbound(web(), 8080));
     assert!(!policy.covers_inbound(web(), 8081));
-    let (mode, callers) = policy.inbound(web()).unwrap();
-    assert_eq!(mode, InboundMode::Strict);
-    assert_eq!(callers.authorize(&id("client")), Ok(()));
+    assert_eq!(policy.inbound_mode(web()), Ok(InboundMode::Strict));
+    assert_eq!(policy.callers(web()).unwrap().authorize(&id("client")), Ok(()));
 }
 
 #[test]

@@ -33,6 +33,7 @@ const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttachType {
+    CgroupInetIngress = 0,
     CgroupInetEgress = 1,
     CgroupSockOps = 3,
     CgroupInet4Connect = 10,
@@ -46,7 +47,8 @@ pub enum AttachType {
 
 impl AttachType {
     /// Those that attach to cgroups.
-    pub const OF_CGROUPS: [Self; 8] = [
+    pub const OF_CGROUPS: [Self; 9] = [
+        Self::CgroupInetIngress,
         Self::CgroupInetEgress,
         Self::CgroupSockOps,
         Self::CgroupInet4Connect,

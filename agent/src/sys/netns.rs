@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
 
 /// An open network namespace. Holding it keeps the namespace alive.
 #[derive(Clone, Debug)]
@@ -62,20 +63,27 @@ impl NetworkNamespace {
             return f();
         };
         setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)?;
-        let result = f();
-        if setns(home.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
-            std::process::abort();
-        }
-        result
+        let _way_back = WayBack(home);
+        f()
     }
 
     /// The kernel's cookie of the namespace: never reused while the machine runs.
     pub fn cookie(&self) -> io::Result<u64> {
         self.run(|| {
-            let socket = std::net::UdpSocket::bind(("127.0.0.1", 0))
-                .or_else(|_| std::net::UdpSocket::bind(("::1", 0)))?;
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
             socket_cookie(&socket)
         })
+    }
+}
+
+/// Returns the thread to the agent's namespace, however the work in another one ends.
+struct WayBack<'h>(&'h File);
+
+impl Drop for WayBack<'_> {
+    fn drop(&mut self) {
+        if setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).is_err() {
+            std::process::abort();
+        }
     }
 }
 

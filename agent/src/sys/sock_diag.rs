@@ -19,10 +19,12 @@ const REQUEST: usize = 56;
 /// `struct inet_diag_msg`
 const ANSWER: usize = 72;
 
-/// SYN_SENT, SYN_RECV, ESTABLISHED and the half-closed states: everything that can still carry data.
-const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8;
+/// `TCP_LISTEN`
+const LISTEN: u8 = 10;
+/// SYN_SENT, SYN_RECV, ESTABLISHED and the half-closed states, everything that can still carry data; LISTEN.
+const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << LISTEN;
 
-/// A TCP socket with a peer.
+/// A TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TcpSocket {
     pub local: SocketAddr,
@@ -30,8 +32,16 @@ pub struct TcpSocket {
     /// Inode number: what `/proc/<pid>/fd` shows as `socket:[inode]`.
     pub inode: u32,
     family: u8,
+    state: u8,
     /// `struct inet_diag_sockid`, as the kernel sent it.
     id: [u8; 48],
+}
+
+impl TcpSocket {
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.state == LISTEN
+    }
 }
 
 /// A netlink socket of the namespace it was opened in.
@@ -156,6 +166,7 @@ fn parse(message: &[u8]) -> Option<TcpSocket> {
         remote: SocketAddr::new(address(20)?, port(2)),
         inode: u32::from_ne_bytes(message[68..72].try_into().ok()?),
         family,
+        state: message[1],
         id,
     })
 }

@@ -1,12 +1,12 @@
 //! What capture tells about itself: observed just now, never remembered from what was asked for.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde::Serialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
-use super::{Observed, Supervisor};
+use super::Supervisor;
+use super::observed::Observed;
 use crate::capture::programs::Hook;
 
 #[derive(Clone, Debug, Serialize)]
@@ -117,11 +117,7 @@ pub(super) fn view(supervisor: &mut Supervisor) -> StatusView {
 
 fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus {
     let config = &workload.config;
-    let inodes: BTreeSet<u64> = workload
-        .cgroups
-        .values()
-        .flat_map(|enrolled| enrolled.namespaces.iter().copied())
-        .collect();
+    let inodes = workload.namespaces();
     let namespaces: Vec<_> = inodes
         .iter()
         .filter_map(|inode| supervisor.namespaces.get(inode))

@@ -1,0 +1,92 @@
+//! What has been seen of a workload.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::config::WorkloadConfig;
+
+/// A workload's processes have left a namespace for good when none has been seen there for so long.
+pub const LINGER: Duration = Duration::from_secs(10);
+/// Service managers and container runtimes start a process in their own namespace and move it on at once: who
+/// is there for less than this is passing through.
+pub const SETTLED: Duration = Duration::from_millis(100);
+
+/// A workload, and what there is of it.
+#[derive(Debug)]
+pub struct Observed {
+    pub config: WorkloadConfig,
+    /// By cgroup id.
+    pub cgroups: BTreeMap<u64, Enrolled>,
+    pub processes: BTreeSet<u32>,
+    /// Why it is not served as configured.
+    pub problem: Option<String>,
+}
+
+/// A cgroup that the kernel knows as the workload's.
+#[derive(Debug)]
+pub struct Enrolled {
+    pub path: String,
+    /// Namespaces its processes have been seen in, by inode number.
+    pub namespaces: BTreeMap<u64, Sighting>,
+    /// Connections older than the enrolment have yet to be reset.
+    pub reset_pending: bool,
+}
+
+/// When processes were seen in a namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting {
+    first: Instant,
+    last: Instant,
+}
+
+impl Sighting {
+    /// True for a namespace that processes have stayed in, not only passed through.
+    pub fn is_settled(&self) -> bool {
+        self.last - self.first >= SETTLED
+    }
+}
+
+impl Enrolled {
+    pub fn new(path: String, reset_pending: bool) -> Self {
+        Self { path, namespaces: BTreeMap::new(), reset_pending }
+    }
+
+    /// Notes where processes are now, and forgets where none has been for a while. `since` is when they may be
+    /// taken to have come to a namespace that is new.
+    pub fn sight(&mut self, namespaces: &BTreeSet<u64>, since: Instant) {
+        let now = Instant::now();
+        for inode in namespaces {
+            let sighting = Sighting { first: since, last: now };
+            self.namespaces.entry(*inode).or_insert(sighting).last = now;
+        }
+        self.namespaces.retain(|_, sighting| now - sighting.last <= LINGER);
+    }
+}
+
+impl Observed {
+    pub fn new(config: WorkloadConfig) -> Self {
+        Self { config, cgroups: BTreeMap::new(), processes: BTreeSet::new(), problem: None }
+    }
+
+    /// Namespaces that its processes have been seen in, by inode number.
+    pub fn namespaces(&self) -> BTreeSet<u64> {
+        self.cgroups.values().flat_map(|enrolled| enrolled.namespaces.keys().copied()).collect()
+    }
+
+    /// True if processes have stayed in a namespace.
+    pub fn is_settled_in(&self, inode: u64) -> bool {
+        self.cgroups
+            .values()
+            .filter_map(|enrolled| enrolled.namespaces.get(&inode))
+            .any(Sighting::is_settled)
+    }
+
+    pub fn set_problem(&mut self, problem: Option<String>) {
+        if let Some(reason) = &problem
+            && self.problem.as_ref() != Some(reason)
+        {
+            tracing::warn!(workload = self.config.name, %reason, "workload not served as configured");
+        }
+        self.problem = problem;
+    }
+}
