@@ -276,16 +276,33 @@ impl Supervisor {
         let mut claimed = HashMap::new();
         let mut problems = Vec::new();
         for index in 0..self.workloads.len() {
-            let problem = self.look_at(index, &mut claimed);
-            problems.push(
-                problem.unwrap_or_else(|error| Some(format!("cannot be looked at: {error}"))),
-            );
+            let problem = match self.look_at(index, &mut claimed) {
+                Ok(problem) => problem,
+                Err(error) => {
+                    self.keep_as_it_was(index, &mut claimed);
+                    Some(format!("cannot be looked at: {error}"))
+                }
+            };
+            problems.push(problem);
         }
         self.assign_ports(&mut problems);
         for (workload, problem) in self.workloads.iter_mut().zip(problems) {
             workload.set_problem(problem);
         }
         self.let_go();
+    }
+
+    /// What was known of a workload still holds when it cannot be looked at.
+    fn keep_as_it_was(&mut self, index: usize, claimed: &mut HashMap<u64, String>) {
+        let workload = &self.workloads[index];
+        for id in workload.cgroups.keys() {
+            claimed.entry(*id).or_insert_with(|| workload.config.name.clone());
+        }
+        for inode in workload.namespaces() {
+            if let Some(served) = self.namespaces.get_mut(&inode) {
+                served.last_seen = Instant::now();
+            }
+        }
     }
 
     /// Returns why the workload cannot be served as configured, if so. `claimed` names the workload of each
