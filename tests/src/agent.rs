@@ -126,7 +126,28 @@ impl Agent {
 
     /// Asks the agent to end (SIGTERM); see [`Self::wait`].
     pub fn terminate(&self) {
-        self.process.as_ref().expect("a running agent").signal(Signal::SIGTERM);
+        self.signal(Signal::SIGTERM);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("a running agent").signal(signal);
+    }
+
+    /// Changes the configuration file; the next [`Self::launch`] reads it.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+        fs::write(&self.file, self.config.to_text()).expect("the configuration file");
+    }
+
+    /// Lets the process have this many descriptors from now on.
+    pub fn limit_files(&self, count: u64) {
+        let limit = libc::rlimit { rlim_cur: count, rlim_max: count };
+        let pid = libc::pid_t::try_from(self.pid()).unwrap();
+        // SAFETY: the new limit outlives the call, and the old one is not asked for.
+        let result = unsafe {
+            libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
+        };
+        assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
     }
 
     /// Waits until the agent has ended by itself.

@@ -94,6 +94,8 @@ pub struct ListenerOptions {
     pub dual_stack: bool,
     /// Smallest receive buffer, for servers that read slowly.
     pub small_buffer: bool,
+    /// Accept nothing before the gate opens.
+    pub late: bool,
 }
 
 /// One thing done to a connection. A step that fails ends the script.

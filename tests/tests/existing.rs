@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sheath_tests::agent::Agent;
+use sheath_tests::config::Workload;
 use sheath_tests::netns::NetNs;
-use sheath_tests::pair::{PORT, Setting, any, client, configs, say, server};
+use sheath_tests::pair::{PORT, Pair, Setting, any, client, configs, say, server};
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
-use sheath_tests::script::{Connection, Step};
+use sheath_tests::script::{Connection, Job, ListenerOptions, Step};
 use sheath_tests::status::Unprotected;
 use sheath_tests::world::{FAMILIES, Family, World};
 
@@ -123,5 +124,69 @@ fn existing_connections_are_reset_where_configured() {
         let target = old.world.b.addresses.at(family, PORT);
         let new = probe::run(&old.client, &client(target, &say("new")));
         assert_eq!(new.last().text, "new", "{family:?}: {new:?}");
+    }
+}
+
+/// Connections that the application has not accepted yet belong to no process, but to the workload.
+#[test]
+fn existing_connections_in_the_accept_queue_are_reset() {
+    for family in FAMILIES {
+        let world = World::new();
+        let (web, stranger) = (world.b.host("web"), world.a.host("stranger"));
+        let socket = ListenerOptions { late: true, ..ListenerOptions::default() };
+        let job =
+            Job::Server { listen: any(family, PORT), socket, steps: vec![Step::ReceiveToEnd] };
+        let mut app = Probe::start(&web, &job);
+        let steps = [Step::Send("early".into()), Step::Pause, Step::ReceiveToEnd];
+        let to = world.b.addresses.at(family, PORT);
+        let mut early = Probe::start(&stranger, &client(to, &steps));
+        early.wait_paused();
+
+        let mut config = configs(&world, Setting::Host).1;
+        config.workloads[0].existing = Some("reset");
+        let agent = Agent::start(&world, &world.b, config);
+        agent.wait_enrolled("web", &web);
+        early.go();
+        let seen = early.connection();
+        assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{family:?}: {seen:?}");
+        app.go();
+        assert_eq!(app.pending(), 0, "{family:?}: the application was handed a cut connection");
+    }
+}
+
+/// Policy leaves it as it is, so there is nothing to complain about, however old it is and however
+/// many ports of its workload are protected.
+#[test]
+fn a_bypassed_connection_is_not_called_unprotected() {
+    for existing in ["keep", "reset"] {
+        let mut pair = Pair::with(Setting::Pods, |a, _| {
+            let cgroup = format!("{}/client*", a.capture.cgroup);
+            a.workloads[0] = Workload::new("client", &cgroup)
+                .inbound("strict", None, &["web"])
+                .outbound("require", &["10.0.92.0/24", "fd00::92:0/112"]);
+            a.workloads[0].existing = Some(existing);
+        });
+        let open = pair.world.b.host("open");
+        let _open = FAMILIES
+            .map(|family| Probe::start(&open, &server(any(family, OPEN_PORT), &[Step::Echo])));
+        let mut steps = vec![Step::Pause];
+        steps.extend(say("untouched"));
+        let mut bypassed = FAMILIES.map(|family| {
+            let to = pair.world.b.extra.at(family, OPEN_PORT);
+            let mut probe = Probe::start(&pair.client, &client(to, &steps));
+            probe.wait_paused();
+            probe
+        });
+        assert_eq!(pair.agent_a.status().workload("client").unprotected, [], "{existing}");
+        // The next agent finds them older than itself.
+        pair.agent_a.kill();
+        pair.agent_a.launch();
+        pair.agent_a.wait_enrolled("client", &pair.client);
+        assert_eq!(pair.agent_a.status().workload("client").unprotected, [], "{existing}");
+        for probe in &mut bypassed {
+            probe.go();
+            let seen = probe.connection();
+            assert_eq!(seen.last().text, "untouched", "{existing}: {seen:?}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! with an errno, the rest goes on, and a restarted agent serves again.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use sheath_tests::hammer::Hammer;
@@ -9,11 +10,12 @@ use sheath_tests::judge::assert_ciphertext;
 use sheath_tests::names::marker;
 use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
 use sheath_tests::pins;
+use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
-use sheath_tests::script::{Job, Socket, Step};
+use sheath_tests::script::{Connection, Job, Socket, Step};
 use sheath_tests::status::Status;
 use sheath_tests::wait::{self, GENEROUS};
-use sheath_tests::world::{FAMILIES, Family};
+use sheath_tests::world::{FAMILIES, Family, World};
 
 const OPEN_PORT: u16 = 9090;
 
@@ -168,4 +170,72 @@ fn the_egress_guard_drops_and_counts() {
     let seen = pair.connect(pair.target(Family::V4), &say(&secret));
     assert_eq!(seen.last().text, secret, "the restarted agent put the redirect back: {seen:?}");
     assert_ciphertext(&tap, PORT, &secret);
+}
+
+/// A SYN-ACK that carries a SYN cookie belongs to no socket, so whoever looks only at those lets a
+/// flood of SYNs open the port. Here every SYN is answered as in a flood, in a namespace that no
+/// agent has steered.
+#[test]
+fn a_strict_port_is_not_answered_by_the_application_when_no_agent_steers_it() {
+    for ports in [None, Some(&[PORT][..])] {
+        let mut pair = Pair::with(Setting::Pods, |_, b| {
+            b.workloads[0].inbound.as_mut().unwrap().ports = ports.map(<[u16]>::to_vec);
+        });
+        let dropped = pair.agent_b.status().counter("guard_dropped_inbound");
+        pair.agent_b.kill();
+        let stranger = pair.world.a.host("stranger");
+        let tap = pair.world.tap();
+        let secret = marker();
+        for (index, family) in (20..).zip(FAMILIES) {
+            let pod = pair.world.b.pod(index);
+            let app = Place::new(&pod.netns, &pair.world.b.host(&format!("web-{index}")).cgroup);
+            let seen = flood(&app, &stranger, pod.addresses.at(family, PORT), &secret);
+            for (seen, _) in &seen {
+                assert_ne!(seen.error, None, "{ports:?} {family:?}: {seen:?}");
+            }
+            let accepted = seen.iter().map(|(_, accepted)| accepted).sum::<usize>();
+            assert_eq!(accepted, 0, "{ports:?} {family:?}: the application was reached");
+        }
+        assert_eq!(tap.sightings(&secret), 0, "{ports:?}: the application has spoken");
+        assert!(!tap.attempts(PORT).is_empty());
+        pair.agent_b.launch();
+        assert!(pair.agent_b.status().counter("guard_dropped_inbound") > dropped, "{ports:?}");
+    }
+}
+
+/// The same clients where no agent has ever run: the application answers.
+#[test]
+fn without_an_agent_the_application_answers_a_flood() {
+    let world = World::new();
+    let tap = world.tap();
+    let secret = marker();
+    for (index, family) in (20..).zip(FAMILIES) {
+        let pod = world.b.pod(index);
+        let app = Place::new(&pod.netns, &world.b.host(&format!("web-{index}")).cgroup);
+        let to = pod.addresses.at(family, PORT);
+        for (seen, accepted) in
+            flood(&app, &world.a.host(&format!("stranger-{index}")), to, &secret)
+        {
+            assert_eq!((seen.error, accepted), (None, 1), "{family:?}: {seen:?}");
+        }
+    }
+    assert!(tap.sightings(&secret) > 0);
+}
+
+/// An application that speaks first, and clients whose SYNs are answered with SYN cookies. What each
+/// of them saw, and how many connections the application accepted meanwhile.
+fn flood(app: &Place, stranger: &Place, to: SocketAddr, secret: &str) -> Vec<(Connection, usize)> {
+    app.netns.sysctl("ipv4/tcp_syncookies", "2");
+    let family = if to.is_ipv4() { Family::V4 } else { Family::V6 };
+    let steps = [Step::Send(secret.to_owned()), Step::ReceiveToEnd];
+    let mut app = Probe::start(app, &server(any(family, PORT), &steps));
+    let socket = Socket { connect_limit: Some(1_000), ..Socket::default() };
+    let job = Job::Client { socket, to, steps: say("let me in") };
+    let attempt = |_| {
+        let seen = probe::run(stranger, &job);
+        let accepted = app.pending();
+        app.events_so_far();
+        (seen, accepted)
+    };
+    (0..3).map(attempt).collect()
 }

@@ -4,10 +4,13 @@
 use std::fs;
 
 use sheath_tests::agent::Agent;
+use sheath_tests::config::{Config, Peer};
 use sheath_tests::hammer::Hammer;
 use sheath_tests::judge::assert_ciphertext;
 use sheath_tests::names::marker;
-use sheath_tests::pair::{PORT, Pair, Setting, client, configs, say, server};
+use sheath_tests::pair::{
+    PORT, Pair, SERVER_NETWORKS, SETTINGS, Setting, any, client, configs, say, server,
+};
 use sheath_tests::pins;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::Step;
@@ -142,4 +145,89 @@ fn a_start_that_fails_leaves_nothing_half_installed() {
     let _echo = Probe::start(&world.b.host("open"), &server(to, &[Step::Echo]));
     let seen = probe::run(&workload, &client(to, &say("untouched")));
     assert_eq!(seen.last().text, "untouched", "{seen:?}");
+}
+
+/// Either policy keeps plaintext away from the destination. What is pinned must not mix them.
+#[test]
+fn a_restart_with_another_policy_lets_nothing_out() {
+    let world = World::new();
+    let prefer = |config: &mut Config| {
+        config.workloads[0].outbound.as_mut().unwrap().mode = "prefer";
+        config.peers = vec![Peer::new(&SERVER_NETWORKS, &["web"])];
+    };
+    let require = |config: &mut Config| {
+        config.workloads[0].outbound.as_mut().unwrap().mode = "require";
+        config.peers.clear();
+    };
+    let mut config = configs(&world, Setting::Host).0;
+    prefer(&mut config);
+    let mut agent = Agent::start(&world, &world.a, config);
+    let open = world.b.host("open");
+    let _open =
+        FAMILIES.map(|family| Probe::start(&open, &server(any(family, PORT), &[Step::Echo])));
+    let place = world.a.host("client");
+    let tap = world.tap();
+    let secret = marker();
+    let mut hammers: Vec<_> = FAMILIES
+        .into_iter()
+        .cycle()
+        .take(8)
+        .map(|family| Hammer::start(&place, world.b.addresses.at(family, PORT), &secret))
+        .collect();
+    agent.wait_enrolled("client", &place);
+    for _ in 0..3 {
+        for change in [&require as &dyn Fn(&mut Config), &prefer] {
+            agent.kill();
+            agent.reconfigure(change);
+            agent.launch();
+            agent.wait_enrolled("client", &place);
+        }
+    }
+    for hammer in &mut hammers {
+        let tries = hammer.so_far();
+        let served = tries.iter().filter(|attempt| attempt.error.is_none()).count();
+        assert_eq!((served, tries.is_empty()), (0, false), "plaintext was answered");
+    }
+    assert_eq!(tap.sightings(&secret), 0, "plaintext on the wire");
+}
+
+/// What no configuration asks for any more is the application's own again.
+#[test]
+fn inbound_that_is_taken_out_of_the_configuration_is_given_back() {
+    let disabled = |config: &mut Config| config.workloads[0].inbound = None;
+    let removed = |config: &mut Config| config.workloads.clear();
+    for setting in SETTINGS {
+        for (name, change) in
+            [("disabled", &disabled as &dyn Fn(&mut Config)), ("removed", &removed)]
+        {
+            let mut pair = Pair::new(setting);
+            let stranger = pair.world.a.host("stranger");
+            let _echo = pair.serve(Family::V4, &[Step::Echo]);
+            let hello = client(pair.target(Family::V4), &say("hello"));
+            assert_ne!(probe::run(&stranger, &hello).ended_by(), None, "{setting:?}: strict");
+            pair.agent_b.kill();
+            pair.agent_b.reconfigure(change);
+            pair.agent_b.launch();
+            let what = format!("a plain answer, {setting:?}, inbound {name}");
+            wait::wait_until(&what, GENEROUS, || {
+                probe::run(&stranger, &hello).last().text == "hello"
+            });
+        }
+    }
+}
+
+/// The admin socket is the last thing to be made: its path does not fit into an address.
+#[test]
+fn a_start_that_fails_late_leaves_nothing() {
+    let world = World::new();
+    let mut config = configs(&world, Setting::Host).0;
+    config.run_dir = world.dir.path().join("x".repeat(120)).display().to_string();
+    config.log.format = "text";
+    let agent = Agent::prepare(&world, &world.a, config);
+    let output = agent.run_command().output().expect("running sheath");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.lines().any(|line| line.starts_with("error: ")), "{error}");
+    assert_eq!(pins::list(agent.instance()), Vec::<std::path::PathBuf>::new(), "{error}");
+    assert!(!pins::directory(agent.instance()).exists());
 }

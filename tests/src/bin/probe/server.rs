@@ -7,8 +7,8 @@ use std::thread;
 use sheath_tests::script::{Connection, Event, ListenerOptions, PATIENCE, Step};
 use socket2::{Domain, Socket, Type};
 
-use crate::emit;
 use crate::play::{self, Endpoint};
+use crate::{emit, gate};
 
 /// Thousands of connections have a thread each.
 const STACK: usize = 256 * 1024;
@@ -19,6 +19,9 @@ pub fn run(listen: SocketAddr, options: &ListenerOptions, steps: &[Step]) {
     let listener = listener(listen, options).expect("the listening socket");
     emit(&Event::Listening);
     let steps: Arc<[Step]> = steps.into();
+    if options.late {
+        gate::wait(1);
+    }
     loop {
         let (socket, from) = match listener.accept() {
             Ok(accepted) => accepted,
