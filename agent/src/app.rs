@@ -14,20 +14,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{self, AgentInfo, Server};
+use crate::admin::{AgentInfo, Server};
 use crate::capture::Supervisor;
 use crate::check::{Level, requirements};
-use crate::config::{Config, Instance, WorkloadConfig};
+use crate::config::{Config, Instance};
 use crate::flow::FlowIds;
 use crate::identity::{EmbeddedCa, Identities, Snapshot, keep_renewed};
 use crate::pipeline::{Credentials, Pipeline, Starter};
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyError, SharedPolicy};
 use crate::spiffe::Authorizer;
 use crate::sys::hardening;
 use crate::telemetry::AgentCounters;
 use crate::tls::{Contexts, crypto_provider};
 
-/// Why the agent did not start.
+/// Why the agent did not start, or stopped without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("sheath must run as root")]
@@ -38,6 +38,10 @@ pub enum StartError {
     Host { found: String, advice: String },
     #[error("{what}: {error}")]
     Io { what: String, error: io::Error },
+    #[error("the supervisor has ended, which it never should; please report this")]
+    SupervisorEnded,
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     #[error(transparent)]
     Ca(#[from] crate::identity::CaError),
     #[error("TLS cannot be set up: {0}")]
@@ -56,7 +60,7 @@ impl StartError {
 /// Runs the agent until SIGTERM or SIGINT, then lets live flows finish within the drain timeout.
 ///
 /// # Errors
-/// Only from starting; then nothing stays behind.
+/// Mostly from starting; then nothing that this start has made stays behind.
 pub fn run(config: Config) -> Result<(), StartError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StartError::NotRoot);
@@ -88,9 +92,10 @@ async fn serve(config: Config) -> Result<(), StartError> {
         config.identity.svid_ttl,
         provider.clone(),
     )?;
-    let identities = issue_identities(&config, Arc::new(ca), &provider)?;
+    let policy = Arc::new(Policy::new(&config));
+    let identities = issue_identities(&config, &policy, Arc::new(ca), &provider)?;
     let pipeline = Arc::new(Pipeline {
-        policy: Arc::new(Policy::new(&config)),
+        policy,
         identities: identities.clone(),
         counters: Arc::new(AgentCounters::default()),
         timeouts: config.timeouts,
@@ -111,7 +116,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         tables: supervisor.tables(),
     };
     let (questions, answers) = mpsc::channel(4);
-    let supervising = tokio::spawn(supervisor.run(answers));
+    let mut supervising = tokio::spawn(supervisor.run(answers));
     let serving = tokio::spawn(admin.serve(info, questions));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
     service_manager::notify("READY=1");
@@ -119,6 +124,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        // Without it nothing is looked after: better to be started anew.
+        _ = &mut supervising => return Err(StartError::SupervisorEnded),
     }
     tracing::info!(flows = pipeline.counters.flows(), "draining");
     service_manager::notify("STOPPING=1");
@@ -129,7 +136,6 @@ async fn serve(config: Config) -> Result<(), StartError> {
     if tokio::time::timeout(config.timeouts.drain, pipeline.tasks.wait()).await.is_err() {
         tracing::warn!(flows = pipeline.counters.flows(), "drain timeout; live flows are reset");
     }
-    admin::remove_socket(&config.instance.admin_socket());
     tracing::info!("stopped; protected connections are refused until an agent runs again");
     Ok(())
 }
@@ -137,26 +143,28 @@ async fn serve(config: Config) -> Result<(), StartError> {
 /// Issues each workload's first SVID and keeps it renewed from then on.
 fn issue_identities(
     config: &Config,
+    policy: &SharedPolicy,
     ca: Arc<EmbeddedCa>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<Identities<Credentials>>, StartError> {
     let mut first = Vec::new();
     for workload in &config.workloads {
+        let callers = policy.callers(workload.id)?;
         let snapshot = ca.issue(&workload.spiffe_id)?;
-        first.push((workload.clone(), snapshot));
+        first.push((workload.id, callers, snapshot));
     }
     let ready = first
         .iter()
-        .map(|(workload, snapshot)| Ok((workload.id, credentials(provider, workload, snapshot)?)))
+        .map(|(id, callers, snapshot)| Ok((*id, credentials(provider, callers, snapshot)?)))
         .collect::<Result<Vec<_>, StartError>>()?;
     let identities = Arc::new(Identities::new(ready));
-    for (workload, snapshot) in first {
+    for (workload, callers, snapshot) in first {
         let (identities, provider) = (identities.clone(), provider.clone());
         let random = provider.secure_random;
         let svid = snapshot.svid;
         tokio::spawn(keep_renewed(ca.clone(), svid, random, move |snapshot| {
-            match credentials(&provider, &workload, &snapshot) {
-                Ok(value) => identities.publish(workload.id, value),
+            match credentials(&provider, &callers, &snapshot) {
+                Ok(value) => identities.publish(workload, value),
                 Err(error) => tracing::error!(%error, "renewed SVID cannot be used"),
             }
         }));
@@ -164,17 +172,17 @@ fn issue_identities(
     Ok(identities)
 }
 
+/// What policy says about callers and identity about the workload, ready for the tls stage.
 fn credentials(
     provider: &Arc<CryptoProvider>,
-    workload: &WorkloadConfig,
+    callers: &Authorizer,
     snapshot: &Snapshot,
 ) -> Result<Credentials, StartError> {
-    let callers = Authorizer::new(workload.inbound.allow.clone());
     let contexts = Contexts::new(
         provider.clone(),
         snapshot.svid.key.clone(),
         snapshot.bundle.clone(),
-        callers,
+        callers.clone(),
     )?;
     Ok(Credentials { svid: snapshot.svid.clone(), contexts })
 }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 use sheath_common::workload::InboundMode;
 
-use crate::capture::{cgroup_mount, workload_cgroup_count};
-use crate::config::Config;
+use crate::capture::{cgroup_mount, workload_cgroups};
+use crate::config::{Config, WorkloadConfig};
 use crate::identity::EmbeddedCa;
 use crate::policy::Policy;
 use crate::tls::crypto_provider;
@@ -139,12 +139,23 @@ fn rules(config: &Config) -> Vec<Finding> {
     findings
 }
 
-fn workloads(config: &Config) -> Vec<Finding> {
+fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
-    let look = |workload: &crate::config::WorkloadConfig| {
-        let count = workload_cgroup_count(&mount, workload).unwrap_or(0);
+    let mut owners: HashMap<u64, &str> = HashMap::new();
+    let look = |workload: &'c WorkloadConfig| {
+        let found = workload_cgroups(&mount, workload).unwrap_or_default();
+        let taken = found.iter().find_map(|cgroup| Some((cgroup, *owners.get(&cgroup.id)?)));
+        if let Some((cgroup, owner)) = taken {
+            return Finding::warning(
+                "workload",
+                format!("`{}`: {} is `{owner}` already", workload.name, cgroup.path),
+                "the workload that comes first has the cgroup; make the patterns disjoint",
+            );
+        }
+        owners.extend(found.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
+        let count = found.len();
         if count == 0 {
             Finding::warning(
                 "workload",

@@ -9,5 +9,5 @@ mod status;
 
 pub use client::{AskError, ask_status};
 pub use render::render;
-pub use server::{Server, remove_socket};
+pub use server::Server;
 pub use status::{AgentInfo, Status};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,20 +18,41 @@ use crate::capture::StatusView;
 const LONGEST_QUESTION: u64 = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The admin socket, open.
+/// The admin socket, open. Its file goes with it.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
+    _file: SocketFile,
+}
+
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl SocketFile {
+    fn remove(&self) {
+        if let Err(error) = fs::remove_file(&self.0)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.0.display(), %error, "admin socket not removed");
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        self.remove();
+    }
 }
 
 impl Server {
     /// Opens the socket for root alone. The instance's lock is held, so a socket that is there already is
     /// nobody's.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        remove_socket(path);
+        let file = SocketFile(path.to_owned());
+        file.remove();
         let listener = UnixListener::bind(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener })
+        Ok(Self { listener, _file: file })
     }
 
     /// Answers until it is aborted.
@@ -84,13 +105,4 @@ async fn answer(
     text.push(b'\n');
     writing.write_all(&text).await?;
     writing.shutdown().await
-}
-
-/// Removes the socket's file, if it is there.
-pub fn remove_socket(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "admin socket not removed");
-    }
 }

@@ -38,11 +38,6 @@ pub fn find(mount: &Path, workload: &WorkloadConfig) -> io::Result<Vec<WorkloadC
     Ok(found)
 }
 
-/// Number of cgroups that a workload's pattern selects now.
-pub fn count(mount: &Path, workload: &WorkloadConfig) -> io::Result<usize> {
-    find(mount, workload).map(|found| found.len())
-}
-
 /// Visits every cgroup exactly `depth` levels below `path`.
 fn walk(
     mount: &Path,

@@ -19,7 +19,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs};
-pub use cgroups::count as workload_cgroup_count;
+pub use cgroups::{WorkloadCgroup, find as workload_cgroups};
 pub use dial::LocalLeg;
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use pins::Pins;

@@ -53,6 +53,8 @@ pub struct EmbeddedCa {
     bundle: Arc<TrustBundle>,
     provider: Arc<CryptoProvider>,
     svid_ttl: Duration,
+    /// When the CA's own certificate expires.
+    not_after: SystemTime,
 }
 
 impl std::fmt::Debug for EmbeddedCa {
@@ -118,18 +120,18 @@ impl EmbeddedCa {
             .map_err(|error| unusable(&certificate_path, format!("no certificate: {error}")))?;
         let key = KeyPair::from_pem(&key_pem)
             .map_err(|error| unusable(&key_path, format!("no private key: {error}")))?;
-        check_root(&certificate, &key, trust_domain)
+        let not_after = check_root(&certificate, &key, trust_domain)
             .map_err(|reason| unusable(&certificate_path, reason))?;
         let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
         let bundle = TrustBundle::new(trust_domain.clone(), &[certificate])?;
-        Ok(Self { issuer, bundle: Arc::new(bundle), provider, svid_ttl })
+        Ok(Self { issuer, bundle: Arc::new(bundle), provider, svid_ttl, not_after })
     }
 
     /// Issues an SVID with a new key.
     pub fn issue(&self, id: &SpiffeId) -> Result<Snapshot, CaError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let now = SystemTime::now();
-        let (not_before, not_after) = (now - CLOCK_SKEW, now + self.svid_ttl);
+        let (not_before, not_after) = (now - CLOCK_SKEW, (now + self.svid_ttl).min(self.not_after));
         let serial = self.serial();
         let mut params = CertificateParams::default();
         // An empty subject would make the alternative name critical, which some peers refuse.
@@ -172,11 +174,12 @@ impl EmbeddedCa {
     }
 }
 
+/// Returns when the certificate expires.
 fn check_root(
     certificate: &CertificateDer<'_>,
     key: &KeyPair,
     trust_domain: &TrustDomain,
-) -> Result<(), String> {
+) -> Result<SystemTime, String> {
     use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| e.to_string())?;
     if parsed.public_key().raw != rcgen::PublicKeyData::subject_public_key_info(key) {
@@ -198,7 +201,8 @@ fn check_root(
             parsed.validity().not_after
         ));
     }
-    Ok(())
+    let not_after = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(not_after))
 }
 
 fn common_name(name: &str) -> DistinguishedName {
