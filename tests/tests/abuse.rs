@@ -146,22 +146,35 @@ fn a_process_that_passes_through_a_namespace_does_not_take_its_ports() {
     assert_eq!(app.pending(), 0);
 }
 
-/// Connections cost descriptors, and whoever has not proven anything may open as many as they
-/// like. It must not cost the agent its place before the port.
+/// Connections cost descriptors, and whoever has not proven anything may open as many as they like. It must
+/// not cost the agent its place before the port: here the agent bounds them by its own limit.
 #[test]
 fn many_unproven_connections_do_not_unsteer_a_port() {
     let pair = Pair::new(Setting::Pods);
-    let mut app = pair.serve(Family::V4, &[Step::Echo]);
-    let target = pair.target(Family::V4);
+    // The agent takes its limit into account for every namespace that it begins to serve.
+    pair.agent_b.limit_files(pair.agent_b.open_files() as u64 + 200);
+    let pod = pair.world.b.pod(20);
+    let place = Place::new(&pod.netns, &pair.world.b.host("web-20").cgroup);
+    let app = Probe::start(&place, &server(any(Family::V4, PORT), &[Step::Echo]));
+    pair.agent_b.wait_enrolled("web", &place);
+    besiege(&pair, pod.addresses.at(Family::V4, PORT), pod.netns.inode(), app);
+}
+
+/// The same where nothing bounds them: for a while the agent has no descriptor left to look around with.
+#[test]
+fn want_of_descriptors_does_not_unsteer_a_port() {
+    let pair = Pair::new(Setting::Pods);
+    let app = pair.serve(Family::V4, &[Step::Echo]);
+    pair.agent_b.limit_files(pair.agent_b.open_files() as u64 + 200);
+    besiege(&pair, pair.target(Family::V4), pair.server.netns.inode(), app);
+}
+
+fn besiege(pair: &Pair, target: SocketAddr, inode: u64, mut app: Probe) {
     assert_eq!(pair.connect(target, &say("before")).last().text, "before");
     app.accepted();
-    pair.agent_b.limit_files(pair.agent_b.open_files() as u64 + 200);
-    let inode = pair.server.netns.inode();
     let stranger = &pair.world.a.netns;
-
     let crowd = connect_many(stranger, target, 900);
-    // Long enough for the agent to look many times without a descriptor to do it with, and to give up a
-    // namespace that it really sees nobody in.
+    // Long enough for the agent to look many times, and to let go of a namespace that it sees nobody in.
     for _ in 0..14 {
         thread::sleep(Duration::from_secs(1));
         let mut plain = connect_many(stranger, target, 40);

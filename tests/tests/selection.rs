@@ -78,7 +78,7 @@ fn two_patterns_for_one_cgroup_are_resolved_the_same_way_everywhere() {
             .map(|place| Hammer::start(place, pair.target(Family::V4), "hello"));
         // Long enough for the agent to look several times.
         for hammer in &mut hammers {
-            hammer.succeed(300);
+            hammer.collect("many tries", |tries| tries.len() >= 300);
         }
         let status = pair.agent_a.wait_for_status("the loser to be told", |status| {
             let loser = status.workload("other");
