@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use aya::maps::{MapData, RingBuf};
 use ipnet::IpNet;
 use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::GuardedKey;
@@ -70,8 +69,9 @@ pub struct Supervisor {
     /// By inode number.
     pub(super) namespaces: HashMap<u64, Served>,
     routed_prefixes: Vec<IpNet>,
-    /// `None` until the agent has come up.
-    events: Option<Events>,
+    events: Events,
+    /// False while the agent comes up.
+    is_up: bool,
     /// When to look whether processes that were new in the agent's own namespace have stayed there.
     look_again: Option<Instant>,
     denials_logged: u32,
@@ -110,7 +110,8 @@ impl Supervisor {
                 .map_err(CaptureError::during("cannot take over the pinned maps"))?;
         }
         let mut loaded = programs::load(&pins)?;
-        let ring = loaded.take_events()?;
+        let events = Events::new(loaded.take_events()?)
+            .map_err(CaptureError::during("cannot wait for kernel events"))?;
         let tables = Tables::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
         let tables = Arc::new(tables);
         let add_policy = || {
@@ -137,18 +138,19 @@ impl Supervisor {
             own_netns,
             mount,
             namespaces: HashMap::new(),
-            events: None,
+            events,
+            is_up: false,
             look_again: None,
             denials_logged: 0,
         };
-        supervisor.bring_up(ring)?;
+        supervisor.bring_up()?;
         if let Some(undo) = undo {
             undo.keep();
         }
         Ok(supervisor)
     }
 
-    fn bring_up(&mut self, ring: RingBuf<MapData>) -> Result<(), CaptureError> {
+    fn bring_up(&mut self) -> Result<(), CaptureError> {
         let write = CaptureError::during("cannot write the workloads into the maps");
         let before = self
             .tables
@@ -162,8 +164,7 @@ impl Supervisor {
         self.look();
         self.forget_the_old(&before)
             .map_err(CaptureError::during("cannot remove what an earlier agent left"))?;
-        self.events =
-            Some(Events::new(ring).map_err(CaptureError::during("cannot wait for kernel events"))?);
+        self.is_up = true;
         self.programs.pin().map_err(CaptureError::during("cannot pin the BPF links"))
     }
 
@@ -203,16 +204,13 @@ impl Supervisor {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let Some(mut events) = self.events.take() else {
-            return;
-        };
         loop {
             tokio::select! {
                 question = questions.recv() => match question {
                     Some(question) => self.answer(question),
                     None => break,
                 },
-                happened = events.next() => match happened {
+                happened = self.events.next() => match happened {
                     Ok(happened) => {
                         self.heed(&happened);
                         tokio::time::sleep(BREATH).await;
@@ -350,7 +348,7 @@ impl Supervisor {
         namespaces: &BTreeSet<u64>,
         processes: &BTreeSet<u32>,
     ) -> io::Result<()> {
-        let is_starting = self.events.is_none();
+        let is_up = self.is_up;
         let workload = &mut self.workloads[index];
         let view = workload.config.kernel_view();
         let already = self.tables.workloads.get(&cgroup.id)?;
@@ -368,7 +366,7 @@ impl Supervisor {
         });
         // Whoever is there when the agent starts has been there before.
         let now = Instant::now();
-        let since = if is_starting { now.checked_sub(SETTLED).unwrap_or(now) } else { now };
+        let since = if is_up { now } else { now.checked_sub(SETTLED).unwrap_or(now) };
         enrolled.sight(namespaces, since);
         if enrolled.reset_pending {
             self.reset_existing(index, namespaces, processes)?;

@@ -90,3 +90,27 @@ impl Observed {
         self.problem = problem;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enrolled_since(before_now: Duration) -> Enrolled {
+        let mut enrolled = Enrolled::new("/web".to_owned(), false);
+        enrolled.sight(&BTreeSet::from([7]), Instant::now() - before_now);
+        enrolled
+    }
+
+    #[test]
+    fn who_has_just_come_may_be_passing_through() {
+        assert!(!enrolled_since(Duration::ZERO).namespaces[&7].is_settled());
+        assert!(enrolled_since(SETTLED).namespaces[&7].is_settled());
+    }
+
+    #[test]
+    fn a_later_sighting_does_not_change_when_the_first_was() {
+        let mut enrolled = enrolled_since(SETTLED);
+        enrolled.sight(&BTreeSet::from([7]), Instant::now());
+        assert!(enrolled.namespaces[&7].is_settled());
+    }
+}
