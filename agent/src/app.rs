@@ -5,27 +5,26 @@ mod service_manager;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use nix::fcntl::{Flock, FlockArg};
 use rustls::crypto::CryptoProvider;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{AgentInfo, Server};
-use crate::capture::Supervisor;
+use crate::admin::{AgentInfo, Planes, Server};
+use crate::capture::{Roster, Supervisor};
 use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
+use crate::control::{Control, ControlRequest};
 use crate::flow::FlowIds;
-use crate::identity::{EmbeddedCa, Identities, Snapshot, keep_renewed};
-use crate::pipeline::{Credentials, Pipeline, Starter};
-use crate::policy::{Policy, PolicyError, SharedPolicy};
-use crate::spiffe::Authorizer;
+use crate::pipeline::{Pipeline, Starter};
 use crate::sys::hardening;
 use crate::telemetry::AgentCounters;
-use crate::tls::{Contexts, crypto_provider};
+use crate::tls::crypto_provider;
 
 /// Why the agent did not start, or stopped without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -41,11 +40,7 @@ pub enum StartError {
     #[error("the supervisor has ended, which it never should; please report this")]
     SupervisorEnded,
     #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error(transparent)]
     Ca(#[from] crate::identity::CaError),
-    #[error("TLS cannot be set up: {0}")]
-    Tls(#[from] rustls::Error),
     #[error(transparent)]
     Capture(#[from] crate::capture::CaptureError),
 }
@@ -57,11 +52,12 @@ impl StartError {
     }
 }
 
-/// Runs the agent until SIGTERM or SIGINT, then lets live flows finish within the drain timeout.
+/// Runs the agent until SIGTERM or SIGINT, then lets live flows finish within the drain timeout. `path` is
+/// where `config` was read, and is read again at SIGHUP.
 ///
 /// # Errors
 /// Mostly from starting; then nothing that this start has made stays behind.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(path: &Path, config: Config) -> Result<(), StartError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StartError::NotRoot);
     }
@@ -75,28 +71,25 @@ pub fn run(config: Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(StartError::io("cannot start the runtime"))?
-        .block_on(serve(config))
+        .block_on(serve(path, config))
 }
 
-async fn serve(config: Config) -> Result<(), StartError> {
+async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let started = Instant::now();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(StartError::io("cannot wait for signals"))?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(StartError::io("cannot wait for signals"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(StartError::io("cannot wait for signals"))?;
 
     let provider = Arc::new(crypto_provider());
-    let ca = EmbeddedCa::load(
-        &config.identity.ca_dir,
-        &config.trust_domain,
-        config.identity.svid_ttl,
-        provider.clone(),
-    )?;
-    let policy = Arc::new(Policy::new(&config));
-    let identities = issue_identities(&config, &policy, Arc::new(ca), &provider)?;
+    let roster = Arc::new(Roster::default());
+    let mut control =
+        Control::start(path.to_owned(), config.clone(), roster.clone(), provider.clone())?;
+    control.settle().await;
+    let published = control.published();
     let pipeline = Arc::new(Pipeline {
-        policy,
-        identities: identities.clone(),
+        published: published.clone(),
         counters: Arc::new(AgentCounters::default()),
         timeouts: config.timeouts,
         ids: FlowIds::new(run_number(&provider)),
@@ -106,18 +99,22 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let admin = Server::bind(&config.instance.admin_socket())
         .map_err(StartError::io("cannot open the admin socket"))?;
     let starter = Arc::new(Starter(pipeline.clone()));
-    let supervisor = Supervisor::start(&config, pipeline.policy.clone(), starter)?;
+    let supervisor = Supervisor::start(&config, published.policy, roster, starter)?;
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
         started,
         counters: pipeline.counters.clone(),
-        identities,
+        identities: published.identities,
         tables: supervisor.tables(),
     };
-    let (questions, answers) = mpsc::channel(4);
-    let mut supervising = tokio::spawn(supervisor.run(answers));
-    let serving = tokio::spawn(admin.serve(info, questions));
+    let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);
+    let (control_requests, control_inbox) = mpsc::channel(4);
+    tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
+    let mut supervising = tokio::spawn(supervisor.run(supervisor_inbox));
+    let reloading = tokio::spawn(reload_on(hangup, control_requests.downgrade()));
+    let planes = Planes { supervisor: supervisor_requests, control: control_requests };
+    let serving = tokio::spawn(admin.serve(info, planes));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
     service_manager::notify("READY=1");
 
@@ -129,7 +126,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
     }
     tracing::info!(flows = pipeline.counters.flows(), "draining");
     service_manager::notify("STOPPING=1");
-    // With the admin server goes the last sender of questions, and so the supervisor ends.
+    // With the admin server go the last senders of requests, and so the control plane and the supervisor end.
+    reloading.abort();
     serving.abort();
     let _ = supervising.await;
     pipeline.tasks.close();
@@ -140,51 +138,21 @@ async fn serve(config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Issues each workload's first SVID and keeps it renewed from then on.
-fn issue_identities(
-    config: &Config,
-    policy: &SharedPolicy,
-    ca: Arc<EmbeddedCa>,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<Identities<Credentials>>, StartError> {
-    let mut first = Vec::new();
-    for workload in &config.workloads {
-        let callers = policy.callers(workload.id)?;
-        let snapshot = ca.issue(&workload.spiffe_id)?;
-        first.push((workload.id, callers, snapshot));
+/// Has the configuration read again at every SIGHUP.
+async fn reload_on(mut hangup: Signal, control: mpsc::WeakSender<ControlRequest>) {
+    while hangup.recv().await.is_some() {
+        let (answer, reloaded) = oneshot::channel();
+        let Some(control) = control.upgrade() else {
+            return;
+        };
+        if control.send(ControlRequest::Reload(answer)).await.is_err() {
+            return;
+        }
+        drop(control);
+        if let Ok(Err(reason)) = reloaded.await {
+            tracing::error!(reason, "configuration not reloaded; the one before stays in force");
+        }
     }
-    let ready = first
-        .iter()
-        .map(|(id, callers, snapshot)| Ok((*id, credentials(provider, callers, snapshot)?)))
-        .collect::<Result<Vec<_>, StartError>>()?;
-    let identities = Arc::new(Identities::new(ready));
-    for (workload, callers, snapshot) in first {
-        let (identities, provider) = (identities.clone(), provider.clone());
-        let random = provider.secure_random;
-        let svid = snapshot.svid;
-        tokio::spawn(keep_renewed(ca.clone(), svid, random, move |snapshot| {
-            match credentials(&provider, &callers, &snapshot) {
-                Ok(value) => identities.publish(workload, value),
-                Err(error) => tracing::error!(%error, "renewed SVID cannot be used"),
-            }
-        }));
-    }
-    Ok(identities)
-}
-
-/// What policy says about callers and identity about the workload, ready for the tls stage.
-fn credentials(
-    provider: &Arc<CryptoProvider>,
-    callers: &Authorizer,
-    snapshot: &Snapshot,
-) -> Result<Credentials, StartError> {
-    let contexts = Contexts::new(
-        provider.clone(),
-        snapshot.svid.key.clone(),
-        snapshot.bundle.clone(),
-        callers.clone(),
-    )?;
-    Ok(Credentials { svid: snapshot.svid.clone(), contexts })
 }
 
 /// Takes the lock of an instance, for as long as the result lives. Makes its directory if need be.

@@ -2,15 +2,18 @@
 
 mod host;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use sheath_common::workload::InboundMode;
 
 use crate::capture::{cgroup_mount, workload_cgroups};
-use crate::config::{Config, WorkloadConfig};
-use crate::identity::EmbeddedCa;
-use crate::policy::Policy;
+use crate::config::{Config, SourceConfig, WorkloadConfig};
+use crate::control::Materials;
+use crate::identity::{EmbeddedCa, FileSource};
+use crate::policy::{Addresses, Policy};
 use crate::tls::crypto_provider;
 
 pub use host::requirements;
@@ -56,35 +59,83 @@ impl Finding {
 pub fn check(config: &Config) -> Vec<Finding> {
     let mut findings = requirements();
     findings.extend(host::attachments(config));
-    findings.push(certificate_authority(config));
+    findings.extend(identities(config));
+    let mut materials = Materials::new(Arc::new(crypto_provider()));
+    materials.follow(config);
+    findings.extend(files(&materials));
     findings.extend(ports(config));
-    findings.extend(rules(config));
+    findings.extend(rules(config, &materials));
     findings.extend(workloads(config));
     findings
 }
 
-fn certificate_authority(config: &Config) -> Finding {
-    let loaded = EmbeddedCa::load(
-        &config.identity.ca_dir,
-        &config.trust_domain,
-        config.identity.svid_ttl,
-        crypto_provider().into(),
-    );
-    match loaded {
-        Ok(_) => Finding::ok(
-            "identity",
-            format!("CA of {} in {}", config.trust_domain, config.identity.ca_dir.display()),
-        ),
+/// Where each identity comes from, and whether it does.
+fn identities(config: &Config) -> Vec<Finding> {
+    let provider = Arc::new(crypto_provider());
+    let mut findings = Vec::new();
+    let mut cas = HashSet::new();
+    for workload in &config.workloads {
+        match &workload.source {
+            SourceConfig::Ca { dir, .. } => {
+                if cas.insert(dir) {
+                    findings.push(certificate_authority(config, dir));
+                }
+            }
+            SourceConfig::Files(files) => {
+                let source = FileSource::new(files.clone(), provider.clone());
+                findings.push(match source.check(workload.spiffe_id.as_ref()) {
+                    Ok(name) => Finding::ok("identity", format!("`{}` is {name}", workload.name)),
+                    Err(reason) => Finding::error(
+                        "identity",
+                        format!("`{}`: {reason}", workload.name),
+                        "put the files there; the agent refuses the workload's connections until then",
+                    ),
+                });
+            }
+            SourceConfig::Spire { socket, .. } => {
+                if std::os::unix::net::UnixStream::connect(socket).is_err() {
+                    findings.push(Finding::warning(
+                        "identity",
+                        format!("no SPIRE agent answers at {}", socket.display()),
+                        "its admin socket is set by admin_socket_path in the SPIRE agent's configuration",
+                    ));
+                }
+            }
+        }
+    }
+    findings
+}
+
+fn certificate_authority(config: &Config, dir: &Path) -> Finding {
+    match EmbeddedCa::load(dir, &config.trust_domain, crypto_provider().into()) {
+        Ok(_) => {
+            Finding::ok("identity", format!("CA of {} in {}", config.trust_domain, dir.display()))
+        }
         Err(error) => Finding::error(
             "identity",
             error.to_string(),
             format!(
                 "`sheath ca init --dir {} --trust-domain {}` makes a CA; or copy the one of the other nodes",
-                config.identity.ca_dir.display(),
+                dir.display(),
                 config.trust_domain
             ),
         ),
     }
+}
+
+/// Files with bundles, pins, CRLs and TLS contexts.
+fn files(materials: &Materials) -> Vec<Finding> {
+    materials
+        .problems()
+        .into_iter()
+        .map(|problem| {
+            Finding::error(
+                "files",
+                problem,
+                "whoever is to be believed by it is refused until then",
+            )
+        })
+        .collect()
 }
 
 /// Ports that two workloads declare: a clash if both turn up in one network namespace.
@@ -112,8 +163,8 @@ fn ports(config: &Config) -> Vec<Finding> {
 }
 
 /// Bypasses that say the opposite of a peer entry for the very same destination.
-fn rules(config: &Config) -> Vec<Finding> {
-    let policy = Policy::new(config);
+fn rules(config: &Config, materials: &Materials) -> Vec<Finding> {
+    let policy = Policy::new(config, materials, &Addresses::new());
     let mut findings = Vec::new();
     for workload in &config.workloads {
         for bypass in &workload.outbound.bypass {

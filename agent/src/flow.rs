@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::relay::Moved;
-use crate::spiffe::SpiffeId;
+use crate::tls::Negotiated;
+use crate::trust::PeerId;
 
 /// Names a flow in every log line. Unique within one run of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,6 +88,8 @@ pub enum Protection {
     None,
     /// Mutual TLS.
     Mtls,
+    /// TLS in which only the server shows a certificate, as an external peer may have it.
+    Tls,
     /// As they are, by a permissive port.
     Plaintext,
     /// As TLS between the applications, by a permissive port.
@@ -99,6 +102,7 @@ impl Protection {
         match self {
             Self::None => "none",
             Self::Mtls => "mtls",
+            Self::Tls => "tls",
             Self::Plaintext => "plaintext",
             Self::Passthrough => "passthrough",
         }
@@ -116,6 +120,8 @@ pub enum Outcome {
     Refused,
     /// One side broke it off.
     Reset,
+    /// It was good, and is not any more.
+    Revoked,
     /// Something of the agent's own failed.
     Error,
 }
@@ -128,6 +134,7 @@ impl Outcome {
             Self::Denied => "denied",
             Self::Refused => "refused",
             Self::Reset => "reset",
+            Self::Revoked => "revoked",
             Self::Error => "error",
         }
     }
@@ -140,13 +147,14 @@ pub struct FlowRecord {
     pub direction: Direction,
     pub started: Instant,
     pub workload: String,
-    pub local_id: Option<SpiffeId>,
-    pub peer_id: Option<SpiffeId>,
+    pub local_id: Option<PeerId>,
+    pub peer_id: Option<PeerId>,
     /// Who opened the connection.
     pub source: SocketAddr,
     /// Where it was opened to.
     pub destination: SocketAddr,
     pub protection: Protection,
+    pub negotiated: Negotiated,
     pub moved: Moved,
 }
 
@@ -168,6 +176,7 @@ impl FlowRecord {
             source,
             destination,
             protection: Protection::None,
+            negotiated: Negotiated::default(),
             moved: Moved::default(),
         }
     }

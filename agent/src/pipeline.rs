@@ -22,26 +22,20 @@ use tokio_util::task::TaskTracker;
 
 use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, LocalLeg, Namespace};
 use crate::config::Timeouts;
+use crate::control::Published;
 use crate::flow::{Direction, FlowIds, FlowRecord, Outcome, Protection, Stage};
-use crate::identity::{Identities, Svid};
-use crate::policy::{PolicyError, SharedPolicy};
+use crate::identity::NoIdentity;
+use crate::policy::{Policy, PolicyError};
 use crate::relay::{self, RelayError};
+use crate::sessions::{Live, SessionFacts, Side};
 use crate::sys::sockopt;
 use crate::telemetry::{AgentCounters, Ending, log_flow};
-use crate::tls::{self, Contexts, Greeting, TlsError};
-
-/// A workload's identity, ready for use: what the identity stage hands over.
-#[derive(Debug)]
-pub struct Credentials {
-    pub svid: Arc<Svid>,
-    pub contexts: Contexts,
-}
+use crate::tls::{self, Contexts, Greeting, Session, TlsError};
 
 /// Everything a flow needs; shared by all of them.
 #[derive(Debug)]
 pub struct Pipeline {
-    pub policy: SharedPolicy,
-    pub identities: Arc<Identities<Credentials>>,
+    pub published: Published,
     pub counters: Arc<AgentCounters>,
     pub timeouts: Timeouts,
     pub ids: FlowIds,
@@ -58,23 +52,29 @@ impl Pipeline {
         let AcceptedOutbound { stream: mut app, app: app_address, destination, workload } =
             accepted;
 
-        let expected = self.policy.expect_at(destination)?;
-        let credentials = self.credentials(workload)?;
-        record.local_id = Some(credentials.svid.id.clone());
+        let revision = self.published.sessions.revision();
+        let target = self.published.policy.load().target_at(destination)?;
+        let credentials = self.published.identities.current(workload)?;
+        record.local_id = Some(credentials.svid.name());
 
+        let limit = target.connect_timeout().unwrap_or(self.timeouts.connect);
         let wire = namespace
-            .dial_wire(app_address, destination, self.timeouts.connect)
+            .dial_wire(app_address, destination, limit)
             .await
             .map_err(FlowError::DialWire)?;
         record.source = wire.local_addr().map_err(FlowError::DialWire)?;
         let session =
-            tls::connect(wire, &credentials.contexts, expected, self.timeouts.handshake).await?;
-        record.peer_id = Some(session.peer);
-        record.protection = Protection::Mtls;
+            tls::connect(wire, &credentials.contexts, &target, self.timeouts.handshake).await?;
+        let protection = if target.is_mutual() { Protection::Mtls } else { Protection::Tls };
+        let facts = SessionFacts {
+            workload,
+            side: Side::Outbound { target, destination },
+            certificates: session.certificates.clone(),
+        };
+        record_session(record, &session, protection);
 
-        let mut wire = session.stream;
-        relay::run(&mut app, &mut wire, &mut record.moved).await?;
-        close(&app, wire.get_ref().0)
+        let live = self.published.sessions.open(facts, revision).map_err(FlowError::Revoked)?;
+        relay_session(&mut app, session, live, record).await
     }
 
     async fn inbound(
@@ -85,27 +85,34 @@ impl Pipeline {
     ) -> Result<(), FlowError> {
         let AcceptedInbound { stream: wire, client, destination, workload, unproven } = accepted;
 
-        if self.policy.inbound_mode(workload)? == InboundMode::Permissive {
-            let greeting = tls::greet(&wire).await.map_err(FlowError::Greeting)?;
+        let revision = self.published.sessions.revision();
+        let credentials = self.published.identities.current(workload);
+        let policy = self.published.policy.load_full();
+        if policy.inbound_mode(workload)? == InboundMode::Permissive {
+            let contexts = credentials.as_ref().ok().map(|credentials| &credentials.contexts);
+            let greeting = greet(&policy, workload, destination.port(), &wire, contexts).await?;
             if let Some(protection) = self.passes_through(greeting) {
                 record.protection = protection;
                 drop(unproven);
                 return self.pass_through(namespace, wire, client, destination, record).await;
             }
         }
-        let credentials = self.credentials(workload)?;
-        record.local_id = Some(credentials.svid.id.clone());
+        let credentials = credentials?;
+        record.local_id = Some(credentials.svid.name());
 
         // The contexts were made with the callers that policy allows: the handshake fails for anybody else.
         let session = tls::accept(wire, &credentials.contexts, self.timeouts.handshake).await?;
         drop(unproven);
-        record.peer_id = Some(session.peer);
-        record.protection = Protection::Mtls;
+        let facts = SessionFacts {
+            workload,
+            side: Side::Inbound,
+            certificates: session.certificates.clone(),
+        };
+        record_session(record, &session, Protection::Mtls);
 
+        let live = self.published.sessions.open(facts, revision).map_err(FlowError::Revoked)?;
         let mut app = self.dial_app(namespace, client, destination).await?;
-        let mut wire = session.stream;
-        relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
-        close(&app.stream, wire.get_ref().0)
+        relay_session(&mut app.stream, session, live, record).await
     }
 
     /// How a connection to a permissive port passes, if it is not for us.
@@ -148,10 +155,6 @@ impl Pipeline {
             .map_err(FlowError::DialApp)
     }
 
-    fn credentials(&self, workload: WorkloadId) -> Result<Arc<Credentials>, FlowError> {
-        self.identities.current(workload).ok_or(FlowError::NoIdentity)
-    }
-
     /// A record with what is known from the start.
     fn record(
         &self,
@@ -161,7 +164,7 @@ impl Pipeline {
         destination: SocketAddr,
     ) -> FlowRecord {
         let mut record = FlowRecord::new(self.ids.next(), direction, source, destination);
-        if let Some(config) = self.policy.workload(workload) {
+        if let Some(config) = self.published.policy.load().workload(workload) {
             record.workload.clone_from(&config.name);
         }
         record
@@ -226,6 +229,40 @@ impl FlowStarter for Starter {
     }
 }
 
+/// Looks at what a client of a permissive port begins with.
+async fn greet(
+    policy: &Policy,
+    workload: WorkloadId,
+    port: u16,
+    wire: &TcpStream,
+    contexts: Option<&Contexts>,
+) -> Result<Greeting, FlowError> {
+    let protocols = contexts.map(Contexts::protocols).unwrap_or_default();
+    let every_tls = policy.claims_every_tls(workload, port);
+    tls::greet(wire, protocols, every_tls).await.map_err(FlowError::Greeting)
+}
+
+fn record_session(record: &mut FlowRecord, session: &Session, protection: Protection) {
+    record.peer_id = Some(session.peer.clone());
+    record.negotiated = session.negotiated.clone();
+    record.protection = protection;
+}
+
+/// Relays until both directions have ended, or until the session is not good any more.
+async fn relay_session(
+    app: &mut TcpStream,
+    session: Session,
+    mut live: Live,
+    record: &mut FlowRecord,
+) -> Result<(), FlowError> {
+    let mut wire = session.stream;
+    tokio::select! {
+        result = relay::run(app, &mut wire, &mut record.moved) => result?,
+        reason = live.cut() => return Err(FlowError::Revoked(reason)),
+    }
+    close(app, wire.get_ref().0)
+}
+
 /// Both directions have ended in order; neither leg is reset.
 fn close(app: &TcpStream, wire: &TcpStream) -> Result<(), FlowError> {
     sockopt::close_gracefully(app)
@@ -238,8 +275,8 @@ fn close(app: &TcpStream, wire: &TcpStream) -> Result<(), FlowError> {
 enum FlowError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    #[error("the workload has no identity")]
-    NoIdentity,
+    #[error(transparent)]
+    NoIdentity(#[from] NoIdentity),
     #[error("destination: {0}")]
     DialWire(io::Error),
     #[error("local application: {0}")]
@@ -250,6 +287,9 @@ enum FlowError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Relay(#[from] RelayError),
+    /// What made the session good is gone.
+    #[error("session cut: {0}")]
+    Revoked(String),
     #[error("close: {0}")]
     Close(io::Error),
 }
@@ -258,13 +298,16 @@ impl From<FlowError> for Ending {
     fn from(error: FlowError) -> Self {
         let (outcome, stage) = match &error {
             FlowError::Policy(_) => (Outcome::Denied, Stage::Policy),
-            FlowError::NoIdentity => (Outcome::Error, Stage::Identity),
+            FlowError::NoIdentity(_) | FlowError::Tls(TlsError::NoCertificate(_)) => {
+                (Outcome::Error, Stage::Identity)
+            }
             FlowError::DialWire(_) => (Outcome::Refused, Stage::Capture),
             FlowError::DialApp(_) => (Outcome::Refused, Stage::Relay),
             FlowError::Greeting(_) => (Outcome::Reset, Stage::Tls),
             FlowError::Tls(TlsError::Io(_) | TlsError::Timeout(_)) => (Outcome::Reset, Stage::Tls),
             FlowError::Tls(_) => (Outcome::Denied, Stage::Tls),
             FlowError::Relay(_) => (Outcome::Reset, Stage::Relay),
+            FlowError::Revoked(_) => (Outcome::Revoked, Stage::Relay),
             FlowError::Close(_) => (Outcome::Error, Stage::Relay),
         };
         Self { outcome, stage, reason: error.to_string() }

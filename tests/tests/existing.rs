@@ -150,7 +150,9 @@ fn existing_connections_in_the_accept_queue_are_reset() {
         let seen = early.connection();
         assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{family:?}: {seen:?}");
         app.go();
-        assert_eq!(app.pending(), 0, "{family:?}: the application was handed a cut connection");
+        // The kernel hands it out all the same; the application finds it cut.
+        let handed = app.connection();
+        assert_ne!(handed.ended_by(), None, "{family:?}: {handed:?}");
     }
 }
 

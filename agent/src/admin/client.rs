@@ -14,18 +14,57 @@ pub enum AskError {
     NoAgent { path: PathBuf, error: io::Error },
     #[error("the agent's answer breaks off: {0}")]
     BrokenAnswer(#[from] serde_json::Error),
+    #[error("{0}")]
+    Refused(String),
 }
 
-/// Asks an agent for its status.
-pub fn ask_status(socket: &Path) -> Result<Value, AskError> {
+/// A reload may have much to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Question {
+    Status,
+    Certificates,
+    Reload,
+}
+
+impl Question {
+    /// As it goes over the socket.
+    #[must_use]
+    pub fn line(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Certificates => "certs",
+            Self::Reload => "reload",
+        }
+    }
+
+    /// `None` for anything that is no question.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let all = [Self::Status, Self::Certificates, Self::Reload];
+        all.into_iter().find(|question| question.line() == line)
+    }
+}
+
+/// Asks an agent.
+///
+/// # Errors
+/// If there is no answer, or if it is that something did not work.
+pub fn ask(socket: &Path, question: Question) -> Result<Value, AskError> {
     let ask = || -> io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(15)))?;
-        stream.write_all(b"status\n")?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(format!("{}\n", question.line()).as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok(answer)
     };
     let answer = ask().map_err(|error| AskError::NoAgent { path: socket.to_owned(), error })?;
-    Ok(serde_json::from_slice(&answer)?)
+    let answer: Value = serde_json::from_slice(&answer)?;
+    match answer.get("error").and_then(Value::as_str) {
+        Some(reason) => Err(AskError::Refused(reason.to_owned())),
+        None => Ok(answer),
+    }
 }

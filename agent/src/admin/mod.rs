@@ -1,13 +1,14 @@
 //! The admin interface: a Unix socket for root alone, and what it says.
 //!
-//! The protocol is one line in, one JSON document out: `status` is answered with a [`Status`].
+//! The protocol is one line in, one JSON document out: `status` is answered with a [`Status`], `certs` with a
+//! [`CertificatesView`](crate::control::CertificatesView), and `reload` with what came of it.
 
 mod client;
 mod render;
 mod server;
 mod status;
 
-pub use client::{AskError, ask_status};
-pub use render::render;
-pub use server::Server;
+pub use client::{AskError, Question, ask};
+pub use render::{render_certificates, render_status};
+pub use server::{Planes, Server};
 pub use status::{AgentInfo, Status};

@@ -11,12 +11,41 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::AgentInfo;
-use crate::capture::StatusView;
+use serde::Serialize;
+
+use super::{AgentInfo, Question};
+use crate::capture::SupervisorRequest;
+use crate::control::ControlRequest;
 
 /// Nobody has more to say than this.
 const LONGEST_QUESTION: u64 = 64;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Those that know the answers.
+#[derive(Debug)]
+pub struct Planes {
+    pub supervisor: mpsc::Sender<SupervisorRequest>,
+    pub control: mpsc::Sender<ControlRequest>,
+}
+
+/// The same, without keeping them from ending.
+#[derive(Clone, Debug)]
+struct WeakPlanes {
+    supervisor: mpsc::WeakSender<SupervisorRequest>,
+    control: mpsc::WeakSender<ControlRequest>,
+}
+
+/// Something did not work.
+#[derive(Serialize)]
+struct Problem {
+    error: String,
+}
+
+/// It worked, and there is nothing to tell.
+#[derive(Serialize)]
+struct Done {
+    ok: bool,
+}
 
 /// The admin socket, open. Its file goes with it.
 #[derive(Debug)]
@@ -55,17 +84,17 @@ impl Server {
         Ok(Self { listener, _file: file })
     }
 
-    /// Answers until it is aborted.
-    pub async fn serve(
-        self,
-        info: AgentInfo,
-        supervisor: mpsc::Sender<oneshot::Sender<StatusView>>,
-    ) {
+    /// Answers until it is aborted. Then, with `planes`, those end too.
+    pub async fn serve(self, info: AgentInfo, planes: Planes) {
         let info = Arc::new(info);
+        let weak = WeakPlanes {
+            supervisor: planes.supervisor.downgrade(),
+            control: planes.control.downgrade(),
+        };
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let answering = answer(stream, info.clone(), supervisor.downgrade());
+                    let answering = answer(stream, info.clone(), weak.clone());
                     tokio::spawn(async move {
                         if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answering).await {
                             tracing::debug!(%error, "admin socket");
@@ -84,7 +113,7 @@ impl Server {
 async fn answer(
     mut stream: UnixStream,
     info: Arc<AgentInfo>,
-    supervisor: mpsc::WeakSender<oneshot::Sender<StatusView>>,
+    planes: WeakPlanes,
 ) -> io::Result<()> {
     // The file's mode says the same; this holds also where somebody has changed it.
     if stream.peer_cred()?.uid() != 0 {
@@ -93,16 +122,33 @@ async fn answer(
     let (reading, mut writing) = stream.split();
     let mut question = String::new();
     BufReader::new(reading.take(LONGEST_QUESTION)).read_line(&mut question).await?;
-    if question.trim_end() != "status" {
-        return writing.write_all(b"{\"error\":\"unknown question\"}\n").await;
-    }
-    let (ask, view) = oneshot::channel();
-    let supervisor = supervisor.upgrade().ok_or(io::ErrorKind::ConnectionAborted)?;
-    supervisor.send(ask).await.map_err(io::Error::other)?;
-    drop(supervisor);
-    let view = view.await.map_err(io::Error::other)?;
-    let mut text = serde_json::to_vec(&info.status(view))?;
+    let mut text = match Question::parse(question.trim_end()) {
+        None => serde_json::to_vec(&Problem { error: "unknown question".to_owned() })?,
+        Some(Question::Status) => {
+            let view = request(&planes.supervisor, SupervisorRequest::Status).await?;
+            serde_json::to_vec(&info.status(view))?
+        }
+        Some(Question::Certificates) => {
+            let view = request(&planes.control, ControlRequest::Certificates).await?;
+            serde_json::to_vec(&view)?
+        }
+        Some(Question::Reload) => match request(&planes.control, ControlRequest::Reload).await? {
+            Ok(()) => serde_json::to_vec(&Done { ok: true })?,
+            Err(error) => serde_json::to_vec(&Problem { error })?,
+        },
+    };
     text.push(b'\n');
     writing.write_all(&text).await?;
     writing.shutdown().await
+}
+
+async fn request<R, A>(
+    plane: &mpsc::WeakSender<R>,
+    ask: impl FnOnce(oneshot::Sender<A>) -> R,
+) -> io::Result<A> {
+    let (sender, answer) = oneshot::channel();
+    let plane = plane.upgrade().ok_or(io::ErrorKind::ConnectionAborted)?;
+    plane.send(ask(sender)).await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
+    drop(plane);
+    answer.await.map_err(io::Error::other)
 }

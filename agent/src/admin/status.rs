@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use serde::Serialize;
 use sheath_common::workload::workload_id;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::capture::{ProgramStatus, StatusView, Tables, WorkloadStatus};
-use crate::identity::{Identities, Svid};
-use crate::pipeline::Credentials;
-use crate::telemetry::AgentCounters;
+use crate::identity::{Held, Identities, Svid};
+use crate::telemetry::{AgentCounters, rfc3339};
 
 /// Where the parts of a status come from.
 #[derive(Debug)]
@@ -21,7 +18,7 @@ pub struct AgentInfo {
     pub instance: String,
     pub started: Instant,
     pub counters: Arc<AgentCounters>,
-    pub identities: Arc<Identities<Credentials>>,
+    pub identities: Arc<Identities>,
     pub tables: Arc<Tables>,
 }
 
@@ -45,8 +42,18 @@ pub struct Status {
 pub struct Workload {
     #[serde(flatten)]
     pub capture: WorkloadStatus,
+    pub identity: IdentityStatus,
     pub svid: Option<SvidStatus>,
     pub flows: u64,
+}
+
+/// Where the workload's identity comes from, and what is wrong with that.
+#[derive(Debug, Default, Serialize)]
+pub struct IdentityStatus {
+    /// `ca`, `files` or `spire`.
+    pub source: &'static str,
+    /// Empty if all is well.
+    pub problem: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,20 +92,29 @@ impl AgentInfo {
 
     fn workload(&self, capture: WorkloadStatus) -> Workload {
         let id = workload_id(&capture.name);
+        let held = self.identities.held(id);
+        let credentials = held.as_ref().and_then(|held| held.credentials.as_ref());
         Workload {
-            svid: self.identities.current(id).map(|credentials| SvidStatus::new(&credentials.svid)),
+            svid: credentials.map(|credentials| SvidStatus::new(&credentials.svid)),
+            identity: held.as_deref().map(IdentityStatus::new).unwrap_or_default(),
             flows: self.counters.flows_of(id),
             capture,
         }
     }
 }
 
+impl IdentityStatus {
+    fn new(held: &Held) -> Self {
+        Self { source: held.source, problem: held.problem.clone().unwrap_or_default() }
+    }
+}
+
 impl SvidStatus {
     fn new(svid: &Svid) -> Self {
         Self {
-            serial: svid.serial.clone(),
-            not_before: rfc3339(svid.not_before),
-            not_after: rfc3339(svid.not_after),
+            serial: svid.facts.serial.clone(),
+            not_before: rfc3339(svid.facts.not_before),
+            not_after: rfc3339(svid.facts.not_after),
         }
     }
 }
@@ -112,9 +128,4 @@ impl MapEntries {
             wires: count(tables.wires.keys().map(|keys| keys.len())),
         }
     }
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    let whole = OffsetDateTime::from(time).replace_nanosecond(0);
-    whole.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }

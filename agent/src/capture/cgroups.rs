@@ -128,9 +128,19 @@ fn collect_processes(directory: &Path, pids: &mut BTreeSet<u32>) -> io::Result<(
 
 /// The agent's own cgroup, from the cgroup v2 root (cgroups(7), `/proc/<pid>/cgroup`).
 pub fn own() -> io::Result<String> {
-    let text = fs::read_to_string("/proc/self/cgroup")?;
+    of_process("self")
+}
+
+fn of_process(pid: &str) -> io::Result<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"));
     Ok(path.unwrap_or("/").to_owned())
+}
+
+/// True if a process is in a cgroup of the workload's now.
+#[must_use]
+pub fn is_member(workload: &WorkloadConfig, pid: u32) -> bool {
+    of_process(&pid.to_string()).is_ok_and(|path| selects(workload, &path))
 }
 
 /// True if a pattern selects `path` or one of its ancestors.

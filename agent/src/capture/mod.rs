@@ -12,6 +12,7 @@ mod existing;
 mod namespace;
 mod pins;
 mod programs;
+mod roster;
 mod supervisor;
 mod tables;
 
@@ -19,13 +20,14 @@ use std::io;
 use std::path::PathBuf;
 
 pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs};
-pub use cgroups::{WorkloadCgroup, find as workload_cgroups};
+pub use cgroups::{WorkloadCgroup, find as workload_cgroups, is_member};
 pub use dial::LocalLeg;
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use pins::Pins;
+pub use roster::Roster;
 pub use supervisor::{
-    NamespaceStatus, ProgramStatus, StatusView, Supervisor, UnprotectedConnection, WorkloadState,
-    WorkloadStatus,
+    NamespaceStatus, ProgramStatus, Reconfiguration, StatusView, Supervisor, SupervisorRequest,
+    UnprotectedConnection, WorkloadState, WorkloadStatus,
 };
 pub use tables::Tables;
 

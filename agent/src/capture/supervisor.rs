@@ -28,9 +28,9 @@ use super::events::{Events, calls_for_a_look, denial_reason};
 use super::namespace::{FlowStarter, InboundPorts};
 use super::pins::FreshPins;
 use super::programs::{self, Programs, SteerLoader};
-use super::{CaptureError, Namespace, Pins, Tables, bpffs, existing};
+use super::{CaptureError, Namespace, Pins, Roster, Tables, bpffs, existing};
 use crate::config::{CaptureRoot, Config, Existing, WorkloadConfig};
-use crate::policy::SharedPolicy;
+use crate::policy::{Policy, SharedPolicy};
 use crate::sys::netns::NetworkNamespace;
 use crate::telemetry::log_denied_connect;
 
@@ -53,12 +53,26 @@ const BREATH: Duration = Duration::from_millis(5);
 /// Refused connections logged within one [`LOOK`]; the rest are only counted.
 const DENIALS_LOGGED: u32 = 100;
 
-/// A question to the supervisor; it looks, then answers.
-pub type StatusQuestion = oneshot::Sender<StatusView>;
+/// What is asked of the supervisor.
+#[derive(Debug)]
+pub enum SupervisorRequest {
+    /// It looks, then answers.
+    Status(oneshot::Sender<StatusView>),
+    /// Another configuration, to be put in force while everything runs.
+    Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), String>>),
+}
+
+/// What capture wants to know of a configuration.
+#[derive(Debug)]
+pub struct Reconfiguration {
+    pub workloads: Vec<WorkloadConfig>,
+    pub policy: Arc<Policy>,
+}
 
 #[derive(Debug)]
 pub struct Supervisor {
     policy: SharedPolicy,
+    roster: Arc<Roster>,
     pub(super) tables: Arc<Tables>,
     pub(super) programs: Programs,
     steer_loader: SteerLoader,
@@ -92,12 +106,13 @@ impl Supervisor {
     pub fn start(
         config: &Config,
         policy: SharedPolicy,
+        roster: Arc<Roster>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
         bpffs::ensure_bpffs()?;
         let tracefs = bpffs::ensure_tracefs()?;
         let mount = bpffs::cgroup_mount()?;
-        refuse_own_cgroup(config)?;
+        refuse_own_cgroup(&config.workloads)?;
         let pins = Pins::of(&config.instance.name);
         let undo = FreshPins::begin(&pins)?;
         let root = match &config.capture {
@@ -115,7 +130,7 @@ impl Supervisor {
         let tables = Tables::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
         let tables = Arc::new(tables);
         let add_policy = || {
-            tables.add_rules(&policy.kernel_rules())?;
+            tables.add_rules(&policy.load().kernel_rules())?;
             tables.add_guarded(&guarded_ports(&config.workloads))?;
             tables.forget_connections()
         };
@@ -126,12 +141,9 @@ impl Supervisor {
         let mut supervisor = Self {
             starter,
             workloads: config.workloads.iter().cloned().map(Observed::new).collect(),
-            routed_prefixes: config
-                .peers
-                .iter()
-                .flat_map(|peer| peer.destinations.iter().map(|to| to.prefix))
-                .collect(),
+            routed_prefixes: policy.load().protected_prefixes(),
             policy,
+            roster,
             tables,
             programs,
             steer_loader: SteerLoader::new(pins),
@@ -162,7 +174,7 @@ impl Supervisor {
         self.tables.replace_selectors(&selectors).map_err(write)?;
         self.serve(self.own_netns.clone())?;
         self.look();
-        self.forget_the_old(&before)
+        self.forget_the_old(&before, &self.policy.load())
             .map_err(CaptureError::during("cannot remove what an earlier agent left"))?;
         self.is_up = true;
         self.programs.pin().map_err(CaptureError::during("cannot pin the BPF links"))
@@ -170,7 +182,7 @@ impl Supervisor {
 
     /// Removes what an earlier agent left and this configuration does not repeat: enrolments, rules, steering.
     /// Only when everything that the configuration does say is in force.
-    fn forget_the_old(&self, enrolled_before: &[u64]) -> io::Result<()> {
+    fn forget_the_old(&self, enrolled_before: &[u64], policy: &Policy) -> io::Result<()> {
         // A workload that could not be looked at may have cgroups that were not seen.
         if self.workloads.iter().all(|workload| workload.problem.is_none()) {
             let current: HashSet<u64> =
@@ -180,7 +192,7 @@ impl Supervisor {
             }
         }
         let configs = self.workloads.iter().map(|workload| &workload.config);
-        self.tables.prune_rules(&self.policy.kernel_rules())?;
+        self.tables.prune_rules(&policy.kernel_rules())?;
         self.tables.prune_guarded(&guarded_ports(configs))?;
         self.detach_unserved()
     }
@@ -198,16 +210,16 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Works until `questions` closes.
-    pub async fn run(mut self, mut questions: mpsc::Receiver<StatusQuestion>) {
+    /// Works until `requests` closes.
+    pub async fn run(mut self, mut requests: mpsc::Receiver<SupervisorRequest>) {
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check = tokio::time::interval(CHECK);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                question = questions.recv() => match question {
-                    Some(question) => self.answer(question),
+                request = requests.recv() => match request {
+                    Some(request) => tokio::task::block_in_place(|| self.answer(request)),
                     None => break,
                 },
                 happened = self.events.next() => match happened {
@@ -247,7 +259,8 @@ impl Supervisor {
 
     fn log_event(&mut self, event: &Event) {
         let kind = EventKind::from_code(event.kind);
-        let name = self.policy.workload(event.workload).map_or("", |workload| &workload.name);
+        let policy = self.policy.load();
+        let name = policy.workload(event.workload).map_or("", |workload| &workload.name);
         match kind {
             Some(EventKind::ConnectDenied) => {
                 self.denials_logged += 1;
@@ -330,6 +343,7 @@ impl Supervisor {
         let workload = &mut self.workloads[index];
         workload.cgroups.retain(|id, _| found.iter().any(|(cgroup, _)| cgroup.id == *id));
         workload.processes = found.iter().flat_map(|(_, processes)| processes).copied().collect();
+        self.roster.publish(workload.config.id, &workload.processes);
         for (cgroup, processes) in found {
             let (namespaces, trouble) = self.serve_namespaces_of(&processes);
             problem = problem.or(trouble);
@@ -386,8 +400,8 @@ impl Supervisor {
     ) -> io::Result<()> {
         let config = &self.workloads[index].config;
         for served in namespaces.iter().filter_map(|inode| self.namespaces.get(inode)) {
-            let sockets =
-                existing::unprotected(&served.namespace, processes, config.id, &self.policy)?;
+            let policy = self.policy.load();
+            let sockets = existing::unprotected(&served.namespace, processes, config.id, &policy)?;
             existing::reset(&served.namespace, &sockets)?;
             if !sockets.is_empty() {
                 tracing::info!(
@@ -546,13 +560,53 @@ impl Supervisor {
         Ok(())
     }
 
-    fn answer(&mut self, question: StatusQuestion) {
-        let view = tokio::task::block_in_place(|| {
-            self.look();
-            status::view(self)
-        });
-        // Whoever asked may have gone.
-        let _ = question.send(view);
+    /// Whoever asked may have gone.
+    fn answer(&mut self, request: SupervisorRequest) {
+        match request {
+            SupervisorRequest::Status(answer) => {
+                self.look();
+                let _ = answer.send(status::view(self));
+            }
+            SupervisorRequest::Reconfigure(change, answer) => {
+                let _ = answer.send(self.reconfigure(*change).map_err(|error| error.to_string()));
+            }
+        }
+    }
+
+    /// Puts another configuration in force. What is wanted comes before what is not wanted goes: nothing that
+    /// stays protected is ever unprotected.
+    fn reconfigure(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
+        let Reconfiguration { workloads, policy } = change;
+        refuse_own_cgroup(&workloads)?;
+        let write = || CaptureError::during("cannot write the configuration into the maps");
+        let enrolled = self
+            .tables
+            .workloads
+            .keys()
+            .map_err(CaptureError::during("cannot read the map of workloads"))?;
+        self.tables.add_rules(&policy.kernel_rules()).map_err(write())?;
+        self.tables.add_guarded(&guarded_ports(&workloads)).map_err(write())?;
+        let mut before: HashMap<_, _> =
+            self.workloads.drain(..).map(|workload| (workload.config.id, workload)).collect();
+        self.workloads = workloads
+            .into_iter()
+            .map(|config| match before.remove(&config.id) {
+                Some(observed) => Observed { config, ..observed },
+                None => Observed::new(config),
+            })
+            .collect();
+        let selectors: Vec<_> = self.workloads.iter().map(|w| w.config.selector()).collect();
+        self.tables.replace_selectors(&selectors).map_err(write())?;
+        self.routed_prefixes = policy.protected_prefixes();
+        self.look();
+        self.forget_the_old(&enrolled, &policy)
+            .map_err(CaptureError::during("cannot remove what the configuration before had"))?;
+        for served in self.namespaces.values() {
+            if let Err(error) = served.namespace.publish_sources(&self.routed_prefixes) {
+                tracing::debug!(namespace = served.namespace.inode(), %error, "routes not read");
+            }
+        }
+        Ok(())
     }
 
     /// Connections of a workload that policy wants protected and that are not.
@@ -560,8 +614,8 @@ impl Supervisor {
         let inodes = workload.namespaces();
         let sockets = inodes.iter().filter_map(|inode| {
             let namespace = &self.namespaces.get(inode)?.namespace;
-            existing::unprotected(namespace, &workload.processes, workload.config.id, &self.policy)
-                .ok()
+            let policy = self.policy.load();
+            existing::unprotected(namespace, &workload.processes, workload.config.id, &policy).ok()
         });
         sockets
             .flatten()
@@ -583,9 +637,9 @@ impl Supervisor {
 }
 
 /// An agent that captured itself would dial in circles.
-fn refuse_own_cgroup(config: &Config) -> Result<(), CaptureError> {
+fn refuse_own_cgroup(workloads: &[WorkloadConfig]) -> Result<(), CaptureError> {
     let own = cgroups::own().map_err(CaptureError::during("cannot tell the agent's own cgroup"))?;
-    match config.workloads.iter().find(|workload| cgroups::selects(workload, &own)) {
+    match workloads.iter().find(|workload| cgroups::selects(workload, &own)) {
         None => Ok(()),
         Some(workload) => {
             Err(CaptureError::SelectsAgent { workload: workload.name.clone(), cgroup: own })

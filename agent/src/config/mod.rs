@@ -5,9 +5,15 @@
 
 mod destination;
 mod error;
+mod identity;
+mod place;
 mod raw;
+mod tls;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::hash::Hash;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,9 +23,20 @@ use sheath_common::workload::{InboundMode, OutboundMode, Workload, WorkloadId, w
 
 use crate::spiffe::{SpiffeId, TrustDomain};
 
+use identity::Sources;
+use tls::Known;
+
 pub use destination::Destination;
 pub use error::ConfigError;
-pub use raw::{Existing, LogFormat};
+pub use identity::{
+    BundleFile, IdentityFiles, KeyPairFiles, Selector as SpireSelector, SourceConfig,
+};
+pub use place::Place;
+pub use raw::{Existing, ExpiredPeer, LogFormat};
+pub use tls::{
+    CertificateChoice, CrlConfig, ExternalPeerConfig, Family, InboundTlsConfig, PeerConfig,
+    PinConfig, StandardTls, TlsContextConfig, TrustChoice, TrustDomainConfig,
+};
 
 /// Directory of the admin socket and the lock, unless `runDir` says otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/run/sheath";
@@ -32,16 +49,21 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     pub node: String,
     pub instance: Instance,
-    pub identity: IdentityConfig,
+    pub trust_domains: Vec<TrustDomainConfig>,
+    pub tls_contexts: Vec<TlsContextConfig>,
     pub capture: CaptureRoot,
     pub log: LogConfig,
     pub timeouts: Timeouts,
+    /// Resolvers of DNS names; empty for the system's.
+    pub dns_servers: Vec<SocketAddr>,
+    pub expired_peer: ExpiredPeer,
     pub workloads: Vec<WorkloadConfig>,
     pub peers: Vec<PeerConfig>,
+    pub external_peers: Vec<ExternalPeerConfig>,
 }
 
 /// Names everything on the node that belongs to one agent: pins, lock, admin socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     pub name: String,
     run_dir: PathBuf,
@@ -75,14 +97,6 @@ impl Instance {
     }
 }
 
-/// Where SVIDs come from.
-#[derive(Clone, Debug)]
-pub struct IdentityConfig {
-    /// Directory of the embedded CA.
-    pub ca_dir: PathBuf,
-    pub svid_ttl: Duration,
-}
-
 /// The cgroup that the programs attach to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CaptureRoot {
@@ -92,14 +106,14 @@ pub enum CaptureRoot {
     Below(String),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// A `tracing` filter directive, as `info` or `sheath=debug`.
     pub level: String,
     pub format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     /// Dialling a wire leg or a local application.
     pub connect: Duration,
@@ -115,7 +129,9 @@ pub struct WorkloadConfig {
     pub name: String,
     /// Path of the workload's cgroup below the cgroup v2 root, with `*` and `?` within components.
     pub cgroup: String,
-    pub spiffe_id: SpiffeId,
+    /// What its certificate must carry. `None` leaves that to the source.
+    pub spiffe_id: Option<SpiffeId>,
+    pub source: SourceConfig,
     pub inbound: Inbound,
     pub outbound: Outbound,
     pub existing: Existing,
@@ -145,19 +161,15 @@ pub struct Inbound {
     pub ports: Vec<u16>,
     /// Who may call.
     pub allow: Vec<SpiffeId>,
+    pub allow_pins: Vec<PinConfig>,
+    /// For clients without an agent.
+    pub tls: Option<InboundTlsConfig>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Outbound {
     pub mode: OutboundMode,
     pub bypass: Vec<Destination>,
-}
-
-/// Destinations that are reached by mutual TLS, and who must answer there.
-#[derive(Clone, Debug)]
-pub struct PeerConfig {
-    pub destinations: Vec<Destination>,
-    pub spiffe_ids: Vec<SpiffeId>,
 }
 
 impl Config {
@@ -177,8 +189,6 @@ impl Config {
             node = self.node,
             instance = self.instance.name,
             trust_domain = %self.trust_domain,
-            ca = %self.identity.ca_dir.display(),
-            svid_ttl = %humantime::format_duration(self.identity.svid_ttl),
             capture = ?self.capture,
             "configuration"
         );
@@ -186,7 +196,8 @@ impl Config {
             tracing::info!(
                 name = workload.name,
                 cgroup = workload.cgroup,
-                spiffe_id = %workload.spiffe_id,
+                spiffe_id = workload.spiffe_id.as_ref().map(tracing::field::display),
+                source = ?workload.source,
                 inbound = ?workload.inbound.mode,
                 ports = ?workload.inbound.ports,
                 outbound = ?workload.outbound.mode,
@@ -195,6 +206,25 @@ impl Config {
             );
         }
         tracing::debug!(config = ?self, "configuration in full");
+    }
+
+    /// Whether a running agent can change over to `new`.
+    ///
+    /// # Errors
+    /// The first key that takes a restart.
+    pub fn check_reload(&self, new: &Self) -> Result<(), String> {
+        let keys = [
+            ("trustDomain", self.trust_domain == new.trust_domain),
+            ("node", self.node == new.node),
+            ("instance", self.instance == new.instance),
+            ("capture", self.capture == new.capture),
+            ("log", self.log == new.log),
+            ("timeouts", self.timeouts == new.timeouts),
+        ];
+        match keys.iter().find(|(_, same)| !same) {
+            None => Ok(()),
+            Some((key, _)) => Err(format!("{key} has changed, which takes a restart of the agent")),
+        }
     }
 
     /// Parses a configuration; `path` is only for messages.
@@ -213,30 +243,52 @@ impl TryFrom<raw::Config> for Config {
             return Err("node is empty".to_owned());
         }
         let capture = capture_root(&raw.capture.cgroup)?;
+        let sources = Sources::from_raw(raw.identity)?;
+        let trust_domains = raw
+            .trust_domains
+            .into_iter()
+            .map(TrustDomainConfig::from_raw)
+            .collect::<Result<Vec<_>, _>>()?;
+        let tls_contexts = raw
+            .tls_contexts
+            .into_iter()
+            .map(TlsContextConfig::from_raw)
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut domains = unique("trust domain", trust_domains.iter().map(|entry| &entry.name))?;
+        domains.insert(raw.trust_domain.clone());
+        let contexts = unique("TLS context", tls_contexts.iter().map(|context| &context.name))?;
+        let known =
+            Known { domains: &domains, any_domain: sources.may_federate(), contexts: &contexts };
+        let reader = WorkloadReader {
+            domain: &raw.trust_domain,
+            capture: &capture,
+            sources: &sources,
+            known: &known,
+        };
         let workloads = raw
             .workloads
             .into_iter()
-            .map(|workload| WorkloadConfig::from_raw(workload, &raw.trust_domain, &capture))
+            .map(|workload| reader.read(workload))
             .collect::<Result<Vec<_>, _>>()?;
         check_workloads(&workloads)?;
         let peers = raw
             .peers
             .into_iter()
             .enumerate()
-            .map(|(index, peer)| PeerConfig::from_raw(index, peer, &raw.trust_domain))
+            .map(|(index, peer)| PeerConfig::from_raw(index, peer, &known))
             .collect::<Result<_, _>>()?;
-        let ttl = raw.identity.ca.svid_ttl.0;
-        if ttl < Duration::from_secs(60) {
-            return Err("identity.ca.svidTtl is shorter than a minute".to_owned());
-        }
-        if ttl > Duration::from_secs(366 * 24 * 60 * 60) {
-            return Err("identity.ca.svidTtl is longer than a year".to_owned());
-        }
+        let external_peers = raw
+            .external_peers
+            .into_iter()
+            .map(|peer| ExternalPeerConfig::from_raw(peer, &known))
+            .collect::<Result<Vec<_>, _>>()?;
+        unique("external peer", external_peers.iter().map(|peer| &peer.name))?;
         Ok(Self {
             trust_domain: raw.trust_domain,
             node: raw.node,
             instance: Instance::new(&raw.instance, &raw.run_dir)?,
-            identity: IdentityConfig { ca_dir: raw.identity.ca.dir, svid_ttl: ttl },
+            trust_domains,
+            tls_contexts,
             capture,
             log: LogConfig { level: raw.log.level, format: raw.log.format },
             timeouts: Timeouts {
@@ -244,53 +296,58 @@ impl TryFrom<raw::Config> for Config {
                 handshake: raw.timeouts.handshake.0,
                 drain: raw.timeouts.drain.0,
             },
+            dns_servers: raw.dns.servers,
+            expired_peer: raw.sessions.expired_peer,
             workloads,
             peers,
+            external_peers,
         })
     }
 }
 
-impl WorkloadConfig {
-    fn from_raw(
-        raw: raw::Workload,
-        domain: &TrustDomain,
-        capture: &CaptureRoot,
-    ) -> Result<Self, String> {
+/// Reads workloads, with what the rest of the file says.
+struct WorkloadReader<'c> {
+    domain: &'c TrustDomain,
+    capture: &'c CaptureRoot,
+    sources: &'c Sources,
+    known: &'c Known<'c>,
+}
+
+impl WorkloadReader<'_> {
+    fn read(&self, raw: raw::Workload) -> Result<WorkloadConfig, String> {
         let name = raw.name;
         let within = |reason: String| format!("workload `{name}`: {reason}");
         if name.is_empty() {
             return Err("a workload has an empty name".to_owned());
         }
         let cgroup =
-            raw.select.pattern().and_then(|p| check_pattern(p, capture)).map_err(within)?;
-        if raw.spiffe_id.trust_domain() != domain {
-            return Err(within(format!("{} is not in the trust domain {domain}", raw.spiffe_id)));
+            raw.select.pattern().and_then(|p| check_pattern(p, self.capture)).map_err(within)?;
+        if let Some(id) = raw.spiffe_id.as_ref().filter(|id| id.trust_domain() != self.domain) {
+            return Err(within(format!("{id} is not in the trust domain {}", self.domain)));
         }
-        let inbound = raw.inbound.map(Inbound::from_raw).transpose().map_err(within)?;
-        let workload = Self {
+        let source =
+            self.sources.of(&name, raw.identity, raw.spiffe_id.as_ref()).map_err(within)?;
+        let inbound = raw.inbound.map(|inbound| self.read_inbound(inbound)).transpose();
+        let inbound = inbound.map_err(within)?;
+        Ok(WorkloadConfig {
             id: workload_id(&name),
             cgroup,
             spiffe_id: raw.spiffe_id,
-            inbound: inbound.unwrap_or(Inbound {
-                mode: InboundMode::Disabled,
-                ports: Vec::new(),
-                allow: Vec::new(),
-            }),
+            source,
+            inbound: inbound.unwrap_or_default(),
             outbound: raw.outbound.map_or(
                 Outbound { mode: OutboundMode::Disabled, bypass: Vec::new() },
                 |outbound| Outbound { mode: outbound.mode.into(), bypass: outbound.bypass },
             ),
             existing: raw.existing,
             name,
-        };
-        Ok(workload)
+        })
     }
-}
 
-impl Inbound {
-    fn from_raw(raw: raw::Inbound) -> Result<Self, String> {
+    fn read_inbound(&self, raw: raw::Inbound) -> Result<Inbound, String> {
         let mode = raw.mode.into();
-        if mode != InboundMode::Disabled && raw.allow.is_empty() {
+        let nobody = raw.allow.is_empty() && raw.allow_pins.is_empty() && raw.tls.is_none();
+        if mode != InboundMode::Disabled && nobody {
             return Err("inbound.allow names nobody, so nobody could connect".to_owned());
         }
         if raw.ports.as_ref().is_some_and(|ports| ports.is_empty() || ports.contains(&0)) {
@@ -299,20 +356,42 @@ impl Inbound {
                     .to_owned(),
             );
         }
-        Ok(Self { mode, ports: raw.ports.unwrap_or_default(), allow: raw.allow })
+        self.known.check_ids(&raw.allow)?;
+        Ok(Inbound {
+            mode,
+            ports: raw.ports.unwrap_or_default(),
+            allow: raw.allow,
+            allow_pins: PinConfig::list(raw.allow_pins)?,
+            tls: raw.tls.map(|tls| InboundTlsConfig::from_raw(tls, self.known)).transpose()?,
+        })
     }
 }
 
-impl PeerConfig {
-    fn from_raw(index: usize, raw: raw::Peer, domain: &TrustDomain) -> Result<Self, String> {
-        if raw.destinations.is_empty() || raw.spiffe_ids.is_empty() {
-            return Err(format!("peers[{index}]: match and spiffeIds must not be empty"));
+impl Default for Inbound {
+    fn default() -> Self {
+        Self {
+            mode: InboundMode::Disabled,
+            ports: Vec::new(),
+            allow: Vec::new(),
+            allow_pins: Vec::new(),
+            tls: None,
         }
-        if let Some(foreign) = raw.spiffe_ids.iter().find(|id| id.trust_domain() != domain) {
-            return Err(format!("peers[{index}]: {foreign} is not in the trust domain {domain}"));
-        }
-        Ok(Self { destinations: raw.destinations, spiffe_ids: raw.spiffe_ids })
     }
+}
+
+/// # Errors
+/// If a name is there twice.
+fn unique<'n, N>(what: &str, names: impl IntoIterator<Item = &'n N>) -> Result<HashSet<N>, String>
+where
+    N: Clone + Eq + Hash + fmt::Display + 'n,
+{
+    let mut seen = HashSet::new();
+    for name in names {
+        if !seen.insert(name.clone()) {
+            return Err(format!("two {what}s are called `{name}`"));
+        }
+    }
+    Ok(seen)
 }
 
 fn capture_root(text: &str) -> Result<CaptureRoot, String> {

@@ -1,39 +1,51 @@
 //! The policy stage: what is meant to happen to a flow, and who must be at its other end.
 //!
-//! Nothing here knows a peer's identity. What policy expects of it goes forward as an [`Authorizer`], which the
-//! tls stage applies once the handshake has proved who the peer is.
+//! Nothing here knows a peer's identity. What policy expects of it goes forward as an [`Expectation`], which
+//! the tls stage applies once the handshake has proved who the peer is.
 
 mod prefix_table;
+mod targets;
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use rustls_pki_types::DnsName;
 use sheath_common::net::Endpoint;
 use sheath_common::verdict::{
     Action, Candidates, Destination as Rule, PORT_ANY, SCOPE_ALL, Verdict, decide,
 };
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use crate::config::{Config, Destination, WorkloadConfig};
-use crate::spiffe::{Authorizer, SpiffeId};
+use crate::config::{Config, Destination, ExpiredPeer, WorkloadConfig};
+use crate::control::Materials;
+use crate::tls::{Inbound, Target};
+use crate::trust::Expectation;
 
 use prefix_table::PrefixTable;
 pub use prefix_table::mapped_length;
 
-/// Everything the configuration says about flows.
+/// Everything the configuration says about flows, with the materials it names.
 #[derive(Debug)]
 pub struct Policy {
     workloads: HashMap<WorkloadId, WorkloadPolicy>,
-    peers: PrefixTable<Authorizer>,
+    targets: PrefixTable<Target>,
+    /// External peers by name: what is expected of them also where their addresses have changed.
+    external: HashMap<String, Target>,
+    expired_peer: ExpiredPeer,
 }
 
 #[derive(Debug)]
 struct WorkloadPolicy {
     config: WorkloadConfig,
-    callers: Authorizer,
+    inbound: Inbound,
     bypass: PrefixTable<()>,
 }
+
+/// Addresses that DNS names stand for now.
+pub type Addresses = HashMap<DnsName<'static>, BTreeSet<IpAddr>>;
 
 /// A rule for the kernel: scope, destination and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +56,7 @@ pub struct KernelRule {
 }
 
 /// Why a flow is not wanted.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PolicyError {
     #[error("the workload is not in the configuration any more")]
     UnknownWorkload,
@@ -54,20 +66,14 @@ pub enum PolicyError {
 
 impl Policy {
     #[must_use]
-    pub fn new(config: &Config) -> Self {
-        let mut peers: PrefixTable<Vec<SpiffeId>> = PrefixTable::default();
-        for peer in &config.peers {
-            for destination in &peer.destinations {
-                // Two entries for one destination: either's identities will do.
-                peers.entry(destination).extend(peer.spiffe_ids.iter().cloned());
-            }
-        }
+    pub fn new(config: &Config, materials: &Materials, addresses: &Addresses) -> Self {
         let workloads = config
             .workloads
             .iter()
-            .map(|workload| (workload.id, WorkloadPolicy::new(workload)))
+            .map(|workload| (workload.id, WorkloadPolicy::new(workload, materials)))
             .collect();
-        Self { workloads, peers: peers.map(Authorizer::new) }
+        let (targets, external) = targets::build(config, materials, addresses);
+        Self { workloads, targets, external, expired_peer: config.expired_peer }
     }
 
     /// The rules that steer connections in the kernel.
@@ -75,28 +81,67 @@ impl Policy {
     pub fn kernel_rules(&self) -> Vec<KernelRule> {
         let rule = |scope, action| move |destination| KernelRule { scope, destination, action };
         let mut rules: Vec<_> =
-            self.peers.destinations().map(rule(SCOPE_ALL, Action::Protect)).collect();
+            self.targets.destinations().map(rule(SCOPE_ALL, Action::Protect)).collect();
         for (id, workload) in &self.workloads {
             rules.extend(workload.bypass.destinations().map(rule(*id, Action::Bypass)));
         }
         rules
     }
 
-    /// Whose certificate will do at `destination`. The most specific entry speaks alone.
-    pub fn expect_at(&self, destination: SocketAddr) -> Result<Authorizer, PolicyError> {
-        self.peers.most_specific(destination).cloned().ok_or(PolicyError::NoPeer(destination))
+    /// Prefixes behind which somebody is reached by TLS.
+    #[must_use]
+    pub fn protected_prefixes(&self) -> Vec<IpNet> {
+        self.targets.destinations().map(|destination| destination.prefix).collect()
+    }
+
+    /// Who must answer at `destination`, and in which TLS. The most specific entry speaks alone.
+    pub fn target_at(&self, destination: SocketAddr) -> Result<Target, PolicyError> {
+        self.targets.most_specific(destination).cloned().ok_or(PolicyError::NoPeer(destination))
+    }
+
+    /// What is expected now of whom a live flow has reached by `target`.
+    pub fn expectation_of(
+        &self,
+        target: &Target,
+        destination: SocketAddr,
+    ) -> Result<Expectation, PolicyError> {
+        let now = match target {
+            Target::External { peer, .. } => self.external.get(&peer.name).cloned(),
+            Target::Agent(_) => None,
+        };
+        match now {
+            Some(target) => Ok(target.expectation().clone()),
+            None => Ok(self.target_at(destination)?.expectation().clone()),
+        }
+    }
+
+    /// What becomes of live sessions whose peer's certificate expires.
+    #[must_use]
+    pub fn expired_peer(&self) -> ExpiredPeer {
+        self.expired_peer
     }
 
     /// How a workload treats what the network dials.
     pub fn inbound_mode(&self, workload: WorkloadId) -> Result<InboundMode, PolicyError> {
-        let policy = self.workloads.get(&workload).ok_or(PolicyError::UnknownWorkload)?;
-        Ok(policy.config.inbound.mode)
+        Ok(self.known(workload)?.config.inbound.mode)
     }
 
-    /// Who may call a workload.
-    pub fn callers(&self, workload: WorkloadId) -> Result<Authorizer, PolicyError> {
-        let policy = self.workloads.get(&workload).ok_or(PolicyError::UnknownWorkload)?;
-        Ok(policy.callers.clone())
+    /// True if every TLS client of a permissive port is meant for us.
+    #[must_use]
+    pub fn claims_every_tls(&self, workload: WorkloadId, port: u16) -> bool {
+        self.known(workload).is_ok_and(|policy| {
+            let tls = policy.config.inbound.tls.as_ref();
+            tls.is_some_and(|tls| tls.ports.contains(&port))
+        })
+    }
+
+    /// Who may call a workload, and in which TLS.
+    pub fn inbound(&self, workload: WorkloadId) -> Result<&Inbound, PolicyError> {
+        Ok(&self.known(workload)?.inbound)
+    }
+
+    fn known(&self, workload: WorkloadId) -> Result<&WorkloadPolicy, PolicyError> {
+        self.workloads.get(&workload).ok_or(PolicyError::UnknownWorkload)
     }
 
     /// A workload's configuration.
@@ -112,7 +157,7 @@ impl Policy {
         let policy = self.workloads.get(&workload)?;
         let rule = |action| move |bits| Rule::new(action, bits);
         let own = policy.bypass.candidates(destination);
-        let all = self.peers.candidates(destination);
+        let all = self.targets.candidates(destination);
         let candidates = Candidates {
             own_port: own.0.map(rule(Action::Bypass)),
             own_any: own.1.map(rule(Action::Bypass)),
@@ -135,16 +180,12 @@ impl Policy {
 }
 
 impl WorkloadPolicy {
-    fn new(config: &WorkloadConfig) -> Self {
+    fn new(config: &WorkloadConfig, materials: &Materials) -> Self {
         let mut bypass = PrefixTable::default();
         for destination in &config.outbound.bypass {
             *bypass.entry(destination) = ();
         }
-        Self {
-            callers: Authorizer::new(config.inbound.allow.clone()),
-            bypass,
-            config: config.clone(),
-        }
+        Self { inbound: targets::inbound(config, materials), bypass, config: config.clone() }
     }
 }
 
@@ -154,8 +195,8 @@ pub fn kernel_port(destination: &Destination) -> u32 {
     destination.port.map_or(PORT_ANY, u32::from)
 }
 
-/// Snapshots of policy are shared by all flows.
-pub type SharedPolicy = Arc<Policy>;
+/// The policy in force. Flows take it as it is and keep it; replacing it makes nobody wait.
+pub type SharedPolicy = Arc<ArcSwap<Policy>>;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,6 @@
 use super::*;
+use crate::spiffe::SpiffeId;
+use crate::trust::{Proof, Way};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -17,7 +19,23 @@ workloads:
 peers: {peers}
 "#
     );
-    Policy::new(&Config::parse(&text, Path::new("test.yaml")).unwrap())
+    of(&text, &Addresses::new())
+}
+
+fn of(text: &str, addresses: &Addresses) -> Policy {
+    let config = Config::parse(text, Path::new("test.yaml")).unwrap();
+    let mut materials = Materials::new(Arc::new(crate::tls::crypto_provider()));
+    materials.follow(&config);
+    Policy::new(&config, &materials, addresses)
+}
+
+/// The SPIFFE IDs that an expectation names.
+fn ids(expectation: &Expectation) -> Vec<SpiffeId> {
+    let ids = |way: &Way| match &way.proof {
+        Proof::Spiffe(ids) => ids.clone(),
+        _ => Vec::new(),
+    };
+    expectation.ways().iter().flat_map(ids).collect()
 }
 
 fn web() -> WorkloadId {
@@ -42,33 +60,67 @@ const PEERS: &str = r#"[
 #[test]
 fn the_most_specific_peer_speaks_alone() {
     let policy = policy("{ mode: require }", PEERS);
-    for (destination, expected, others) in [
-        ("10.9.9.9:80", vec!["wide"], vec!["narrow", "port"]),
-        ("[fd00::1]:80", vec!["wide"], vec!["narrow"]),
-        ("10.0.2.7:80", vec!["narrow", "also"], vec!["wide", "port"]),
-        ("10.0.2.7:443", vec!["port"], vec!["narrow", "also", "wide"]),
+    for (destination, expected) in [
+        ("10.9.9.9:80", vec!["wide"]),
+        ("[fd00::1]:80", vec!["wide"]),
+        ("10.0.2.7:80", vec!["narrow", "also"]),
+        ("10.0.2.7:443", vec!["port"]),
     ] {
-        let authorizer = policy.expect_at(at(destination)).unwrap();
-        for name in expected {
-            assert_eq!(authorizer.authorize(&id(name)), Ok(()), "{destination} {name}");
-        }
-        for name in others {
-            assert!(authorizer.authorize(&id(name)).is_err(), "{destination} {name}");
-        }
+        let target = policy.target_at(at(destination)).unwrap();
+        let expected: Vec<_> = expected.into_iter().map(id).collect();
+        assert_eq!(ids(target.expectation()), expected, "{destination}");
     }
-    assert_eq!(policy.expect_at(at("11.0.0.1:1")), Err(PolicyError::NoPeer(at("11.0.0.1:1"))));
+    let nobody = policy.target_at(at("11.0.0.1:1")).err();
+    assert_eq!(nobody, Some(PolicyError::NoPeer(at("11.0.0.1:1"))));
+}
+
+const EXTERNAL: &str = r#"
+trustDomain: example.org
+node: n
+identity: { ca: { dir: /x } }
+workloads: []
+peers:
+  - { match: ["10.0.2.7:443"], spiffeIds: ["spiffe://example.org/web"] }
+externalPeers:
+  - { name: named, match: ["billing.example.com:443"], family: ipv4Only, trust: { system: true }, expect: { dnsNames: [billing.example.com] } }
+  - { name: addressed, match: ["10.0.2.8:443"], sni: other.example.com, certificate: none, pins: [{ certificateSha256: "0000000000000000000000000000000000000000000000000000000000000000" }] }
+"#;
+
+fn external(policy: &Policy, destination: &str) -> Option<(String, Option<String>)> {
+    match policy.target_at(at(destination)) {
+        Ok(Target::External { peer, server_name }) => {
+            Some((peer.name.clone(), server_name.map(|name| name.as_ref().to_owned())))
+        }
+        _ => None,
+    }
 }
 
 #[test]
-fn nobody_is_authorised_by_an_empty_set_or_by_resemblance() {
-    let nobody = Authorizer::new(Vec::new());
-    assert!(nobody.authorize(&id("web")).is_err());
-    let web = Authorizer::new(vec![id("web")]);
-    for name in ["Web", "webx", "we", "web.", "other/web"] {
-        assert!(web.authorize(&id(name)).is_err(), "{name}");
-    }
-    let foreign: SpiffeId = "spiffe://example.com/web".parse().unwrap();
-    assert!(web.authorize(&foreign).is_err());
+fn names_stand_for_the_addresses_they_resolve_to_and_nothing_else() {
+    let name = DnsName::try_from("billing.example.com").unwrap();
+    let addresses = ["10.0.2.7", "10.0.2.8", "10.0.2.9", "fd00::9"];
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    let policy = of(EXTERNAL, &[(name, addresses)].into());
+    let named = Some(("named".to_owned(), Some("billing.example.com".to_owned())));
+    assert_eq!(external(&policy, "10.0.2.9:443"), named);
+    assert_eq!(external(&policy, "10.0.2.9:80"), None);
+    assert_eq!(external(&policy, "[fd00::9]:443"), None, "ipv4Only");
+    // What is said of an address itself comes before what a name resolves to.
+    assert!(matches!(policy.target_at(at("10.0.2.7:443")), Ok(Target::Agent(_))));
+    let addressed = Some(("addressed".to_owned(), Some("other.example.com".to_owned())));
+    assert_eq!(external(&policy, "10.0.2.8:443"), addressed);
+    assert!(of(EXTERNAL, &Addresses::new()).target_at(at("10.0.2.9:443")).is_err());
+}
+
+#[test]
+fn a_live_flow_is_judged_by_its_external_peer_also_when_the_address_has_gone() {
+    let name = DnsName::try_from("billing.example.com").unwrap();
+    let before = of(EXTERNAL, &[(name, ["10.0.2.9".parse().unwrap()].into())].into());
+    let target = before.target_at(at("10.0.2.9:443")).unwrap();
+    let after = of(EXTERNAL, &Addresses::new());
+    assert!(after.expectation_of(&target, at("10.0.2.9:443")).is_ok());
+    let gone = of(EXTERNAL.split("externalPeers").next().unwrap(), &Addresses::new());
+    assert!(gone.expectation_of(&target, at("10.0.2.9:443")).is_err());
 }
 
 #[test]
@@ -90,7 +142,7 @@ fn inbound_covers_the_declared_ports() {
     assert!(policy.covers_inbound(web(), 8080));
     assert!(!policy.covers_inbound(web(), 8081));
     assert_eq!(policy.inbound_mode(web()), Ok(InboundMode::Strict));
-    assert_eq!(policy.callers(web()).unwrap().authorize(&id("client")), Ok(()));
+    assert_eq!(ids(&policy.inbound(web()).unwrap().callers), [id("client")]);
 }
 
 #[test]
@@ -116,7 +168,7 @@ proptest! {
         let policy = policy(r#"{ mode: prefer, bypass: ["10.0.2.9/32"] }"#, PEERS);
         let to = SocketAddr::new(ip, port);
         if policy.verdict(web(), to) == Some(Verdict::Protect) {
-            prop_assert!(policy.expect_at(to).is_ok());
+            prop_assert!(policy.target_at(to).is_ok());
         }
     }
 }

@@ -1,11 +1,7 @@
-//! The vocabulary of SPIFFE: IDs, trust domains, X.509-SVIDs and trust bundles, as the standards define them.
+//! The vocabulary of SPIFFE: IDs, trust domains and X.509-SVIDs, as the standards define them.
 
-mod authorizer;
-mod bundle;
 mod id;
 mod leaf;
 
-pub use authorizer::{Authorizer, Unauthorized};
-pub use bundle::{BundleError, TrustBundle};
 pub use id::{SpiffeError, SpiffeId, TrustDomain};
 pub use leaf::{LeafError, spiffe_id_of};

@@ -1,13 +1,18 @@
 //! What the process denies itself before it holds a key.
 
+use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// No core dumps, no ptrace by unprivileged processes, no new privileges through exec; as many descriptors as
+/// No core dumps, nothing in swap, no ptrace by unprivileged processes, no new privileges through exec; as many descriptors as
 /// the system allows.
 pub fn apply() -> nix::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_no_new_privs()?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+    // Keys and plaintext never go to swap. Pages are locked as they are first used, not before.
+    mlockall(MlockAllFlags::from_bits_retain(
+        libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT,
+    ))?;
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)
 }

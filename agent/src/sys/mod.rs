@@ -3,5 +3,7 @@
 pub mod bpf;
 pub mod hardening;
 pub mod netns;
+pub mod pidfd;
 pub mod sock_diag;
 pub mod sockopt;
+pub mod watch;

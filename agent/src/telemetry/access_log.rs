@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::flow::{Direction, FlowRecord, Outcome, Stage};
+use crate::trust::PeerId;
 
 const TARGET: &str = "sheath::access";
 
@@ -17,9 +18,7 @@ pub struct Ending {
 }
 
 pub fn log_flow(record: &FlowRecord, ending: &Ending) {
-    let id = |id: &Option<crate::spiffe::SpiffeId>| {
-        id.as_ref().map_or_else(String::new, ToString::to_string)
-    };
+    let id = |id: &Option<PeerId>| id.as_ref().map_or_else(String::new, ToString::to_string);
     tracing::info!(
         target: TARGET,
         flow = %record.id,
@@ -33,6 +32,9 @@ pub fn log_flow(record: &FlowRecord, ending: &Ending) {
         received = record.moved.received,
         duration_ms = record.started.elapsed().as_millis() as u64,
         protection = record.protection.name(),
+        tls_version = record.negotiated.version,
+        tls_suite = record.negotiated.suite,
+        tls_group = record.negotiated.group,
         outcome = ending.outcome.name(),
         stage = ending.stage.name(),
         reason = ending.reason,
@@ -54,6 +56,9 @@ pub fn log_denied_connect(workload: &str, destination: SocketAddr, pid: u32, rea
         received = 0,
         duration_ms = 0,
         protection = "none",
+        tls_version = "",
+        tls_suite = "",
+        tls_group = "",
         outcome = Outcome::Denied.name(),
         stage = Stage::Capture.name(),
         reason,

@@ -2,6 +2,7 @@
 
 mod access_log;
 mod counters;
+mod time;
 
 use tracing_subscriber::EnvFilter;
 
@@ -9,6 +10,7 @@ use crate::config::{LogConfig, LogFormat};
 
 pub use access_log::{Ending, log_denied_connect, log_flow};
 pub use counters::{AgentCounters, OpenFlow};
+pub use time::rfc3339;
 
 /// Sets up logging to stderr.
 ///

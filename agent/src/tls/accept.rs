@@ -8,8 +8,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::client_hello::{FirstBytes, classify, offers_our_alpn};
+use super::client_hello::{FirstBytes, classify, offers};
 use super::{Contexts, Session, TlsError};
+use crate::trust::Role;
 
 /// How long a client may stay silent before it is taken for one that waits for the server to speak first.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -29,8 +30,14 @@ pub enum Greeting {
     Plaintext,
 }
 
-/// Looks at the first bytes of a connection without taking them.
-pub async fn greet(wire: &TcpStream) -> io::Result<Greeting> {
+/// Looks at the first bytes of a connection without taking them. TLS is ours if it offers a protocol of agents
+/// or one of `protocols`, or any at all if `every_tls`.
+pub async fn greet(
+    wire: &TcpStream,
+    protocols: &[Vec<u8>],
+    every_tls: bool,
+) -> io::Result<Greeting> {
+    let foreign = if every_tls { Greeting::Ours } else { Greeting::ForeignTls };
     let deadline = Instant::now() + SILENCE;
     let mut buffer = vec![0; LONGEST_HELLO];
     loop {
@@ -38,13 +45,13 @@ pub async fn greet(wire: &TcpStream) -> io::Result<Greeting> {
             Ok(seen) => seen?,
             Err(_) => 0,
         };
-        match classify(&buffer[..seen]) {
+        match classify(&buffer[..seen], protocols) {
             FirstBytes::Ours => return Ok(Greeting::Ours),
-            FirstBytes::ForeignTls => return Ok(Greeting::ForeignTls),
+            FirstBytes::ForeignTls => return Ok(foreign),
             FirstBytes::Plaintext => return Ok(Greeting::Plaintext),
             FirstBytes::Incomplete if seen == 0 => return Ok(Greeting::Plaintext),
             FirstBytes::Incomplete if seen == buffer.len() || Instant::now() >= deadline => {
-                return Ok(Greeting::ForeignTls);
+                return Ok(foreign);
             }
             FirstBytes::Incomplete => sleep(RECHECK).await,
         }
@@ -58,13 +65,13 @@ pub async fn accept(
     limit: Duration,
 ) -> Result<Session, TlsError> {
     let handshake = async {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), wire).await?;
-        let config = contexts.server(offers_our_alpn(&start.client_hello()));
-        start.into_stream(config).await
+        let start = LazyConfigAcceptor::new(Acceptor::default(), wire)
+            .await
+            .map_err(TlsError::handshake)?;
+        let acceptance = contexts.server(offers(&start.client_hello(), &[]))?;
+        let stream =
+            start.into_stream(acceptance.config.clone()).await.map_err(TlsError::handshake)?;
+        Session::new(stream.into(), &acceptance.judge, Role::Client)
     };
-    let stream = tokio::time::timeout(limit, handshake)
-        .await
-        .map_err(|_| TlsError::Timeout(limit))?
-        .map_err(TlsError::handshake)?;
-    Session::new(stream.into())
+    tokio::time::timeout(limit, handshake).await.map_err(|_| TlsError::Timeout(limit))?
 }

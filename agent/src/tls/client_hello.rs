@@ -7,7 +7,7 @@ use super::ALPN;
 /// What the bytes seen so far begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstBytes {
-    /// A ClientHello that offers our ALPN protocol.
+    /// A ClientHello that offers one of our ALPN protocols.
     Ours,
     /// Somebody else's TLS.
     ForeignTls,
@@ -20,9 +20,10 @@ pub enum FirstBytes {
 /// `handshake` as record type (RFC 8446, 5.1).
 const HANDSHAKE_RECORD: u8 = 22;
 
-/// Classifies the first bytes of a stream. Anything malformed is not ours.
+/// Classifies the first bytes of a stream. Ours are the protocols of agents, and `protocols`. Anything malformed
+/// is not ours.
 #[must_use]
-pub fn classify(bytes: &[u8]) -> FirstBytes {
+pub fn classify(bytes: &[u8], protocols: &[Vec<u8>]) -> FirstBytes {
     match bytes.first() {
         None => return FirstBytes::Incomplete,
         Some(&HANDSHAKE_RECORD) => {}
@@ -38,8 +39,8 @@ pub fn classify(bytes: &[u8]) -> FirstBytes {
         match acceptor.accept() {
             Ok(None) => {}
             Ok(Some(accepted)) => {
-                let offers = offers_our_alpn(&accepted.client_hello());
-                return if offers { FirstBytes::Ours } else { FirstBytes::ForeignTls };
+                let ours = offers(&accepted.client_hello(), protocols);
+                return if ours { FirstBytes::Ours } else { FirstBytes::ForeignTls };
             }
             Err(_) => return FirstBytes::ForeignTls,
         }
@@ -47,8 +48,9 @@ pub fn classify(bytes: &[u8]) -> FirstBytes {
     FirstBytes::Incomplete
 }
 
-/// True if a ClientHello offers [`ALPN`].
+/// True if a ClientHello offers [`ALPN`] or one of `protocols`.
 #[must_use]
-pub fn offers_our_alpn(hello: &rustls::server::ClientHello<'_>) -> bool {
-    hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == ALPN))
+pub fn offers(hello: &rustls::server::ClientHello<'_>, protocols: &[Vec<u8>]) -> bool {
+    let is_ours = |offered: &[u8]| offered == ALPN || protocols.iter().any(|ours| ours == offered);
+    hello.alpn().is_some_and(|mut offered| offered.any(is_ours))
 }

@@ -2,93 +2,214 @@
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls_pki_types::ServerName;
 
-use super::ALPN;
+use super::target::{Shown, Target};
 use super::verifier::PeerVerifier;
+use super::{ALPN, Profile, TlsError};
+use crate::trust::{Expectation, Judge, Trust};
 
-use crate::spiffe::{Authorizer, TrustBundle};
+/// Between agents.
+static AGENT_VERSIONS: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
-/// Cipher suites and key exchange groups in order of preference. TLS 1.3 only; the hybrid group resists an
-/// attacker who records today and has a quantum computer later.
-#[must_use]
-pub fn crypto_provider() -> CryptoProvider {
-    CryptoProvider {
-        cipher_suites: vec![
-            aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-            aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-            aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ],
-        kx_groups: vec![
-            aws_lc_rs::kx_group::X25519MLKEM768,
-            aws_lc_rs::kx_group::X25519,
-            aws_lc_rs::kx_group::SECP256R1,
-            aws_lc_rs::kx_group::SECP384R1,
-        ],
-        ..aws_lc_rs::default_provider()
-    }
+/// What a workload accepts from the network.
+#[derive(Clone, Debug, Default)]
+pub struct Inbound {
+    /// Who may call.
+    pub callers: Expectation,
+    /// For clients without an agent.
+    pub standard: Option<InboundTls>,
+}
+
+/// TLS for clients without an agent.
+#[derive(Clone, Debug)]
+pub struct InboundTls {
+    pub profile: Profile,
+    pub certificate: Shown,
+    /// Who may call, besides those who may call anyway.
+    pub callers: Expectation,
 }
 
 /// How a workload speaks TLS.
 #[derive(Debug)]
 pub struct Contexts {
+    svid: Arc<CertifiedKey>,
+    trust: Trust,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Towards agents; the verifier is another one for each connection.
     client: ClientConfig,
     /// For clients that offer [`ALPN`].
-    agent_server: Arc<ServerConfig>,
-    /// For clients that offer nothing.
-    plain_server: Arc<ServerConfig>,
-    verifier: PeerVerifier,
+    agent_server: Acceptance,
+    /// For all others.
+    standard_server: Result<Acceptance, String>,
+    protocols: Vec<Vec<u8>>,
+}
+
+/// One side of a handshake: how to shake hands, and how to judge the peer.
+#[derive(Clone, Debug)]
+pub(super) struct Acceptance {
+    pub config: Arc<ServerConfig>,
+    pub judge: Judge,
+}
+
+/// The other side of a handshake.
+pub(super) struct Approach {
+    pub config: Arc<ClientConfig>,
+    pub judge: Judge,
+    pub server_name: Option<ServerName<'static>>,
 }
 
 impl Contexts {
-    /// `callers` are those who may connect to the workload.
-    ///
     /// # Errors
-    /// If the provider has no TLS 1.3.
+    /// If a configuration does not fit together, which its parsing should have shown.
     pub fn new(
         provider: Arc<CryptoProvider>,
-        key: Arc<CertifiedKey>,
-        bundle: Arc<TrustBundle>,
-        callers: Authorizer,
+        svid: Arc<CertifiedKey>,
+        trust: Trust,
+        inbound: &Inbound,
     ) -> Result<Self, rustls::Error> {
-        let certificate = Arc::new(SingleCertAndKey::from(key));
-        let verifier =
-            PeerVerifier::new(bundle, callers, provider.signature_verification_algorithms);
-
-        let mut client = ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier.clone()))
-            .with_client_cert_resolver(certificate.clone());
-        client.alpn_protocols = vec![ALPN.to_vec()];
-        // A resumed session would skip the peer's certificate.
-        client.resumption = Resumption::disabled();
-
-        let mut server = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(Arc::new(verifier.clone()))
-            .with_cert_resolver(certificate);
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        let plain_server = Arc::new(server.clone());
-        server.alpn_protocols = vec![ALPN.to_vec()];
-
-        Ok(Self { client, agent_server: Arc::new(server), plain_server, verifier })
+        let algorithms = provider.signature_verification_algorithms;
+        let judge =
+            |expectation: Expectation| Judge { trust: trust.clone(), expectation, algorithms };
+        let profile =
+            Profile { provider, versions: AGENT_VERSIONS.to_vec(), alpn: vec![ALPN.to_vec()] };
+        let certificate = Some(Arc::new(SingleCertAndKey::from(svid.clone())));
+        let client = client_config(&profile, judge(Expectation::default()), certificate)?;
+        let agent_server = Acceptance::new(&profile, judge(inbound.callers.clone()), &svid)?;
+        let without_alpn = Profile { alpn: Vec::new(), ..profile };
+        let standard_server = match &inbound.standard {
+            None => Acceptance::new(&without_alpn, judge(inbound.callers.clone()), &svid),
+            Some(standard) => match standard.certificate.key(&svid) {
+                Ok(key) => Acceptance::new(
+                    &standard.profile,
+                    judge(inbound.callers.or(&standard.callers)),
+                    &key,
+                ),
+                Err(reason) => Err(rustls::Error::General(reason)),
+            },
+        };
+        Ok(Self {
+            protocols: inbound
+                .standard
+                .as_ref()
+                .map_or_else(Vec::new, |standard| standard.profile.alpn.clone()),
+            svid,
+            trust,
+            algorithms,
+            client,
+            agent_server,
+            standard_server: standard_server.map_err(|error| error.to_string()),
+        })
     }
 
-    /// For one connection to where one of `expected` must answer.
-    pub(super) fn client(&self, expected: Authorizer) -> Arc<ClientConfig> {
-        let mut config = self.client.clone();
-        config.dangerous().set_certificate_verifier(Arc::new(self.verifier.expecting(expected)));
-        Arc::new(config)
+    /// What is believed of whom.
+    #[must_use]
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The judge of peers that must meet an expectation.
+    #[must_use]
+    pub fn judge(&self, expectation: Expectation) -> Judge {
+        Judge { trust: self.trust.clone(), expectation, algorithms: self.algorithms }
+    }
+
+    /// Protocols of clients without an agent that are ours to terminate.
+    #[must_use]
+    pub fn protocols(&self) -> &[Vec<u8>] {
+        &self.protocols
+    }
+
+    /// For one connection to `target`.
+    pub(super) fn client(&self, target: &Target) -> Result<Approach, TlsError> {
+        let judge = self.judge(target.expectation().clone());
+        match target {
+            Target::Agent(_) => {
+                let mut config = self.client.clone();
+                let verifier = Arc::new(PeerVerifier(judge.clone()));
+                config.dangerous().set_certificate_verifier(verifier);
+                // Without a name no SNI is sent, and names in the certificate other than the SPIFFE ID mean
+                // nothing.
+                Ok(Approach { config: Arc::new(config), judge, server_name: None })
+            }
+            Target::External { peer, server_name } => {
+                let certificate = match &peer.certificate {
+                    Shown::Nothing => None,
+                    shown => {
+                        let key = shown.key(&self.svid).map_err(TlsError::NoCertificate)?;
+                        Some(Arc::new(SingleCertAndKey::from(key)))
+                    }
+                };
+                let config = client_config(&peer.profile, judge.clone(), certificate)
+                    .map_err(TlsError::Protocol)?;
+                let server_name = server_name.clone().map(ServerName::DnsName);
+                Ok(Approach { config: Arc::new(config), judge, server_name })
+            }
+        }
     }
 
     /// For a client that does or does not offer [`ALPN`].
-    pub(super) fn server(&self, offers_alpn: bool) -> Arc<ServerConfig> {
-        if offers_alpn { self.agent_server.clone() } else { self.plain_server.clone() }
+    pub(super) fn server(&self, offers_alpn: bool) -> Result<&Acceptance, TlsError> {
+        if offers_alpn {
+            return Ok(&self.agent_server);
+        }
+        self.standard_server.as_ref().map_err(|reason| TlsError::NoCertificate(reason.clone()))
     }
+}
+
+impl Acceptance {
+    fn new(
+        profile: &Profile,
+        judge: Judge,
+        key: &Arc<CertifiedKey>,
+    ) -> Result<Self, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(profile.provider.clone())
+            .with_protocol_versions(&profile.versions)?
+            .with_client_cert_verifier(Arc::new(PeerVerifier(judge.clone())))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.alpn_protocols.clone_from(&profile.alpn);
+        Ok(Self { config: Arc::new(config), judge })
+    }
+}
+
+impl Shown {
+    fn key(&self, svid: &Arc<CertifiedKey>) -> Result<Arc<CertifiedKey>, String> {
+        match self {
+            Self::Svid => Ok(svid.clone()),
+            Self::Nothing => Err("a server has to show a certificate".to_owned()),
+            Self::Named { key: Some(key), .. } => Ok(key.clone()),
+            Self::Named { context, key: None } => {
+                Err(format!("the certificate of the TLS context `{context}` could not be read"))
+            }
+        }
+    }
+}
+
+fn client_config(
+    profile: &Profile,
+    judge: Judge,
+    certificate: Option<Arc<SingleCertAndKey>>,
+) -> Result<ClientConfig, rustls::Error> {
+    let builder = ClientConfig::builder_with_provider(profile.provider.clone())
+        .with_protocol_versions(&profile.versions)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PeerVerifier(judge)));
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(resolver) => {
+            let resolver: Arc<dyn ResolvesClientCert> = resolver;
+            builder.with_client_cert_resolver(resolver)
+        }
+    };
+    config.alpn_protocols.clone_from(&profile.alpn);
+    // A resumed session would skip the peer's certificate.
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }

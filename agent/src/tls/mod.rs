@@ -1,4 +1,4 @@
-//! The tls stage: mutual TLS 1.3 with a workload's SVID, and the verdict on who the peer is.
+//! The tls stage: mutual TLS with a workload's certificate, and the verdict on who the peer is.
 //!
 //! The wire carries the application's bytes as one TLS stream on the application's own port. Agents offer the
 //! ALPN protocol [`ALPN`], which says so; a peer that offers none is taken to mean the same.
@@ -6,31 +6,30 @@
 mod accept;
 mod client_hello;
 mod contexts;
+mod profile;
+mod session;
+mod target;
 mod verifier;
 
 use std::io;
 use std::time::Duration;
 
-use rustls::CommonState;
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::spiffe::{Authorizer, SpiffeId, spiffe_id_of};
+use crate::trust::{PeerId, Role};
 
-use verifier::Refusal;
+use verifier::Refused;
 
 pub use accept::{Greeting, accept, greet};
-pub use contexts::{Contexts, crypto_provider};
+pub use contexts::{Contexts, Inbound, InboundTls};
+pub use profile::{Choice, Profile, Version, crypto_provider};
+pub use session::{Negotiated, PeerCertificates, Session};
+pub use target::{ExternalPeer, Shown, Target};
 
 /// One raw byte stream for each session. A later protocol with a framing of its own will have another name.
 pub const ALPN: &[u8] = b"sheath/0";
-
-/// A finished handshake with a peer that is who it should be.
-#[derive(Debug)]
-pub struct Session {
-    pub stream: tokio_rustls::TlsStream<TcpStream>,
-    pub peer: SpiffeId,
-}
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +40,7 @@ pub enum TlsError {
     #[error("peer refused: {reason}")]
     Refused {
         /// Who it claimed to be, if its certificate says so at all.
-        peer: Option<SpiffeId>,
+        peer: Option<PeerId>,
         reason: String,
     },
     /// The peer refused us, or does not speak TLS as it should.
@@ -51,12 +50,14 @@ pub enum TlsError {
     Io(io::Error),
     #[error("the peer showed no certificate that says who it is")]
     Anonymous,
+    #[error("{0}")]
+    NoCertificate(String),
 }
 
 impl TlsError {
     /// Who the peer claimed to be, where that is known.
     #[must_use]
-    pub fn peer(&self) -> Option<&SpiffeId> {
+    pub fn peer(&self) -> Option<&PeerId> {
         match self {
             Self::Refused { peer, .. } => peer.as_ref(),
             _ => None,
@@ -74,13 +75,13 @@ impl TlsError {
 
     /// In our verifier's own words, where it was the one that refused.
     fn refused(error: &rustls::CertificateError) -> Self {
-        let refusal = match error {
-            rustls::CertificateError::Other(other) => other.0.downcast_ref::<Refusal>(),
+        let refused = match error {
+            rustls::CertificateError::Other(other) => other.0.downcast_ref::<Refused>(),
             _ => None,
         };
         Self::Refused {
-            peer: refusal.and_then(Refusal::peer).cloned(),
-            reason: refusal.map_or_else(|| error.to_string(), Refusal::to_string),
+            peer: refused.and_then(|Refused(refusal)| refusal.peer()),
+            reason: refused.map_or_else(|| error.to_string(), Refused::to_string),
         }
     }
 }
@@ -89,33 +90,18 @@ impl TlsError {
 pub async fn connect(
     wire: TcpStream,
     contexts: &Contexts,
-    expected: Authorizer,
+    target: &Target,
     limit: Duration,
 ) -> Result<Session, TlsError> {
     let address = wire.peer_addr().map_err(TlsError::Io)?;
-    let connector = TlsConnector::from(contexts.client(expected));
-    // An address as server name: no SNI is sent, and names in the certificate other than the SPIFFE ID mean
-    // nothing.
-    let handshake = connector.connect(address.ip().into(), wire);
+    let approach = contexts.client(target)?;
+    let name = approach.server_name.unwrap_or_else(|| ServerName::from(address.ip()));
+    let handshake = TlsConnector::from(approach.config).connect(name, wire);
     let stream = tokio::time::timeout(limit, handshake)
         .await
         .map_err(|_| TlsError::Timeout(limit))?
         .map_err(TlsError::handshake)?;
-    Session::new(stream.into())
-}
-
-impl Session {
-    /// The identity is read from the certificate that the handshake has verified.
-    fn new(stream: tokio_rustls::TlsStream<TcpStream>) -> Result<Self, TlsError> {
-        let (_, connection) = stream.get_ref();
-        let peer = peer_id(connection).ok_or(TlsError::Anonymous)?;
-        Ok(Self { stream, peer })
-    }
-}
-
-fn peer_id(connection: &CommonState) -> Option<SpiffeId> {
-    let leaf = connection.peer_certificates()?.first()?;
-    spiffe_id_of(leaf).ok()
+    Session::new(stream.into(), &approach.judge, Role::Server)
 }
 
 #[cfg(test)]

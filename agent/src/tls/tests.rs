@@ -1,63 +1,31 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::client_hello::{FirstBytes, classify};
 use super::*;
-use crate::spiffe::TrustBundle;
+use crate::trust::Expectation;
+use crate::trust::testing::{Ca, svid};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A CA of a trust domain.
-struct Ca {
-    issuer: Issuer<'static, KeyPair>,
-    bundle: Arc<TrustBundle>,
-}
-
 impl Ca {
-    fn new(domain: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let certificate = params.self_signed(&key).unwrap();
-        let bundle = TrustBundle::new(domain.parse().unwrap(), &[certificate.der().clone()]);
-        Self {
-            issuer: Issuer::from_ca_cert_der(certificate.der(), key).unwrap(),
-            bundle: Arc::new(bundle.unwrap()),
-        }
-    }
-
-    fn issue(&self, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Arc<CertifiedKey> {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        change(&mut params);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        let chain = vec![certificate.der().clone()];
-        Arc::new(CertifiedKey::from_der(chain, key, &crypto_provider()).unwrap())
+    fn key(&self, id: &str, change: impl FnOnce(&mut CertificateParams)) -> Arc<CertifiedKey> {
+        self.issue(svid(id, change)).certified()
     }
 
     fn contexts(&self, key: Arc<CertifiedKey>, callers: &[&str]) -> Contexts {
-        let provider = Arc::new(crypto_provider());
-        Contexts::new(provider, key, self.bundle.clone(), ids(callers)).unwrap()
+        let inbound = Inbound { callers: ids(callers), standard: None };
+        Contexts::new(Arc::new(crypto_provider()), key, self.trust(), &inbound).unwrap()
     }
 }
 
-fn ids(texts: &[&str]) -> Authorizer {
-    Authorizer::new(texts.iter().map(|text| text.parse().unwrap()).collect())
+fn ids(texts: &[&str]) -> Expectation {
+    Expectation::of(texts.iter().map(|text| text.parse().unwrap()).collect(), Vec::new())
 }
 
 const WEB: &str = "spiffe://example.org/web";
@@ -66,13 +34,14 @@ const CLIENT: &str = "spiffe://example.org/client";
 /// A handshake over loopback; both sides' results.
 async fn shake(
     client: &Contexts,
-    expected: Authorizer,
+    expected: Expectation,
     server: &Contexts,
 ) -> (Result<Session, TlsError>, Result<Session, TlsError>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
-    tokio::join!(connect(dialled, client, expected, LIMIT), accept(accepted, server, LIMIT))
+    let target = Target::Agent(expected);
+    tokio::join!(connect(dialled, client, &target, LIMIT), accept(accepted, server, LIMIT))
 }
 
 /// What the client learns: in TLS 1.3 it may believe to be done before the server has judged it.
@@ -86,19 +55,19 @@ async fn client_is_refused(session: Result<Session, TlsError>) -> bool {
 #[tokio::test]
 async fn both_sides_learn_who_the_other_is() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.issue(WEB, |_| {}), &[CLIENT]);
-    let client = ca.contexts(ca.issue(CLIENT, |_| {}), &[]);
+    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
+    let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
     let (outbound, inbound) = shake(&client, ids(&[WEB]), &web).await;
     let (mut outbound, mut inbound) = (outbound.unwrap(), inbound.unwrap());
-    assert_eq!(outbound.peer.as_str(), WEB);
-    assert_eq!(inbound.peer.as_str(), CLIENT);
+    assert_eq!(outbound.peer.to_string(), WEB);
+    assert_eq!(inbound.peer.to_string(), CLIENT);
     let (_, connection) = outbound.stream.get_ref();
     assert_eq!(connection.alpn_protocol(), Some(ALPN));
-    assert_eq!(connection.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
-    assert_eq!(
-        connection.negotiated_key_exchange_group().unwrap().name(),
-        rustls::NamedGroup::X25519MLKEM768
-    );
+    for session in [&outbound, &inbound] {
+        assert_eq!(session.negotiated.version, "TLSv1.3");
+        assert_eq!(session.negotiated.suite, "TLS13_AES_128_GCM_SHA256");
+        assert_eq!(session.negotiated.group, "X25519MLKEM768");
+    }
     outbound.stream.write_all(b"ping").await.unwrap();
     outbound.stream.flush().await.unwrap();
     let mut read = [0; 4];
@@ -109,8 +78,8 @@ async fn both_sides_learn_who_the_other_is() {
 #[tokio::test]
 async fn a_server_that_is_not_expected_is_refused_by_name() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.issue(WEB, |_| {}), &[CLIENT]);
-    let client = ca.contexts(ca.issue(CLIENT, |_| {}), &[]);
+    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
+    let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
     let (outbound, inbound) = shake(&client, ids(&["spiffe://example.org/db"]), &web).await;
     let reason = outbound.unwrap_err().to_string();
     assert!(reason.contains("spiffe://example.org/web, which is not expected here"), "{reason}");
@@ -120,8 +89,8 @@ async fn a_server_that_is_not_expected_is_refused_by_name() {
 #[tokio::test]
 async fn a_client_that_is_not_allowed_is_refused_by_name() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.issue(WEB, |_| {}), &["spiffe://example.org/other"]);
-    let client = ca.contexts(ca.issue(CLIENT, |_| {}), &[]);
+    let web = ca.contexts(ca.key(WEB, |_| {}), &["spiffe://example.org/other"]);
+    let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
     let (outbound, inbound) = shake(&client, ids(&[WEB]), &web).await;
     let reason = inbound.unwrap_err().to_string();
     assert!(reason.contains("spiffe://example.org/client, which is not expected"), "{reason}");
@@ -136,19 +105,19 @@ async fn certificates_that_prove_nothing_are_refused_in_both_directions() {
     let now = SystemTime::now();
     let hour = Duration::from_secs(3600);
     let bad = [
-        ("forged by another CA", impostor.issue(WEB, |_| {})),
-        ("of another trust domain", foreign.issue("spiffe://other.org/web", |_| {})),
-        ("expired", ca.issue(WEB, |p| p.not_after = (now - hour).into())),
-        ("not yet valid", ca.issue(WEB, |p| p.not_before = (now + hour).into())),
-        ("without a SPIFFE ID", ca.issue(WEB, |p| p.subject_alt_names.clear())),
+        ("forged by another CA", impostor.key(WEB, |_| {})),
+        ("of another trust domain", foreign.key("spiffe://other.org/web", |_| {})),
+        ("expired", ca.key(WEB, |p| p.not_after = (now - hour).into())),
+        ("not yet valid", ca.key(WEB, |p| p.not_before = (now + hour).into())),
+        ("without a SPIFFE ID", ca.key(WEB, |p| p.subject_alt_names.clear())),
         (
             "for no purpose of ours",
-            ca.issue(WEB, |p| {
+            ca.key(WEB, |p| {
                 p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
             }),
         ),
     ];
-    let good = ca.contexts(ca.issue(WEB, |_| {}), &[WEB]);
+    let good = ca.contexts(ca.key(WEB, |_| {}), &[WEB]);
     for (what, key) in bad {
         let rogue = ca.contexts(key, &[WEB]);
         let (outbound, inbound) = shake(&good, ids(&[WEB]), &rogue).await;
@@ -162,7 +131,7 @@ async fn certificates_that_prove_nothing_are_refused_in_both_directions() {
 #[tokio::test]
 async fn a_silent_peer_does_not_hold_a_handshake_open() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.issue(WEB, |_| {}), &[CLIENT]);
+    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
@@ -173,8 +142,9 @@ async fn a_silent_peer_does_not_hold_a_handshake_open() {
 /// A ClientHello as our client sends it, with or without our ALPN protocol.
 fn client_hello(alpn: &[&[u8]]) -> Vec<u8> {
     let ca = Ca::new("example.org");
-    let contexts = ca.contexts(ca.issue(CLIENT, |_| {}), &[]);
-    let mut config = rustls::ClientConfig::clone(&contexts.client(ids(&[])));
+    let contexts = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
+    let approach = contexts.client(&Target::Agent(ids(&[]))).unwrap();
+    let mut config = rustls::ClientConfig::clone(&approach.config);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let name = std::net::IpAddr::from([192, 0, 2, 1]).into();
     let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
@@ -183,17 +153,28 @@ fn client_hello(alpn: &[&[u8]]) -> Vec<u8> {
     bytes
 }
 
+fn classify_ours(bytes: &[u8]) -> FirstBytes {
+    classify(bytes, &[])
+}
+
+#[test]
+fn protocols_of_clients_without_an_agent_can_be_claimed() {
+    let h2 = client_hello(&[b"h2"]);
+    assert_eq!(classify(&h2, &[b"h2".to_vec()]), FirstBytes::Ours);
+    assert_eq!(classify(&h2, &[b"h3".to_vec()]), FirstBytes::ForeignTls);
+}
+
 #[test]
 fn first_bytes_tell_whose_a_connection_is() {
     let ours = client_hello(&[b"h2", ALPN]);
-    assert_eq!(classify(&ours), FirstBytes::Ours);
-    assert_eq!(classify(&client_hello(&[b"h2"])), FirstBytes::ForeignTls);
-    assert_eq!(classify(&client_hello(&[])), FirstBytes::ForeignTls);
-    assert_eq!(classify(b"GET / HTTP/1.1\r\n"), FirstBytes::Plaintext);
-    assert_eq!(classify(b""), FirstBytes::Incomplete);
-    assert_eq!(classify(&[22, 3, 1, 0xff, 0xff, 1]), FirstBytes::ForeignTls);
+    assert_eq!(classify_ours(&ours), FirstBytes::Ours);
+    assert_eq!(classify_ours(&client_hello(&[b"h2"])), FirstBytes::ForeignTls);
+    assert_eq!(classify_ours(&client_hello(&[])), FirstBytes::ForeignTls);
+    assert_eq!(classify_ours(b"GET / HTTP/1.1\r\n"), FirstBytes::Plaintext);
+    assert_eq!(classify_ours(b""), FirstBytes::Incomplete);
+    assert_eq!(classify_ours(&[22, 3, 1, 0xff, 0xff, 1]), FirstBytes::ForeignTls);
     for end in 1..ours.len() {
-        assert_eq!(classify(&ours[..end]), FirstBytes::Incomplete, "after {end} bytes");
+        assert_eq!(classify_ours(&ours[..end]), FirstBytes::Incomplete, "after {end} bytes");
     }
 }
 
@@ -203,7 +184,7 @@ proptest::proptest! {
         if tls && !bytes.is_empty() {
             bytes[0] = 22;
         }
-        let verdict = classify(&bytes);
+        let verdict = classify(&bytes, &[]);
         if let Some(first) = bytes.first() {
             proptest::prop_assert_eq!(verdict == FirstBytes::Plaintext, *first != 22);
         }

@@ -136,7 +136,7 @@ fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus
     };
     WorkloadStatus {
         name: config.name.clone(),
-        spiffe_id: config.spiffe_id.to_string(),
+        spiffe_id: config.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         state,
         reason: problem.unwrap_or_default(),
         cgroups: workload

@@ -4,27 +4,13 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-/// Colours, where they are wanted.
-#[derive(Clone, Copy)]
-struct Paint(bool);
-
-impl Paint {
-    fn state(self, state: &str) -> String {
-        let code = match state {
-            "protected" => "32",
-            "degraded" => "31",
-            _ => "33",
-        };
-        if self.0 { format!("\x1b[{code}m{state:<10}\x1b[0m") } else { format!("{state:<10}") }
-    }
-}
+use super::{Paint, list, text, width};
 
 /// Renders a status document for a terminal.
 #[must_use]
-pub fn render(status: &Value, colours: bool) -> String {
+pub fn render_status(status: &Value, colours: bool) -> String {
     let paint = Paint(colours);
     let mut out = String::new();
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let _ = writeln!(
         out,
         "node {}   instance {}   version {}   up {} s   flows {}",
@@ -56,12 +42,7 @@ pub fn render(status: &Value, colours: bool) -> String {
 }
 
 fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let width = |key: &str| {
-        let longest = workloads.iter().filter_map(|w| w[key].as_str()).map(str::len).max();
-        longest.unwrap_or(0).max(8)
-    };
-    let (names, ids) = (width("name"), width("spiffe_id"));
+    let (names, ids) = (width(workloads, "name", 8), width(workloads, "spiffe_id", 8));
     let _ = writeln!(
         out,
         "\n{:<names$}  {:<10}  {:<18}  {:<8}  {:>5}  {:<20}  SPIFFE ID",
@@ -71,14 +52,14 @@ fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
         let ports: Vec<String> =
             list(&workload["inbound"]["ports"]).iter().map(Value::to_string).collect();
         let inbound = match (text(&workload["inbound"]["mode"]), ports.is_empty()) {
-            (mode, true) => mode,
+            (mode, true) => mode.to_owned(),
             (mode, false) => format!("{mode} {}", ports.join(",")),
         };
         let _ = writeln!(
             out,
             "{:<names$}  {}  {:<18}  {:<8}  {:>5}  {:<20}  {:<ids$}",
             text(&workload["name"]),
-            paint.state(&text(&workload["state"])),
+            paint.state(text(&workload["state"])),
             inbound,
             text(&workload["outbound"]["mode"]),
             workload["flows"].to_string(),
@@ -89,6 +70,9 @@ fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
         if !reason.is_empty() {
             let _ = writeln!(out, "  {reason}");
         }
+        if let Some(problem) = workload["identity"]["problem"].as_str().filter(|p| !p.is_empty()) {
+            let _ = writeln!(out, "  identity: {problem}");
+        }
         for connection in list(&workload["unprotected"]) {
             let _ = writeln!(
                 out,
@@ -98,10 +82,6 @@ fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
             );
         }
     }
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 #[cfg(test)]
@@ -122,7 +102,7 @@ mod tests {
             }],
             "counters": {"connect_protected": 3, "connect_denied": 0},
         });
-        let text = render(&status, false);
+        let text = render_status(&status, false);
         for expected in [
             "programs 0 of 1",
             "connect_v4 is not in force",
@@ -134,6 +114,6 @@ mod tests {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
         assert!(!text.contains("connect_denied") && !text.contains('\x1b'));
-        assert!(render(&status, true).contains("\x1b[31m"));
+        assert!(render_status(&status, true).contains("\x1b[31m"));
     }
 }

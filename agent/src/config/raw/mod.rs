@@ -1,5 +1,7 @@
 //! The file as it is written: one struct per mapping, unknown keys refused.
 
+mod tls;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,11 @@ use sheath_common::workload::{InboundMode, OutboundMode};
 
 use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Destination};
 use crate::spiffe::{SpiffeId, TrustDomain};
+
+pub use tls::{
+    CrlFiles, Expect, ExternalPeer, Family, InboundTls, Peer, Pin, StandardTls, TlsContext,
+    TrustDomainEntry, TrustFrom,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -19,22 +26,114 @@ pub struct Config {
     pub instance: String,
     #[serde(default = "default_run_dir")]
     pub run_dir: PathBuf,
+    #[serde(default)]
     pub identity: Identity,
+    #[serde(default)]
+    pub trust_domains: Vec<TrustDomainEntry>,
+    #[serde(default)]
+    pub tls_contexts: Vec<TlsContext>,
     #[serde(default)]
     pub capture: Capture,
     #[serde(default)]
     pub log: Log,
     #[serde(default)]
     pub timeouts: Timeouts,
+    #[serde(default)]
+    pub dns: Dns,
+    #[serde(default)]
+    pub sessions: Sessions,
     pub workloads: Vec<Workload>,
     #[serde(default)]
     pub peers: Vec<Peer>,
+    #[serde(default)]
+    pub external_peers: Vec<ExternalPeer>,
+}
+
+/// Where identities come from, if a workload does not say otherwise.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub source: Option<SourceKind>,
+    pub ca: Option<EmbeddedCa>,
+    pub files: Option<FileTree>,
+    pub spire: Option<Spire>,
+}
+
+/// Kinds of sources of identities.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    Ca,
+    Files,
+    Spire,
+}
+
+/// A directory with one directory for each workload, by its name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileTree {
+    pub dir: PathBuf,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Identity {
-    pub ca: EmbeddedCa,
+pub struct Spire {
+    pub socket: PathBuf,
+}
+
+/// Where a workload's identity comes from: exactly one of the keys.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadIdentity {
+    pub ca: Option<WorkloadCa>,
+    pub files: Option<WorkloadFiles>,
+    pub spire: Option<WorkloadSpire>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct WorkloadCa {
+    pub svid_ttl: Option<Period>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct WorkloadFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub bundle: Option<PathBuf>,
+    #[serde(default)]
+    pub allow_readable_key: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkloadSpire {
+    #[serde(default)]
+    pub selectors: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    #[serde(default)]
+    pub servers: Vec<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Sessions {
+    #[serde(default)]
+    pub expired_peer: ExpiredPeer,
+}
+
+/// What becomes of a live session when its peer's certificate expires.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpiredPeer {
+    #[default]
+    Keep,
+    Close,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,8 +200,9 @@ impl Default for Timeouts {
 pub struct Workload {
     pub name: String,
     pub select: Select,
-    #[serde(deserialize_with = "parsed")]
-    pub spiffe_id: SpiffeId,
+    #[serde(default, deserialize_with = "parsed_option")]
+    pub spiffe_id: Option<SpiffeId>,
+    pub identity: Option<WorkloadIdentity>,
     pub inbound: Option<Inbound>,
     pub outbound: Option<Outbound>,
     #[serde(default)]
@@ -156,12 +256,15 @@ fn unit_cgroup(unit: &str) -> Result<String, String> {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Inbound {
     pub mode: RawInboundMode,
     pub ports: Option<Vec<u16>>,
     #[serde(default, deserialize_with = "parsed_list")]
     pub allow: Vec<SpiffeId>,
+    #[serde(default)]
+    pub allow_pins: Vec<Pin>,
+    pub tls: Option<InboundTls>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -208,15 +311,6 @@ impl From<RawOutboundMode> for OutboundMode {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Peer {
-    #[serde(rename = "match", deserialize_with = "parsed_list")]
-    pub destinations: Vec<Destination>,
-    #[serde(deserialize_with = "parsed_list")]
-    pub spiffe_ids: Vec<SpiffeId>,
-}
-
 /// A length of time, as `10s`, `5m` or `24h`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -254,6 +348,15 @@ where
     T: TryFrom<String, Error = String>,
 {
     T::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+/// A value that is parsed from its text, if there is one.
+fn parsed_option<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: TryFrom<String, Error = String>,
+{
+    parsed(deserializer).map(Some)
 }
 
 /// A list of values that are parsed from their texts.

@@ -1,0 +1,210 @@
+//! What `sheath certs` tells: every certificate that is shown, and everything that peers' certificates are
+//! judged by. Never a key.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::Control;
+use crate::telemetry::rfc3339;
+use crate::trust::DomainTrust;
+use crate::x509::{CertificateFacts, Fingerprint};
+
+/// The answer. The names of its fields are stable; times are in RFC 3339.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificatesView {
+    pub certificates: Vec<CertificateView>,
+    pub trust: Vec<TrustView>,
+    pub files: Vec<FileView>,
+}
+
+/// A certificate of our own.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateView {
+    /// Name of the workload, or of the TLS context.
+    pub name: String,
+    /// `workload` or `context`.
+    pub kind: &'static str,
+    /// `ca`, `files` or `spire`.
+    pub source: &'static str,
+    pub spiffe_id: Option<String>,
+    pub serial: Option<String>,
+    pub issuer: Option<String>,
+    pub sha256: Option<String>,
+    pub not_before: Option<String>,
+    pub not_after: Option<String>,
+    pub next_renewal: Option<String>,
+    /// `ok`, `stale` (still good, but not refreshed), `expired` or `missing`.
+    pub state: &'static str,
+    /// Why it is not as it should be.
+    pub problem: Option<String>,
+}
+
+/// What one workload believes of one trust domain.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrustView {
+    pub workload: String,
+    pub trust_domain: String,
+    pub authorities: Vec<AuthorityView>,
+    /// True if certificates are looked up in CRLs.
+    pub revocation: bool,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct AuthorityView {
+    pub subject: String,
+    pub serial: String,
+    pub sha256: String,
+    pub not_after: String,
+}
+
+/// A file with bundles, pinned certificates or CRLs.
+#[derive(Clone, Debug, Serialize)]
+pub struct FileView {
+    pub path: String,
+    /// `certificates` or `crl`.
+    pub kind: &'static str,
+    /// Certificates in it, or certificates that it revokes.
+    pub entries: Option<usize>,
+    /// Of a CRL.
+    pub this_update: Option<String>,
+    pub next_update: Option<String>,
+    /// How long its content has been in use.
+    pub age_seconds: Option<u64>,
+    pub problem: Option<String>,
+}
+
+impl Control {
+    pub(super) fn certificates(&self) -> CertificatesView {
+        let mut certificates: Vec<_> =
+            self.config.workloads.iter().map(|workload| self.of_workload(workload)).collect();
+        certificates.extend(self.of_contexts());
+        CertificatesView { certificates, trust: self.trust_views(), files: self.file_views() }
+    }
+
+    fn of_workload(&self, workload: &crate::config::WorkloadConfig) -> CertificateView {
+        let held = self.published.identities.held(workload.id);
+        let credentials = held.as_ref().and_then(|held| held.credentials.as_ref());
+        let facts = credentials.map(|credentials| &credentials.svid.facts);
+        let problem = held.as_ref().and_then(|held| held.problem.clone());
+        let id = credentials.and_then(|credentials| credentials.svid.id.as_ref());
+        let id = id.or(workload.spiffe_id.as_ref()).map(ToString::to_string);
+        let renewal = held.as_ref().and_then(|held| held.next_renewal).map(rfc3339);
+        let mut view = CertificateView::new(workload.name.clone(), "workload", facts, problem);
+        view.source = held.as_ref().map_or("", |held| held.source);
+        view.spiffe_id = id;
+        view.next_renewal = renewal;
+        view
+    }
+
+    fn of_contexts(&self) -> impl Iterator<Item = CertificateView> {
+        self.materials.contexts.iter().map(|(name, (_, kept))| {
+            let facts = kept.value.as_ref().map(|pair| &pair.facts);
+            CertificateView::new(name.clone(), "context", facts, kept.problem.clone())
+        })
+    }
+
+    fn trust_views(&self) -> Vec<TrustView> {
+        let mut views = Vec::new();
+        for workload in &self.config.workloads {
+            let held = self.published.identities.held(workload.id);
+            let Some(credentials) = held.and_then(|held| held.credentials.clone()) else {
+                continue;
+            };
+            for (name, trust) in credentials.contexts.trust().domains() {
+                views.push(TrustView {
+                    workload: workload.name.clone(),
+                    trust_domain: name.to_string(),
+                    authorities: authorities(trust),
+                    revocation: trust.revocation.is_some(),
+                });
+            }
+        }
+        views
+    }
+
+    fn file_views(&self) -> Vec<FileView> {
+        let mut views = Vec::new();
+        let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs();
+        for (path, kept) in &self.materials.certificates {
+            views.push(FileView {
+                path: path.display().to_string(),
+                kind: "certificates",
+                entries: kept.value.as_ref().map(Vec::len),
+                this_update: None,
+                next_update: None,
+                age_seconds: kept.value.as_ref().map(|_| age(kept.since)),
+                problem: kept.problem.clone(),
+            });
+        }
+        for (config, kept) in &self.materials.crls {
+            for path in &config.files {
+                let lists = kept.value.iter().flat_map(|set| &set.facts);
+                let own: Vec<_> =
+                    lists.filter(|(file, _)| file == path).map(|(_, facts)| facts).collect();
+                views.push(FileView {
+                    path: path.display().to_string(),
+                    kind: "crl",
+                    entries: kept
+                        .value
+                        .as_ref()
+                        .map(|_| own.iter().map(|facts| facts.revoked).sum()),
+                    this_update: own.iter().map(|facts| facts.this_update).max().map(rfc3339),
+                    next_update: own
+                        .iter()
+                        .filter_map(|facts| facts.next_update)
+                        .min()
+                        .map(rfc3339),
+                    age_seconds: kept.value.as_ref().map(|_| age(kept.since)),
+                    problem: kept.problem.clone(),
+                });
+            }
+        }
+        views
+    }
+}
+
+impl CertificateView {
+    fn new(
+        name: String,
+        kind: &'static str,
+        facts: Option<&CertificateFacts>,
+        problem: Option<String>,
+    ) -> Self {
+        let state = match facts {
+            None => "missing",
+            Some(facts) if facts.not_after <= SystemTime::now() => "expired",
+            Some(_) if problem.is_some() => "stale",
+            Some(_) => "ok",
+        };
+        Self {
+            name,
+            kind,
+            source: "files",
+            spiffe_id: None,
+            serial: facts.map(|facts| facts.serial.clone()),
+            issuer: facts.map(|facts| facts.issuer.clone()),
+            sha256: facts.map(|facts| facts.fingerprint.to_string()),
+            not_before: facts.map(|facts| rfc3339(facts.not_before)),
+            not_after: facts.map(|facts| rfc3339(facts.not_after)),
+            next_renewal: None,
+            state,
+            problem,
+        }
+    }
+}
+
+fn authorities(trust: &DomainTrust) -> Vec<AuthorityView> {
+    let authorities = trust.bundle.authorities().iter();
+    authorities
+        .filter_map(|der| {
+            let facts = CertificateFacts::of(der).ok()?;
+            Some(AuthorityView {
+                subject: facts.subject,
+                serial: facts.serial,
+                sha256: Fingerprint::of(der).to_string(),
+                not_after: rfc3339(facts.not_after),
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,323 @@
+//! What the configuration takes from files besides identities: bundles, CRLs, pinned certificates, and the key
+//! pairs of TLS contexts. Each is read again when its files change, and keeps its last good content when they
+//! turn bad.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::CertificateDer;
+
+use crate::config::{Config, CrlConfig, PinConfig, StandardTls, TlsContextConfig, TrustChoice};
+use crate::identity::{KeyPair, read_small_file};
+use crate::trust::{OnDoubt, Pin, Revocation};
+use crate::x509::{self, CertificateFacts, CrlFacts, Fingerprint};
+
+/// The last good content of some files, and why the latest is not used, if it is not.
+#[derive(Clone, Debug)]
+pub struct Kept<T> {
+    pub value: Option<T>,
+    /// When `value` was read first.
+    pub since: SystemTime,
+    pub problem: Option<String>,
+    fingerprint: Option<Fingerprint>,
+}
+
+impl<T> Default for Kept<T> {
+    fn default() -> Self {
+        Self { value: None, since: SystemTime::UNIX_EPOCH, problem: None, fingerprint: None }
+    }
+}
+
+impl<T> Kept<T> {
+    /// Takes what was read. Returns true if that changes the value.
+    fn take(&mut self, what: &str, read: Result<(T, Fingerprint), String>) -> bool {
+        match read {
+            Ok((_, fingerprint)) if self.fingerprint == Some(fingerprint) => {
+                self.problem = None;
+                false
+            }
+            Ok((value, fingerprint)) => {
+                if self.value.is_some() {
+                    tracing::info!(file = what, "read again");
+                }
+                *self = Self {
+                    value: Some(value),
+                    since: SystemTime::now(),
+                    problem: None,
+                    fingerprint: Some(fingerprint),
+                };
+                true
+            }
+            Err(problem) => {
+                if self.problem.as_ref() != Some(&problem) {
+                    let kept = self.value.is_some();
+                    tracing::error!(file = what, kept, problem, "cannot be used");
+                }
+                self.problem = Some(problem);
+                false
+            }
+        }
+    }
+}
+
+/// The CRLs of one entry, and what people want to know of them.
+#[derive(Clone, Debug)]
+pub struct CrlSet {
+    pub revocation: Arc<Revocation>,
+    pub facts: Vec<(PathBuf, CrlFacts)>,
+}
+
+/// Everything that was read. The keys are what the configuration says.
+#[derive(Debug)]
+pub struct Materials {
+    provider: Arc<CryptoProvider>,
+    pub certificates: BTreeMap<PathBuf, Kept<Vec<CertificateDer<'static>>>>,
+    pub crls: Vec<(CrlConfig, Kept<CrlSet>)>,
+    pub contexts: BTreeMap<String, (TlsContextConfig, Kept<KeyPair>)>,
+    /// Authorities that the system trusts, if any entry wants them.
+    pub system: Option<Kept<Vec<CertificateDer<'static>>>>,
+}
+
+impl Materials {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(provider: Arc<CryptoProvider>) -> Self {
+        Self {
+            provider,
+            certificates: BTreeMap::new(),
+            crls: Vec::new(),
+            contexts: BTreeMap::new(),
+            system: None,
+        }
+    }
+
+    /// Takes over what a configuration names, keeping what was read already, and forgets the rest.
+    pub fn follow(&mut self, config: &Config) {
+        let named = Named::of(config);
+        let mut certificates = std::mem::take(&mut self.certificates);
+        self.certificates = named
+            .certificates
+            .into_iter()
+            .map(|path| {
+                let kept = certificates.remove(&path).unwrap_or_default();
+                (path, kept)
+            })
+            .collect();
+        let mut crls = std::mem::take(&mut self.crls);
+        for config in named.crls {
+            if self.crls.iter().any(|(known, _)| *known == config) {
+                continue;
+            }
+            let old = crls.iter().position(|(known, _)| *known == config);
+            let kept = old.map(|index| crls.swap_remove(index).1).unwrap_or_default();
+            self.crls.push((config, kept));
+        }
+        let mut contexts = std::mem::take(&mut self.contexts);
+        self.contexts = config
+            .tls_contexts
+            .iter()
+            .map(|context| {
+                let kept = match contexts.remove(&context.name) {
+                    Some((old, kept)) if old.files == context.files => kept,
+                    _ => Kept::default(),
+                };
+                (context.name.clone(), (context.clone(), kept))
+            })
+            .collect();
+        self.system = named.system.then(|| self.system.take().unwrap_or_default());
+        self.refresh();
+    }
+
+    /// Reads everything again. Returns true if anything is new.
+    pub fn refresh(&mut self) -> bool {
+        let mut changed = false;
+        for (path, kept) in &mut self.certificates {
+            changed |= kept.take(&path.display().to_string(), read_certificates(path));
+        }
+        for (config, kept) in &mut self.crls {
+            let what: Vec<_> = config.files.iter().map(|file| file.display().to_string()).collect();
+            changed |= kept.take(&what.join(", "), read_crls(config));
+        }
+        for (name, (config, kept)) in &mut self.contexts {
+            changed |= kept.take(name, read_context(config, &self.provider));
+        }
+        if let Some(kept) = &mut self.system {
+            changed |= kept.take("the system's authorities", read_system());
+        }
+        changed
+    }
+
+    /// Everything that cannot be read as it is.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let certificates = self.certificates.values().filter_map(|kept| kept.problem.clone());
+        let crls = self.crls.iter().filter_map(|(_, kept)| kept.problem.clone());
+        let contexts = self.contexts.values().filter_map(|(_, kept)| kept.problem.clone());
+        let system = self.system.iter().filter_map(|kept| kept.problem.clone());
+        certificates.chain(crls).chain(contexts).chain(system).collect()
+    }
+
+    /// The files to watch.
+    #[must_use]
+    pub fn paths(&self) -> BTreeSet<PathBuf> {
+        let certificates = self.certificates.keys().cloned();
+        let crls = self.crls.iter().flat_map(|(config, _)| config.files.iter().cloned());
+        let contexts = self
+            .contexts
+            .values()
+            .flat_map(|(config, _)| [config.files.certificate.clone(), config.files.key.clone()]);
+        certificates.chain(crls).chain(contexts).collect()
+    }
+
+    /// Certificates of a file; none if it could never be read.
+    #[must_use]
+    pub fn certificates(&self, path: &Path) -> &[CertificateDer<'static>] {
+        self.certificates.get(path).and_then(|kept| kept.value.as_deref()).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn system(&self) -> &[CertificateDer<'static>] {
+        self.system.as_ref().and_then(|kept| kept.value.as_deref()).unwrap_or_default()
+    }
+
+    /// The revocation that an entry asks for. Where its CRLs could never be read, the status of every
+    /// certificate is unknown and nobody is let through by `allow`: files that are named are meant to be read.
+    #[must_use]
+    pub fn revocation(&self, config: &CrlConfig) -> Option<Arc<Revocation>> {
+        let (_, kept) = self.crls.iter().find(|(known, _)| known == config)?;
+        match &kept.value {
+            Some(set) => Some(set.revocation.clone()),
+            None => Revocation::new(&[], OnDoubt::Deny, OnDoubt::Deny).ok().map(Arc::new),
+        }
+    }
+
+    /// Pins as digests. A file that could never be read pins nothing.
+    #[must_use]
+    pub fn pins(&self, pins: &[PinConfig]) -> Vec<Pin> {
+        pins.iter()
+            .flat_map(|pin| match pin {
+                PinConfig::Digest(pin) => vec![*pin],
+                PinConfig::File(path) => self
+                    .certificates(path)
+                    .iter()
+                    .map(|certificate| Pin::Certificate(Fingerprint::of(certificate)))
+                    .collect(),
+            })
+            .collect()
+    }
+}
+
+/// The files that a configuration names.
+#[derive(Default)]
+struct Named {
+    certificates: BTreeSet<PathBuf>,
+    crls: Vec<CrlConfig>,
+    system: bool,
+}
+
+impl Named {
+    fn of(config: &Config) -> Self {
+        let mut named = Self::default();
+        for domain in &config.trust_domains {
+            named.certificates.extend(domain.bundle.clone());
+            named.crls.extend(domain.crl.clone());
+        }
+        for peer in &config.peers {
+            named.add_pins(&peer.pins);
+        }
+        for peer in &config.external_peers {
+            named.add_tls(&peer.tls);
+        }
+        for workload in &config.workloads {
+            named.add_pins(&workload.inbound.allow_pins);
+            if let Some(inbound) = &workload.inbound.tls {
+                named.add_tls(&inbound.tls);
+            }
+        }
+        named
+    }
+
+    fn add_tls(&mut self, tls: &StandardTls) {
+        self.add_pins(&tls.pins);
+        match &tls.trust {
+            Some(TrustChoice::Bundle { path, crl, .. }) => {
+                self.certificates.insert(path.clone());
+                self.crls.extend(crl.clone());
+            }
+            Some(TrustChoice::System { crl, .. }) => {
+                self.system = true;
+                self.crls.extend(crl.clone());
+            }
+            Some(TrustChoice::Spiffe(_)) | None => {}
+        }
+    }
+
+    fn add_pins(&mut self, pins: &[PinConfig]) {
+        for pin in pins {
+            if let PinConfig::File(path) = pin {
+                self.certificates.insert(path.clone());
+            }
+        }
+    }
+}
+
+fn read_certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Fingerprint), String> {
+    let bytes = read_small_file(path).map_err(|error| error.to_string())?;
+    let certificates =
+        x509::certificates(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    // webpki knows best what it can use.
+    crate::trust::anchors(&certificates).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((certificates, Fingerprint::of(&bytes)))
+}
+
+fn read_crls(config: &CrlConfig) -> Result<(CrlSet, Fingerprint), String> {
+    let mut lists = Vec::new();
+    let mut facts = Vec::new();
+    let mut everything = Vec::new();
+    for path in &config.files {
+        let within = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let bytes = read_small_file(path).map_err(|error| error.to_string())?;
+        let found = x509::crls(&bytes).map_err(|error| within(&error))?;
+        // Each by itself, so that a bad one is found under its own file's name.
+        Revocation::new(&found, config.unknown, config.expired).map_err(|error| within(&error))?;
+        facts.extend(
+            found.iter().filter_map(|list| Some((path.clone(), CrlFacts::of(list.as_ref())?))),
+        );
+        lists.extend(found);
+        everything.extend(bytes);
+    }
+    let revocation = Revocation::new(&lists, config.unknown, config.expired)
+        .map_err(|error| error.to_string())?;
+    Ok((CrlSet { revocation: Arc::new(revocation), facts }, Fingerprint::of(&everything)))
+}
+
+fn read_context(
+    config: &TlsContextConfig,
+    provider: &CryptoProvider,
+) -> Result<(KeyPair, Fingerprint), String> {
+    let pair = KeyPair::read(&config.files, provider).map_err(|error| error.to_string())?;
+    let chain: Vec<u8> = pair.key.cert.iter().flat_map(|der| der.to_vec()).collect();
+    Ok((pair, Fingerprint::of(&chain)))
+}
+
+/// Of the system's many authorities one that cannot be used is passed over.
+fn read_system() -> Result<(Vec<CertificateDer<'static>>, Fingerprint), String> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let usable: Vec<_> = loaded
+        .certs
+        .into_iter()
+        .filter(|certificate| {
+            CertificateFacts::of(certificate).is_ok()
+                && crate::trust::anchors(std::slice::from_ref(certificate)).is_ok()
+        })
+        .collect();
+    if usable.is_empty() {
+        let reasons: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
+        return Err(format!("the system has no trusted authorities {}", reasons.join("; ")));
+    }
+    let everything: Vec<u8> = usable.iter().flat_map(|der| der.to_vec()).collect();
+    Ok((usable, Fingerprint::of(&everything)))
+}

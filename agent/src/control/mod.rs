@@ -1,0 +1,411 @@
+//! The control plane: one task that knows the configuration, the files it names, the sources of identities and
+//! the names that DNS resolves, and publishes what follows from them as immutable snapshots. The data path
+//! reads those and waits for nothing here.
+
+mod certificates;
+mod materials;
+mod names;
+mod trust;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
+use sheath_common::workload::WorkloadId;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+
+use crate::capture::{Reconfiguration, Roster, SupervisorRequest, is_member};
+use crate::config::{Config, SourceConfig, WorkloadConfig};
+use crate::identity::{
+    CaError, CaSource, Credentials, EmbeddedCa, FileSource, Held, Identities, Membership, Snapshot,
+    Source, SpireSource, Update, Updates, WorkloadRef,
+};
+use crate::policy::{Policy, SharedPolicy};
+use crate::sessions::Sessions;
+use crate::sys::watch::Watch;
+use crate::tls::Contexts;
+
+use names::{Answer, Names};
+
+pub use certificates::CertificatesView;
+pub use materials::Materials;
+
+/// How long a start waits for the first word of all sources.
+const FIRST_WORD: Duration = Duration::from_secs(3);
+
+/// What people ask of the control plane.
+#[derive(Debug)]
+pub enum ControlRequest {
+    /// Read the configuration again, and apply it or say why not.
+    Reload(oneshot::Sender<Result<(), String>>),
+    Certificates(oneshot::Sender<CertificatesView>),
+}
+
+/// What the control plane publishes.
+#[derive(Clone, Debug)]
+pub struct Published {
+    pub policy: SharedPolicy,
+    pub identities: Arc<Identities>,
+    pub sessions: Arc<Sessions>,
+}
+
+#[derive(Debug)]
+pub struct Control {
+    path: PathBuf,
+    config: Config,
+    provider: Arc<CryptoProvider>,
+    materials: Materials,
+    names: Names,
+    cas: HashMap<PathBuf, Arc<EmbeddedCa>>,
+    followed: HashMap<WorkloadId, Followed>,
+    generation: u64,
+    roster: Arc<Roster>,
+    published: Published,
+    updates: (mpsc::Sender<SourceUpdate>, mpsc::Receiver<SourceUpdate>),
+    answers: mpsc::Receiver<Answer>,
+}
+
+type SourceUpdate = (WorkloadRef, u64, Update);
+
+/// A workload whose source is followed.
+#[derive(Debug)]
+struct Followed {
+    config: WorkloadConfig,
+    kind: &'static str,
+    generation: u64,
+    task: AbortHandle,
+    snapshot: Option<Snapshot>,
+    problem: Option<String>,
+    /// True once the source has said anything.
+    heard: bool,
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Control {
+    /// Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If an embedded CA cannot be used: then nothing can be issued, and most likely nothing will.
+    pub fn start(
+        path: PathBuf,
+        config: Config,
+        roster: Arc<Roster>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, CaError> {
+        let mut materials = Materials::new(provider.clone());
+        materials.follow(&config);
+        let (answer_sender, answers) = mpsc::channel(16);
+        let mut names = Names::new(answer_sender, provider.secure_random);
+        names.follow(&config);
+        let policy = Policy::new(&config, &materials, &names.addresses());
+        let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(policy));
+        let identities = Arc::new(Identities::default());
+        let sessions = Arc::new(Sessions::new(policy.clone(), identities.clone()));
+        let mut control = Self {
+            cas: load_cas(&config, &HashMap::new(), &provider)?,
+            path,
+            materials,
+            names,
+            followed: HashMap::new(),
+            generation: 0,
+            roster,
+            published: Published { policy, identities, sessions },
+            updates: mpsc::channel(64),
+            answers,
+            provider,
+            config,
+        };
+        control.follow_sources();
+        Ok(control)
+    }
+
+    #[must_use]
+    pub fn published(&self) -> Published {
+        self.published.clone()
+    }
+
+    /// Waits until every source has said something, but not for long: what is not there yet is refused, not
+    /// waited for.
+    pub async fn settle(&mut self) {
+        let all_heard = async {
+            while self.followed.values().any(|followed| !followed.heard) {
+                if let Some(update) = self.updates.1.recv().await {
+                    self.take_update(update);
+                }
+            }
+        };
+        if tokio::time::timeout(FIRST_WORD, all_heard).await.is_err() {
+            tracing::warn!("not every source of identities has answered yet");
+        }
+        self.publish();
+    }
+
+    /// Works until `requests` closes.
+    pub async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<ControlRequest>,
+        supervisor: mpsc::WeakSender<SupervisorRequest>,
+    ) {
+        let mut watch = Watch::new(self.materials.paths());
+        // What has changed while nobody watched yet.
+        self.refresh_materials();
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(ControlRequest::Reload(answer)) => {
+                        let result = self.reload(&supervisor).await;
+                        watch = Watch::new(self.materials.paths());
+                        // Whoever asked may have gone.
+                        let _ = answer.send(result);
+                    }
+                    Some(ControlRequest::Certificates(answer)) => {
+                        let _ = answer.send(self.certificates());
+                    }
+                    None => break,
+                },
+                update = self.updates.1.recv() => if let Some(update) = update {
+                    let workload = update.0.id;
+                    if self.take_update(update) {
+                        self.publish_one(workload);
+                    }
+                },
+                answer = self.answers.recv() => if let Some(answer) = answer
+                    && self.names.take(answer)
+                {
+                    self.publish();
+                    if let Err(reason) = self.apply(&supervisor).await {
+                        tracing::error!(reason, "new addresses of external peers are not steered");
+                    }
+                },
+                () = watch.changed() => self.refresh_materials(),
+            }
+        }
+    }
+
+    fn refresh_materials(&mut self) {
+        if tokio::task::block_in_place(|| self.materials.refresh()) {
+            self.publish();
+        }
+    }
+
+    /// Reads the configuration again. It is applied as a whole or not at all.
+    async fn reload(
+        &mut self,
+        supervisor: &mpsc::WeakSender<SupervisorRequest>,
+    ) -> Result<(), String> {
+        let new = Config::load(&self.path).map_err(|error| error.to_string())?;
+        self.config.check_reload(&new)?;
+        let cas = load_cas(&new, &self.cas, &self.provider).map_err(|error| error.to_string())?;
+        let old = (std::mem::replace(&mut self.config, new), std::mem::replace(&mut self.cas, cas));
+        self.take_over_config();
+        if let Err(reason) = self.apply(supervisor).await {
+            (self.config, self.cas) = old;
+            self.take_over_config();
+            if let Err(error) = self.apply(supervisor).await {
+                tracing::error!(error, "the configuration before cannot be put back in force");
+            }
+            return Err(reason);
+        }
+        tracing::info!("configuration reloaded");
+        self.config.log_summary();
+        Ok(())
+    }
+
+    /// Follows and publishes what the configuration says now.
+    fn take_over_config(&mut self) {
+        tokio::task::block_in_place(|| self.materials.follow(&self.config));
+        self.names.follow(&self.config);
+        self.follow_sources();
+        self.publish();
+    }
+
+    /// Has capture apply what the configuration says now.
+    async fn apply(&self, supervisor: &mpsc::WeakSender<SupervisorRequest>) -> Result<(), String> {
+        let gone = "capture has ended";
+        let supervisor = supervisor.upgrade().ok_or(gone)?;
+        let policy = Policy::new(&self.config, &self.materials, &self.names.addresses());
+        let (answer, applied) = oneshot::channel();
+        let change =
+            Reconfiguration { workloads: self.config.workloads.clone(), policy: Arc::new(policy) };
+        supervisor
+            .send(SupervisorRequest::Reconfigure(Box::new(change), answer))
+            .await
+            .map_err(|_| gone)?;
+        applied.await.map_err(|_| gone)?
+    }
+
+    /// Follows the source of each workload; those that stay as they are go on undisturbed.
+    fn follow_sources(&mut self) {
+        let mut old = std::mem::take(&mut self.followed);
+        for workload in self.config.workloads.clone() {
+            let same = |followed: &Followed| {
+                followed.config.source == workload.source
+                    && followed.config.spiffe_id == workload.spiffe_id
+                    && followed.config.cgroup == workload.cgroup
+            };
+            let followed = match old.remove(&workload.id) {
+                Some(mut followed) if same(&followed) => {
+                    followed.config = workload.clone();
+                    followed
+                }
+                _ => self.follow_source(&workload),
+            };
+            self.followed.insert(workload.id, followed);
+        }
+    }
+
+    fn follow_source(&mut self, workload: &WorkloadConfig) -> Followed {
+        self.generation += 1;
+        let member = workload.clone();
+        let reference = WorkloadRef {
+            id: workload.id,
+            name: workload.name.clone(),
+            spiffe_id: workload.spiffe_id.clone(),
+            processes: self.roster.subscribe(workload.id),
+            membership: Membership(Arc::new(move |pid| is_member(&member, pid))),
+        };
+        let updates = Updates::new(self.updates.0.clone(), reference, self.generation);
+        let source = self.source(&workload.source);
+        Followed {
+            kind: source.kind(),
+            task: tokio::spawn(source.follow(updates)).abort_handle(),
+            config: workload.clone(),
+            generation: self.generation,
+            snapshot: None,
+            problem: None,
+            heard: false,
+        }
+    }
+
+    fn source(&self, config: &SourceConfig) -> Arc<dyn Source> {
+        match config {
+            SourceConfig::Ca { dir, svid_ttl } => {
+                // Loaded with the configuration that names it.
+                Arc::new(CaSource::new(self.cas[dir].clone(), *svid_ttl))
+            }
+            SourceConfig::Files(files) => {
+                Arc::new(FileSource::new(files.clone(), self.provider.clone()))
+            }
+            SourceConfig::Spire { socket, selectors } => {
+                Arc::new(SpireSource::new(socket, selectors.clone(), self.provider.clone()))
+            }
+        }
+    }
+
+    /// Returns true if the update is of a source that is still followed.
+    fn take_update(&mut self, (workload, generation, update): SourceUpdate) -> bool {
+        let Some(followed) = self.followed.get_mut(&workload.id) else {
+            return false;
+        };
+        if followed.generation != generation {
+            return false;
+        }
+        followed.heard = true;
+        let name = &workload.name;
+        match update {
+            Update::Snapshot(snapshot) => {
+                tracing::debug!(workload = name, serial = snapshot.svid.facts.serial, "identity");
+                followed.snapshot = Some(snapshot);
+                followed.problem = None;
+            }
+            Update::Failed(reason) => {
+                let kept = followed.snapshot.is_some();
+                tracing::error!(
+                    workload = name,
+                    reason,
+                    kept,
+                    "identity not refreshed; what was there stays until it expires"
+                );
+                followed.problem = Some(reason);
+            }
+            Update::Withdrawn(reason) => {
+                tracing::error!(workload = name, reason, "identity withdrawn");
+                followed.snapshot = None;
+                followed.problem = Some(reason);
+            }
+        }
+        true
+    }
+
+    /// Publishes everything anew, and has live sessions judged by it.
+    fn publish(&mut self) {
+        let policy = Policy::new(&self.config, &self.materials, &self.names.addresses());
+        self.published.policy.store(Arc::new(policy));
+        let held = self.followed.keys().map(|id| (*id, Arc::new(self.hold(*id)))).collect();
+        self.published.identities.publish(held);
+        tokio::task::block_in_place(|| self.published.sessions.review());
+    }
+
+    /// Publishes one workload's identity anew.
+    fn publish_one(&mut self, workload: WorkloadId) {
+        let identities = &self.published.identities;
+        let mut held: HashMap<_, _> =
+            self.followed.keys().filter_map(|id| Some((*id, identities.held(*id)?))).collect();
+        held.insert(workload, Arc::new(self.hold(workload)));
+        identities.publish(held);
+        tokio::task::block_in_place(|| self.published.sessions.review());
+    }
+
+    /// What is held for a workload that is followed.
+    fn hold(&self, workload: WorkloadId) -> Held {
+        let Some(followed) = self.followed.get(&workload) else {
+            return Held { credentials: None, source: "", problem: None, next_renewal: None };
+        };
+        let credentials = followed.snapshot.as_ref().map(|snapshot| {
+            let policy = self.published.policy.load();
+            let inbound = policy.inbound(workload).cloned().unwrap_or_default();
+            let trust = trust::complete(&snapshot.trust, &self.config, &self.materials);
+            let key = snapshot.svid.key.clone();
+            Contexts::new(self.provider.clone(), key, trust, &inbound)
+                .map(|contexts| Arc::new(Credentials { svid: snapshot.svid.clone(), contexts }))
+                .map_err(|error| format!("TLS cannot be set up: {error}"))
+        });
+        let (credentials, trouble) = match credentials.transpose() {
+            Ok(credentials) => (credentials, None),
+            Err(trouble) => (None, Some(trouble)),
+        };
+        Held {
+            credentials,
+            source: followed.kind,
+            problem: trouble.or_else(|| followed.problem.clone()),
+            next_renewal: followed.snapshot.as_ref().and_then(|snapshot| snapshot.next_renewal),
+        }
+    }
+}
+
+/// Loads the CAs that a configuration names, or takes over those that are loaded.
+fn load_cas(
+    config: &Config,
+    loaded: &HashMap<PathBuf, Arc<EmbeddedCa>>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<HashMap<PathBuf, Arc<EmbeddedCa>>, CaError> {
+    let mut cas = HashMap::new();
+    for workload in &config.workloads {
+        let SourceConfig::Ca { dir, .. } = &workload.source else {
+            continue;
+        };
+        if cas.contains_key(dir) {
+            continue;
+        }
+        let ca = match loaded.get(dir) {
+            Some(ca) => ca.clone(),
+            None => {
+                let ca = EmbeddedCa::load(dir, &config.trust_domain, provider.clone())?;
+                let ca = Arc::new(ca);
+                tokio::spawn(EmbeddedCa::keep_current(Arc::downgrade(&ca)));
+                ca
+            }
+        };
+        cas.insert(dir.clone(), ca);
+    }
+    Ok(cas)
+}

@@ -1,0 +1,237 @@
+//! Issuing SVIDs from the active root.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rcgen::{
+    CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair as IssuedKey,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
+};
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::PrivateKeyDer;
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::CaError;
+use super::roots::{CLOCK_SKEW, RootStatus, Roots, common_name, uri};
+use crate::identity::renewal::renewal_of;
+use crate::identity::retry::jitter;
+use crate::identity::{KeyPair, Snapshot, Svid};
+use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::sys::watch::Watch;
+use crate::trust::{Trust, TrustBundle};
+
+/// A CA that follows its directory.
+pub struct EmbeddedCa {
+    directory: PathBuf,
+    trust_domain: TrustDomain,
+    provider: Arc<CryptoProvider>,
+    roots: ArcSwap<Roots>,
+    /// Why the directory's latest state is not used, if it is not.
+    state: watch::Sender<Option<String>>,
+}
+
+impl std::fmt::Debug for EmbeddedCa {
+    /// Without keys.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EmbeddedCa").field("directory", &self.directory).finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedCa {
+    /// # Errors
+    /// If nothing can be issued from what is in the directory.
+    pub fn load(
+        directory: &Path,
+        trust_domain: &TrustDomain,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, CaError> {
+        let roots = read(directory, trust_domain)?;
+        Ok(Self {
+            directory: directory.to_owned(),
+            trust_domain: trust_domain.clone(),
+            provider,
+            roots: ArcSwap::from_pointee(roots),
+            state: watch::Sender::new(None),
+        })
+    }
+
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    #[must_use]
+    pub fn provider(&self) -> &Arc<CryptoProvider> {
+        &self.provider
+    }
+
+    /// Reads the directory again whenever it changes, for as long as somebody holds the CA.
+    pub async fn keep_current(ca: std::sync::Weak<Self>) {
+        let Some(directory) = ca.upgrade().map(|ca| ca.directory.join("ca.crt")) else {
+            return;
+        };
+        let mut watch = Watch::new([directory]);
+        loop {
+            watch.changed().await;
+            let Some(ca) = ca.upgrade() else {
+                return;
+            };
+            ca.reload();
+        }
+    }
+
+    fn reload(&self) {
+        match read(&self.directory, &self.trust_domain) {
+            Ok(roots) => {
+                let now = SystemTime::now();
+                let fingerprints = |roots: &Roots| -> Vec<_> {
+                    roots.status(now).iter().map(|r| (r.facts.fingerprint, r.has_key)).collect()
+                };
+                let is_new = fingerprints(&roots) != fingerprints(&self.roots.load());
+                if is_new || self.state.borrow().is_some() {
+                    tracing::info!(directory = %self.directory.display(), roots = fingerprints(&roots).len(), "CA read again");
+                    self.roots.store(Arc::new(roots));
+                    self.state.send_replace(None);
+                }
+            }
+            Err(error) => {
+                self.state.send_if_modified(|state| {
+                    let reason = Some(error.to_string());
+                    let is_new = *state != reason;
+                    *state = reason;
+                    is_new
+                });
+            }
+        }
+    }
+
+    /// Changes whenever the roots do; holds why the directory's latest state is not used.
+    pub fn subscribe(&self) -> watch::Receiver<Option<String>> {
+        self.state.subscribe()
+    }
+
+    #[must_use]
+    pub fn roots(&self) -> Vec<RootStatus> {
+        self.roots.load().status(SystemTime::now())
+    }
+
+    /// True if the active root is another than that which issued `svid`, or if that is not trusted any more.
+    pub fn has_retired(&self, svid: &Svid) -> bool {
+        let trusted = |root: &RootStatus| root.facts.subject == svid.facts.issuer;
+        !self.roots().iter().any(trusted)
+    }
+
+    /// The bundle as it is now, for an SVID that stays.
+    pub fn trust(&self) -> Result<Trust, CaError> {
+        let authorities = self.roots.load().trusted(SystemTime::now());
+        let bundle = TrustBundle::new(self.trust_domain.clone(), authorities)?;
+        Ok(Trust::of_bundles([Arc::new(bundle)]))
+    }
+
+    /// Issues an SVID with a new key.
+    pub fn issue(&self, id: &SpiffeId, ttl: Duration) -> Result<Snapshot, CaError> {
+        let key = IssuedKey::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let now = SystemTime::now();
+        let roots = self.roots.load();
+        let Some((root, root_key)) =
+            roots.active(now).and_then(|root| root.key.as_ref().map(|key| (root, key)))
+        else {
+            return Err(CaError::Refused("no root is active".to_owned()));
+        };
+        let (not_before, not_after) = (now - CLOCK_SKEW, (now + ttl).min(root.facts.not_after));
+        let mut params = CertificateParams::default();
+        // An empty subject would make the alternative name critical, which some peers refuse.
+        params.distinguished_name = common_name("Sheath workload");
+        params.subject_alt_names = vec![uri(id.as_str())?];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.serial_number = Some(SerialNumber::from_slice(&self.serial()));
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = not_before.into();
+        params.not_after = not_after.into();
+        let issuer = Issuer::from_ca_cert_der(&root.certificate, root_key)?;
+        let certificate = params.signed_by(&key, &issuer)?;
+        let der = PrivateKeyDer::try_from(key.serialize_der())
+            .map_err(|reason| rustls::Error::General(reason.to_owned()))?;
+        let pair =
+            KeyPair::new(vec![certificate.der().clone()], &Zeroizing::new(der), &self.provider)?;
+        let svid = Svid { id: Some(id.clone()), key: pair.key, facts: pair.facts, issued: now };
+        let next_renewal = renewal_of(&svid, jitter(self.provider.secure_random));
+        Ok(Snapshot {
+            svid: Arc::new(svid),
+            trust: self.trust()?,
+            next_renewal: Some(next_renewal),
+        })
+    }
+
+    /// 127 random bits: positive, and unique without a register (RFC 5280, 4.1.2.2).
+    fn serial(&self) -> [u8; 16] {
+        let mut serial = [0; 16];
+        if self.provider.secure_random.fill(&mut serial).is_err() {
+            // Without randomness no key could have been made either.
+            serial = [1; 16];
+        }
+        serial[0] = serial[0] & 0x3f | 0x40;
+        serial
+    }
+}
+
+fn read(directory: &Path, trust_domain: &TrustDomain) -> Result<Roots, CaError> {
+    let roots = Roots::read(directory, trust_domain)?;
+    if roots.active(SystemTime::now()).is_none() {
+        return Err(CaError::Unusable {
+            path: directory.join("ca.crt"),
+            reason: "there is no root that is valid now and has its key beside it".to_owned(),
+        });
+    }
+    Ok(roots)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spiffe::spiffe_id_of;
+
+    const TTL: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_new_ca_issues_svids_that_keep_the_rules() {
+        let directory = tempfile::tempdir().unwrap();
+        let domain = "example.org".parse().unwrap();
+        Roots::init(directory.path(), &domain).unwrap();
+        let provider = Arc::new(crate::tls::crypto_provider());
+        let ca = EmbeddedCa::load(directory.path(), &domain, provider).unwrap();
+        let id: SpiffeId = "spiffe://example.org/web".parse().unwrap();
+        let [one, other] = [(); 2].map(|()| ca.issue(&id, TTL).unwrap().svid);
+        assert_eq!(spiffe_id_of(&one.key.cert[0]), Ok(id));
+        assert_ne!(one.facts.serial, other.facts.serial);
+        assert_ne!(one.facts.spki, other.facts.spki);
+        let life = one.facts.not_after.duration_since(one.facts.not_before).unwrap();
+        assert!(life <= TTL + CLOCK_SKEW + Duration::from_secs(1), "{life:?}");
+    }
+
+    #[test]
+    fn issuing_moves_to_the_new_root_and_a_broken_directory_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let domain = "example.org".parse().unwrap();
+        Roots::init(directory.path(), &domain).unwrap();
+        let provider = Arc::new(crate::tls::crypto_provider());
+        let ca = EmbeddedCa::load(directory.path(), &domain, provider).unwrap();
+        let id: SpiffeId = "spiffe://example.org/web".parse().unwrap();
+        let before = ca.issue(&id, TTL).unwrap().svid;
+        let [new, _] = Roots::rotate(directory.path(), &domain, Duration::ZERO).unwrap();
+        ca.reload();
+        let after = ca.issue(&id, TTL).unwrap().svid;
+        assert_ne!(before.facts.issuer, after.facts.issuer);
+        assert!(!ca.has_retired(&before));
+        std::fs::write(new, "nonsense").unwrap();
+        ca.reload();
+        assert!(ca.subscribe().borrow().is_some());
+        assert_eq!(ca.issue(&id, TTL).unwrap().svid.facts.issuer, after.facts.issuer);
+    }
+}

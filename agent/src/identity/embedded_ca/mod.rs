@@ -1,0 +1,39 @@
+//! The embedded CA: keys and certificates in a directory, from which every agent that has them issues the
+//! SVIDs of its own workloads. For trying Sheath out and for installations with one operator.
+//!
+//! A root is replaced by adding the next one ([`roots`]): it is trusted at once and issued from later.
+
+mod issue;
+mod roots;
+mod source;
+
+use std::path::PathBuf;
+
+use crate::trust::BundleError;
+
+pub use issue::EmbeddedCa;
+pub use roots::{RootState, RootStatus, Roots};
+pub use source::CaSource;
+
+/// What can go wrong with the embedded CA.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("cannot read {}: {error}; `sheath ca init` makes a CA", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("cannot write {}: {error}", path.display())]
+    Unwritable { path: PathBuf, error: std::io::Error },
+    #[error("{} exists; a CA is never overwritten", .0.display())]
+    Exists(PathBuf),
+    #[error("{}: {reason}", path.display())]
+    Unusable { path: PathBuf, reason: String },
+    #[error("{}", .0)]
+    Refused(String),
+    #[error("cannot issue a certificate: {0}")]
+    Issue(#[from] rcgen::Error),
+    #[error("cannot use an issued key: {0}")]
+    Key(#[from] rustls::Error),
+    #[error(transparent)]
+    Pair(#[from] crate::identity::KeyPairError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}

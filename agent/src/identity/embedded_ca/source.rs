@@ -1,0 +1,124 @@
+//! The embedded CA as a source of identities.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::EmbeddedCa;
+use crate::identity::source::Following;
+use crate::identity::{Backoff, Snapshot, Source, Update, Updates};
+use crate::trust::Trust;
+
+/// Issues SVIDs of one lifetime.
+#[derive(Debug)]
+pub struct CaSource {
+    ca: Arc<EmbeddedCa>,
+    ttl: Duration,
+}
+
+impl CaSource {
+    #[must_use]
+    pub fn new(ca: Arc<EmbeddedCa>, ttl: Duration) -> Self {
+        Self { ca, ttl }
+    }
+
+    /// The same SVID with the roots as they are now.
+    fn refreshed(&self, snapshot: &Snapshot) -> Option<Snapshot> {
+        if self.ca.has_retired(&snapshot.svid) {
+            return None;
+        }
+        let trust: Trust = self.ca.trust().ok()?;
+        Some(Snapshot { trust, ..snapshot.clone() })
+    }
+}
+
+impl Source for CaSource {
+    fn kind(&self) -> &'static str {
+        "ca"
+    }
+
+    fn follow(self: Arc<Self>, updates: Updates) -> Following {
+        Box::pin(async move {
+            let Some(id) = updates.workload().spiffe_id.clone() else {
+                return updates.send(Update::Failed("has no spiffeId".to_owned())).await;
+            };
+            let mut backoff = Backoff::new(self.ca.provider().secure_random);
+            let mut roots = self.ca.subscribe();
+            loop {
+                let mut current = match self.ca.issue(&id, self.ttl) {
+                    Ok(snapshot) => {
+                        backoff.reset();
+                        tracing::info!(workload = updates.workload().name, %id, serial = snapshot.svid.facts.serial, "SVID issued");
+                        updates.send(Update::Snapshot(snapshot.clone())).await?;
+                        snapshot
+                    }
+                    Err(error) => {
+                        updates.send(Update::Failed(error.to_string())).await?;
+                        tokio::time::sleep(backoff.pause()).await;
+                        continue;
+                    }
+                };
+                // Until it is time for another one, only the roots can change.
+                loop {
+                    let renewal = current.next_renewal.unwrap_or(SystemTime::now());
+                    let wait = renewal.duration_since(SystemTime::now()).unwrap_or_default();
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => break,
+                        changed = roots.changed() => {
+                            if changed.is_err() {
+                                return Ok(());
+                            }
+                        }
+                    }
+                    let problem = roots.borrow_and_update().clone();
+                    match (problem, self.refreshed(&current)) {
+                        (Some(problem), _) => updates.send(Update::Failed(problem)).await?,
+                        (None, None) => break,
+                        (None, Some(snapshot)) => {
+                            updates.send(Update::Snapshot(snapshot.clone())).await?;
+                            current = snapshot;
+                        }
+                    }
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Membership, Roots, WorkloadRef};
+    use tokio::sync::{mpsc, watch};
+
+    #[tokio::test]
+    async fn svids_are_renewed_and_roots_follow_the_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let domain = "example.org".parse().unwrap();
+        Roots::init(directory.path(), &domain).unwrap();
+        let provider = Arc::new(crate::tls::crypto_provider());
+        let ca = Arc::new(EmbeddedCa::load(directory.path(), &domain, provider).unwrap());
+        let workload = WorkloadRef {
+            id: 1,
+            name: "web".to_owned(),
+            spiffe_id: Some("spiffe://example.org/web".parse().unwrap()),
+            processes: watch::Sender::default().subscribe(),
+            membership: Membership(Arc::new(|_| false)),
+        };
+        tokio::spawn(EmbeddedCa::keep_current(Arc::downgrade(&ca)));
+        let (sender, mut updates) = mpsc::channel(4);
+        let source = Arc::new(CaSource::new(ca, Duration::from_secs(4)));
+        tokio::spawn(source.follow(Updates::new(sender, workload, 1)));
+        let mut next = async || match updates.recv().await {
+            Some((_, _, Update::Snapshot(snapshot))) => snapshot,
+            other => panic!("{other:?}"),
+        };
+        let [first, second] = [next().await, next().await];
+        assert_eq!(first.svid.id, second.svid.id);
+        assert_ne!(first.svid.facts.serial, second.svid.facts.serial);
+        Roots::rotate(directory.path(), &domain, Duration::from_secs(3600)).unwrap();
+        let mut latest = second;
+        while latest.trust.domain(&domain).unwrap().bundle.authorities().len() < 2 {
+            latest = next().await;
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Identities from files: a chain, its key and perhaps a bundle for each workload, read again whenever they
+//! change.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+use super::key_pair::read;
+use super::source::Following;
+use super::{Backoff, KeyPair, KeyPairError, Snapshot, Source, Svid, Update, Updates};
+use crate::config::IdentityFiles;
+use crate::spiffe::SpiffeId;
+use crate::sys::watch::Watch;
+use crate::trust::{BundleError, PeerId, Trust, TrustBundle};
+use crate::x509::{self, Fingerprint};
+
+/// Files that hold one workload's identity.
+#[derive(Debug)]
+pub struct FileSource {
+    files: IdentityFiles,
+    provider: Arc<CryptoProvider>,
+}
+
+/// Why the files cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum FilesError {
+    #[error(transparent)]
+    KeyPair(#[from] KeyPairError),
+    #[error(transparent)]
+    Unfit(#[from] super::svid::UnfitCertificate),
+    #[error("{}: {error}", path.display())]
+    Bundle { path: PathBuf, error: x509::X509Error },
+    #[error(transparent)]
+    Unusable(#[from] BundleError),
+    #[error("{} is a bundle, but the certificate has no SPIFFE ID that says of which trust domain", .0.display())]
+    BundleOfNobody(PathBuf),
+}
+
+impl FileSource {
+    #[must_use]
+    pub fn new(files: IdentityFiles, provider: Arc<CryptoProvider>) -> Self {
+        Self { files, provider }
+    }
+
+    /// Whether the files can be used as they are, and whose they are.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn check(&self, expected: Option<&SpiffeId>) -> Result<PeerId, String> {
+        let (snapshot, _) = self.read(expected).map_err(|error| error.to_string())?;
+        Ok(snapshot.svid.name())
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        let bundle = self.files.bundle.as_ref().map(|bundle| &bundle.path);
+        let pair = &self.files.pair;
+        [Some(&pair.certificate), Some(&pair.key), bundle].into_iter().flatten().cloned().collect()
+    }
+
+    /// Everything, or nothing.
+    fn read(&self, expected: Option<&SpiffeId>) -> Result<(Snapshot, Fingerprint), FilesError> {
+        let pair = KeyPair::read(&self.files.pair, &self.provider)?;
+        let svid = Svid::new(pair, expected)?;
+        let (trust, bundle_bytes) = self.read_bundle(&svid)?;
+        let mut all: Vec<u8> = svid.key.cert.iter().flat_map(|der| der.to_vec()).collect();
+        all.extend(bundle_bytes);
+        let snapshot = Snapshot { svid: Arc::new(svid), trust, next_renewal: None };
+        Ok((snapshot, Fingerprint::of(&all)))
+    }
+
+    fn read_bundle(&self, svid: &Svid) -> Result<(Trust, Vec<u8>), FilesError> {
+        let Some(file) = &self.files.bundle else {
+            return Ok((Trust::default(), Vec::new()));
+        };
+        let bytes = match read(&file.path) {
+            Ok(bytes) => bytes,
+            Err(KeyPairError::Unreadable { error, .. })
+                if error.kind() == std::io::ErrorKind::NotFound && !file.required =>
+            {
+                return Ok((Trust::default(), Vec::new()));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let Some(id) = &svid.id else {
+            return Err(FilesError::BundleOfNobody(file.path.clone()));
+        };
+        let authorities = x509::certificates(&bytes)
+            .map_err(|error| FilesError::Bundle { path: file.path.clone(), error })?;
+        let bundle = TrustBundle::new(id.trust_domain().clone(), authorities)?;
+        Ok((Trust::of_bundles([Arc::new(bundle)]), bytes))
+    }
+}
+
+impl Source for FileSource {
+    fn kind(&self) -> &'static str {
+        "files"
+    }
+
+    fn follow(self: Arc<Self>, updates: Updates) -> Following {
+        Box::pin(async move {
+            let mut watch = Watch::new(self.paths());
+            let mut backoff = Backoff::new(self.provider.secure_random);
+            let mut published = None;
+            let mut failure = None;
+            loop {
+                match self.read(updates.workload().spiffe_id.as_ref()) {
+                    Ok((snapshot, fingerprint)) => {
+                        backoff.reset();
+                        if published != Some(fingerprint) || failure.is_some() {
+                            updates.send(Update::Snapshot(snapshot)).await?;
+                        }
+                        published = Some(fingerprint);
+                        failure = None;
+                        watch.changed().await;
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        // Said once, not at every attempt.
+                        if failure.as_ref() != Some(&error) {
+                            updates.send(Update::Failed(error.clone())).await?;
+                        }
+                        failure = Some(error);
+                        tokio::select! {
+                            () = watch.changed() => {}
+                            () = tokio::time::sleep(backoff.pause()) => {}
+                        }
+                    }
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! Pauses between attempts: growing, and never the same for two.
+
+use std::time::Duration;
+
+use rustls::crypto::SecureRandom;
+
+/// First pause and longest pause.
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// Doubles from one failure to the next.
+#[derive(Debug)]
+pub struct Backoff {
+    random: &'static dyn SecureRandom,
+    next: Duration,
+}
+
+impl Backoff {
+    #[must_use]
+    pub fn new(random: &'static dyn SecureRandom) -> Self {
+        Self { random, next: FIRST }
+    }
+
+    /// Between half of it and all of it.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.next.mul_f64(0.5 + jitter(self.random) / 2.0);
+        self.next = (self.next * 2).min(LONGEST);
+        pause
+    }
+
+    /// After a success.
+    pub fn reset(&mut self) {
+        self.next = FIRST;
+    }
+}
+
+/// Between 0 and 1.
+pub fn jitter(random: &dyn SecureRandom) -> f64 {
+    let mut bytes = [0x80; 2];
+    // Without randomness everybody is in the middle.
+    let _ = random.fill(&mut bytes);
+    f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_limit_and_start_again_after_a_success() {
+        let random = crate::tls::crypto_provider().secure_random;
+        let mut backoff = Backoff::new(random);
+        let first = backoff.pause();
+        assert!(FIRST / 2 <= first && first <= FIRST, "{first:?}");
+        let last = (0..20).map(|_| backoff.pause()).last().unwrap();
+        assert!(LONGEST / 2 <= last && last <= LONGEST, "{last:?}");
+        backoff.reset();
+        assert!(backoff.pause() <= FIRST);
+    }
+}

@@ -1,0 +1,293 @@
+//! Identities from a SPIRE agent, by its Delegated Identity API: on behalf of a workload, known by selectors or
+//! by one of its processes, and with the bundles of the trust domains it federates with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use spiffe::transport::{Endpoint, connector};
+use spire_api::pb::spire::api::agent::delegatedidentity::v1::delegated_identity_client::DelegatedIdentityClient;
+use spire_api::pb::spire::api::agent::delegatedidentity::v1::{
+    SubscribeToX509BundlesRequest, SubscribeToX509BundlesResponse, SubscribeToX509sviDsRequest,
+    SubscribeToX509sviDsResponse, X509svidWithKey,
+};
+use spire_api::pb::spire::api::types;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use zeroize::Zeroizing;
+
+use super::source::{Following, Unfollowed};
+use super::{Backoff, KeyPair, Processes, Snapshot, Source, Svid, Update, Updates};
+use crate::config::SpireSelector;
+use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::sys::pidfd::PidFd;
+use crate::trust::{Trust, TrustBundle};
+use crate::x509;
+
+/// A SPIRE agent on this node.
+#[derive(Debug)]
+pub struct SpireSource {
+    /// Its admin socket.
+    socket: PathBuf,
+    /// Empty: by process.
+    selectors: Vec<SpireSelector>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// Why a session with the SPIRE agent ended, or has nothing to give.
+#[derive(Debug, thiserror::Error)]
+enum SpireError {
+    #[error("cannot reach the SPIRE agent at {}: {reason}", socket.display())]
+    Unreachable { socket: PathBuf, reason: String },
+    #[error("the SPIRE agent: {}", .0.message())]
+    Denied(Status),
+    #[error("the SPIRE agent: {}: {}", .0.code(), .0.message())]
+    Failed(Status),
+    #[error("the SPIRE agent has ended the subscription")]
+    Ended,
+    /// The process by which the workload was known has ended, or never was one of its own.
+    #[error("the process by which the workload was attested has ended")]
+    ProcessEnded,
+    #[error("the SPIRE agent has no SVID for the workload{}", expected.as_ref().map(|id| format!(" that is of {id}")).unwrap_or_default())]
+    NoSvid { expected: Option<SpiffeId> },
+    #[error("what the SPIRE agent sent cannot be used: {0}")]
+    Unusable(String),
+    #[error(transparent)]
+    Unfollowed(#[from] Unfollowed),
+}
+
+impl From<Status> for SpireError {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::PermissionDenied => Self::Denied(status),
+            _ => Self::Failed(status),
+        }
+    }
+}
+
+impl SpireError {
+    fn unusable(error: impl ToString) -> Self {
+        Self::Unusable(error.to_string())
+    }
+
+    /// What it means for the workload: its identity is gone only if the SPIRE agent says so.
+    fn into_update(self) -> Update {
+        match self {
+            Self::Denied(_) | Self::NoSvid { .. } => Update::Withdrawn(self.to_string()),
+            _ => Update::Failed(self.to_string()),
+        }
+    }
+}
+
+/// What is being asked for, and what the asking depends on.
+struct Subject {
+    request: SubscribeToX509sviDsRequest,
+    process: Option<PidFd>,
+}
+
+impl Subject {
+    /// Waits for the end of what the request depends on.
+    async fn ended(&self) {
+        match &self.process {
+            Some(process) => process.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl SpireSource {
+    #[must_use]
+    pub fn new(
+        socket: &Path,
+        selectors: Vec<SpireSelector>,
+        provider: Arc<CryptoProvider>,
+    ) -> Self {
+        Self { socket: socket.to_owned(), selectors, provider }
+    }
+
+    /// By selectors at once; by process as soon as there is one.
+    async fn subject(&self, updates: &Updates) -> Subject {
+        if !self.selectors.is_empty() {
+            let selector = |selector: &SpireSelector| types::Selector {
+                r#type: selector.kind.clone(),
+                value: selector.value.clone(),
+            };
+            let selectors = self.selectors.iter().map(selector).collect();
+            return Subject {
+                request: SubscribeToX509sviDsRequest { selectors, pid: 0 },
+                process: None,
+            };
+        }
+        let mut processes: Processes = updates.workload().processes.clone();
+        loop {
+            let candidates = processes.borrow_and_update().clone();
+            if let Some((pid, process)) = attestable(&candidates, updates) {
+                return Subject {
+                    request: SubscribeToX509sviDsRequest { selectors: Vec::new(), pid },
+                    process: Some(process),
+                };
+            }
+            if processes.changed().await.is_err() {
+                // Capture has ended, and the agent with it.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<DelegatedIdentityClient<Channel>, SpireError> {
+        let unreachable =
+            |reason: String| SpireError::Unreachable { socket: self.socket.clone(), reason };
+        let endpoint = Endpoint::parse(&format!("unix:{}", self.socket.display()))
+            .map_err(|error| unreachable(error.to_string()))?;
+        let channel =
+            connector::connect(&endpoint).await.map_err(|error| unreachable(error.to_string()))?;
+        Ok(DelegatedIdentityClient::new(channel))
+    }
+
+    /// One subscription, for as long as it lasts.
+    async fn subscribe(&self, updates: &Updates, backoff: &mut Backoff) -> Result<(), SpireError> {
+        let subject = self.subject(updates).await;
+        let mut client = self.connect().await?;
+        let asked = SubscribeToX509BundlesRequest {};
+        let mut bundles = client.subscribe_to_x509_bundles(asked).await?.into_inner();
+        let mut svids = client.subscribe_to_x509svi_ds(subject.request.clone()).await?.into_inner();
+        let mut latest_svids = None;
+        let mut latest_bundles = None;
+        loop {
+            tokio::select! {
+                message = svids.message() => latest_svids = Some(message?.ok_or(SpireError::Ended)?),
+                message = bundles.message() => latest_bundles = Some(message?.ok_or(SpireError::Ended)?),
+                () = subject.ended() => return Err(SpireError::ProcessEnded),
+            }
+            let (Some(svids), Some(bundles)) = (&latest_svids, &latest_bundles) else {
+                continue;
+            };
+            backoff.reset();
+            let expected = updates.workload().spiffe_id.as_ref();
+            let update = match self.snapshot(svids, bundles, expected) {
+                Ok(snapshot) => Update::Snapshot(snapshot),
+                Err(error) => error.into_update(),
+            };
+            updates.send(update).await?;
+        }
+    }
+
+    /// Everything, or nothing.
+    fn snapshot(
+        &self,
+        svids: &SubscribeToX509sviDsResponse,
+        bundles: &SubscribeToX509BundlesResponse,
+        expected: Option<&SpiffeId>,
+    ) -> Result<Snapshot, SpireError> {
+        let mut found = None;
+        for candidate in &svids.x509_svids {
+            let svid = self.svid(candidate)?;
+            // The first is the default one (SPIFFE Workload API, 5.3).
+            if expected.is_none() || svid.id.as_ref() == expected {
+                found = Some(svid);
+                break;
+            }
+        }
+        let svid = found.ok_or_else(|| SpireError::NoSvid { expected: expected.cloned() })?;
+        let mut domains = BTreeSet::new();
+        domains.extend(svid.id.as_ref().map(|id| id.trust_domain().clone()));
+        for name in &svids.federates_with {
+            domains.insert(trust_domain(name)?);
+        }
+        let trust = trust(bundles, &domains)?;
+        Ok(Snapshot { svid: Arc::new(svid), trust, next_renewal: None })
+    }
+
+    fn svid(&self, sent: &X509svidWithKey) -> Result<Svid, SpireError> {
+        let chain = sent.x509_svid.as_ref().map(|svid| svid.cert_chain.as_slice());
+        let chain: Vec<_> = chain
+            .unwrap_or_default()
+            .iter()
+            .map(|der| CertificateDer::from(der.to_vec()))
+            .collect();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(sent.x509_svid_key.to_vec()));
+        let pair = KeyPair::new(chain, &Zeroizing::new(key), &self.provider)
+            .map_err(SpireError::unusable)?;
+        let svid = Svid::new(pair, None).map_err(SpireError::unusable)?;
+        if svid.id.is_none() {
+            return Err(SpireError::unusable("a certificate without a SPIFFE ID"));
+        }
+        Ok(svid)
+    }
+}
+
+/// A process that is the workload's for certain: its descriptor was open before its cgroup was looked at.
+fn attestable(candidates: &BTreeSet<u32>, updates: &Updates) -> Option<(i32, PidFd)> {
+    candidates.iter().find_map(|pid| {
+        let process = PidFd::open(*pid).ok()?;
+        let is_member = (updates.workload().membership.0)(*pid) && process.is_alive();
+        is_member.then_some((i32::try_from(*pid).ok()?, process))
+    })
+}
+
+/// The bundles of some domains. Of one that is missing nothing is believed.
+fn trust(
+    sent: &SubscribeToX509BundlesResponse,
+    wanted: &BTreeSet<TrustDomain>,
+) -> Result<Trust, SpireError> {
+    let mut bundles: BTreeMap<TrustDomain, Arc<TrustBundle>> = BTreeMap::new();
+    for (key, der) in &sent.ca_certificates {
+        let domain = trust_domain(key)?;
+        if !wanted.contains(&domain) {
+            continue;
+        }
+        let authorities = x509::concatenated_certificates(der).map_err(SpireError::unusable)?;
+        let bundle = TrustBundle::new(domain.clone(), authorities).map_err(SpireError::unusable)?;
+        if bundles.insert(domain.clone(), Arc::new(bundle)).is_some() {
+            return Err(SpireError::Unusable(format!("two bundles of {domain}")));
+        }
+    }
+    Ok(Trust::of_bundles(bundles.into_values()))
+}
+
+/// The protocol says `example.org`, and SPIRE says `spiffe://example.org`.
+fn trust_domain(key: &str) -> Result<TrustDomain, SpireError> {
+    let name = key.strip_prefix("spiffe://").unwrap_or(key);
+    name.parse().map_err(|error| SpireError::Unusable(format!("the trust domain `{key}` {error}")))
+}
+
+impl Source for SpireSource {
+    fn kind(&self) -> &'static str {
+        "spire"
+    }
+
+    fn follow(self: Arc<Self>, updates: Updates) -> Following {
+        Box::pin(async move {
+            let mut backoff = Backoff::new(self.provider.secure_random);
+            loop {
+                match self.subscribe(&updates, &mut backoff).await {
+                    Ok(()) => {}
+                    Err(SpireError::Unfollowed(unfollowed)) => return Err(unfollowed),
+                    // There will be another process, or none and so no need.
+                    Err(SpireError::ProcessEnded) => continue,
+                    Err(error) => updates.send(error.into_update()).await?,
+                }
+                tokio::time::sleep(backoff.pause()).await;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bundle_keys_have_two_spellings_and_no_others() {
+        let expected: TrustDomain = "example.org".parse().unwrap();
+        for key in ["example.org", "spiffe://example.org"] {
+            assert_eq!(trust_domain(key).unwrap(), expected);
+        }
+        for key in ["", "spiffe://", "spiffe://example.org/", "https://example.org", "Example.org"]
+        {
+            assert!(trust_domain(key).is_err(), "{key}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A workload's certificate, and everything that is published with it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::sign::CertifiedKey;
+
+use super::KeyPair;
+use crate::spiffe::{SpiffeId, spiffe_id_of};
+use crate::trust::{PeerId, Trust};
+use crate::x509::CertificateFacts;
+
+/// A workload's certificate with its key: an X.509-SVID, or a certificate that peers know by a pin.
+#[derive(Debug)]
+pub struct Svid {
+    /// `None` if the certificate carries no SPIFFE ID.
+    pub id: Option<SpiffeId>,
+    pub key: Arc<CertifiedKey>,
+    pub facts: CertificateFacts,
+    /// When it was made or came; `not_before` may lie a little earlier.
+    pub issued: SystemTime,
+}
+
+/// Everything a workload needs to prove itself and to judge its peers, published at once.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub svid: Arc<Svid>,
+    /// What the source says of trust domains.
+    pub trust: Trust,
+    /// When the source means to publish the next one, if it knows.
+    pub next_renewal: Option<SystemTime>,
+}
+
+/// Why a certificate cannot be a workload's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnfitCertificate {
+    #[error("the certificate is of {found}, not of {expected}")]
+    OtherId { found: SpiffeId, expected: SpiffeId },
+    #[error("the certificate is no X.509-SVID of {expected}: {reason}")]
+    NoSvid { expected: SpiffeId, reason: String },
+    #[error("the certificate has expired")]
+    Expired,
+}
+
+impl Svid {
+    /// A certificate that came from elsewhere. If `expected` is given, it must be an X.509-SVID of it.
+    pub fn new(pair: KeyPair, expected: Option<&SpiffeId>) -> Result<Self, UnfitCertificate> {
+        let found = pair.key.cert.first().map(spiffe_id_of);
+        let id = match (found, expected) {
+            (Some(Ok(found)), Some(expected)) if found != *expected => {
+                return Err(UnfitCertificate::OtherId { found, expected: expected.clone() });
+            }
+            (Some(Ok(found)), _) => Some(found),
+            (Some(Err(reason)), Some(expected)) => {
+                return Err(UnfitCertificate::NoSvid {
+                    expected: expected.clone(),
+                    reason: reason.to_string(),
+                });
+            }
+            (_, _) => None,
+        };
+        let now = SystemTime::now();
+        if pair.facts.not_after <= now {
+            return Err(UnfitCertificate::Expired);
+        }
+        Ok(Self { id, key: pair.key, facts: pair.facts, issued: now })
+    }
+
+    /// Who the workload is to its peers.
+    #[must_use]
+    pub fn name(&self) -> PeerId {
+        match &self.id {
+            Some(id) => PeerId::Spiffe(id.clone()),
+            None => PeerId::Pinned(self.facts.fingerprint),
+        }
+    }
+
+    #[must_use]
+    pub fn has_expired(&self, now: SystemTime) -> bool {
+        self.facts.not_after <= now
+    }
+}

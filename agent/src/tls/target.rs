@@ -1,0 +1,71 @@
+//! What policy says about the other end of an outbound flow: who must answer there, and in which TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::DnsName;
+
+use super::Profile;
+use crate::trust::Expectation;
+
+/// The other end of an outbound flow.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// An agent, or whoever speaks TLS like one.
+    Agent(Expectation),
+    /// A service without an agent.
+    External {
+        peer: Arc<ExternalPeer>,
+        /// The name to ask for in the ClientHello (SNI, RFC 6066, 3).
+        server_name: Option<DnsName<'static>>,
+    },
+}
+
+/// A service without an agent, and how to speak with it.
+#[derive(Debug)]
+pub struct ExternalPeer {
+    pub name: String,
+    pub expectation: Expectation,
+    pub profile: Profile,
+    pub certificate: Shown,
+    pub connect_timeout: Option<Duration>,
+}
+
+/// The certificate that our side shows.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// The workload's own.
+    Svid,
+    /// None at all: one-way TLS.
+    Nothing,
+    /// One with a name, if it could be read.
+    Named { context: String, key: Option<Arc<CertifiedKey>> },
+}
+
+impl Target {
+    #[must_use]
+    pub fn expectation(&self) -> &Expectation {
+        match self {
+            Self::Agent(expectation) => expectation,
+            Self::External { peer, .. } => &peer.expectation,
+        }
+    }
+
+    #[must_use]
+    pub fn connect_timeout(&self) -> Option<Duration> {
+        match self {
+            Self::Agent(_) => None,
+            Self::External { peer, .. } => peer.connect_timeout,
+        }
+    }
+
+    /// True if our side shows a certificate, so that both ends know each other.
+    #[must_use]
+    pub fn is_mutual(&self) -> bool {
+        match self {
+            Self::Agent(_) => true,
+            Self::External { peer, .. } => !matches!(peer.certificate, Shown::Nothing),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The certificates that chains must end at.
+
+use rustls_pki_types::{CertificateDer, TrustAnchor};
+
+use crate::spiffe::TrustDomain;
+
+/// The authorities of one trust domain (SPIFFE Trust Domain and Bundle, section 3).
+#[derive(Debug)]
+pub struct TrustBundle {
+    trust_domain: TrustDomain,
+    authorities: Vec<CertificateDer<'static>>,
+    anchors: Vec<TrustAnchor<'static>>,
+}
+
+/// Why a bundle cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    #[error("the trust bundle of {0} has no certificate")]
+    Empty(TrustDomain),
+    #[error("a certificate in the trust bundle of {domain} cannot be used: {reason}")]
+    Unusable { domain: TrustDomain, reason: String },
+}
+
+impl TrustBundle {
+    pub fn new(
+        trust_domain: TrustDomain,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Result<Self, BundleError> {
+        if authorities.is_empty() {
+            return Err(BundleError::Empty(trust_domain));
+        }
+        let anchors = anchors(&authorities).map_err(|error| BundleError::Unusable {
+            domain: trust_domain.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { trust_domain, authorities, anchors })
+    }
+
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    #[must_use]
+    pub fn authorities(&self) -> &[CertificateDer<'static>] {
+        &self.authorities
+    }
+
+    #[must_use]
+    pub fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+}
+
+/// Certificates as webpki wants to have them.
+pub fn anchors(
+    authorities: &[CertificateDer<'_>],
+) -> Result<Vec<TrustAnchor<'static>>, webpki::Error> {
+    authorities
+        .iter()
+        .map(|authority| {
+            webpki::anchor_from_trusted_cert(authority).map(|anchor| anchor.to_owned())
+        })
+        .collect()
+}

@@ -1,0 +1,229 @@
+//! The judgement on a peer's certificate, the same in both directions, at the handshake and ever after.
+
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls_pki_types::{CertificateDer, DnsName, ServerName, TrustAnchor, UnixTime};
+use webpki::{EndEntityCert, KeyUsage, RevocationOptions};
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
+use crate::spiffe::{LeafError, SpiffeId, TrustDomain, spiffe_id_of};
+use crate::x509::CertificateFacts;
+
+/// The part a peer plays in the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Client,
+    Server,
+}
+
+impl Role {
+    /// The extended key usage that a certificate must have, if it has any.
+    fn usage(self) -> KeyUsage {
+        match self {
+            Self::Client => KeyUsage::client_auth(),
+            Self::Server => KeyUsage::server_auth(),
+        }
+    }
+}
+
+/// What a peer shows: its leaf certificate, and others towards an authority.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerChain<'c> {
+    pub leaf: &'c CertificateDer<'c>,
+    pub intermediates: &'c [CertificateDer<'c>],
+}
+
+/// The rule a peer breaks.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
+    #[error("{id} is of a trust domain that there is no bundle for")]
+    ForeignDomain { id: SpiffeId },
+    #[error("the certificate of {id} does not chain to the bundle of its trust domain: {error}")]
+    Chain { id: SpiffeId, error: webpki::Error },
+    #[error("the peer proved to be {found}, which is not expected here")]
+    Unexpected { found: SpiffeId },
+    #[error("the certificate does not chain to an authority that is trusted here: {0}")]
+    Untrusted(webpki::Error),
+    #[error("the certificate has none of the names that are expected here")]
+    NoExpectedName,
+    #[error("the certificate {0} is not pinned here")]
+    NotPinned(PeerId),
+    #[error("the certificate is not valid now")]
+    NotValidNow,
+    #[error("no status of the certificate is known, as the trust domain {0} has no usable CRL")]
+    NoCrl(TrustDomain),
+    #[error("nobody is expected here")]
+    Nobody,
+}
+
+impl Refusal {
+    /// Who the peer claimed to be, where that is known.
+    #[must_use]
+    pub fn peer(&self) -> Option<PeerId> {
+        match self {
+            Self::ForeignDomain { id }
+            | Self::Chain { id, .. }
+            | Self::Unexpected { found: id } => Some(PeerId::Spiffe(id.clone())),
+            Self::NotPinned(id) => Some(id.clone()),
+            _ => None,
+        }
+    }
+}
+
+/// Judges peers for one workload and one expectation.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    pub trust: Trust,
+    pub expectation: Expectation,
+    pub algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Judge {
+    /// Who the peer is, if it is somebody who is expected. That it has the key is proved elsewhere.
+    ///
+    /// # Errors
+    /// Of several ways that all fail, the reason of the first.
+    pub fn judge(&self, peer: PeerChain<'_>, role: Role, now: UnixTime) -> Result<PeerId, Refusal> {
+        let mut refusal = None;
+        for way in self.expectation.ways() {
+            match self.judge_by(way, peer, role, now) {
+                Ok(id) => return Ok(id),
+                Err(reason) => {
+                    refusal.get_or_insert(reason);
+                }
+            }
+        }
+        Err(refusal.unwrap_or(Refusal::Nobody))
+    }
+
+    /// Who a peer is that has passed this judgement before: the same answer, without proving the chain again
+    /// where it could only have passed in one way.
+    pub fn identify(
+        &self,
+        peer: PeerChain<'_>,
+        role: Role,
+        now: UnixTime,
+    ) -> Result<PeerId, Refusal> {
+        match self.expectation.ways() {
+            [Way { proof: Proof::Spiffe(_), .. }] => Ok(spiffe_id_of(peer.leaf)?.into()),
+            [Way { proof: Proof::Chain { names, .. }, .. }] => expected_name(peer.leaf, names),
+            _ => self.judge(peer, role, now),
+        }
+    }
+
+    fn judge_by(
+        &self,
+        way: &Way,
+        peer: PeerChain<'_>,
+        role: Role,
+        now: UnixTime,
+    ) -> Result<PeerId, Refusal> {
+        let id = match &way.proof {
+            Proof::Spiffe(expected) => self.spiffe(peer, role, now, expected)?,
+            Proof::Chain { anchors, revocation, names } => {
+                self.verify_chain(peer, role, now, anchors, revocation.as_deref())
+                    .map_err(Refusal::Untrusted)?;
+                expected_name(peer.leaf, names)?
+            }
+            Proof::Pinned => return pinned(peer.leaf, &way.pins, now),
+        };
+        if !way.pins.is_empty() {
+            pinned(peer.leaf, &way.pins, now)?;
+        }
+        Ok(id)
+    }
+
+    fn spiffe(
+        &self,
+        peer: PeerChain<'_>,
+        role: Role,
+        now: UnixTime,
+        expected: &[SpiffeId],
+    ) -> Result<PeerId, Refusal> {
+        let id = spiffe_id_of(peer.leaf)?;
+        let Some(domain) = self.trust.domain(id.trust_domain()) else {
+            return Err(Refusal::ForeignDomain { id });
+        };
+        let revocation = domain.revocation.as_deref();
+        if revocation.is_some_and(Revocation::denies_everybody) {
+            return Err(Refusal::NoCrl(id.trust_domain().clone()));
+        }
+        if let Err(error) = self.verify_chain(peer, role, now, domain.bundle.anchors(), revocation)
+        {
+            return Err(Refusal::Chain { id, error });
+        }
+        // Byte for byte.
+        if expected.contains(&id) { Ok(id.into()) } else { Err(Refusal::Unexpected { found: id }) }
+    }
+
+    fn verify_chain(
+        &self,
+        peer: PeerChain<'_>,
+        role: Role,
+        now: UnixTime,
+        anchors: &[TrustAnchor<'_>],
+        revocation: Option<&Revocation>,
+    ) -> Result<(), webpki::Error> {
+        let leaf = EndEntityCert::try_from(peer.leaf)?;
+        let verify = |options: Option<RevocationOptions<'_>>| {
+            leaf.verify_for_usage(
+                self.algorithms.all,
+                anchors,
+                peer.intermediates,
+                now,
+                role.usage(),
+                options,
+                None,
+            )
+            .map(|_| ())
+        };
+        match revocation {
+            Some(revocation) if revocation.denies_everybody() => {
+                Err(webpki::Error::UnknownRevocationStatus)
+            }
+            Some(revocation) => revocation.with_options(verify),
+            None => verify(None),
+        }
+    }
+}
+
+fn pinned(leaf: &CertificateDer<'_>, pins: &[Pin], now: UnixTime) -> Result<PeerId, Refusal> {
+    let facts = CertificateFacts::of(leaf).map_err(|_| LeafError::Malformed)?;
+    let id = PeerId::Pinned(facts.fingerprint);
+    if !pins.iter().any(|pin| pin.matches(&facts)) {
+        return Err(Refusal::NotPinned(id));
+    }
+    let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
+    if now < facts.not_before || facts.not_after < now {
+        return Err(Refusal::NotValidNow);
+    }
+    Ok(id)
+}
+
+fn expected_name(leaf: &CertificateDer<'_>, names: &Names) -> Result<PeerId, Refusal> {
+    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| LeafError::Malformed)?;
+    let alternatives = parsed.subject_alternative_name().map_err(|_| LeafError::Malformed)?;
+    for name in alternatives.iter().flat_map(|names| &names.value.general_names) {
+        if let GeneralName::URI(uri) = name
+            && let Some(expected) = names.uris.iter().find(|expected| ***expected == **uri)
+        {
+            return Ok(PeerId::Uri(expected.clone()));
+        }
+    }
+    let certificate = EndEntityCert::try_from(leaf).map_err(Refusal::Untrusted)?;
+    names
+        .dns
+        .iter()
+        .find(|name| is_valid_for(&certificate, name))
+        .map(|name| PeerId::Dns(name.clone()))
+        .ok_or(Refusal::NoExpectedName)
+}
+
+fn is_valid_for(certificate: &EndEntityCert<'_>, name: &str) -> bool {
+    DnsName::try_from(name).is_ok_and(|name| {
+        certificate.verify_is_valid_for_subject_name(&ServerName::DnsName(name)).is_ok()
+    })
+}

@@ -1,0 +1,23 @@
+//! Whom to believe: trust bundles and CRLs of trust domains, pins, expected names, and the judgement of a
+//! peer's certificate by them.
+
+mod bundle;
+mod expectation;
+mod judge;
+mod peer_id;
+mod pin;
+mod revocation;
+mod store;
+
+pub use bundle::{BundleError, TrustBundle, anchors};
+pub use expectation::{Expectation, Names, Proof, Way};
+pub use judge::{Judge, PeerChain, Refusal, Role};
+pub use peer_id::PeerId;
+pub use pin::Pin;
+pub use revocation::{OnDoubt, Revocation};
+pub use store::{DomainTrust, Trust};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

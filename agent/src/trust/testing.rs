@@ -1,0 +1,104 @@
+//! Authorities and certificates for unit tests.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{Trust, TrustBundle};
+use crate::tls::crypto_provider;
+
+/// An authority of a trust domain.
+pub struct Ca {
+    pub domain: String,
+    pub certificate: CertificateDer<'static>,
+    pub issuer: Issuer<'static, KeyPair>,
+}
+
+/// A leaf with its chain up to but without the authority.
+pub struct Leaf {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: KeyPair,
+}
+
+impl Leaf {
+    pub fn certified(&self) -> Arc<CertifiedKey> {
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
+        Arc::new(CertifiedKey::from_der(self.chain.clone(), key, &crypto_provider()).unwrap())
+    }
+}
+
+pub fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
+}
+
+pub fn dns(text: &str) -> SanType {
+    SanType::DnsName(text.try_into().unwrap())
+}
+
+/// An SVID as it should be, but for `change`.
+pub fn svid(id: &str, change: impl FnOnce(&mut CertificateParams)) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![uri(id)];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    change(&mut params);
+    params
+}
+
+pub fn authority(name: &str, constraints: BasicConstraints) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(constraints);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+impl Ca {
+    pub fn new(domain: &str) -> Self {
+        Self::with_key(domain, &format!("CA of {domain}"), KeyPair::generate().unwrap())
+    }
+
+    pub fn with_key(domain: &str, name: &str, key: KeyPair) -> Self {
+        let certificate =
+            authority(name, BasicConstraints::Unconstrained).self_signed(&key).unwrap();
+        let certificate = certificate.der().clone();
+        Self {
+            domain: domain.to_owned(),
+            issuer: Issuer::from_ca_cert_der(&certificate, key).unwrap(),
+            certificate,
+        }
+    }
+
+    /// An authority below this one.
+    pub fn intermediate(&self, name: &str, constraints: BasicConstraints) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let certificate = authority(name, constraints).signed_by(&key, &self.issuer).unwrap();
+        let certificate = certificate.der().clone();
+        Self {
+            domain: self.domain.clone(),
+            issuer: Issuer::from_ca_cert_der(&certificate, key).unwrap(),
+            certificate,
+        }
+    }
+
+    pub fn issue(&self, params: CertificateParams) -> Leaf {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Leaf { chain: vec![certificate.der().clone()], key }
+    }
+
+    pub fn bundle(&self) -> Arc<TrustBundle> {
+        let domain = self.domain.parse().unwrap();
+        Arc::new(TrustBundle::new(domain, vec![self.certificate.clone()]).unwrap())
+    }
+
+    pub fn trust(&self) -> Trust {
+        Trust::of_bundles([self.bundle()])
+    }
+}

@@ -1,0 +1,453 @@
+//! The rules of the standards, one certificate for each (X509-SVID, 3 to 5; RFC 5280, 4 to 6).
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber,
+};
+use rustls_pki_types::UnixTime;
+
+use super::testing::{Ca, Leaf, dns, svid, uri};
+use super::*;
+use crate::spiffe::SpiffeId;
+use crate::tls::crypto_provider;
+use crate::x509::Fingerprint;
+
+const WEB: &str = "spiffe://example.org/web";
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn judge(trust: Trust, expectation: Expectation) -> Judge {
+    let algorithms = crypto_provider().signature_verification_algorithms;
+    Judge { trust, expectation, algorithms }
+}
+
+fn expecting(ids: &[&str]) -> Expectation {
+    let ids: Vec<SpiffeId> = ids.iter().map(|id| id.parse().unwrap()).collect();
+    Expectation::of(ids, Vec::new())
+}
+
+/// What is said of a leaf as a client and as a server.
+fn verdicts(judge: &Judge, leaf: &Leaf) -> [Result<PeerId, String>; 2] {
+    let (first, rest) = leaf.chain.split_first().unwrap();
+    let peer = PeerChain { leaf: first, intermediates: rest };
+    [Role::Client, Role::Server]
+        .map(|role| judge.judge(peer, role, UnixTime::now()).map_err(|refusal| refusal.to_string()))
+}
+
+#[track_caller]
+fn assert_refused(judge: &Judge, leaf: &Leaf, what: &str, reason: &str) {
+    for verdict in verdicts(judge, leaf) {
+        let refusal = verdict.expect_err(what);
+        assert!(refusal.contains(reason), "{what}: {refusal}");
+    }
+}
+
+#[track_caller]
+fn assert_believed(judge: &Judge, leaf: &Leaf, who: &str) {
+    for verdict in verdicts(judge, leaf) {
+        assert_eq!(verdict.unwrap().to_string(), who);
+    }
+}
+
+#[test]
+fn an_svid_that_keeps_all_rules_is_believed() {
+    let ca = Ca::new("example.org");
+    let judge = judge(ca.trust(), expecting(&[WEB]));
+    assert_believed(&judge, &ca.issue(svid(WEB, |_| {})), WEB);
+    let without_usage = svid(WEB, |params| params.extended_key_usages.clear());
+    assert_believed(&judge, &ca.issue(without_usage), WEB);
+    let with_dns = svid(WEB, |params| params.subject_alt_names.push(dns("web.example.org")));
+    assert_believed(&judge, &ca.issue(with_dns), WEB);
+}
+
+type Change = fn(&mut CertificateParams);
+
+#[test]
+fn each_rule_of_the_standard_has_a_certificate_that_breaks_it() {
+    let ca = Ca::new("example.org");
+    let judge = judge(ca.trust(), expecting(&[WEB]));
+    let names = |params: &mut CertificateParams, names: &[&str]| {
+        params.subject_alt_names = names.iter().map(|name| uri(name)).collect();
+    };
+    let rules: [(&str, Change, &str); 15] = [
+        ("no name at all", |p| p.subject_alt_names.clear(), "no URI name"),
+        ("a DNS name alone", |p| p.subject_alt_names = vec![dns("web")], "no URI name"),
+        (
+            "two URI names",
+            |p| p.subject_alt_names.push(uri("spiffe://example.org/other")),
+            "more than one URI name",
+        ),
+        (
+            "the same URI name twice",
+            |p| p.subject_alt_names.push(uri(WEB)),
+            "more than one URI name",
+        ),
+        ("a CA", |p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained), "is a CA's"),
+        ("keyCertSign", |p| p.key_usages.push(KeyUsagePurpose::KeyCertSign), "may sign"),
+        ("cRLSign", |p| p.key_usages.push(KeyUsagePurpose::CrlSign), "may sign"),
+        ("no key usage", |p| p.key_usages.clear(), "lacks the key usage digitalSignature"),
+        (
+            "another key usage",
+            |p| p.key_usages = vec![KeyUsagePurpose::KeyAgreement],
+            "lacks the key usage digitalSignature",
+        ),
+        (
+            "another extended key usage",
+            |p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning],
+            "RequiredEkuNotFound",
+        ),
+        ("expired", |p| p.not_after = (SystemTime::now() - HOUR).into(), "CertExpired"),
+        ("not yet valid", |p| p.not_before = (SystemTime::now() + HOUR).into(), "CertNotValidYet"),
+        (
+            "an unknown critical extension",
+            |p| {
+                let mut extension =
+                    CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+                extension.set_criticality(true);
+                p.custom_extensions.push(extension);
+            },
+            "UnsupportedCriticalExtension",
+        ),
+        (
+            "somebody else",
+            |p| p.subject_alt_names = vec![uri("spiffe://example.org/db")],
+            "not expected here",
+        ),
+        (
+            "other case",
+            |p| p.subject_alt_names = vec![uri("spiffe://example.org/Web")],
+            "not expected here",
+        ),
+    ];
+    for (what, change, reason) in rules {
+        assert_refused(&judge, &ca.issue(svid(WEB, change)), what, reason);
+    }
+    let ids: [(&str, &str); 16] = [
+        ("https://example.org/web", "does not begin with `spiffe://`"),
+        ("SPIFFE://example.org/web", "does not begin with `spiffe://`"),
+        ("spiffe://other.org/web", "trust domain that there is no bundle for"),
+        ("spiffe://example.org.other.org/web", "trust domain that there is no bundle for"),
+        ("spiffe://EXAMPLE.org/web", "trust domain with characters other than"),
+        ("spiffe://example.org:443/web", "trust domain with characters other than"),
+        ("spiffe://x@example.org/web", "trust domain with characters other than"),
+        ("spiffe://example.org", "no path"),
+        ("spiffe://example.org/", "trailing slash"),
+        ("spiffe://example.org/web/", "trailing slash"),
+        ("spiffe://example.org//web", "empty segment"),
+        ("spiffe://example.org/x/../web", "`.` or `..`"),
+        ("spiffe://example.org/%77eb", "path with characters other than"),
+        ("spiffe://example.org/web?x", "path with characters other than"),
+        ("spiffe://example.org/web\0", "path with characters other than"),
+        ("spiffe://example.org/web\0.other.org", "path with characters other than"),
+    ];
+    for (id, reason) in ids {
+        let leaf = ca.issue(svid(WEB, |params| names(params, &[id])));
+        assert_refused(&judge, &leaf, id, reason);
+    }
+}
+
+#[test]
+fn a_certificate_for_one_purpose_does_not_serve_the_other() {
+    let ca = Ca::new("example.org");
+    let judge = judge(ca.trust(), expecting(&[WEB]));
+    let client = |p: &mut CertificateParams| {
+        p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    let [as_client, as_server] = verdicts(&judge, &ca.issue(svid(WEB, client)));
+    assert!(as_client.is_ok() && as_server.is_err());
+}
+
+#[test]
+fn another_authority_of_the_same_name_and_domain_proves_nothing() {
+    let ca = Ca::new("example.org");
+    let judge = judge(ca.trust(), expecting(&[WEB]));
+    let impostor = Ca::new("example.org");
+    let leaf = impostor.issue(svid(WEB, |_| {}));
+    assert_refused(&judge, &leaf, "impostor", "does not chain to the bundle");
+    // Nor does it help to send the impostor's root along.
+    let mut with_root = impostor.issue(svid(WEB, |_| {}));
+    with_root.chain.push(impostor.certificate.clone());
+    assert_refused(&judge, &with_root, "impostor with root", "does not chain to the bundle");
+    let own = svid(WEB, |_| {});
+    let key = KeyPair::generate().unwrap();
+    let chain = vec![own.self_signed(&key).unwrap().der().clone()];
+    assert_refused(&judge, &Leaf { chain, key }, "self-signed", "does not chain to the bundle");
+}
+
+#[test]
+fn intermediates_are_followed_as_far_as_they_may_go() {
+    let ca = Ca::new("example.org");
+    let judge = judge(ca.trust(), expecting(&[WEB]));
+    let chain_of = |cas: &[&Ca]| {
+        let mut leaf = cas[0].issue(svid(WEB, |_| {}));
+        leaf.chain.extend(cas.iter().map(|ca| ca.certificate.clone()));
+        leaf
+    };
+    let first = ca.intermediate("first", BasicConstraints::Unconstrained);
+    let second = first.intermediate("second", BasicConstraints::Unconstrained);
+    assert_believed(&judge, &chain_of(&[&first]), WEB);
+    assert_believed(&judge, &chain_of(&[&second, &first]), WEB);
+    let missing = first.issue(svid(WEB, |_| {}));
+    assert_refused(&judge, &missing, "missing intermediate", "UnknownIssuer");
+    let last = ca.intermediate("last", BasicConstraints::Constrained(0));
+    assert_believed(&judge, &chain_of(&[&last]), WEB);
+    let beyond = last.intermediate("beyond", BasicConstraints::Unconstrained);
+    assert_refused(&judge, &chain_of(&[&beyond, &last]), "path length", "PathLen");
+    // A leaf cannot make itself an authority.
+    let leaf = ca.issue(svid("spiffe://example.org/db", |_| {}));
+    let below = rcgen::Issuer::from_ca_cert_der(&leaf.chain[0], &leaf.key).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let forged = svid(WEB, |_| {}).signed_by(&key, &below).unwrap();
+    let chain = vec![forged.der().clone(), leaf.chain[0].clone()];
+    assert_refused(&judge, &Leaf { chain, key }, "issued by a leaf", "EndEntityUsedAsCa");
+}
+
+#[test]
+fn one_key_under_two_roots_counts_for_the_root_it_is_shown_with() {
+    let key = KeyPair::generate().unwrap();
+    let same = KeyPair::from_pem(&key.serialize_pem()).unwrap();
+    let own = Ca::with_key("example.org", "one", key);
+    let other = Ca::with_key("other.org", "two", same);
+    let judge = judge(own.trust(), expecting(&[WEB, "spiffe://other.org/web"]));
+    assert_believed(&judge, &own.issue(svid(WEB, |_| {})), WEB);
+    let foreign = other.issue(svid("spiffe://other.org/web", |_| {}));
+    assert_refused(&judge, &foreign, "other domain", "no bundle for");
+    let disguised = other.issue(svid(WEB, |_| {}));
+    assert_refused(&judge, &disguised, "other issuer", "UnknownIssuer");
+}
+
+#[test]
+fn each_trust_domain_is_judged_by_its_own_bundle_alone() {
+    let (own, partner) = (Ca::new("example.org"), Ca::new("partner.org"));
+    let trust = Trust::of_bundles([own.bundle(), partner.bundle()]);
+    let friend = "spiffe://partner.org/web";
+    let judge = judge(trust, expecting(&[WEB, friend]));
+    assert_believed(&judge, &own.issue(svid(WEB, |_| {})), WEB);
+    assert_believed(&judge, &partner.issue(svid(friend, |_| {})), friend);
+    let forged = partner.issue(svid(WEB, |_| {}));
+    assert_refused(&judge, &forged, "partner's CA for our domain", "does not chain");
+    let forged = own.issue(svid(friend, |_| {}));
+    assert_refused(&judge, &forged, "our CA for the partner's domain", "does not chain");
+    let stranger = partner.issue(svid("spiffe://partner.org/other", |_| {}));
+    assert_refused(&judge, &stranger, "not an allowed peer", "not expected here");
+}
+
+#[test]
+fn nobody_is_believed_where_nobody_is_expected() {
+    let ca = Ca::new("example.org");
+    let judge = judge(ca.trust(), Expectation::default());
+    assert_refused(&judge, &ca.issue(svid(WEB, |_| {})), "nobody expected", "nobody is expected");
+}
+
+/// As `openssl req -x509` makes them: self-signed, CA:TRUE, no URI.
+fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Leaf {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    Leaf { chain: vec![params.self_signed(&key).unwrap().der().clone()], key }
+}
+
+#[test]
+fn a_pinned_certificate_is_believed_for_what_it_is() {
+    let [pinned, other] = [(); 2].map(|()| self_signed(|_| {}));
+    let fingerprint = Fingerprint::of(&pinned.chain[0]);
+    let facts = crate::x509::CertificateFacts::of(&pinned.chain[0]).unwrap();
+    for pin in [Pin::Certificate(fingerprint), Pin::Spki(facts.spki)] {
+        let judge = judge(Trust::default(), Expectation::of(Vec::new(), vec![pin]));
+        assert_believed(&judge, &pinned, &format!("pin:sha256:{fingerprint}"));
+        assert_refused(&judge, &other, "another certificate", "is not pinned here");
+        // What vouches for it is not looked at, but it must be the leaf.
+        let chain = vec![other.chain[0].clone(), pinned.chain[0].clone()];
+        let behind = Leaf { chain, key: KeyPair::generate().unwrap() };
+        assert_refused(&judge, &behind, "pinned, but behind the leaf", "is not pinned here");
+    }
+}
+
+#[test]
+fn a_new_certificate_of_a_pinned_key_is_believed_and_an_expired_one_is_not() {
+    let key = KeyPair::generate().unwrap();
+    let certificate = |change: fn(&mut CertificateParams)| {
+        let mut params = CertificateParams::default();
+        change(&mut params);
+        params.self_signed(&key).unwrap().der().clone()
+    };
+    let first = certificate(|_| {});
+    let spki = crate::x509::CertificateFacts::of(&first).unwrap().spki;
+    let judge = judge(Trust::default(), Expectation::of(Vec::new(), vec![Pin::Spki(spki)]));
+    let leaf = |der| Leaf { chain: vec![der], key: KeyPair::generate().unwrap() };
+    let renewed = certificate(|p| p.serial_number = Some(SerialNumber::from(7)));
+    assert_ne!(first, renewed);
+    let name = format!("pin:sha256:{}", Fingerprint::of(&renewed));
+    assert_believed(&judge, &leaf(renewed), &name);
+    let expired = certificate(|p| p.not_after = (SystemTime::now() - HOUR).into());
+    assert_refused(&judge, &leaf(expired), "expired", "not valid now");
+}
+
+#[test]
+fn several_pins_allow_rotation_and_ids_may_stand_beside_them() {
+    let ca = Ca::new("example.org");
+    let [old, new] = [(); 2].map(|()| self_signed(|_| {}));
+    let pins = [&old, &new].map(|leaf| Pin::Certificate(Fingerprint::of(&leaf.chain[0])));
+    let both = Expectation::of(vec![WEB.parse().unwrap()], pins.to_vec());
+    let judge = judge(ca.trust(), both);
+    for leaf in [&old, &new, &ca.issue(svid(WEB, |_| {}))] {
+        assert!(verdicts(&judge, leaf).iter().all(Result::is_ok));
+    }
+}
+
+fn chain_way(ca: &Ca, names: Names, pins: Vec<Pin>) -> Expectation {
+    let anchors = ca.bundle().anchors().to_vec().into();
+    let proof = Proof::Chain { anchors, revocation: None, names };
+    Expectation::new(vec![Way { proof, pins }])
+}
+
+#[test]
+fn names_of_external_peers_are_compared_exactly() {
+    let ca = Ca::new("example.org");
+    let names =
+        Names { uris: vec!["https://billing/x".into()], dns: vec!["billing.example.com".into()] };
+    let judge = judge(Trust::default(), chain_way(&ca, names, Vec::new()));
+    let named = |names: Vec<rcgen::SanType>| ca.issue(svid(WEB, |p| p.subject_alt_names = names));
+    assert_believed(&judge, &named(vec![uri("https://billing/x")]), "uri:https://billing/x");
+    let leaf = named(vec![dns("other"), dns("billing.example.com")]);
+    assert_believed(&judge, &leaf, "dns:billing.example.com");
+    let leaf = named(vec![dns("*.example.com")]);
+    assert_believed(&judge, &leaf, "dns:billing.example.com");
+    for wrong in [
+        uri("https://billing/X"),
+        uri("https://billing/x/"),
+        dns("xbilling.example.com"),
+        dns("example.com"),
+        dns("*.billing.example.com"),
+        uri("billing.example.com"),
+    ] {
+        let what = format!("{wrong:?}");
+        assert_refused(&judge, &named(vec![wrong]), &what, "none of the names");
+    }
+    let stranger = Ca::new("example.org").issue(svid(WEB, |p| {
+        p.subject_alt_names = vec![dns("billing.example.com")];
+    }));
+    assert_refused(&judge, &stranger, "another CA", "does not chain to an authority");
+}
+
+#[test]
+fn pins_beside_a_chain_are_required_in_addition() {
+    let ca = Ca::new("example.org");
+    let names = || Names { uris: Vec::new(), dns: vec!["web".into()] };
+    let params = || svid(WEB, |p| p.subject_alt_names = vec![dns("web")]);
+    let [pinned, other] = [ca.issue(params()), ca.issue(params())];
+    let pin = Pin::Certificate(Fingerprint::of(&pinned.chain[0]));
+    let judge = judge(Trust::default(), chain_way(&ca, names(), vec![pin]));
+    assert_believed(&judge, &pinned, "dns:web");
+    assert_refused(&judge, &other, "valid but not pinned", "not pinned");
+}
+
+/// A CRL of `ca` that revokes some serial numbers.
+fn crl(
+    ca: &Ca,
+    serials: &[u64],
+    next_update: SystemTime,
+) -> rustls_pki_types::CertificateRevocationListDer<'static> {
+    let revoked = |serial: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(*serial),
+        revocation_time: SystemTime::now().into(),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: (SystemTime::now() - 2 * HOUR).into(),
+        next_update: next_update.into(),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(&ca.issuer).unwrap().der().clone()
+}
+
+fn with_crls(
+    ca: &Ca,
+    lists: &[rustls_pki_types::CertificateRevocationListDer<'_>],
+    unknown: OnDoubt,
+    expired: OnDoubt,
+) -> Judge {
+    let revocation = std::sync::Arc::new(Revocation::new(lists, unknown, expired).unwrap());
+    let domain = DomainTrust { bundle: ca.bundle(), revocation: Some(revocation) };
+    let trust = Trust::new([(ca.domain.parse().unwrap(), domain)].into());
+    judge(trust, expecting(&[WEB]))
+}
+
+#[test]
+fn revoked_certificates_are_refused_and_others_are_not() {
+    let ca = Ca::new("example.org");
+    let numbered =
+        |serial: u64| ca.issue(svid(WEB, |p| p.serial_number = Some(SerialNumber::from(serial))));
+    let later = SystemTime::now() + HOUR;
+    let judge = with_crls(&ca, &[crl(&ca, &[7], later)], OnDoubt::Deny, OnDoubt::Deny);
+    assert_refused(&judge, &numbered(7), "revoked", "CertRevoked");
+    assert_believed(&judge, &numbered(8), WEB);
+}
+
+#[test]
+fn a_revoked_intermediate_takes_its_leaves_along() {
+    let ca = Ca::new("example.org");
+    let intermediate = ca.intermediate("intermediate", BasicConstraints::Unconstrained);
+    let facts = crate::x509::CertificateFacts::of(&intermediate.certificate).unwrap();
+    let serial: Vec<u8> = (0..facts.serial.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&facts.serial[at..at + 2], 16).unwrap())
+        .collect();
+    let mut list = CertificateRevocationListParams {
+        this_update: (SystemTime::now() - HOUR).into(),
+        next_update: (SystemTime::now() + HOUR).into(),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    list.revoked_certs.push(RevokedCertParams {
+        serial_number: SerialNumber::from_slice(&serial),
+        revocation_time: SystemTime::now().into(),
+        reason_code: None,
+        invalidity_date: None,
+    });
+    let list = list.signed_by(&ca.issuer).unwrap().der().clone();
+    let mut leaf = intermediate.issue(svid(WEB, |_| {}));
+    leaf.chain.push(intermediate.certificate.clone());
+    let judge = with_crls(&ca, &[list], OnDoubt::Allow, OnDoubt::Deny);
+    assert_refused(&judge, &leaf, "revoked intermediate", "CertRevoked");
+}
+
+#[test]
+fn what_the_crls_do_not_say_is_decided_by_the_policy_for_it() {
+    let ca = Ca::new("example.org");
+    let other = Ca::new("other.org");
+    let leaf = ca.issue(svid(WEB, |_| {}));
+    let later = SystemTime::now() + HOUR;
+    let elsewhere = [crl(&other, &[], later)];
+    let judge = with_crls(&ca, &elsewhere, OnDoubt::Deny, OnDoubt::Deny);
+    assert_refused(&judge, &leaf, "unknown", "UnknownRevocationStatus");
+    let judge = with_crls(&ca, &elsewhere, OnDoubt::Allow, OnDoubt::Deny);
+    assert_believed(&judge, &leaf, WEB);
+    let stale = [crl(&ca, &[], SystemTime::now() - HOUR)];
+    let judge = with_crls(&ca, &stale, OnDoubt::Deny, OnDoubt::Deny);
+    assert_refused(&judge, &leaf, "expired CRL", "CrlExpired");
+    let judge = with_crls(&ca, &stale, OnDoubt::Deny, OnDoubt::Allow);
+    assert_believed(&judge, &leaf, WEB);
+    let judge = with_crls(&ca, &[], OnDoubt::Deny, OnDoubt::Deny);
+    assert_refused(&judge, &leaf, "no CRL at all", "no usable CRL");
+}
+
+#[test]
+fn a_crl_that_somebody_else_signed_counts_for_nothing() {
+    let ca = Ca::new("example.org");
+    // The same name, another key.
+    let impostor = Ca::new("example.org");
+    let leaf = ca.issue(svid(WEB, |_| {}));
+    let forged = [crl(&impostor, &[], SystemTime::now() + HOUR)];
+    let judge = with_crls(&ca, &forged, OnDoubt::Allow, OnDoubt::Deny);
+    assert_refused(&judge, &leaf, "forged CRL", "does not chain");
+}

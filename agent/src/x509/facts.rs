@@ -1,0 +1,80 @@
+//! What people want to know about a certificate or a CRL.
+
+use std::time::{Duration, SystemTime};
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, X509Certificate};
+
+use super::{Fingerprint, X509Error};
+
+/// Facts of one certificate. They say nothing about whether it is to be believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// In hexadecimal.
+    pub serial: String,
+    /// Distinguished names as text (RFC 4514).
+    pub subject: String,
+    pub issuer: String,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+    /// SHA-256 of the whole certificate, and of its public key (SubjectPublicKeyInfo).
+    pub fingerprint: Fingerprint,
+    pub spki: Fingerprint,
+    /// The public key in DER (SubjectPublicKeyInfo, RFC 5280, 4.1).
+    pub public_key: Vec<u8>,
+}
+
+impl CertificateFacts {
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, X509Error> {
+        let (rest, parsed) =
+            X509Certificate::from_der(certificate).map_err(|_| X509Error::BadCertificate(1))?;
+        if !rest.is_empty() {
+            return Err(X509Error::BadCertificate(1));
+        }
+        let public_key = parsed.public_key().raw;
+        Ok(Self {
+            serial: hex(parsed.raw_serial()),
+            subject: parsed.subject().to_string(),
+            issuer: parsed.issuer().to_string(),
+            not_before: system_time(parsed.validity().not_before),
+            not_after: system_time(parsed.validity().not_after),
+            fingerprint: Fingerprint::of(certificate),
+            spki: Fingerprint::of(public_key),
+            public_key: public_key.to_vec(),
+        })
+    }
+}
+
+/// Facts of one CRL.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrlFacts {
+    pub issuer: String,
+    pub this_update: SystemTime,
+    pub next_update: Option<SystemTime>,
+    /// Certificates it revokes.
+    pub revoked: usize,
+}
+
+impl CrlFacts {
+    /// `None` if it cannot be parsed.
+    #[must_use]
+    pub fn of(der: &[u8]) -> Option<Self> {
+        let (_, parsed) = CertificateRevocationList::from_der(der).ok()?;
+        Some(Self {
+            issuer: parsed.issuer().to_string(),
+            this_update: system_time(parsed.last_update()),
+            next_update: parsed.next_update().map(system_time),
+            revoked: parsed.iter_revoked_certificates().count(),
+        })
+    }
+}
+
+/// Times before 1970 become 1970: nothing that is read here is older.
+fn system_time(time: ASN1Time) -> SystemTime {
+    let seconds = u64::try_from(time.timestamp()).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
