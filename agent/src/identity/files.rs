@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::SecureRandom;
 
 use super::key_pair::read;
 use super::source::Following;
@@ -19,7 +19,7 @@ use crate::x509::{self, Fingerprint};
 #[derive(Debug)]
 pub struct FileSource {
     files: IdentityFiles,
-    provider: Arc<CryptoProvider>,
+    random: &'static dyn SecureRandom,
 }
 
 /// Why the files cannot be used.
@@ -39,8 +39,8 @@ enum FilesError {
 
 impl FileSource {
     #[must_use]
-    pub fn new(files: IdentityFiles, provider: Arc<CryptoProvider>) -> Self {
-        Self { files, provider }
+    pub fn new(files: IdentityFiles, random: &'static dyn SecureRandom) -> Self {
+        Self { files, random }
     }
 
     /// Whether the files can be used as they are, and whose they are.
@@ -60,7 +60,7 @@ impl FileSource {
 
     /// Everything, or nothing.
     fn read(&self, expected: Option<&SpiffeId>) -> Result<(Snapshot, Fingerprint), FilesError> {
-        let pair = KeyPair::read(&self.files.pair, &self.provider)?;
+        let pair = KeyPair::read(&self.files.pair)?;
         let svid = Svid::new(pair, expected)?;
         let (trust, bundle_bytes) = self.read_bundle(&svid)?;
         let mut all: Vec<u8> = svid.key.cert.iter().flat_map(|der| der.to_vec()).collect();
@@ -100,7 +100,7 @@ impl Source for FileSource {
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move {
             let mut watch = Watch::new(self.paths());
-            let mut backoff = Backoff::new(self.provider.secure_random);
+            let mut backoff = Backoff::new(self.random);
             let mut published = None;
             let mut failure = None;
             loop {

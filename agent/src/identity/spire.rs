@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::SecureRandom;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use spiffe::transport::{Endpoint, connector};
 use spire_api::pb::spire::api::agent::delegatedidentity::v1::delegated_identity_client::DelegatedIdentityClient;
@@ -33,7 +33,7 @@ pub struct SpireSource {
     socket: PathBuf,
     /// Empty: by process.
     selectors: Vec<SpireSelector>,
-    provider: Arc<CryptoProvider>,
+    random: &'static dyn SecureRandom,
 }
 
 /// Why a session with the SPIRE agent ended, or has nothing to give.
@@ -102,9 +102,9 @@ impl SpireSource {
     pub fn new(
         socket: &Path,
         selectors: Vec<SpireSelector>,
-        provider: Arc<CryptoProvider>,
+        random: &'static dyn SecureRandom,
     ) -> Self {
-        Self { socket: socket.to_owned(), selectors, provider }
+        Self { socket: socket.to_owned(), selectors, random }
     }
 
     /// By selectors at once; by process as soon as there is one.
@@ -208,8 +208,7 @@ impl SpireSource {
             .map(|der| CertificateDer::from(der.to_vec()))
             .collect();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(sent.x509_svid_key.to_vec()));
-        let pair = KeyPair::new(chain, &Zeroizing::new(key), &self.provider)
-            .map_err(SpireError::unusable)?;
+        let pair = KeyPair::new(chain, &Zeroizing::new(key)).map_err(SpireError::unusable)?;
         let svid = Svid::new(pair, None).map_err(SpireError::unusable)?;
         if svid.id.is_none() {
             return Err(SpireError::unusable("a certificate without a SPIFFE ID"));
@@ -260,7 +259,7 @@ impl Source for SpireSource {
 
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move {
-            let mut backoff = Backoff::new(self.provider.secure_random);
+            let mut backoff = Backoff::new(self.random);
             loop {
                 match self.subscribe(&updates, &mut backoff).await {
                     Ok(()) => {}
