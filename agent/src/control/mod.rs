@@ -317,6 +317,10 @@ impl Control {
                 followed.snapshot = Some(snapshot);
                 followed.problem = None;
             }
+            Update::Waiting(reason) => {
+                tracing::info!(workload = name, reason, "no identity yet");
+                followed.problem = Some(reason);
+            }
             Update::Failed(reason) => {
                 let kept = followed.snapshot.is_some();
                 tracing::error!(

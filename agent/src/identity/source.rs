@@ -42,6 +42,8 @@ pub type Processes = watch::Receiver<BTreeSet<u32>>;
 pub enum Update {
     /// All of it, new. Replaces what was there.
     Snapshot(Snapshot),
+    /// Nothing yet, and what is waited for.
+    Waiting(String),
     /// Nothing new, and why. What was there stays until it expires.
     Failed(String),
     /// The workload has no identity any more, and why.

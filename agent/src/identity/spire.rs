@@ -108,26 +108,31 @@ impl SpireSource {
     }
 
     /// By selectors at once; by process as soon as there is one.
-    async fn subject(&self, updates: &Updates) -> Subject {
+    async fn subject(&self, updates: &Updates) -> Result<Subject, Unfollowed> {
         if !self.selectors.is_empty() {
             let selector = |selector: &SpireSelector| types::Selector {
                 r#type: selector.kind.clone(),
                 value: selector.value.clone(),
             };
             let selectors = self.selectors.iter().map(selector).collect();
-            return Subject {
+            return Ok(Subject {
                 request: SubscribeToX509sviDsRequest { selectors, pid: 0 },
                 process: None,
-            };
+            });
         }
         let mut processes: Processes = updates.workload().processes.clone();
+        let mut said = false;
         loop {
             let candidates = processes.borrow_and_update().clone();
             if let Some((pid, process)) = attestable(&candidates, updates) {
-                return Subject {
+                return Ok(Subject {
                     request: SubscribeToX509sviDsRequest { selectors: Vec::new(), pid },
                     process: Some(process),
-                };
+                });
+            }
+            if !std::mem::replace(&mut said, true) {
+                let reason = "there is no process to ask SPIRE for".to_owned();
+                updates.send(Update::Waiting(reason)).await?;
             }
             if processes.changed().await.is_err() {
                 // Capture has ended, and the agent with it.
@@ -148,7 +153,7 @@ impl SpireSource {
 
     /// One subscription, for as long as it lasts.
     async fn subscribe(&self, updates: &Updates, backoff: &mut Backoff) -> Result<(), SpireError> {
-        let subject = self.subject(updates).await;
+        let subject = self.subject(updates).await?;
         let mut client = self.connect().await?;
         let asked = SubscribeToX509BundlesRequest {};
         let mut bundles = client.subscribe_to_x509_bundles(asked).await?.into_inner();

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 /// How often files are looked at without being told: directories may be replaced, and some file systems tell
 /// nothing.
@@ -23,6 +24,9 @@ pub struct Watch {
     /// `None` if the kernel has no more to give; then the clock has to do.
     inotify: Option<AsyncFd<Watched>>,
     directories: BTreeSet<PathBuf>,
+    /// A change that nobody has been told of yet.
+    pending: bool,
+    next_poll: Instant,
 }
 
 #[derive(Debug)]
@@ -60,7 +64,7 @@ impl Watch {
                 tracing::warn!(%error, "changes of files are only noticed every {POLL:?}");
             })
             .ok();
-        let watch = Self { inotify, directories };
+        let watch = Self { inotify, directories, pending: false, next_poll: Instant::now() + POLL };
         watch.add();
         watch
     }
@@ -85,19 +89,21 @@ impl Watch {
         }
     }
 
-    /// Waits until something may have changed.
+    /// Waits until something may have changed. Nothing is lost if this is dropped before it is done.
     pub async fn changed(&mut self) {
         self.add();
-        match &self.inotify {
-            None => tokio::time::sleep(POLL).await,
-            Some(inotify) => {
-                tokio::select! {
-                    () = told(inotify) => tokio::time::sleep(SETTLE).await,
-                    () = tokio::time::sleep(POLL) => {}
-                }
+        if !self.pending {
+            tokio::select! {
+                () = told(self.inotify.as_ref()) => self.pending = true,
+                () = tokio::time::sleep_until(self.next_poll) => {}
             }
         }
+        if self.pending {
+            tokio::time::sleep(SETTLE).await;
+        }
         self.drain();
+        self.pending = false;
+        self.next_poll = Instant::now() + POLL;
     }
 
     fn drain(&self) {
@@ -107,7 +113,10 @@ impl Watch {
     }
 }
 
-async fn told(inotify: &AsyncFd<Watched>) {
+async fn told(inotify: Option<&AsyncFd<Watched>>) {
+    let Some(inotify) = inotify else {
+        return std::future::pending().await;
+    };
     loop {
         let Ok(mut ready) = inotify.readable().await else {
             return std::future::pending().await;
@@ -139,6 +148,17 @@ mod tests {
         fs::rename(directory.path().join("new"), &file).unwrap();
         assert!(is_told(&mut watch).await);
         fs::remove_file(&file).unwrap();
+        assert!(is_told(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_not_lost_when_nobody_waits_to_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tls.crt");
+        let mut watch = Watch::new([file.clone()]);
+        fs::write(&file, "one").unwrap();
+        let impatient = tokio::time::timeout(SETTLE / 2, watch.changed()).await;
+        assert!(impatient.is_err());
         assert!(is_told(&mut watch).await);
     }
 
