@@ -5,9 +5,12 @@
 //! plaintext and forwards it with TLS.
 
 pub mod envoy;
+pub mod nginx;
+pub mod openssl;
 mod program;
 mod scenarios;
 pub mod scene;
+pub mod stunnel;
 pub mod talk;
 
 use std::net::SocketAddr;
