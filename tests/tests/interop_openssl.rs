@@ -1,5 +1,6 @@
 //! `openssl s_server` and `s_client` at the other end: applications that speak TLS themselves.
 
+use sheath_tests::interop::Versions;
 use sheath_tests::interop::openssl::{s_client, s_server};
 use sheath_tests::interop::scene::{Scene, TLS_PORT};
 use sheath_tests::interop::talk::{Side, Talk};
@@ -22,7 +23,7 @@ fn a_client_workload_talks_with_s_server() {
 
         let seen = client.connection();
         talk.assert_answered(&seen);
-        talk.assert_ciphertext(&tap, TLS_PORT);
+        talk.assert_tls(&tap, TLS_PORT, Versions::Tls13);
         talk.assert_logged(&scene.access_at_a(seen.local.unwrap()), "web");
     }
 }
@@ -40,7 +41,7 @@ fn s_client_talks_with_a_server_workload() {
 
         assert!(client.wait().success(), "{}", client.log());
         talk.assert_asked(&web.connection());
-        talk.assert_ciphertext(&tap, PORT);
+        talk.assert_tls(&tap, PORT, Versions::Tls13);
         talk.assert_logged(&scene.access_at_b(tap.attempts(PORT)[0]), "client");
     }
 }

@@ -70,7 +70,7 @@ impl<'r> Envoy<'r> {
         command.args(["--concurrency", "1", "--log-level", "warning"]);
         // Envoys of parallel tests would share memory by their base id.
         command.arg("--disable-hot-restart").arg("--config-path").arg(&file);
-        Program::start("Envoy", self.route, &mut command)
+        self.route.start("Envoy", &mut command)
     }
 
     fn config(&self) -> Value {
@@ -157,6 +157,8 @@ impl Context {
             "tls_params": {
                 "tls_minimum_protocol_version": version,
                 "tls_maximum_protocol_version": version,
+                "cipher_suites": tls.ciphers,
+                "ecdh_curves": tls.curves,
             },
         });
         if let Some(own) = &tls.own {

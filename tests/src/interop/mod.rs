@@ -4,9 +4,11 @@
 //! A *terminating* program listens with TLS and forwards plaintext; an *originating* one listens for
 //! plaintext and forwards it with TLS.
 
+pub mod dnsmasq;
 pub mod envoy;
 pub mod nginx;
 pub mod openssl;
+pub mod pki;
 mod program;
 mod scenarios;
 pub mod scene;
@@ -15,6 +17,7 @@ pub mod talk;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::ca::PemFiles;
 use crate::names;
@@ -39,6 +42,12 @@ impl Route {
         std::fs::create_dir_all(&dir).expect("the program's directory");
         Self { place: place.clone(), listen, forward, dir }
     }
+
+    /// Starts a program of this route. Returns when it listens.
+    #[track_caller]
+    fn start(&self, name: &'static str, command: &mut Command) -> Program {
+        Program::start(name, &self.place, &self.dir, command, self.listen.port())
+    }
 }
 
 /// How a program speaks TLS.
@@ -51,6 +60,10 @@ pub struct Tls {
     pub versions: Versions,
     /// ALPN protocols it offers or selects from.
     pub alpn: Vec<String>,
+    /// Cipher suites of TLS 1.2, by OpenSSL's names; empty: the program's own choice.
+    pub ciphers: Vec<String>,
+    /// Groups for the key agreement; empty: the program's own choice.
+    pub curves: Vec<String>,
 }
 
 /// TLS versions a program speaks.
@@ -63,7 +76,19 @@ pub enum Versions {
 impl Tls {
     /// Mutual TLS 1.3.
     pub fn mutual(own: PemFiles, trust: PathBuf) -> Self {
-        Self { own: Some(own), trust: Some(trust), versions: Versions::Tls13, alpn: Vec::new() }
+        Self { trust: Some(trust), ..Self::one_way(own) }
+    }
+
+    /// TLS 1.3 that shows a certificate and asks for none.
+    pub fn one_way(own: PemFiles) -> Self {
+        Self {
+            own: Some(own),
+            trust: None,
+            versions: Versions::Tls13,
+            alpn: Vec::new(),
+            ciphers: Vec::new(),
+            curves: Vec::new(),
+        }
     }
 
     #[must_use]
@@ -73,16 +98,35 @@ impl Tls {
 
     #[must_use]
     pub fn alpn(self, names: &[&str]) -> Self {
-        Self { alpn: names.iter().map(ToString::to_string).collect(), ..self }
+        Self { alpn: strings(names), ..self }
+    }
+
+    #[must_use]
+    pub fn ciphers(self, names: &[&str]) -> Self {
+        Self { ciphers: strings(names), ..self }
+    }
+
+    #[must_use]
+    pub fn curves(self, names: &[&str]) -> Self {
+        Self { curves: strings(names), ..self }
     }
 
     #[must_use]
     pub fn trusting(self, trust: PathBuf) -> Self {
         Self { trust: Some(trust), ..self }
     }
+}
 
-    #[must_use]
-    pub fn showing(self, own: PemFiles) -> Self {
-        Self { own: Some(own), ..self }
+impl Versions {
+    /// As the wire has it.
+    pub fn number(self) -> u16 {
+        match self {
+            Self::Tls12 => 0x0303,
+            Self::Tls13 => 0x0304,
+        }
     }
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(ToString::to_string).collect()
 }

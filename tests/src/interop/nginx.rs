@@ -19,6 +19,12 @@ pub fn terminating(route: &Route, tls: &Tls) -> Program {
     if !tls.alpn.is_empty() {
         text += &format!("ssl_alpn {};\n", tls.alpn.join(" "));
     }
+    if !tls.ciphers.is_empty() {
+        text += &format!("ssl_ciphers {};\n", tls.ciphers.join(":"));
+    }
+    if !tls.curves.is_empty() {
+        text += &format!("ssl_ecdh_curve {};\n", tls.curves.join(":"));
+    }
     start(route, &text)
 }
 
@@ -26,7 +32,8 @@ pub fn terminating(route: &Route, tls: &Tls) -> Program {
 /// names of the server's certificate and, where there are none, at the common name.
 #[track_caller]
 pub fn originating(route: &Route, tls: &Tls, name: &str) -> Program {
-    assert!(tls.alpn.is_empty(), "nginx offers no ALPN to a stream's server");
+    let silent = tls.alpn.is_empty() && tls.ciphers.is_empty() && tls.curves.is_empty();
+    assert!(silent, "nothing of this is said to a stream's server");
     let mut text = format!("listen {};\nproxy_pass {};\n", route.listen, route.forward);
     text += &format!("proxy_ssl on;\nproxy_ssl_protocols {};\n", version(tls));
     if let Some(own) = &tls.own {
@@ -45,7 +52,7 @@ fn start(route: &Route, server: &str) -> Program {
     fs::write(&file, config(route, server)).expect("nginx.conf");
     let mut command = route.place.command("nginx");
     command.arg("-p").arg(&route.dir).arg("-c").arg(&file).args(["-e", "stderr"]);
-    Program::start("nginx", route, &mut command)
+    route.start("nginx", &mut command)
 }
 
 fn config(route: &Route, server: &str) -> String {
@@ -58,7 +65,8 @@ pid {}/nginx.pid;
 error_log stderr info;
 events {{ worker_connections 64; }}
 stream {{
-    log_format tls 'status $status $ssl_protocol verified $ssl_client_verify $ssl_client_s_dn';
+    log_format tls 'status $status $ssl_protocol name [$ssl_server_name] '
+                   'verified $ssl_client_verify $ssl_client_s_dn';
     access_log /dev/stdout tls;
     server {{
         {server}

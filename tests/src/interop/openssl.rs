@@ -1,6 +1,7 @@
 //! OpenSSL's own client and server. They do not forward: what they are told on their standard input
 //! goes through TLS, and what comes out of it they print.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,6 +12,20 @@ use crate::netns::must_succeed;
 /// `openssl s_server` at `route.listen`, for one connection after the other.
 #[track_caller]
 pub fn s_server(route: &Route, tls: &Tls) -> Program {
+    start_server(route, tls, &[])
+}
+
+/// The same, but with another certificate for clients that ask for `name`.
+#[track_caller]
+pub fn s_server_by_name(route: &Route, tls: &Tls, name: &str, other: &PemFiles) -> Program {
+    let (certificate, key) = (other.certificate.as_os_str(), other.key.as_os_str());
+    let words = ["-servername", name, "-cert2", "-key2"].map(OsStr::new);
+    let [servername, name, cert2, key2] = words;
+    start_server(route, tls, &[servername, name, cert2, certificate, key2, key])
+}
+
+#[track_caller]
+fn start_server(route: &Route, tls: &Tls, more: &[&OsStr]) -> Program {
     let mut command = route.place.command("openssl");
     // Quiet, it takes no line of its input for a command.
     command.args(["s_server", "-quiet", "-accept", &route.listen.to_string()]);
@@ -18,16 +33,18 @@ pub fn s_server(route: &Route, tls: &Tls) -> Program {
     if tls.trust.is_some() {
         command.args(["-Verify", "1"]);
     }
-    Program::start("s_server", route, &mut command)
+    command.args(more);
+    route.start("s_server", &mut command)
 }
 
 /// `openssl s_client`, connecting to `route.forward`.
 #[track_caller]
 pub fn s_client(route: &Route, tls: &Tls) -> Program {
     let mut command = route.place.command("openssl");
-    command.args(["s_client", "-quiet", "-connect", &route.forward.to_string()]);
+    // With the end of its input ignored, it takes no line of it for a command either.
+    command.args(["s_client", "-ign_eof", "-connect", &route.forward.to_string()]);
     options(&mut command, tls);
-    Program::spawn("s_client", route, &mut command)
+    Program::spawn("s_client", &route.place, &route.dir, &mut command)
 }
 
 /// What both understand.
@@ -44,6 +61,12 @@ fn options(command: &mut Command, tls: &Tls) {
     }
     if !tls.alpn.is_empty() {
         command.args(["-alpn", &tls.alpn.join(",")]);
+    }
+    if !tls.ciphers.is_empty() {
+        command.args(["-cipher", &tls.ciphers.join(":")]);
+    }
+    if !tls.curves.is_empty() {
+        command.args(["-groups", &tls.curves.join(":")]);
     }
 }
 

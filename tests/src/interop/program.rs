@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use super::Route;
-use crate::place::Process;
+use nix::sys::signal::Signal;
+
+use crate::place::{Place, Process};
 use crate::wait::{self, GENEROUS};
 
 /// How much of its output a failed test shows.
@@ -20,29 +21,34 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a program whose output goes to a log in the route's directory, and whose input stays
-    /// open.
+    /// Starts a program whose output goes to a log in `dir`, and whose input stays open.
     #[track_caller]
-    pub fn spawn(name: &'static str, route: &Route, command: &mut Command) -> Self {
-        let log = route.dir.join("log");
+    pub fn spawn(name: &'static str, place: &Place, dir: &Path, command: &mut Command) -> Self {
+        let log = dir.join("log");
         // nginx opens its standard output by name, so that there are two offsets.
         let mut options = OpenOptions::new();
         let file: File = options.create(true).append(true).open(&log).expect("the program's log");
         command.stdout(file.try_clone().expect("the log once more")).stderr(file);
         command.stdin(Stdio::piped());
-        Self { name, log, process: route.place.spawn(command) }
+        Self { name, log, process: place.spawn(command) }
     }
 
-    /// The same, and returns when it listens.
+    /// The same, and returns when it listens on `port`.
     ///
     /// # Panics
     /// When it ends before.
     #[track_caller]
-    pub fn start(name: &'static str, route: &Route, command: &mut Command) -> Self {
-        let mut program = Self::spawn(name, route, command);
-        let what = format!("{name} at {}", route.listen);
+    pub fn start(
+        name: &'static str,
+        place: &Place,
+        dir: &Path,
+        command: &mut Command,
+        port: u16,
+    ) -> Self {
+        let mut program = Self::spawn(name, place, dir, command);
+        let what = format!("{name} on port {port}");
         let ended = wait::wait_for(&what, GENEROUS, || {
-            if route.place.netns.has_listener(route.listen.port()) {
+            if place.netns.has_listener(port) {
                 return Some(None);
             }
             program.process.try_wait().map(Some)
@@ -67,6 +73,10 @@ impl Program {
     pub fn wait_for_log(&self, text: &str) {
         let what = format!("{text:?} in the output of {}", self.name);
         wait::wait_until(&what, GENEROUS, || self.log().contains(text));
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Waits until the program has ended by itself.

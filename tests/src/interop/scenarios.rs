@@ -2,7 +2,7 @@
 
 use super::scene::{Scene, TLS_PORT};
 use super::talk::{Side, Talk};
-use super::{Program, Route, Tls};
+use super::{Program, Route, Tls, Versions};
 use crate::dissect::tls;
 use crate::pair::{self, PORT};
 use crate::probe::{self, Probe};
@@ -31,7 +31,7 @@ impl Scene {
         let seen = self.pair.connect(route.listen, &talk.client());
         talk.assert_answered(&seen);
         talk.assert_asked(&application.connection());
-        talk.assert_ciphertext(&tap, TLS_PORT);
+        talk.assert_tls(&tap, TLS_PORT, Versions::Tls13);
         let line = self.access_at_a(seen.local.expect("the client's address"));
         talk.assert_logged(&line, "web");
     }
@@ -50,7 +50,7 @@ impl Scene {
         talk.assert_answered(&seen);
         let served = web.connection();
         talk.assert_asked(&served);
-        talk.assert_ciphertext(&tap, PORT);
+        talk.assert_tls(&tap, PORT, Versions::Tls13);
         let hello = tls::alpn_offered(&tap.streams_to(PORT)[0].bytes);
         assert_eq!(hello, None, "a standard client, not an agent");
         let source = tap.attempts(PORT)[0];

@@ -7,7 +7,8 @@ use super::{Program, Route, Tls, Versions};
 /// Returns when it listens with TLS at `route.listen`.
 #[track_caller]
 pub fn terminating(route: &Route, tls: &Tls) -> Program {
-    start(route, tls, "client = no\nrequireCert = yes\n")
+    let require = if tls.trust.is_some() { "requireCert = yes\n" } else { "" };
+    start(route, tls, &format!("client = no\n{require}"))
 }
 
 /// Returns when it listens for plaintext at `route.listen`.
@@ -21,7 +22,7 @@ fn start(route: &Route, tls: &Tls, role: &str) -> Program {
     let file = route.dir.join("stunnel.conf");
     fs::write(&file, config(route, tls, role)).expect("stunnel.conf");
     let mut command = route.place.command("stunnel4");
-    Program::start("stunnel", route, command.arg(&file))
+    route.start("stunnel", command.arg(&file))
 }
 
 fn config(route: &Route, tls: &Tls, role: &str) -> String {
@@ -49,6 +50,12 @@ connect = {}
     }
     if let Some(trust) = &tls.trust {
         text += &format!("verifyChain = yes\nCAfile = {}\n", trust.display());
+    }
+    if !tls.ciphers.is_empty() {
+        text += &format!("ciphers = {}\n", tls.ciphers.join(":"));
+    }
+    if !tls.curves.is_empty() {
+        text += &format!("curves = {}\n", tls.curves.join(":"));
     }
     text
 }

@@ -1,7 +1,8 @@
 //! One short conversation between two applications, and the verdict of everybody who can hear it.
 
+use super::Versions;
 use crate::config::spiffe_id;
-use crate::judge::assert_ciphertext;
+use crate::judge;
 use crate::names;
 use crate::script::{Connection, Step};
 use crate::status::Access;
@@ -59,10 +60,11 @@ impl Talk {
         assert_eq!(server.last().bytes, 0, "{server:?}");
     }
 
+    /// The wire has TLS of this version alone.
     #[track_caller]
-    pub fn assert_ciphertext(&self, tap: &Tap, port: u16) {
+    pub fn assert_tls(&self, tap: &Tap, port: u16, versions: Versions) {
         for text in [&self.question, &self.answer] {
-            assert_ciphertext(tap, port, text);
+            judge::assert_tls(tap, port, text, versions.number());
         }
     }
 
