@@ -51,6 +51,11 @@ pub fn config(world: &World, node: &Node) -> Config {
         timeouts: Timeouts { connect: "10s", handshake: "30s", drain: "20s" },
         workloads: Vec::new(),
         peers: Vec::new(),
+        tls_contexts: Vec::new(),
+        trust_domains: Vec::new(),
+        sessions: None,
+        external_peers: Vec::new(),
+        dns: None,
     }
 }
 
@@ -137,6 +142,12 @@ impl Agent {
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
         fs::write(&self.file, self.config.to_text()).expect("the configuration file");
+    }
+
+    /// Changes the configuration file and has the running agent read it (`sheath reload`).
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config)) -> Output {
+        self.reconfigure(change);
+        self.sheath("reload", &[])
     }
 
     /// Lets the process have this many descriptors from now on.

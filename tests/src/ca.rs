@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use crate::binaries;
@@ -30,6 +33,7 @@ pub struct Ca {
 pub struct Leaf {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
+    serial: SerialNumber,
     certificate_pem: String,
     key_pem: String,
 }
@@ -39,6 +43,7 @@ impl Clone for Leaf {
         Self {
             chain: self.chain.clone(),
             key: self.key.clone_key(),
+            serial: self.serial.clone(),
             certificate_pem: self.certificate_pem.clone(),
             key_pem: self.key_pem.clone(),
         }
@@ -46,13 +51,18 @@ impl Clone for Leaf {
 }
 
 /// A certificate and its key in PEM files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PemFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
 impl Leaf {
+    /// The certificate alone, in PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
     /// Writes `tls.crt` and `tls.key` into a directory.
     pub fn write(&self, dir: &Path) -> PemFiles {
         let files = PemFiles::in_dir(dir);
@@ -112,6 +122,11 @@ impl Ca {
         Self::self_signed("a stranger's authority", &[id])
     }
 
+    /// An authority of a trust domain, with a name of its own.
+    pub fn named(name: &str, trust_domain: &str) -> Self {
+        Self::self_signed(name, &[San::Uri(format!("spiffe://{trust_domain}"))])
+    }
+
     /// An authority that knows nothing of SPIFFE, as many an enterprise has one.
     pub fn private() -> Self {
         Self::self_signed("a private authority", &[])
@@ -160,6 +175,34 @@ impl Ca {
         self.issue_for(names, now - Duration::hours(1), now + Duration::hours(1))
     }
 
+    /// An SVID that is valid for so long from now on.
+    pub fn issue_short(&self, spiffe_id: &str, life: std::time::Duration) -> Leaf {
+        let now = OffsetDateTime::now_utc();
+        let names = [San::Uri(spiffe_id.to_owned())];
+        self.issue_for(&names, now - Duration::hours(1), now + life)
+    }
+
+    /// Writes a CRL that revokes these certificates, in place of the file before.
+    pub fn write_crl(&self, revoked: &[&Leaf], file: &Path) {
+        let now = OffsetDateTime::now_utc();
+        let entry = |leaf: &&Leaf| RevokedCertParams {
+            serial_number: leaf.serial.clone(),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::hours(1),
+            next_update: now + Duration::hours(1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let pem = list.signed_by(&self.issuer).expect("a CRL").pem().expect("PEM");
+        replace(file, &pem);
+    }
+
     fn issue_for(&self, names: &[San], from: OffsetDateTime, until: OffsetDateTime) -> Leaf {
         let mut params = CertificateParams::default();
         params.not_before = from;
@@ -170,15 +213,38 @@ impl Ca {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name = common_name("a leaf");
         params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
+        // 63 bits: positive, in one of rcgen's numbers.
+        let serial = SerialNumber::from(rand_serial());
+        params.serial_number = Some(serial.clone());
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
         Leaf {
+            serial,
             chain: vec![leaf.der().clone()],
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("a PKCS#8 key"),
             certificate_pem: leaf.pem(),
             key_pem: key.serialize_pem(),
         }
     }
+}
+
+/// Replaces a file as a whole.
+pub fn replace(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, text).expect("a new file");
+    fs::rename(&new, file).expect("replacing a file");
+}
+
+/// Writes the certificates of several authorities, in place of the file before.
+pub fn write_bundle(authorities: &[&Ca], file: &Path) {
+    let text: String = authorities.iter().map(|ca| ca.pem.as_str()).collect();
+    replace(file, &text);
+}
+
+fn rand_serial() -> u64 {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).expect("random bytes");
+    u64::from_le_bytes(bytes) >> 1 | 1
 }
 
 fn common_name(name: &str) -> DistinguishedName {
@@ -192,4 +258,11 @@ fn private_file(path: &Path) -> File {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(path).expect("the key's file")
+}
+
+/// The SHA-256 of the first certificate in a PEM file, in hexadecimal.
+pub fn fingerprint(certificate: &Path) -> String {
+    let der = CertificateDer::from_pem_file(certificate).expect("a certificate");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

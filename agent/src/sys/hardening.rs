@@ -1,7 +1,7 @@
 //! What the process denies itself before it holds a key.
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
-use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// No core dumps, nothing in swap, no ptrace by unprivileged processes, no new privileges through exec; as many descriptors as
 /// the system allows.
@@ -9,9 +9,8 @@ pub fn apply() -> nix::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_no_new_privs()?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    // Only who may lock everything is sure to be able to lock what it needs.
-    setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
-    // Keys and plaintext never go to swap. Pages are locked as they are first used, not before.
+    // Keys and plaintext never go to swap. Pages are locked as they are first used, not before. With
+    // CAP_IPC_LOCK there is no limit to it, which would otherwise be one to allocating.
     mlockall(MlockAllFlags::from_bits_retain(
         libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT,
     ))?;
