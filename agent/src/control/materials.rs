@@ -164,6 +164,12 @@ impl Materials {
         self.certificates.get(path).and_then(|kept| kept.value.as_deref()).unwrap_or_default()
     }
 
+    /// When the certificates of a file were read.
+    #[must_use]
+    pub fn since(&self, path: &Path) -> SystemTime {
+        self.certificates.get(path).map_or(SystemTime::UNIX_EPOCH, |kept| kept.since)
+    }
+
     #[must_use]
     pub fn system(&self) -> &[CertificateDer<'static>] {
         self.system.as_ref().and_then(|kept| kept.value.as_deref()).unwrap_or_default()
