@@ -51,6 +51,9 @@ pub fn config(world: &World, node: &Node) -> Config {
         timeouts: Timeouts { connect: "10s", handshake: "30s", drain: "20s" },
         workloads: Vec::new(),
         peers: Vec::new(),
+        tls_contexts: Vec::new(),
+        external_peers: Vec::new(),
+        dns: None,
     }
 }
 

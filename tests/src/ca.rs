@@ -11,7 +11,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use crate::binaries;
@@ -46,7 +48,7 @@ impl Clone for Leaf {
 }
 
 /// A certificate and its key in PEM files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PemFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -192,4 +194,11 @@ fn private_file(path: &Path) -> File {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(path).expect("the key's file")
+}
+
+/// The SHA-256 of the first certificate in a PEM file, in hexadecimal.
+pub fn fingerprint(certificate: &Path) -> String {
+    let der = CertificateDer::from_pem_file(certificate).expect("a certificate");
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,11 @@
 //! The agent's configuration, as the tests write it. Serialised as JSON, which is YAML too.
 
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+use crate::ca::PemFiles;
 
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,6 +20,12 @@ pub struct Config {
     pub timeouts: Timeouts,
     pub workloads: Vec<Workload>,
     pub peers: Vec<Peer>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls_contexts: Vec<TlsContext>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external_peers: Vec<ExternalPeer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
 }
 
 #[derive(Clone, Serialize)]
@@ -74,6 +83,8 @@ pub struct Inbound {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<u16>>,
     pub allow: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<StandardTls>,
 }
 
 #[derive(Clone, Serialize)]
@@ -88,6 +99,79 @@ pub struct Peer {
     #[serde(rename = "match")]
     pub matches: Vec<String>,
     pub spiffe_ids: Vec<String>,
+}
+
+/// A certificate with a name.
+#[derive(Clone, Serialize)]
+pub struct TlsContext {
+    pub name: String,
+    pub files: PemFiles,
+}
+
+/// A service without an agent.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalPeer {
+    pub name: String,
+    #[serde(rename = "match")]
+    pub matches: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<&'static str>,
+    #[serde(flatten)]
+    pub tls: StandardTls,
+}
+
+/// TLS with somebody without an agent, in either direction. What is left out has its default.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StandardTls {
+    /// `svid`, `none`, or a TLS context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expect>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alpn: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cipher_suites: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub curves: Vec<&'static str>,
+}
+
+/// Who may vouch for a name.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trust {
+    Bundle(PathBuf),
+}
+
+/// Names of which the peer must have one.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expect {
+    pub dns_names: Vec<String>,
+}
+
+/// A certificate that is believed for what it is.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Pin {
+    Certificate(PathBuf),
+}
+
+#[derive(Clone, Serialize)]
+pub struct Dns {
+    pub servers: Vec<SocketAddr>,
 }
 
 impl Workload {
@@ -110,6 +194,7 @@ impl Workload {
             mode,
             ports: ports.map(<[u16]>::to_vec),
             allow: allow.iter().map(|name| spiffe_id(name)).collect(),
+            tls: None,
         });
         self
     }
@@ -129,6 +214,38 @@ impl Peer {
             matches: matches.iter().map(ToString::to_string).collect(),
             spiffe_ids: names.iter().map(|name| spiffe_id(name)).collect(),
         }
+    }
+}
+
+impl ExternalPeer {
+    pub fn new(name: &str, matches: &[&str], tls: StandardTls) -> Self {
+        Self {
+            name: name.to_owned(),
+            matches: matches.iter().map(ToString::to_string).collect(),
+            family: None,
+            sni: None,
+            connect_timeout: None,
+            tls,
+        }
+    }
+}
+
+impl StandardTls {
+    /// Shows the certificate of a TLS context to peers that have this DNS name by the word of this
+    /// authority.
+    pub fn named(context: &str, authority: PathBuf, name: &str) -> Self {
+        Self {
+            certificate: Some(context.to_owned()),
+            trust: Some(Trust::Bundle(authority)),
+            expect: Some(Expect { dns_names: vec![name.to_owned()] }),
+            ..Self::default()
+        }
+    }
+
+    /// Shows the certificate of a TLS context to the peer that has this one.
+    pub fn pinned(context: &str, certificate: PathBuf) -> Self {
+        let pins = vec![Pin::Certificate(certificate)];
+        Self { certificate: Some(context.to_owned()), pins, ..Self::default() }
     }
 }
 
