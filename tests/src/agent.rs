@@ -56,6 +56,7 @@ pub fn config(world: &World, node: &Node) -> Config {
         sessions: None,
         external_peers: Vec::new(),
         dns: None,
+        environment: Vec::new(),
     }
 }
 
@@ -111,6 +112,7 @@ impl Agent {
     pub fn run_command(&self) -> Command {
         let mut command = self.place.command(binaries::sheath());
         command.args(["run", "--config"]).arg(&self.file);
+        command.envs(self.config.environment.iter().cloned());
         command
     }
 

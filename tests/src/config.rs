@@ -30,6 +30,9 @@ pub struct Config {
     pub external_peers: Vec<ExternalPeer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    /// Environment variables of the agent.
+    #[serde(skip)]
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 #[derive(Clone, Serialize)]
@@ -141,6 +144,9 @@ pub struct ExternalPeer {
 #[derive(Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StandardTls {
+    /// Inbound, in permissive mode: ports on which every TLS client is ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
     /// `svid`, `none`, or a TLS context.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
@@ -165,13 +171,20 @@ pub struct StandardTls {
 #[serde(rename_all = "camelCase")]
 pub enum Trust {
     Bundle(PathBuf),
+    System(bool),
+    TrustDomain(String),
 }
 
 /// Names of which the peer must have one.
 #[derive(Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expect {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns_names: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uris: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spiffe_ids: Vec<String>,
 }
 
 /// A certificate that is believed for what it is.
@@ -296,7 +309,7 @@ impl StandardTls {
         Self {
             certificate: Some(context.to_owned()),
             trust: Some(Trust::Bundle(authority)),
-            expect: Some(Expect { dns_names: vec![name.to_owned()] }),
+            expect: Some(Expect { dns_names: vec![name.to_owned()], ..Expect::default() }),
             ..Self::default()
         }
     }

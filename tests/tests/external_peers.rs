@@ -2,7 +2,7 @@
 //! authority with DNS names, TLS 1.2, one-way TLS, certificates by server name, suites and curves.
 
 use sheath_tests::ca::San;
-use sheath_tests::config::{ExternalPeer, StandardTls, TlsContext};
+use sheath_tests::config::{Expect, ExternalPeer, StandardTls, TlsContext, Trust, spiffe_id};
 use sheath_tests::dissect::tls;
 use sheath_tests::interop::envoy::Envoy;
 use sheath_tests::interop::openssl::{s_server, s_server_by_name};
@@ -10,7 +10,7 @@ use sheath_tests::interop::pki::Pki;
 use sheath_tests::interop::scene::{SERVICE, Scene};
 use sheath_tests::interop::{Program, Route, Start, Tls, Versions, nginx, stunnel};
 use sheath_tests::pair::say;
-use sheath_tests::world::{FAMILIES, Family};
+use sheath_tests::world::{FAMILIES, Family, TRUST_DOMAIN};
 
 const SERVER: &str = "billing.example.com";
 const CLIENT: &str = "client.example.com";
@@ -55,6 +55,60 @@ fn services_of_a_private_authority_are_reached_with_either_version_of_tls() {
             }
             scene.client_workload_talks_with(&route, &s_server, &tls, PEER_ID);
         }
+    }
+}
+
+/// As for a public service: its authority is one of the many that the system trusts.
+#[test]
+fn the_systems_authorities_vouch_for_a_service_by_its_name() {
+    let pki = Pki::new();
+    let authority = pki.authority();
+    let scene = Scene::with(|a, _| {
+        let mut tls = StandardTls::named(CONTEXT, authority.clone(), SERVER);
+        tls.trust = Some(Trust::System(true));
+        tls.certificate = Some("none".to_owned());
+        a.peers.clear();
+        a.external_peers = vec![ExternalPeer::new("billing", &SERVICE, tls)];
+        a.environment = vec![("SSL_CERT_FILE", authority.clone())];
+    });
+    let tls = Tls::one_way(pki.issue(SERVER));
+    let route = scene.server_route(Family::V4);
+    scene.client_workload_is_served_by(&route, &nginx::terminating, &tls, PEER_ID);
+    let tls = Tls::one_way(pki.issue("other.example.com"));
+    let refused =
+        scene.client_workload_gets_nothing(Family::V4, &tls, &nginx::terminating, &say("hello"));
+    assert!(refused.reason.contains("none of the names"), "{refused:?}");
+}
+
+/// With a SPIFFE ID and every rule that goes with it, and as a mere URI name.
+#[test]
+fn a_service_is_known_by_its_spiffe_id_or_its_uri() {
+    let id = spiffe_id("web");
+    for by_uri in [true, false] {
+        let scene = Scene::with(|a, _| {
+            let (trust, expect) = if by_uri {
+                let expect = Expect { uris: vec![id.clone()], ..Expect::default() };
+                (Trust::Bundle(a.ca_dir().join("ca.crt")), expect)
+            } else {
+                let expect = Expect { spiffe_ids: vec![id.clone()], ..Expect::default() };
+                (Trust::TrustDomain(TRUST_DOMAIN.to_owned()), expect)
+            };
+            let tls =
+                StandardTls { trust: Some(trust), expect: Some(expect), ..StandardTls::default() };
+            a.peers.clear();
+            a.external_peers = vec![ExternalPeer::new("web", &SERVICE, tls)];
+        });
+        let peer_id = if by_uri { format!("uri:{id}") } else { id.clone() };
+        let route = scene.server_route(Family::V4);
+        // Our side shows the workload's own certificate, which is what the service asks for.
+        let server = |route: &Route, tls: &Tls| {
+            Envoy::terminating(route, tls, &[San::Uri(spiffe_id("client"))]).start()
+        };
+        scene.client_workload_is_served_by(&route, &server, &scene.svid("web"), &peer_id);
+        let other = scene.svid("other");
+        let line = scene.client_workload_gets_nothing(Family::V4, &other, &server, &say("hello"));
+        let rule = if by_uri { "none of the names" } else { "not expected here" };
+        assert!(line.reason.contains(rule), "{line:?}");
     }
 }
 

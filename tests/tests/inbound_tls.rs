@@ -4,7 +4,7 @@
 use sheath_tests::ca::San;
 use sheath_tests::config::{Inbound, StandardTls, TlsContext, spiffe_id};
 use sheath_tests::interop::envoy::Envoy;
-use sheath_tests::interop::openssl::s_client;
+use sheath_tests::interop::openssl::{s_client, s_server};
 use sheath_tests::interop::pki::Pki;
 use sheath_tests::interop::scene::Scene;
 use sheath_tests::interop::{Program, Route, Start, Tls, Versions, nginx, stunnel};
@@ -13,6 +13,7 @@ use sheath_tests::names::marker;
 use sheath_tests::pair::PORT;
 use sheath_tests::programs::{self, Nginx};
 use sheath_tests::script::Step;
+use sheath_tests::wait::{GENEROUS, wait_for};
 use sheath_tests::world::{FAMILIES, Family};
 
 const SERVER: &str = "web.example.com";
@@ -124,4 +125,49 @@ fn a_standard_client_with_a_wrong_certificate_is_refused() {
         assert_eq!(line.outcome, "denied", "{line:?}");
         assert!(line.reason.contains(rule), "no {rule:?} in {line:?}");
     }
+}
+
+/// What a permissive port is asked by a client that speaks TLS, and whose TLS it turns out to be.
+#[test]
+fn a_permissive_port_takes_the_protocols_it_knows_and_leaves_other_tls_to_the_application() {
+    let pki = Pki::new();
+    let scene = scene_with(&pki, |inbound| inbound.mode = "permissive");
+    let mine = Tls::mutual(pki.issue("own.example.com"), pki.authority());
+    // The application speaks TLS itself, with a certificate of its own.
+    let own = Route::new(
+        &scene.pair.server,
+        scene.pair.target(Family::V4),
+        scene.pair.target(Family::V4),
+        &scene.dir(),
+    );
+    let _application = s_server(&own, &mine);
+    for (round, (offered, protection)) in
+        [(&["h2"][..], "mtls"), (&["spdy/1"], "passthrough"), (&[], "passthrough")]
+            .into_iter()
+            .enumerate()
+    {
+        let route = scene.client_route(Family::V4);
+        let client = s_client(&route, &partner(&pki).alpn(offered));
+        client.wait_for_log("Verify return code");
+        drop(client);
+        let agent = &scene.pair.agent_b;
+        let line =
+            wait_for("the end of the flow", GENEROUS, || agent.access().into_iter().nth(round));
+        assert_eq!(line.protection, protection, "{offered:?}: {line:?}");
+    }
+}
+
+#[test]
+fn a_permissive_port_that_is_named_takes_every_tls() {
+    let pki = Pki::new();
+    let scene = scene_with(&pki, |inbound| {
+        inbound.mode = "permissive";
+        inbound.tls.as_mut().expect("inbound.tls").ports = vec![PORT];
+    });
+    scene.server_workload_is_reached_by(Family::V4, &envoy, &partner(&pki), PEER_ID);
+    // Plaintext passes as it always does.
+    let _web = scene.pair.serve(Family::V6, &[Step::Send("welcome".into())]);
+    let stranger = sheath_tests::pair::client(scene.pair.target(Family::V6), &[Step::ReceiveToEnd]);
+    let seen = sheath_tests::probe::run(&scene.place_a, &stranger);
+    assert_eq!(seen.last().text, "welcome", "{seen:?}");
 }

@@ -5,30 +5,12 @@ use std::process::Command;
 
 use sheath_tests::ca::{PemFiles, fingerprint};
 use sheath_tests::config::{Config, Peer, Pin, Workload};
+use sheath_tests::interop::openssl::self_signed;
 use sheath_tests::netns::must_succeed;
 use sheath_tests::pair::{Pair, SERVER_NETWORKS, Setting, say};
 use sheath_tests::script::{Connection, Step};
 use sheath_tests::wait::{GENEROUS, wait_for};
 use sheath_tests::world::{FAMILIES, Family};
-
-/// A certificate as `openssl req -x509` makes it: self-signed, CA:TRUE, without a SPIFFE ID.
-fn self_signed(dir: &Path, name: &str) -> PemFiles {
-    let files = PemFiles::in_dir(&dir.join(name));
-    let mut command = Command::new("openssl");
-    command.args([
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-    ]);
-    command.args(["-days", "2", "-subj", &format!("/CN={name}"), "-keyout"]).arg(&files.key);
-    must_succeed(command.arg("-out").arg(&files.certificate));
-    must_succeed(Command::new("chmod").arg("600").arg(&files.key));
-    files
-}
 
 /// SHA-256 of the public key, in base64, as operators compute it.
 fn spki(certificate: &Path) -> String {
@@ -49,7 +31,7 @@ struct Certificates {
 impl Certificates {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let [client, web] = ["client", "web"].map(|name| self_signed(dir.path(), name));
+        let [client, web] = ["client", "web"].map(|name| self_signed(&dir.path().join(name), name));
         Self { dir, client, web }
     }
 
@@ -108,7 +90,7 @@ fn two_self_signed_certificates_that_are_pinned_believe_each_other() {
 #[test]
 fn a_certificate_that_is_not_pinned_is_refused_on_either_side() {
     let certificates = Certificates::new();
-    let other = self_signed(certificates.dir.path(), "other").certificate;
+    let other = self_signed(&certificates.dir.path().join("other"), "other").certificate;
     let (client, web) = (&certificates.client.certificate, &certificates.web.certificate);
     let pair = certificates.pair(vec![file(client)], vec![file(&other)]);
     let seen = try_it(&pair, Family::V4);
@@ -129,7 +111,7 @@ fn a_certificate_that_is_not_pinned_is_refused_on_either_side() {
 fn several_pins_let_a_certificate_be_replaced_without_a_gap() {
     let certificates = Certificates::new();
     let (client, web) = (&certificates.client.certificate, &certificates.web.certificate);
-    let next = self_signed(certificates.dir.path(), "next");
+    let next = self_signed(&certificates.dir.path().join("next"), "next");
     let pins = vec![file(web), file(&next.certificate)];
     let pair = certificates.pair(vec![file(client)], pins);
     assert_eq!(try_it(&pair, Family::V4).last().text, "pinned");
