@@ -125,3 +125,12 @@ fn a_standard_client_with_a_wrong_certificate_is_refused() {
         assert!(line.reason.contains(rule), "no {rule:?} in {line:?}");
     }
 }
+
+/// Where more than one kind of client is expected, the reason is about the kind that it wanted to be.
+#[test]
+fn a_refusal_names_the_rule_that_a_standard_client_broke_also_where_agents_are_expected() {
+    let pki = Pki::new();
+    let tls = Tls { own: Some(pki.issue("other.example.com")), ..partner(&pki) };
+    let line = scene(&pki).server_workload_stays_unreached(Family::V4, &tls, &envoy);
+    assert!(line.reason.contains("none of the names"), "{line:?}");
+}
