@@ -171,3 +171,12 @@ fn a_permissive_port_that_is_named_takes_every_tls() {
     let seen = sheath_tests::probe::run(&scene.place_a, &stranger);
     assert_eq!(seen.last().text, "welcome", "{seen:?}");
 }
+
+/// Where more than one kind of client is expected, the reason is also about the kind that it wanted to be.
+#[test]
+fn a_refusal_names_the_rule_that_a_standard_client_broke_also_where_agents_are_expected() {
+    let pki = Pki::new();
+    let tls = Tls { own: Some(pki.issue("other.example.com")), ..partner(&pki) };
+    let line = scene(&pki).server_workload_stays_unreached(Family::V4, &tls, &envoy);
+    assert!(line.reason.contains("none of the names"), "{line:?}");
+}

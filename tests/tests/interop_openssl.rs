@@ -1,7 +1,7 @@
 //! `openssl s_server` and `s_client` at the other end: applications that speak TLS themselves.
 
 use sheath_tests::config::spiffe_id;
-use sheath_tests::interop::Versions;
+use sheath_tests::interop::{Tls, Versions};
 use sheath_tests::interop::openssl::{s_client, s_server};
 use sheath_tests::interop::scene::Scene;
 use sheath_tests::interop::talk::{Side, Talk};
@@ -64,4 +64,16 @@ fn s_server_that_refuses_the_client_workload_is_logged() {
     let scene = Scene::new();
     let misled = scene.misled("web");
     scene.alert_of_server_is_logged(Family::V4, &misled, &s_server, "UnknownCA");
+}
+
+/// Mutual means both: a server with the right certificate that does not ask for ours serves anybody.
+#[test]
+fn a_peer_that_does_not_ask_who_we_are_is_refused() {
+    let scene = Scene::new();
+    let asking = scene.svid("web");
+    let tls = Tls { trust: None, ..asking };
+    let line =
+        scene.client_workload_gets_nothing(Family::V4, &tls, &s_server, &[Step::ReceiveToEnd]);
+    assert_eq!(line.outcome, "denied", "{line:?}");
+    assert!(line.reason.contains("did not ask who we are"), "{line:?}");
 }

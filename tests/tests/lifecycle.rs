@@ -231,20 +231,3 @@ fn a_start_that_fails_late_leaves_nothing() {
     assert_eq!(pins::list(agent.instance()), Vec::<std::path::PathBuf>::new(), "{error}");
     assert!(!pins::directory(agent.instance()).exists());
 }
-
-/// A server that restarts takes its port again at once, whichever side of the connections before ended
-/// them first: what the agent keeps of those must not be in its way.
-#[test]
-fn an_application_takes_its_port_again_at_once() {
-    for setting in SETTINGS {
-        let pair = Pair::new(setting);
-        for family in FAMILIES {
-            for round in ["first", "again"] {
-                // The server speaks and ends: what is left of the connection is left at its end.
-                let _server = pair.serve(family, &[Step::Send(round.to_owned())]);
-                let seen = pair.connect(pair.target(family), &[Step::ReceiveToEnd]);
-                assert_eq!(seen.last().text, round, "{setting:?} {family:?}: {seen:?}");
-            }
-        }
-    }
-}
