@@ -229,6 +229,8 @@ pub enum Identify {
         #[serde(skip_serializing_if = "Option::is_none")]
         bundle: Option<PathBuf>,
     },
+    #[serde(rename_all = "camelCase")]
+    Ca { svid_ttl: &'static str },
 }
 
 #[derive(Clone, Serialize)]

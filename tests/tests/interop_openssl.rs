@@ -1,10 +1,10 @@
 //! `openssl s_server` and `s_client` at the other end: applications that speak TLS themselves.
 
 use sheath_tests::config::spiffe_id;
-use sheath_tests::interop::{Tls, Versions};
 use sheath_tests::interop::openssl::{s_client, s_server};
 use sheath_tests::interop::scene::Scene;
 use sheath_tests::interop::talk::{Side, Talk};
+use sheath_tests::interop::{Tls, Versions};
 use sheath_tests::pair::PORT;
 use sheath_tests::script::Step;
 use sheath_tests::world::{FAMILIES, Family};
