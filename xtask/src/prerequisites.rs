@@ -23,6 +23,8 @@ pub enum Need {
     Lint,
     /// Run nodes and real applications on this machine.
     Scenarios,
+    /// Build and run the fuzz targets.
+    Fuzz,
 }
 
 impl Need {
@@ -32,6 +34,8 @@ impl Need {
             Self::Lint if Core::find() == Core::Debian => DEBIAN_LINT.to_vec(),
             Self::Bpf | Self::Lint => Vec::new(),
             Self::Scenarios => SCENARIOS.to_vec(),
+            // libFuzzer is C++.
+            Self::Fuzz => vec![CXX],
         }
     }
 
@@ -40,6 +44,7 @@ impl Need {
             Self::Bpf => &[BPF_LINKER],
             Self::Lint => &[CARGO_DENY],
             Self::Scenarios => &[],
+            Self::Fuzz => &[CARGO_FUZZ],
         }
     }
 }
@@ -85,6 +90,8 @@ const SCENARIOS: [Package; 7] = [
     package("redis-tools", "redis-cli"),
 ];
 
+const CXX: Package = package("g++", "g++");
+
 /// A program that cargo compiles from its registry.
 #[derive(Clone, Copy)]
 pub struct Tool {
@@ -103,7 +110,7 @@ pub const BPF_LINKER: Tool = Tool {
     version: "0.13.0",
     features: &["--no-default-features", "--features", "llvm-22"],
     packages: &[
-        package("g++", "g++"),
+        CXX,
         package("llvm-22-dev", "/usr/lib/llvm-22/lib/libLLVM.so"),
         package("libpolly-22-dev", "/usr/lib/llvm-22/lib/libPolly.a"),
         package("zlib1g-dev", "/usr/include/zlib.h"),
@@ -114,6 +121,9 @@ pub const BPF_LINKER: Tool = Tool {
 
 pub const CARGO_DENY: Tool =
     Tool { name: "cargo-deny", version: "0.20.2", features: &[], packages: &[], environment: None };
+
+pub const CARGO_FUZZ: Tool =
+    Tool { name: "cargo-fuzz", version: "0.13.2", features: &[], packages: &[], environment: None };
 
 impl Tool {
     /// Where the tool is: where cargo installs to, or on the PATH.
