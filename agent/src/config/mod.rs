@@ -237,7 +237,7 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw: raw::Config =
             serde_saphyr::from_str(text).map_err(|error| ConfigError::malformed(path, &error))?;
-        Self::try_from(raw).map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })
+        Self::try_from(raw).map_err(|reason| ConfigError::invalid(path, &reason))
     }
 }
 
