@@ -26,6 +26,16 @@ pub fn probe() -> PathBuf {
     beside("probe").expect("the probe binary: run `cargo build -p sheath-tests`")
 }
 
+/// Envoy, where `cargo xtask test` puts it.
+///
+/// # Panics
+/// When it is not there.
+pub fn envoy() -> PathBuf {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/envoy");
+    assert!(installed.exists(), "no Envoy: run `cargo xtask test`");
+    installed
+}
+
 /// A program in the directory of the running one, or, since tests run from `deps/`, one above.
 fn beside(name: &str) -> Option<PathBuf> {
     let current = env::current_exe().ok()?;

@@ -1,12 +1,15 @@
-//! Certificates: the agents' own authority, and authorities of strangers.
+//! Certificates: the agents' own authority, and authorities of strangers; in memory, and as PEM files
+//! for programs that read them.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
@@ -14,9 +17,11 @@ use time::{Duration, OffsetDateTime};
 use crate::binaries;
 use crate::netns::must_succeed;
 
-/// A certificate authority for one trust domain.
+/// A certificate authority for one trust domain, or for none.
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate.
+    pem: String,
     dir: Option<PathBuf>,
 }
 
@@ -25,11 +30,64 @@ pub struct Ca {
 pub struct Leaf {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
+    certificate_pem: String,
+    key_pem: String,
 }
 
 impl Clone for Leaf {
     fn clone(&self) -> Self {
-        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+        Self {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+            certificate_pem: self.certificate_pem.clone(),
+            key_pem: self.key_pem.clone(),
+        }
+    }
+}
+
+/// A certificate and its key in PEM files.
+#[derive(Clone, Debug)]
+pub struct PemFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Leaf {
+    /// Writes `tls.crt` and `tls.key` into a directory.
+    pub fn write(&self, dir: &Path) -> PemFiles {
+        let files = PemFiles::in_dir(dir);
+        fs::write(&files.certificate, &self.certificate_pem).expect("the certificate's file");
+        let mut key = private_file(&files.key);
+        key.write_all(self.key_pem.as_bytes()).expect("the key's file");
+        files
+    }
+}
+
+impl PemFiles {
+    /// `tls.crt` and `tls.key` in a directory, which is made.
+    pub fn in_dir(dir: &Path) -> Self {
+        fs::create_dir_all(dir).expect("the directory of a certificate");
+        Self { certificate: dir.join("tls.crt"), key: dir.join("tls.key") }
+    }
+}
+
+/// A name in a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum San {
+    Uri(String),
+    Dns(String),
+}
+
+impl San {
+    pub fn dns(name: &str) -> Self {
+        Self::Dns(name.to_owned())
+    }
+
+    fn to_rcgen(&self) -> SanType {
+        match self {
+            Self::Uri(text) => SanType::URI(text.as_str().try_into().expect("an ASCII URI")),
+            Self::Dns(name) => SanType::DnsName(name.as_str().try_into().expect("a DNS name")),
+        }
     }
 }
 
@@ -43,19 +101,36 @@ impl Ca {
         );
         let read = |name| fs::read_to_string(dir.join(name)).expect("what `sheath ca init` wrote");
         let key = KeyPair::from_pem(&read("ca.key")).expect("ca.key");
-        let issuer = Issuer::from_ca_cert_pem(&read("ca.crt"), key).expect("ca.crt");
-        Self { issuer, dir: Some(dir.to_owned()) }
+        let pem = read("ca.crt");
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).expect("ca.crt");
+        Self { issuer, pem, dir: Some(dir.to_owned()) }
     }
 
     /// An authority no agent trusts, whatever trust domain it claims to speak for.
     pub fn stranger(trust_domain: &str) -> Self {
+        let id = San::Uri(format!("spiffe://{trust_domain}"));
+        Self::self_signed("a stranger's authority", &[id])
+    }
+
+    /// An authority that knows nothing of SPIFFE, as many an enterprise has one.
+    pub fn private() -> Self {
+        Self::self_signed("a private authority", &[])
+    }
+
+    fn self_signed(name: &str, names: &[San]) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "a stranger's authority");
-        params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))];
+        params.distinguished_name = common_name(name);
+        params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
         let key = KeyPair::generate().expect("a key");
-        Self { issuer: Issuer::new(params, key), dir: None }
+        let pem = params.self_signed(&key).expect("a certificate").pem();
+        Self { issuer: Issuer::new(params, key), pem, dir: None }
+    }
+
+    /// Writes the authority's own certificate to a file, for those who trust it.
+    pub fn write_certificate(&self, file: &Path) {
+        fs::write(file, &self.pem).expect("the authority's certificate");
     }
 
     /// Copies the authority's files, as an operator does for a second node.
@@ -67,19 +142,25 @@ impl Ca {
         }
     }
 
-    /// A certificate that is valid now.
+    /// An SVID that is valid now.
     pub fn issue(&self, spiffe_id: &str) -> Leaf {
-        let now = OffsetDateTime::now_utc();
-        self.issue_for(spiffe_id, now - Duration::hours(1), now + Duration::hours(1))
+        self.issue_named(&[San::Uri(spiffe_id.to_owned())])
     }
 
-    /// A certificate that was valid until an hour ago.
+    /// An SVID that was valid until an hour ago.
     pub fn issue_expired(&self, spiffe_id: &str) -> Leaf {
         let now = OffsetDateTime::now_utc();
-        self.issue_for(spiffe_id, now - Duration::hours(3), now - Duration::hours(1))
+        let names = [San::Uri(spiffe_id.to_owned())];
+        self.issue_for(&names, now - Duration::hours(3), now - Duration::hours(1))
     }
 
-    fn issue_for(&self, spiffe_id: &str, from: OffsetDateTime, until: OffsetDateTime) -> Leaf {
+    /// A certificate with these names that is valid now.
+    pub fn issue_named(&self, names: &[San]) -> Leaf {
+        let now = OffsetDateTime::now_utc();
+        self.issue_for(names, now - Duration::hours(1), now + Duration::hours(1))
+    }
+
+    fn issue_for(&self, names: &[San], from: OffsetDateTime, until: OffsetDateTime) -> Leaf {
         let mut params = CertificateParams::default();
         params.not_before = from;
         params.not_after = until;
@@ -87,16 +168,28 @@ impl Ca {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.subject_alt_names = vec![uri(spiffe_id)];
+        params.distinguished_name = common_name("a leaf");
+        params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
         Leaf {
             chain: vec![leaf.der().clone()],
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("a PKCS#8 key"),
+            certificate_pem: leaf.pem(),
+            key_pem: key.serialize_pem(),
         }
     }
 }
 
-fn uri(text: &str) -> SanType {
-    SanType::URI(text.try_into().expect("an ASCII URI"))
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+/// A new file that its owner alone can read.
+fn private_file(path: &Path) -> File {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.open(path).expect("the key's file")
 }

@@ -9,6 +9,12 @@ const TLS_1_3: u16 = 0x0304;
 /// nowhere.
 #[track_caller]
 pub fn assert_ciphertext(tap: &Tap, port: u16, marker: &str) {
+    assert_tls(tap, port, marker, TLS_1_3);
+}
+
+/// The same for a version of TLS, by its number on the wire.
+#[track_caller]
+pub fn assert_tls(tap: &Tap, port: u16, marker: &str, version: u16) {
     assert_eq!(tap.sightings(marker), 0, "plaintext on the wire");
     let mut clients = 0;
     for stream in tap.streams() {
@@ -23,7 +29,7 @@ pub fn assert_ciphertext(tap: &Tap, port: u16, marker: &str) {
         if to {
             clients += 1;
         } else {
-            assert_eq!(tls::version_selected(&stream.bytes), Some(TLS_1_3), "{source}");
+            assert_eq!(tls::version_selected(&stream.bytes), Some(version), "{source}");
         }
     }
     assert!(clients > 0, "nothing was sent to port {port}");

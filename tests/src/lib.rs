@@ -18,6 +18,7 @@ pub mod cgroup;
 pub mod config;
 pub mod dissect;
 pub mod hammer;
+pub mod interop;
 pub mod judge;
 pub mod names;
 pub mod netns;

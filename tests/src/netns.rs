@@ -82,6 +82,23 @@ impl NetNs {
         });
     }
 
+    /// Whether something listens on a TCP port, without connecting to it.
+    pub fn has_listener(&self, port: u16) -> bool {
+        const LISTEN: &str = "0A";
+        let suffix = format!(":{port:04X}");
+        let listens = |line: &str| {
+            let mut fields = line.split_whitespace().skip(1);
+            fields.next().is_some_and(|local| local.ends_with(&suffix))
+                && fields.nth(1) == Some(LISTEN)
+        };
+        self.run(|| {
+            ["tcp", "tcp6"].iter().any(|table| {
+                let table = fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+                table.expect("the TCP table").lines().any(listens)
+            })
+        })
+    }
+
     /// A path another process can open to reach this namespace while the harness lives.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())

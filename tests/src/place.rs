@@ -38,6 +38,14 @@ impl Place {
         Process { child, _place: self.clone() }
     }
 
+    /// Waits until something listens on a TCP port of this place.
+    #[track_caller]
+    pub fn wait_listening(&self, port: u16) {
+        wait::wait_until("the program's listening socket", wait::GENEROUS, || {
+            self.netns.has_listener(port)
+        });
+    }
+
     /// Runs a command to its end.
     pub fn output(&self, command: &mut Command) -> Output {
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))

@@ -27,7 +27,7 @@ impl Nginx {
         command.arg("-p").arg(dir).arg("-c").arg(&file).arg("-e").arg(dir.join("error.log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = place.spawn(&mut command);
-        wait_listening(place, port);
+        place.wait_listening(port);
         Self { access_log, _process: process }
     }
 
@@ -93,24 +93,7 @@ impl Redis {
         command.args(["--bind", "0.0.0.0", "-::", "--protected-mode", "no", "--dir"]).arg(dir);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = place.spawn(&mut command);
-        wait_listening(place, port);
+        place.wait_listening(port);
         Self { _process: process }
     }
-}
-
-/// Waits until something listens on `port` in a place's namespace, without connecting to it.
-#[track_caller]
-fn wait_listening(place: &Place, port: u16) {
-    const LISTEN: &str = "0A";
-    let suffix = format!(":{port:04X}");
-    wait::wait_until("the program's listening socket", GENEROUS, || {
-        place.netns.run(|| {
-            let table = fs::read_to_string("/proc/thread-self/net/tcp").expect("the TCP table");
-            table.lines().any(|line| {
-                let mut fields = line.split_whitespace().skip(1);
-                fields.next().is_some_and(|local| local.ends_with(&suffix))
-                    && fields.nth(1) == Some(LISTEN)
-            })
-        })
-    });
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::{Result, bail};
 
 use crate::prerequisites::{DEBIAN_CORE, LLVM_MAJOR, Need, Package, Tool, find_program};
+use crate::wheel::Wheel;
 use crate::{apt, command, console};
 
 /// Sees to it that everything a command needs is there.
@@ -30,25 +31,30 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
 struct Missing {
     packages: Vec<Package>,
     tools: Vec<Tool>,
+    wheels: Vec<Wheel>,
 }
 
 impl Missing {
     fn find(needs: &[Need]) -> Self {
         let tools = needs.iter().flat_map(|need| need.tools()).copied();
         let tools: Vec<Tool> = tools.filter(Tool::is_missing).collect();
-        let to_compile = tools.iter().flat_map(|tool| tool.packages).copied();
+        let wheels = needs.iter().flat_map(|need| need.wheels()).copied();
+        let wheels: Vec<Wheel> = wheels.filter(Wheel::is_missing).collect();
+        let to_compile = tools.iter().flat_map(|tool| tool.packages);
+        let to_fetch = wheels.iter().flat_map(|wheel| wheel.packages);
         let to_run = needs.iter().flat_map(|need| need.packages());
-        let packages = to_run.chain(to_compile).filter(Package::is_missing).collect();
-        Self { packages, tools }
+        let packages = to_run.chain(to_compile.chain(to_fetch).copied());
+        Self { packages: packages.filter(Package::is_missing).collect(), tools, wheels }
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.tools.is_empty()
+        self.packages.is_empty() && self.tools.is_empty() && self.wheels.is_empty()
     }
 
     fn names(&self) -> Vec<&str> {
         let packages = self.packages.iter().map(|package| package.name);
-        packages.chain(self.tools.iter().map(|tool| tool.name)).collect()
+        let tools = self.tools.iter().map(|tool| tool.name);
+        packages.chain(tools).chain(self.wheels.iter().map(|wheel| wheel.name)).collect()
     }
 
     fn announce(&self) -> String {
@@ -58,6 +64,9 @@ impl Missing {
         }
         for tool in &self.tools {
             text.push_str(&format!("\n  cargo tool       {} {}", tool.name, tool.version));
+        }
+        for wheel in &self.wheels {
+            text.push_str(&format!("\n  Python wheel     {} {}", wheel.name, wheel.version));
         }
         text
     }
@@ -69,6 +78,11 @@ impl Missing {
         for tool in &self.tools {
             console::step(&format!("install {} {}", tool.name, tool.version), || {
                 cargo_install(tool)
+            })?;
+        }
+        for wheel in &self.wheels {
+            console::step(&format!("install {} {}", wheel.name, wheel.version), || {
+                wheel.install()
             })?;
         }
         Ok(())
@@ -102,6 +116,9 @@ impl Missing {
         }
         for tool in &self.tools {
             text.push_str(&format!("\nand run:\n  {}", cargo_install_line(tool)));
+        }
+        for wheel in &self.wheels {
+            text.push_str(&format!("\nand run:\n  {}", wheel.by_hand()));
         }
         text
     }

@@ -10,6 +10,7 @@ mod install;
 mod lint;
 mod prerequisites;
 mod test;
+mod wheel;
 mod workspace;
 
 use std::ffi::OsString;

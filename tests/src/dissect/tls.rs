@@ -11,6 +11,7 @@ const LONGEST_RECORD: usize = (1 << 14) + 256;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 
+const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
 
@@ -82,6 +83,14 @@ pub fn alpn_offered(stream: &[u8]) -> Option<Vec<String>> {
         list = rest;
     }
     Some(names)
+}
+
+/// The server name a ClientHello at the start of `stream` indicates (RFC 6066, 3).
+pub fn server_name(stream: &[u8]) -> Option<String> {
+    let records = records(stream).ok()?;
+    let list = extension(records.first()?.content, CLIENT_HELLO, EXTENSION_SERVER_NAME)?;
+    // The list's length, the kind of the only name in it, and that name's length.
+    Some(String::from_utf8_lossy(list.get(2 + 1 + 2..)?).into_owned())
 }
 
 /// The version a ServerHello at the start of `stream` selects, e.g. `0x0304` for TLS 1.3.

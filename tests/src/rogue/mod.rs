@@ -29,6 +29,8 @@ pub struct Credential {
     pub name: &'static str,
     /// `None`: no certificate at all.
     pub leaf: Option<Leaf>,
+    /// Words, in lower case, by which an agent's reason names the rule that it breaks.
+    pub rule: &'static str,
 }
 
 /// Every kind of credential that must get nothing through to someone who expects `expected`.
@@ -37,20 +39,23 @@ pub fn credentials(ca: &crate::ca::Ca, expected: &str) -> Vec<Credential> {
     let other_domain = "spiffe://elsewhere.example/ns/demo/sa/web";
     let own_domain = crate::world::TRUST_DOMAIN;
     vec![
-        Credential { name: "no certificate", leaf: None },
+        Credential { name: "no certificate", leaf: None, rule: "no certificate" },
         Credential {
             name: "another identity",
             leaf: Some(ca.issue(&crate::config::spiffe_id("somebody-else"))),
+            rule: "not expected",
         },
         Credential {
             name: "another trust domain",
             leaf: Some(Ca::stranger("elsewhere.example").issue(other_domain)),
+            rule: "trust domain",
         },
         Credential {
             name: "the right identity from an unknown authority",
             leaf: Some(Ca::stranger(own_domain).issue(expected)),
+            rule: "does not chain",
         },
-        Credential { name: "expired", leaf: Some(ca.issue_expired(expected)) },
+        Credential { name: "expired", leaf: Some(ca.issue_expired(expected)), rule: "expired" },
     ]
 }
 
