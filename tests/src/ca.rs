@@ -9,8 +9,9 @@ use std::process::Command;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use time::{Duration, OffsetDateTime};
 
@@ -32,6 +33,7 @@ pub struct Leaf {
     pub key: PrivateKeyDer<'static>,
     certificate_pem: String,
     key_pem: String,
+    serial: String,
 }
 
 impl Clone for Leaf {
@@ -41,6 +43,7 @@ impl Clone for Leaf {
             key: self.key.clone_key(),
             certificate_pem: self.certificate_pem.clone(),
             key_pem: self.key_pem.clone(),
+            serial: self.serial.clone(),
         }
     }
 }
@@ -53,6 +56,19 @@ pub struct PemFiles {
 }
 
 impl Leaf {
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// In hexadecimal, as agents name it.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
     /// Writes `tls.crt` and `tls.key` into a directory.
     pub fn write(&self, dir: &Path) -> PemFiles {
         let files = PemFiles::in_dir(dir);
@@ -99,17 +115,30 @@ impl Ca {
                 .args(["ca", "init", "--trust-domain", trust_domain, "--dir"])
                 .arg(dir),
         );
-        let read = |name| fs::read_to_string(dir.join(name)).expect("what `sheath ca init` wrote");
-        let key = KeyPair::from_pem(&read("ca.key")).expect("ca.key");
-        let pem = read("ca.crt");
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).expect("ca.crt");
+        Self::load(dir, 1)
+    }
+
+    /// A root in the directory of an embedded CA, by its number.
+    pub fn load(dir: &Path, number: u32) -> Self {
+        let name = if number == 1 { "ca".to_owned() } else { format!("ca-{number}") };
+        let read = |extension: &str| {
+            let file = dir.join(format!("{name}.{extension}"));
+            fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+        };
+        let key = KeyPair::from_pem(&read("key")).expect("the root's key");
+        let pem = read("crt");
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).expect("the root's certificate");
         Self { issuer, pem, dir: Some(dir.to_owned()) }
+    }
+
+    /// A root of a trust domain, in memory alone. Roots of one domain need different names.
+    pub fn root(trust_domain: &str, name: &str) -> Self {
+        Self::self_signed(name, &[San::Uri(format!("spiffe://{trust_domain}"))])
     }
 
     /// An authority no agent trusts, whatever trust domain it claims to speak for.
     pub fn stranger(trust_domain: &str) -> Self {
-        let id = San::Uri(format!("spiffe://{trust_domain}"));
-        Self::self_signed("a stranger's authority", &[id])
+        Self::root(trust_domain, "a stranger's authority")
     }
 
     /// An authority that knows nothing of SPIFFE, as many an enterprise has one.
@@ -126,6 +155,15 @@ impl Ca {
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Self { issuer: Issuer::new(params, key), pem, dir: None }
+    }
+
+    /// The authority's own certificate.
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate")
+    }
+
+    pub fn certificate_pem(&self) -> &str {
+        &self.pem
     }
 
     /// Writes the authority's own certificate to a file, for those who trust it.
@@ -170,6 +208,8 @@ impl Ca {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name = common_name("a leaf");
         params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
+        let serial = serial();
+        params.serial_number = Some(SerialNumber::from_slice(&serial));
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
         Leaf {
@@ -177,8 +217,17 @@ impl Ca {
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("a PKCS#8 key"),
             certificate_pem: leaf.pem(),
             key_pem: key.serialize_pem(),
+            serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
+}
+
+/// Random and positive (RFC 5280, 4.1.2.2).
+fn serial() -> [u8; 16] {
+    let mut serial = [0; 16];
+    aws_lc_rs::rand::fill(&mut serial).expect("randomness");
+    serial[0] = serial[0] & 0x3f | 0x40;
+    serial
 }
 
 fn common_name(name: &str) -> DistinguishedName {

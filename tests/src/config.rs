@@ -1,6 +1,6 @@
 //! The agent's configuration, as the tests write it. Serialised as JSON, which is YAML too.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -12,6 +12,8 @@ pub struct Config {
     pub instance: String,
     pub run_dir: String,
     pub identity: Identity,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trust_domains: Vec<TrustDomain>,
     pub capture: Capture,
     pub log: Log,
     pub timeouts: Timeouts,
@@ -19,14 +21,73 @@ pub struct Config {
     pub peers: Vec<Peer>,
 }
 
-#[derive(Clone, Serialize)]
+/// Where identities come from, if a workload does not say otherwise.
+#[derive(Clone, Default, Serialize)]
 pub struct Identity {
-    pub ca: CaDir,
+    /// `ca`, `files` or `spire`; needed if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<EmbeddedCa>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileTree>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spire: Option<Spire>,
 }
 
 #[derive(Clone, Serialize)]
-pub struct CaDir {
+#[serde(rename_all = "camelCase")]
+pub struct EmbeddedCa {
     pub dir: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub svid_ttl: Option<&'static str>,
+}
+
+/// A directory with one for each workload.
+#[derive(Clone, Serialize)]
+pub struct FileTree {
+    pub dir: PathBuf,
+}
+
+#[derive(Clone, Serialize)]
+pub struct Spire {
+    pub socket: PathBuf,
+}
+
+/// Where one workload's identity comes from.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WorkloadIdentity {
+    #[serde(rename_all = "camelCase")]
+    Ca {
+        svid_ttl: &'static str,
+    },
+    #[serde(rename_all = "camelCase")]
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bundle: Option<PathBuf>,
+        allow_readable_key: bool,
+    },
+    Spire {
+        selectors: Vec<String>,
+    },
+}
+
+/// A further trust domain, or CRLs of any.
+#[derive(Clone, Serialize)]
+pub struct TrustDomain {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<Crl>,
+}
+
+#[derive(Clone, Serialize)]
+pub struct Crl {
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Serialize)]
@@ -52,7 +113,11 @@ pub struct Timeouts {
 pub struct Workload {
     pub name: String,
     pub select: Select,
+    /// Empty: whatever its certificate says.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub spiffe_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<WorkloadIdentity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbound: Option<Inbound>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +162,7 @@ impl Workload {
             name: name.to_owned(),
             select: Select::Cgroup(cgroup.to_owned()),
             spiffe_id: spiffe_id(name),
+            identity: None,
             inbound: None,
             outbound: None,
             existing: None,
@@ -132,6 +198,21 @@ impl Peer {
     }
 }
 
+impl Identity {
+    pub fn ca(dir: &Path, svid_ttl: Option<&'static str>) -> Self {
+        let ca = EmbeddedCa { dir: dir.display().to_string(), svid_ttl };
+        Self { ca: Some(ca), ..Self::default() }
+    }
+
+    pub fn files(dir: &Path) -> Self {
+        Self { files: Some(FileTree { dir: dir.to_owned() }), ..Self::default() }
+    }
+
+    pub fn spire(socket: &Path) -> Self {
+        Self { spire: Some(Spire { socket: socket.to_owned() }), ..Self::default() }
+    }
+}
+
 impl Config {
     pub fn to_text(&self) -> String {
         serde_json::to_string_pretty(self).expect("a configuration")
@@ -139,7 +220,7 @@ impl Config {
 
     /// Where the agent looks for its certificate authority.
     pub fn ca_dir(&self) -> &Path {
-        Path::new(&self.identity.ca.dir)
+        Path::new(&self.identity.ca.as_ref().expect("an embedded CA").dir)
     }
 }
 

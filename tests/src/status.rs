@@ -35,6 +35,7 @@ pub struct Workload {
     pub reason: String,
     pub cgroups: Vec<Cgroup>,
     pub namespaces: Vec<Namespace>,
+    pub identity: Identity,
     pub svid: Option<Svid>,
     pub flows: u64,
     pub unprotected: Vec<Unprotected>,
@@ -51,6 +52,13 @@ pub struct Namespace {
     pub inode: u64,
     pub ready: bool,
     pub host: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Identity {
+    pub source: String,
+    /// Empty if all is well.
+    pub problem: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +120,9 @@ pub struct Access {
     pub received: u64,
     pub duration_ms: f64,
     pub protection: String,
+    pub tls_version: String,
+    pub tls_suite: String,
+    pub tls_group: String,
     pub outcome: String,
     pub stage: String,
     pub reason: String,
