@@ -80,7 +80,7 @@ struct Followed {
     task: AbortHandle,
     snapshot: Option<Snapshot>,
     problem: Option<String>,
-    /// True once the source has said anything.
+    /// True once the source has said anything, or need not be waited for.
     heard: bool,
 }
 
@@ -275,6 +275,8 @@ impl Control {
         };
         let updates = Updates::new(self.updates.0.clone(), reference, self.generation);
         let source = self.source(&workload.source);
+        // Capture starts when all others have been heard.
+        let follows_processes = source.follows_processes();
         Followed {
             kind: source.kind(),
             task: tokio::spawn(source.follow(updates)).abort_handle(),
@@ -282,7 +284,7 @@ impl Control {
             generation: self.generation,
             snapshot: None,
             problem: None,
-            heard: false,
+            heard: follows_processes,
         }
     }
 

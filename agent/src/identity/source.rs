@@ -90,6 +90,11 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// For status: `ca`, `files` or `spire`.
     fn kind(&self) -> &'static str;
 
+    /// True if it has nothing to say before capture has found the workload's processes.
+    fn follows_processes(&self) -> bool {
+        false
+    }
+
     /// Follows one workload until nobody listens any more. Failures are told and tried again, with pauses that
     /// grow and differ.
     fn follow(self: Arc<Self>, updates: Updates) -> Following;

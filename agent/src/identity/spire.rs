@@ -95,6 +95,11 @@ impl Subject {
             None => std::future::pending().await,
         }
     }
+
+    /// False once an answer may be about another process of the same number.
+    fn is_current(&self) -> bool {
+        self.process.as_ref().is_none_or(PidFd::is_alive)
+    }
 }
 
 impl SpireSource {
@@ -149,6 +154,19 @@ impl SpireSource {
     /// One subscription, for as long as it lasts.
     async fn subscribe(&self, updates: &Updates, backoff: &mut Backoff) -> Result<(), SpireError> {
         let subject = self.subject(updates).await;
+        tokio::select! {
+            biased;
+            () = subject.ended() => Err(SpireError::ProcessEnded),
+            result = self.subscribe_for(&subject, updates, backoff) => result,
+        }
+    }
+
+    async fn subscribe_for(
+        &self,
+        subject: &Subject,
+        updates: &Updates,
+        backoff: &mut Backoff,
+    ) -> Result<(), SpireError> {
         let mut client = self.connect().await?;
         let asked = SubscribeToX509BundlesRequest {};
         let mut bundles = client.subscribe_to_x509_bundles(asked).await?.into_inner();
@@ -159,7 +177,10 @@ impl SpireSource {
             tokio::select! {
                 message = svids.message() => latest_svids = Some(message?.ok_or(SpireError::Ended)?),
                 message = bundles.message() => latest_bundles = Some(message?.ok_or(SpireError::Ended)?),
-                () = subject.ended() => return Err(SpireError::ProcessEnded),
+            }
+            // A process that still lives was there when the SPIRE agent looked at its number.
+            if !subject.is_current() {
+                return Err(SpireError::ProcessEnded);
             }
             let (Some(svids), Some(bundles)) = (&latest_svids, &latest_bundles) else {
                 continue;
@@ -256,6 +277,10 @@ fn trust_domain(key: &str) -> Result<TrustDomain, SpireError> {
 impl Source for SpireSource {
     fn kind(&self) -> &'static str {
         "spire"
+    }
+
+    fn follows_processes(&self) -> bool {
+        self.selectors.is_empty()
     }
 
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
