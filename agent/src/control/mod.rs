@@ -164,6 +164,8 @@ impl Control {
                     Some(ControlRequest::Reload(answer)) => {
                         let result = self.reload(&supervisor).await;
                         watch = Watch::new(self.materials.paths());
+                        // What has changed while nobody watched these files yet.
+                        self.refresh_materials();
                         // Whoever asked may have gone.
                         let _ = answer.send(result);
                     }

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 /// How often files are looked at without being told: directories may be replaced, and some file systems tell
 /// nothing.
@@ -23,6 +24,10 @@ pub struct Watch {
     /// `None` if the kernel has no more to give; then the clock has to do.
     inotify: Option<AsyncFd<Watched>>,
     directories: BTreeSet<PathBuf>,
+    /// After a sign of a change: when things will have settled.
+    settled: Option<Instant>,
+    next_look: Instant,
+    poll: Duration,
 }
 
 #[derive(Debug)]
@@ -60,7 +65,8 @@ impl Watch {
                 tracing::warn!(%error, "changes of files are only noticed every {POLL:?}");
             })
             .ok();
-        let watch = Self { inotify, directories };
+        let next_look = Instant::now() + POLL;
+        let watch = Self { inotify, directories, settled: None, next_look, poll: POLL };
         watch.add();
         watch
     }
@@ -85,19 +91,27 @@ impl Watch {
         }
     }
 
-    /// Waits until something may have changed.
+    /// Waits until something may have changed. Nothing is missed by giving up and waiting again.
     pub async fn changed(&mut self) {
         self.add();
-        match &self.inotify {
-            None => tokio::time::sleep(POLL).await,
-            Some(inotify) => {
-                tokio::select! {
-                    () = told(inotify) => tokio::time::sleep(SETTLE).await,
-                    () = tokio::time::sleep(POLL) => {}
+        if self.settled.is_none() {
+            let told = async {
+                match &self.inotify {
+                    Some(inotify) => told(inotify).await,
+                    None => std::future::pending().await,
                 }
+            };
+            tokio::select! {
+                () = told => self.settled = Some(Instant::now() + SETTLE),
+                () = tokio::time::sleep_until(self.next_look) => {}
             }
         }
+        if let Some(settled) = self.settled {
+            tokio::time::sleep_until(settled).await;
+        }
         self.drain();
+        self.settled = None;
+        self.next_look = Instant::now() + self.poll;
     }
 
     fn drain(&self) {
@@ -140,6 +154,27 @@ mod tests {
         assert!(is_told(&mut watch).await);
         fs::remove_file(&file).unwrap();
         assert!(is_told(&mut watch).await);
+    }
+
+    /// Whoever waits for several things at once gives up waiting for one when another happens.
+    #[tokio::test]
+    async fn a_change_is_not_forgotten_by_giving_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tls.crt");
+        let mut watch = Watch::new([file.clone()]);
+        fs::write(&file, "one").unwrap();
+        assert!(tokio::time::timeout(SETTLE / 2, watch.changed()).await.is_err());
+        assert!(is_told(&mut watch).await);
+    }
+
+    #[tokio::test]
+    async fn the_time_to_look_comes_however_often_waiting_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new([directory.path().join("tls.crt")]);
+        watch.poll = SETTLE * 4;
+        watch.next_look = Instant::now() + watch.poll;
+        let mut tries = (0..100).map(|_| SETTLE);
+        while tokio::time::timeout(tries.next().unwrap(), watch.changed()).await.is_err() {}
     }
 
     #[tokio::test]
