@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 
@@ -33,6 +34,9 @@ enum FilesError {
     Bundle { path: PathBuf, error: x509::X509Error },
     #[error(transparent)]
     Unusable(#[from] BundleError),
+    /// Peers would refuse it.
+    #[error("{} is not valid yet", .0.display())]
+    NotValidYet(PathBuf),
     #[error("{} is a bundle, but the certificate has no SPIFFE ID that says of which trust domain", .0.display())]
     BundleOfNobody(PathBuf),
 }
@@ -62,6 +66,9 @@ impl FileSource {
     fn read(&self, expected: Option<&SpiffeId>) -> Result<(Snapshot, Fingerprint), FilesError> {
         let pair = KeyPair::read(&self.files.pair, &self.provider)?;
         let svid = Svid::new(pair, expected)?;
+        if SystemTime::now() < svid.facts.not_before {
+            return Err(FilesError::NotValidYet(self.files.pair.certificate.clone()));
+        }
         let (trust, bundle_bytes) = self.read_bundle(&svid)?;
         let mut all: Vec<u8> = svid.key.cert.iter().flat_map(|der| der.to_vec()).collect();
         all.extend(bundle_bytes);
