@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binaries;
+use crate::ca::Leaf;
 use crate::certs::{Certificate, Certs};
 use crate::cgroup::Cgroup;
 use crate::config::{Capture, Config, Identity, Log, Timeouts};
@@ -239,6 +240,12 @@ impl Agent {
             None
         });
         found.unwrap_or_else(|| panic!("{what}: not within {GENEROUS:?}; last: {last:#?}"))
+    }
+
+    /// Waits until a workload has this SVID and its source has nothing to complain of.
+    #[track_caller]
+    pub fn wait_for_svid(&self, workload: &str, leaf: &Leaf) {
+        self.wait_for_certificate(workload, "the SVID", |seen| seen.is_fresh(leaf.serial()));
     }
 
     /// Waits for a line of the log, other than of the access log, at this level and with these words.

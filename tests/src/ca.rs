@@ -23,6 +23,8 @@ pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     /// Its own certificate.
     pem: String,
+    /// What stands between its leaves and a root.
+    chain: Vec<CertificateDer<'static>>,
     dir: Option<PathBuf>,
 }
 
@@ -128,7 +130,7 @@ impl Ca {
         let key = KeyPair::from_pem(&read("key")).expect("the root's key");
         let pem = read("crt");
         let issuer = Issuer::from_ca_cert_pem(&pem, key).expect("the root's certificate");
-        Self { issuer, pem, dir: Some(dir.to_owned()) }
+        Self { issuer, pem, chain: Vec::new(), dir: Some(dir.to_owned()) }
     }
 
     /// A root of a trust domain, in memory alone. Roots of one domain need different names.
@@ -154,7 +156,19 @@ impl Ca {
         params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(params, key), pem, dir: None }
+        Self { issuer: Issuer::new(params, key), pem, chain: Vec::new(), dir: None }
+    }
+
+    /// An authority that this one vouches for. Its leaves bring its certificate along.
+    pub fn intermediate(&self, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name = common_name(name);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let chain = vec![certificate.der().clone()];
+        Self { issuer: Issuer::new(params, key), pem: certificate.pem(), chain, dir: None }
     }
 
     /// The authority's own certificate.
@@ -192,6 +206,20 @@ impl Ca {
         self.issue_for(&names, now - Duration::hours(3), now - Duration::hours(1))
     }
 
+    /// An SVID that is valid for so long.
+    pub fn issue_for_seconds(&self, spiffe_id: &str, seconds: i64) -> Leaf {
+        let now = OffsetDateTime::now_utc();
+        let names = [San::Uri(spiffe_id.to_owned())];
+        self.issue_for(&names, now - Duration::hours(1), now + Duration::seconds(seconds))
+    }
+
+    /// An SVID that is valid from an hour from now on.
+    pub fn issue_for_later(&self, spiffe_id: &str) -> Leaf {
+        let now = OffsetDateTime::now_utc();
+        let names = [San::Uri(spiffe_id.to_owned())];
+        self.issue_for(&names, now + Duration::hours(1), now + Duration::hours(2))
+    }
+
     /// A certificate with these names that is valid now.
     pub fn issue_named(&self, names: &[San]) -> Leaf {
         let now = OffsetDateTime::now_utc();
@@ -213,9 +241,13 @@ impl Ca {
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
         Leaf {
-            chain: vec![leaf.der().clone()],
+            chain: [leaf.der().clone()].into_iter().chain(self.chain.clone()).collect(),
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("a PKCS#8 key"),
-            certificate_pem: leaf.pem(),
+            certificate_pem: if self.chain.is_empty() {
+                leaf.pem()
+            } else {
+                format!("{}{}", leaf.pem(), self.pem)
+            },
             key_pem: key.serialize_pem(),
             serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
         }

@@ -32,6 +32,7 @@ pub mod programs;
 pub mod rogue;
 pub mod script;
 pub mod serial;
+pub mod shown;
 pub mod spire;
 pub mod status;
 pub mod tap;

@@ -10,10 +10,10 @@ use sheath_tests::ca::{Ca, Leaf};
 use sheath_tests::certs::Certificate;
 use sheath_tests::config::{Config, Identity, WorkloadIdentity, spiffe_id};
 use sheath_tests::live::LiveFlow;
-use sheath_tests::pair::{Pair, Setting, say};
+use sheath_tests::pair::{Pair, Setting};
 use sheath_tests::probe::Probe;
-use sheath_tests::rogue::{Dial, End};
 use sheath_tests::script::{Job, Step};
+use sheath_tests::shown;
 use sheath_tests::spire::{Entry, SentSvid, SpireAgent, Subject};
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{Family, TRUST_DOMAIN};
@@ -87,8 +87,8 @@ impl Scene {
         let spire = Spire::new();
         let pair = Pair::with(Setting::Host, |a, b| spire.configure(a, b));
         let (client, server) = (spire.give_client(), spire.give_server(&pair));
-        wait_fresh(&pair.agent_a, "client", &client);
-        wait_fresh(&pair.agent_b, "web", &server);
+        pair.agent_a.wait_for_svid("client", &client);
+        pair.agent_b.wait_for_svid("web", &server);
         let echo = pair.serve(Family::V4, &[Step::Echo]);
         Self { pair, client, server, spire, _echo: echo }
     }
@@ -98,28 +98,10 @@ impl Scene {
     }
 }
 
-#[track_caller]
-fn wait_fresh(agent: &Agent, workload: &str, leaf: &Leaf) {
-    agent.wait_for_certificate(workload, "the SVID", |seen| seen.is_fresh(leaf.serial()));
-}
-
-#[track_caller]
-fn assert_served(pair: &Pair) {
-    let seen = pair.connect(pair.target(Family::V4), &say("hello"));
-    assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "hello"), "{seen:?}");
-}
-
-#[track_caller]
-fn assert_refused(pair: &Pair) {
-    let seen = pair.connect(pair.target(Family::V4), &say("hello"));
-    assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{seen:?}");
-    assert_eq!(seen.last().text, "", "{seen:?}");
-}
-
 #[test]
 fn an_svid_is_had_by_selectors() {
     let scene = Scene::new();
-    assert_served(&scene.pair);
+    scene.pair.assert_served();
     let line = scene.pair.agent_b.wait_for_access("the flow", |line| line.is("inbound", "ok"));
     assert_eq!(line.peer_id, spiffe_id("client"), "{line:?}");
     let asked = scene.spire.a.wait_for_subscription("the subscription", |s| s.open);
@@ -135,7 +117,7 @@ fn an_svid_is_had_by_selectors() {
 fn an_svid_is_had_by_a_process_of_the_workload() {
     let scene = Scene::new();
     let pair = &scene.pair;
-    assert_served(pair);
+    pair.assert_served();
     let waited = "not every source of identities has answered yet";
     let log = pair.agent_b.log_lines();
     assert!(!log.iter().any(|line| line.contains(waited)), "a start that waits for processes");
@@ -170,7 +152,7 @@ fn an_answer_about_a_process_that_has_ended_is_nobodys() {
     });
     let own = spire.give_server(&pair);
     let somebody_elses = spire.root.issue(&spiffe_id("web"));
-    wait_fresh(&pair.agent_b, "web", &own);
+    pair.agent_b.wait_for_svid("web", &own);
     let mut processes = Vec::new();
     for _ in 0..6 {
         processes.push(Probe::start(&pair.server, &Job::Idle));
@@ -195,7 +177,7 @@ fn an_answer_about_a_process_that_has_ended_is_nobodys() {
         });
         spire.b.unregister("somebody else");
     }
-    wait_fresh(&pair.agent_b, "web", &own);
+    pair.agent_b.wait_for_svid("web", &own);
     let published = |leaf: &Leaf| {
         let lines = pair.agent_b.log_lines();
         lines.iter().filter(|line| line.contains(leaf.serial())).count()
@@ -211,28 +193,13 @@ fn a_rotation_disturbs_no_live_flow() {
     let mut flow = scene.live_flow();
     for _ in 0..3 {
         let (client, server) = (spire.give_client(), spire.give_server(pair));
-        wait_fresh(&pair.agent_a, "client", &client);
-        wait_fresh(&pair.agent_b, "web", &server);
+        pair.agent_a.wait_for_svid("client", &client);
+        pair.agent_b.wait_for_svid("web", &server);
         flow.assert_alive();
-        assert_served(pair);
-        assert_eq!(shown_by_server(pair, &client), server.chain[0], "an old certificate is shown");
+        pair.assert_served();
+        assert_eq!(shown::by_server(pair, &client), server.chain[0], "an old certificate is shown");
     }
     flow.finish();
-}
-
-/// What the server workload's agent shows to somebody with this certificate.
-fn shown_by_server(pair: &Pair, leaf: &Leaf) -> CertificateDer<'static> {
-    let dial = Dial {
-        netns: &pair.world.a.netns,
-        to: pair.target(Family::V4),
-        leaf: Some(leaf),
-        alpn: &["sheath/0"],
-        send: "who are you",
-        end: End::CloseNotify,
-    };
-    let answer = dial.run();
-    assert_eq!(answer.received, "who are you", "{answer:?}");
-    answer.certificate.expect("a certificate of the server")
 }
 
 #[test]
@@ -270,7 +237,7 @@ fn identity_is_withdrawn(
     let cut = pair.agent_a.wait_for_access("the live flow", |line| line.outcome == "revoked");
     assert_eq!((cut.stage.as_str(), cut.direction.as_str()), ("relay", "outbound"), "{cut:?}");
     assert!(cut.reason.contains("no identity"), "{cut:?}");
-    assert_refused(pair);
+    pair.assert_refused();
     let refused = pair.agent_a.wait_for_access("the new flow", |line| line.stage == "identity");
     assert_eq!(refused.outcome, "error", "{refused:?}");
     assert!(refused.reason.contains(reason), "{refused:?}");
@@ -283,9 +250,9 @@ fn identity_is_withdrawn(
     pair.agent_a.wait_for_log("ERROR", reason);
 
     let leaf = give_back(spire);
-    wait_fresh(&pair.agent_a, "client", &leaf);
+    pair.agent_a.wait_for_svid("client", &leaf);
     assert_eq!(pair.agent_a.status().workload("client").identity.problem, "");
-    assert_served(pair);
+    pair.assert_served();
 }
 
 #[test]
@@ -307,16 +274,16 @@ fn the_svid_stays_while_the_spire_agent_is_away() {
         agent.wait_for_log("ERROR", reason);
     }
     flow.assert_alive();
-    assert_served(&scene.pair);
+    scene.pair.assert_served();
 
     // What has changed meanwhile is told by whoever comes back.
     let (client, server) = (scene.spire.give_client(), scene.spire.give_server(&scene.pair));
     scene.spire.a.start_again();
     scene.spire.b.start_again();
-    wait_fresh(&scene.pair.agent_a, "client", &client);
-    wait_fresh(&scene.pair.agent_b, "web", &server);
+    scene.pair.agent_a.wait_for_svid("client", &client);
+    scene.pair.agent_b.wait_for_svid("web", &server);
     flow.finish();
-    assert_served(&scene.pair);
+    scene.pair.assert_served();
 }
 
 /// Until there is an identity nothing passes, and nothing else has to be done when there is.
@@ -326,15 +293,15 @@ fn an_agent_starts_without_a_spire_agent() {
     spire.a.stop();
     let pair = Pair::with(Setting::Host, |a, b| spire.configure(a, b));
     let (client, server) = (spire.give_client(), spire.give_server(&pair));
-    wait_fresh(&pair.agent_b, "web", &server);
+    pair.agent_b.wait_for_svid("web", &server);
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
-    assert_refused(&pair);
+    pair.assert_refused();
     let refused = pair.agent_a.wait_for_access("the refusal", |line| line.stage == "identity");
     assert!(refused.reason.contains("cannot reach the SPIRE agent"), "{refused:?}");
     assert_eq!(pair.agent_a.certs().certificate("client").state, "missing");
     spire.a.start_again();
-    wait_fresh(&pair.agent_a, "client", &client);
-    assert_served(&pair);
+    pair.agent_a.wait_for_svid("client", &client);
+    pair.assert_served();
 }
 
 #[test]
@@ -352,7 +319,7 @@ fn a_subscription_that_ends_is_made_anew() {
         wait::wait_until("a new subscription", GENEROUS, || {
             spire.subscriptions().iter().skip(before).any(|subscription| subscription.open)
         });
-        wait_fresh(agent, name, leaf);
+        agent.wait_for_svid(name, leaf);
     }
     flow.finish();
 }
@@ -378,13 +345,13 @@ fn a_federated_peer_is_believed_by_its_own_bundle() {
     let server = partner_root.issue(&partner_web);
     let entry = Entry::new(Subject::Cgroup(pair.server.cgroup.relative()), &server);
     partner.register("web", entry.federating(&[OWN_ID]));
-    wait_fresh(&pair.agent_b, "web", &server);
+    pair.agent_b.wait_for_svid("web", &server);
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
 
     // The bundle is there, but this workload does not federate.
     let client = own.give_client();
-    wait_fresh(&pair.agent_a, "client", &client);
-    assert_refused(&pair);
+    pair.agent_a.wait_for_svid("client", &client);
+    pair.assert_refused();
     let line = pair.agent_a.wait_for_access("the refusal", |line| line.outcome == "denied");
     assert!(line.reason.contains("trust domain that there is no bundle for"), "{line:?}");
     assert_eq!(pair.agent_a.certs().authorities("client", PARTNER), None);
@@ -393,7 +360,7 @@ fn a_federated_peer_is_believed_by_its_own_bundle() {
     let federated = || {
         own.a.register("client", entry.clone().federating(&[PARTNER_ID]));
         wait_federation(&pair, true);
-        assert_served(&pair);
+        pair.assert_served();
         LiveFlow::start(&pair.client, pair.target(Family::V4))
     };
     let flow = federated();
@@ -404,12 +371,12 @@ fn a_federated_peer_is_believed_by_its_own_bundle() {
     own.a.register("client", entry.clone());
     flow.wait_reset();
     wait_federation(&pair, false);
-    assert_refused(&pair);
+    pair.assert_refused();
     let flow = federated();
     own.a.set_bundles(&both[..1]);
     flow.wait_reset();
     wait_federation(&pair, false);
-    assert_refused(&pair);
+    pair.assert_refused();
 }
 
 #[track_caller]
@@ -436,7 +403,7 @@ fn trust_domains_are_spelled_in_two_ways() {
         let leaf = spire.root.issue(&spiffe_id("client"));
         let entry = Entry::new(Subject::selectors(&SELECTORS), &leaf).federating(&[federates]);
         spire.a.register("client", entry);
-        wait_fresh(&pair.agent_a, "client", &leaf);
+        pair.agent_a.wait_for_svid("client", &leaf);
         let certs = pair.agent_a.certs();
         for domain in [TRUST_DOMAIN, PARTNER] {
             let known = certs.authorities("client", domain);
@@ -450,7 +417,7 @@ fn an_svid_with_another_spiffe_id_is_not_published() {
     let spire = Spire::new();
     let pair = Pair::with(Setting::Host, |a, b| spire.configure(a, b));
     let server = spire.give_server(&pair);
-    wait_fresh(&pair.agent_b, "web", &server);
+    pair.agent_b.wait_for_svid("web", &server);
     let mut echo = pair.serve(Family::V4, &[Step::Echo]);
     let wrong = spire.root.issue(&spiffe_id("somebody-else"));
     let mut entry = Entry::new(Subject::selectors(&SELECTORS), &wrong);
@@ -460,15 +427,15 @@ fn an_svid_with_another_spiffe_id_is_not_published() {
     let shown =
         pair.agent_a.wait_for_certificate("client", "the reason", |seen| seen.complains(&reason));
     assert_eq!((shown.state.as_str(), &shown.serial), ("missing", &None), "{shown:?}");
-    assert_refused(&pair);
+    pair.assert_refused();
     assert_eq!(echo.pending(), 0);
 
     // Among several, the right one is taken.
     let right = spire.root.issue(&spiffe_id("client"));
     entry.svids.push(SentSvid::of(&right));
     spire.a.register("client", entry);
-    wait_fresh(&pair.agent_a, "client", &right);
-    assert_served(&pair);
+    pair.agent_a.wait_for_svid("client", &right);
+    pair.assert_served();
 }
 
 /// Whatever is wrong with a part of it, none of it is taken.
@@ -520,11 +487,11 @@ fn what_cannot_be_used_changes_nothing() {
         flow.assert_alive();
         spire.a.register("client", Entry::new(Subject::selectors(&SELECTORS), good));
         spire.set_bundles(&[(OWN_ID, &own)]);
-        wait_fresh(&pair.agent_a, "client", good);
-        wait_fresh(&pair.agent_b, "web", &scene.server);
+        pair.agent_a.wait_for_svid("client", good);
+        pair.agent_b.wait_for_svid("web", &scene.server);
     }
     flow.finish();
-    assert_served(pair);
+    pair.assert_served();
 }
 
 /// How often something could not be used so far.
@@ -544,17 +511,17 @@ fn the_bundle_is_rotated() {
     spire.set_bundles(&[(OWN_ID, &roots)]);
     let client = next.issue(&spiffe_id("client"));
     spire.a.register("client", Entry::new(Subject::selectors(&SELECTORS), &client));
-    wait_fresh(&pair.agent_a, "client", &client);
-    assert_served(pair);
+    pair.agent_a.wait_for_svid("client", &client);
+    pair.assert_served();
     let server = next.issue(&spiffe_id("web"));
     let entry = Entry::new(Subject::Cgroup(pair.server.cgroup.relative()), &server);
     spire.b.register("web", entry);
-    wait_fresh(&pair.agent_b, "web", &server);
-    assert_served(pair);
+    pair.agent_b.wait_for_svid("web", &server);
+    pair.assert_served();
     let mut young = scene.live_flow();
     spire.set_bundles(&[(OWN_ID, &roots[1..])]);
     flow.wait_reset();
     young.assert_alive();
     young.finish();
-    assert_served(pair);
+    pair.assert_served();
 }
