@@ -259,7 +259,18 @@ impl Control {
                     followed.config = workload.clone();
                     followed
                 }
-                _ => self.follow_source(&workload),
+                before => {
+                    let mut followed = self.follow_source(&workload);
+                    // Another source, or another way to use it, for the same identity: what was there stays until
+                    // that has spoken.
+                    if let Some(before) = before
+                        && workload.spiffe_id.is_some()
+                        && before.config.spiffe_id == workload.spiffe_id
+                    {
+                        followed.snapshot.clone_from(&before.snapshot);
+                    }
+                    followed
+                }
             };
             self.followed.insert(workload.id, followed);
         }

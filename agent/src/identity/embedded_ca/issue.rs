@@ -118,7 +118,7 @@ impl EmbeddedCa {
         self.roots.load().status(SystemTime::now())
     }
 
-    /// True if the active root is another than that which issued `svid`, or if that is not trusted any more.
+    /// True if the root that issued `svid` is gone.
     pub fn has_retired(&self, svid: &Svid) -> bool {
         let trusted = |root: &RootStatus| root.facts.subject == svid.facts.issuer;
         !self.roots().iter().any(trusted)
