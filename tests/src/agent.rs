@@ -143,6 +143,14 @@ impl Agent {
         fs::write(&self.file, self.config.to_text()).expect("the configuration file");
     }
 
+    /// Has the running agent read what [`Self::reconfigure`] has written.
+    #[track_caller]
+    pub fn reload(&self) {
+        let output = self.sheath("reload", &[]);
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "sheath reload: {problem}");
+    }
+
     /// Lets the process have this many descriptors from now on.
     pub fn limit_files(&self, count: u64) {
         let limit = libc::rlimit { rlim_cur: count, rlim_max: count };

@@ -254,6 +254,12 @@ impl Ca {
     }
 }
 
+/// The SHA-256 of a certificate in hexadecimal, as agents name it.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Random and positive (RFC 5280, 4.1.2.2).
 fn serial() -> [u8; 16] {
     let mut serial = [0; 16];

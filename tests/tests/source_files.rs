@@ -487,3 +487,38 @@ fn a_workload_may_have_another_source_than_the_default() {
     assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "hello"), "{seen:?}");
     pair.agent_b.wait_for_access("the other's flow", |line| line.peer_id == other_id);
 }
+
+/// After a reload, what the source before has given stays until the new one has something, as long as it is for the same
+/// SPIFFE ID.
+#[test]
+fn another_source_takes_over_without_a_gap() {
+    let mut scene = Scene::new(in_place);
+    let mut flow = scene.live_flow();
+    let elsewhere = scene.dir.path().join("elsewhere");
+    let before = scene.pair.agent_b.certs().certificate("web").serial.clone();
+    let identity = files(&elsewhere, false);
+    let agent = &mut scene.pair.agent_b;
+    agent.reconfigure(|config| config.workloads[0].identity = Some(identity));
+    agent.reload();
+    let shown = agent.wait_for_certificate("web", "the reason", |shown| {
+        shown.complains("cannot read") && shown.complains("elsewhere")
+    });
+    assert_eq!((shown.state.as_str(), shown.serial), ("stale", before));
+    flow.assert_alive();
+    scene.pair.assert_served();
+
+    let next = scene.root.issue(&spiffe_id("web"));
+    fs::create_dir(&elsewhere).unwrap();
+    renamed(&elsewhere, &next, &scene.root);
+    scene.pair.agent_b.wait_for_svid("web", &next);
+    assert_eq!(scene.shown(), next.chain[0]);
+    flow.assert_alive();
+
+    let agent = &mut scene.pair.agent_b;
+    agent.reconfigure(|config| config.workloads[0].spiffe_id = spiffe_id("somebody-else"));
+    agent.reload();
+    flow.wait_reset();
+    let shown = agent.wait_for_certificate("web", "the reason", |shown| shown.complains("not of"));
+    assert_eq!(shown.state, "missing", "{shown:?}");
+    scene.pair.assert_refused();
+}
