@@ -61,11 +61,11 @@ pub fn run(path: &Path, config: Config) -> Result<(), StartError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StartError::NotRoot);
     }
-    hardening::apply()
-        .map_err(|errno| StartError::io("cannot harden the process")(errno.into()))?;
     if let Some(lack) = requirements().into_iter().find(|finding| finding.level == Level::Error) {
         return Err(StartError::Host { found: lack.found, advice: lack.advice });
     }
+    hardening::apply()
+        .map_err(|errno| StartError::io("cannot harden the process")(errno.into()))?;
     let _lock = lock(&config.instance)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -4,7 +4,6 @@ mod host;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::Serialize;
 use sheath_common::workload::InboundMode;
@@ -60,7 +59,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     let mut findings = requirements();
     findings.extend(host::attachments(config));
     findings.extend(identities(config));
-    let mut materials = Materials::new(Arc::new(crypto_provider()));
+    let mut materials = Materials::default();
     materials.follow(config);
     findings.extend(files(&materials));
     findings.extend(ports(config));
@@ -71,7 +70,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
 
 /// Where each identity comes from, and whether it does.
 fn identities(config: &Config) -> Vec<Finding> {
-    let provider = Arc::new(crypto_provider());
+    let random = crypto_provider().secure_random;
     let mut findings = Vec::new();
     let mut cas = HashSet::new();
     for workload in &config.workloads {
@@ -82,7 +81,7 @@ fn identities(config: &Config) -> Vec<Finding> {
                 }
             }
             SourceConfig::Files(files) => {
-                let source = FileSource::new(files.clone(), provider.clone());
+                let source = FileSource::new(files.clone(), random);
                 findings.push(match source.check(workload.spiffe_id.as_ref()) {
                     Ok(name) => Finding::ok("identity", format!("`{}` is {name}", workload.name)),
                     Err(reason) => Finding::error(

@@ -65,13 +65,12 @@ impl Pipeline {
         record.source = wire.local_addr().map_err(FlowError::DialWire)?;
         let session =
             tls::connect(wire, &credentials.contexts, &target, self.timeouts.handshake).await?;
-        let protection = if target.is_mutual() { Protection::Mtls } else { Protection::Tls };
         let facts = SessionFacts {
             workload,
             side: Side::Outbound { target, destination },
             certificates: session.certificates.clone(),
         };
-        record_session(record, &session, protection);
+        record_session(record, &session);
 
         let live = self.published.sessions.open(facts, revision).map_err(FlowError::Revoked)?;
         relay_session(&mut app, session, live, record).await
@@ -108,7 +107,7 @@ impl Pipeline {
             side: Side::Inbound,
             certificates: session.certificates.clone(),
         };
-        record_session(record, &session, Protection::Mtls);
+        record_session(record, &session);
 
         let live = self.published.sessions.open(facts, revision).map_err(FlowError::Revoked)?;
         let mut app = self.dial_app(namespace, client, destination).await?;
@@ -242,10 +241,10 @@ async fn greet(
     tls::greet(wire, protocols, every_tls).await.map_err(FlowError::Greeting)
 }
 
-fn record_session(record: &mut FlowRecord, session: &Session, protection: Protection) {
+fn record_session(record: &mut FlowRecord, session: &Session) {
     record.peer_id = Some(session.peer.clone());
     record.negotiated = session.negotiated.clone();
-    record.protection = protection;
+    record.protection = if session.is_mutual { Protection::Mtls } else { Protection::Tls };
 }
 
 /// Relays until both directions have ended, or until the session is not good any more.

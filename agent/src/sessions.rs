@@ -103,13 +103,13 @@ impl Sessions {
         Ok(live)
     }
 
-    /// Judges all live sessions again. To be called after whatever they are judged by has changed.
-    pub fn review(&self) {
+    /// Judges live sessions again, those `concerned`. To be called after what they are judged by has changed.
+    pub fn review(&self, concerned: impl Fn(&SessionFacts) -> bool) {
         self.revision.fetch_add(1, Ordering::AcqRel);
         // The lock is not held while judging: new sessions do not wait for that.
         let all: Vec<_> =
             self.lock().iter().map(|(number, entry)| (*number, entry.facts.clone())).collect();
-        for (number, facts) in all {
+        for (number, facts) in all.into_iter().filter(|(_, facts)| concerned(facts)) {
             if let Err(reason) = self.judge(&facts)
                 && let Some(entry) = self.lock().remove(&number)
             {

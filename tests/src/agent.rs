@@ -48,13 +48,18 @@ pub fn config(world: &World, node: &Node) -> Config {
         instance: format!("{}-{}", world.name, node.name),
         run_dir: dir.join("run").display().to_string(),
         identity: Identity::ca(&ca, None),
-        trust_domains: Vec::new(),
         capture: Capture { cgroup: node.cgroup.relative() },
         log: Log { level: "info", format: "json" },
         // Thousands of handshakes at once share the processor with other tests.
         timeouts: Timeouts { connect: "10s", handshake: "30s", drain: "20s" },
         workloads: Vec::new(),
         peers: Vec::new(),
+        tls_contexts: Vec::new(),
+        trust_domains: Vec::new(),
+        sessions: None,
+        external_peers: Vec::new(),
+        dns: None,
+        environment: Vec::new(),
     }
 }
 
@@ -110,6 +115,7 @@ impl Agent {
     pub fn run_command(&self) -> Command {
         let mut command = self.place.command(binaries::sheath());
         command.args(["run", "--config"]).arg(&self.file);
+        command.envs(self.config.environment.iter().cloned());
         command
     }
 
@@ -143,12 +149,10 @@ impl Agent {
         fs::write(&self.file, self.config.to_text()).expect("the configuration file");
     }
 
-    /// Has the running agent read what [`Self::reconfigure`] has written.
-    #[track_caller]
-    pub fn reload(&self) {
-        let output = self.sheath("reload", &[]);
-        let problem = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "sheath reload: {problem}");
+    /// Changes the configuration file and has the running agent read it (`sheath reload`).
+    pub fn reload(&mut self, change: impl FnOnce(&mut Config)) -> Output {
+        self.reconfigure(change);
+        self.sheath("reload", &[])
     }
 
     /// Lets the process have this many descriptors from now on.

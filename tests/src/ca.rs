@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use serde::Serialize;
 use time::{Duration, OffsetDateTime};
 
 use crate::binaries;
@@ -33,9 +35,10 @@ pub struct Ca {
 pub struct Leaf {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
+    serial: SerialNumber,
+    serial_text: String,
     certificate_pem: String,
     key_pem: String,
-    serial: String,
 }
 
 impl Clone for Leaf {
@@ -43,21 +46,23 @@ impl Clone for Leaf {
         Self {
             chain: self.chain.clone(),
             key: self.key.clone_key(),
+            serial: self.serial.clone(),
+            serial_text: self.serial_text.clone(),
             certificate_pem: self.certificate_pem.clone(),
             key_pem: self.key_pem.clone(),
-            serial: self.serial.clone(),
         }
     }
 }
 
 /// A certificate and its key in PEM files.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct PemFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
 impl Leaf {
+    /// The certificate in PEM, with what stands between it and a root.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
@@ -66,9 +71,9 @@ impl Leaf {
         &self.key_pem
     }
 
-    /// In hexadecimal, as agents name it.
+    /// The serial number in hexadecimal, as agents name it.
     pub fn serial(&self) -> &str {
-        &self.serial
+        &self.serial_text
     }
 
     /// Writes `tls.crt` and `tls.key` into a directory.
@@ -133,14 +138,14 @@ impl Ca {
         Self { issuer, pem, chain: Vec::new(), dir: Some(dir.to_owned()) }
     }
 
-    /// A root of a trust domain, in memory alone. Roots of one domain need different names.
-    pub fn root(trust_domain: &str, name: &str) -> Self {
-        Self::self_signed(name, &[San::Uri(format!("spiffe://{trust_domain}"))])
-    }
-
     /// An authority no agent trusts, whatever trust domain it claims to speak for.
     pub fn stranger(trust_domain: &str) -> Self {
-        Self::root(trust_domain, "a stranger's authority")
+        Self::named("a stranger's authority", trust_domain)
+    }
+
+    /// An authority of a trust domain, with a name of its own.
+    pub fn named(name: &str, trust_domain: &str) -> Self {
+        Self::self_signed(name, &[San::Uri(format!("spiffe://{trust_domain}"))])
     }
 
     /// An authority that knows nothing of SPIFFE, as many an enterprise has one.
@@ -206,13 +211,6 @@ impl Ca {
         self.issue_for(&names, now - Duration::hours(3), now - Duration::hours(1))
     }
 
-    /// An SVID that is valid for so long.
-    pub fn issue_for_seconds(&self, spiffe_id: &str, seconds: i64) -> Leaf {
-        let now = OffsetDateTime::now_utc();
-        let names = [San::Uri(spiffe_id.to_owned())];
-        self.issue_for(&names, now - Duration::hours(1), now + Duration::seconds(seconds))
-    }
-
     /// An SVID that is valid from an hour from now on.
     pub fn issue_for_later(&self, spiffe_id: &str) -> Leaf {
         let now = OffsetDateTime::now_utc();
@@ -226,6 +224,34 @@ impl Ca {
         self.issue_for(names, now - Duration::hours(1), now + Duration::hours(1))
     }
 
+    /// An SVID that is valid for so long from now on.
+    pub fn issue_short(&self, spiffe_id: &str, life: std::time::Duration) -> Leaf {
+        let now = OffsetDateTime::now_utc();
+        let names = [San::Uri(spiffe_id.to_owned())];
+        self.issue_for(&names, now - Duration::hours(1), now + life)
+    }
+
+    /// Writes a CRL that revokes these certificates, in place of the file before.
+    pub fn write_crl(&self, revoked: &[&Leaf], file: &Path) {
+        let now = OffsetDateTime::now_utc();
+        let entry = |leaf: &&Leaf| RevokedCertParams {
+            serial_number: leaf.serial.clone(),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now - Duration::hours(1),
+            next_update: now + Duration::hours(1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let pem = list.signed_by(&self.issuer).expect("a CRL").pem().expect("PEM");
+        replace(file, &pem);
+    }
+
     fn issue_for(&self, names: &[San], from: OffsetDateTime, until: OffsetDateTime) -> Leaf {
         let mut params = CertificateParams::default();
         params.not_before = from;
@@ -236,11 +262,13 @@ impl Ca {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name = common_name("a leaf");
         params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
-        let serial = serial();
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
+        let serial = rand_serial();
+        params.serial_number = Some(serial.into());
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
         Leaf {
+            serial: serial.into(),
+            serial_text: format!("{serial:016x}"),
             chain: [leaf.der().clone()].into_iter().chain(self.chain.clone()).collect(),
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("a PKCS#8 key"),
             certificate_pem: if self.chain.is_empty() {
@@ -249,23 +277,28 @@ impl Ca {
                 format!("{}{}", leaf.pem(), self.pem)
             },
             key_pem: key.serialize_pem(),
-            serial: serial.iter().map(|byte| format!("{byte:02x}")).collect(),
         }
     }
 }
 
-/// The SHA-256 of a certificate in hexadecimal, as agents name it.
-pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+/// Replaces a file as a whole.
+pub fn replace(file: &Path, text: &str) {
+    let new = file.with_extension("new");
+    fs::write(&new, text).expect("a new file");
+    fs::rename(&new, file).expect("replacing a file");
 }
 
-/// Random and positive (RFC 5280, 4.1.2.2).
-fn serial() -> [u8; 16] {
-    let mut serial = [0; 16];
-    aws_lc_rs::rand::fill(&mut serial).expect("randomness");
-    serial[0] = serial[0] & 0x3f | 0x40;
-    serial
+/// Writes the certificates of several authorities, in place of the file before.
+pub fn write_bundle(authorities: &[&Ca], file: &Path) {
+    let text: String = authorities.iter().map(|ca| ca.pem.as_str()).collect();
+    replace(file, &text);
+}
+
+/// Eight bytes, and positive: rcgen writes it as it is.
+fn rand_serial() -> u64 {
+    let mut bytes = [0; 8];
+    aws_lc_rs::rand::fill(&mut bytes).expect("random bytes");
+    u64::from_le_bytes(bytes) >> 2 | 1 << 62
 }
 
 fn common_name(name: &str) -> DistinguishedName {
@@ -279,4 +312,15 @@ fn private_file(path: &Path) -> File {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(path).expect("the key's file")
+}
+
+/// The SHA-256 of the first certificate in a PEM file, in hexadecimal.
+pub fn fingerprint(certificate: &Path) -> String {
+    sha256(&CertificateDer::from_pem_file(certificate).expect("a certificate"))
+}
+
+/// The same of a certificate that is not in a file.
+pub fn sha256(certificate: &CertificateDer<'_>) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,8 +1,11 @@
 //! The agent's configuration, as the tests write it. Serialised as JSON, which is YAML too.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+use crate::ca::PemFiles;
 
 #[derive(Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -12,13 +15,24 @@ pub struct Config {
     pub instance: String,
     pub run_dir: String,
     pub identity: Identity,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub trust_domains: Vec<TrustDomain>,
     pub capture: Capture,
     pub log: Log,
     pub timeouts: Timeouts,
     pub workloads: Vec<Workload>,
     pub peers: Vec<Peer>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trust_domains: Vec<TrustDomain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Sessions>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tls_contexts: Vec<TlsContext>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub external_peers: Vec<ExternalPeer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+    /// Environment variables of the agent.
+    #[serde(skip)]
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 /// Where identities come from, if a workload does not say otherwise.
@@ -64,8 +78,8 @@ pub enum WorkloadIdentity {
     },
     #[serde(rename_all = "camelCase")]
     Files {
-        certificate: PathBuf,
-        key: PathBuf,
+        #[serde(flatten)]
+        pair: PemFiles,
         #[serde(skip_serializing_if = "Option::is_none")]
         bundle: Option<PathBuf>,
         allow_readable_key: bool,
@@ -73,21 +87,6 @@ pub enum WorkloadIdentity {
     Spire {
         selectors: Vec<String>,
     },
-}
-
-/// A further trust domain, or CRLs of any.
-#[derive(Clone, Serialize)]
-pub struct TrustDomain {
-    pub name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub crl: Option<Crl>,
-}
-
-#[derive(Clone, Serialize)]
-pub struct Crl {
-    pub files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Serialize)]
@@ -113,9 +112,8 @@ pub struct Timeouts {
 pub struct Workload {
     pub name: String,
     pub select: Select,
-    /// Empty: whatever its certificate says.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub spiffe_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spiffe_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<WorkloadIdentity>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,11 +132,16 @@ pub enum Select {
 }
 
 #[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Inbound {
     pub mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<u16>>,
     pub allow: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub allow_pins: Vec<Pin>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<StandardTls>,
 }
 
 #[derive(Clone, Serialize)]
@@ -153,6 +156,116 @@ pub struct Peer {
     #[serde(rename = "match")]
     pub matches: Vec<String>,
     pub spiffe_ids: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+}
+
+/// A certificate with a name.
+#[derive(Clone, Serialize)]
+pub struct TlsContext {
+    pub name: String,
+    pub files: PemFiles,
+}
+
+/// A service without an agent.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExternalPeer {
+    pub name: String,
+    #[serde(rename = "match")]
+    pub matches: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub family: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<&'static str>,
+    #[serde(flatten)]
+    pub tls: StandardTls,
+}
+
+/// TLS with somebody without an agent, in either direction. What is left out has its default.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StandardTls {
+    /// Inbound, in permissive mode: ports on which every TLS client is ours.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<u16>,
+    /// `svid`, `none`, or a TLS context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<Trust>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<Expect>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alpn: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cipher_suites: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub curves: Vec<&'static str>,
+}
+
+/// Who may vouch for a name.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trust {
+    Bundle(PathBuf),
+    System(bool),
+    TrustDomain(String),
+}
+
+/// Names of which the peer must have one.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expect {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dns_names: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub uris: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spiffe_ids: Vec<String>,
+}
+
+/// A certificate that is believed for what it is.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Pin {
+    Certificate(PathBuf),
+    CertificateSha256(String),
+    SpkiSha256(String),
+}
+
+/// A trust domain besides what the source of identities says.
+#[derive(Clone, Serialize)]
+pub struct TrustDomain {
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crl: Option<Crl>,
+}
+
+#[derive(Clone, Serialize)]
+pub struct Crl {
+    pub files: Vec<PathBuf>,
+    pub unknown: &'static str,
+    pub expired: &'static str,
+}
+
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sessions {
+    pub expired_peer: &'static str,
+}
+
+#[derive(Clone, Serialize)]
+pub struct Dns {
+    pub servers: Vec<SocketAddr>,
 }
 
 impl Workload {
@@ -161,7 +274,7 @@ impl Workload {
         Self {
             name: name.to_owned(),
             select: Select::Cgroup(cgroup.to_owned()),
-            spiffe_id: spiffe_id(name),
+            spiffe_id: Some(spiffe_id(name)),
             identity: None,
             inbound: None,
             outbound: None,
@@ -176,7 +289,17 @@ impl Workload {
             mode,
             ports: ports.map(<[u16]>::to_vec),
             allow: allow.iter().map(|name| spiffe_id(name)).collect(),
+            allow_pins: Vec::new(),
+            tls: None,
         });
+        self
+    }
+
+    /// Takes its identity from these files, with trust from elsewhere.
+    #[must_use]
+    pub fn files(mut self, pair: PemFiles) -> Self {
+        let identity = WorkloadIdentity::Files { pair, bundle: None, allow_readable_key: false };
+        self.identity = Some(identity);
         self
     }
 
@@ -194,6 +317,7 @@ impl Peer {
         Self {
             matches: matches.iter().map(ToString::to_string).collect(),
             spiffe_ids: names.iter().map(|name| spiffe_id(name)).collect(),
+            pins: Vec::new(),
         }
     }
 }
@@ -210,6 +334,38 @@ impl Identity {
 
     pub fn spire(socket: &Path) -> Self {
         Self { spire: Some(Spire { socket: socket.to_owned() }), ..Self::default() }
+    }
+}
+
+impl ExternalPeer {
+    pub fn new(name: &str, matches: &[&str], tls: StandardTls) -> Self {
+        Self {
+            name: name.to_owned(),
+            matches: matches.iter().map(ToString::to_string).collect(),
+            family: None,
+            sni: None,
+            connect_timeout: None,
+            tls,
+        }
+    }
+}
+
+impl StandardTls {
+    /// Shows the certificate of a TLS context to peers that have this DNS name by the word of this
+    /// authority.
+    pub fn named(context: &str, authority: PathBuf, name: &str) -> Self {
+        Self {
+            certificate: Some(context.to_owned()),
+            trust: Some(Trust::Bundle(authority)),
+            expect: Some(Expect { dns_names: vec![name.to_owned()], ..Expect::default() }),
+            ..Self::default()
+        }
+    }
+
+    /// Shows the certificate of a TLS context to the peer that has this one.
+    pub fn pinned(context: &str, certificate: PathBuf) -> Self {
+        let pins = vec![Pin::Certificate(certificate)];
+        Self { certificate: Some(context.to_owned()), pins, ..Self::default() }
     }
 }
 

@@ -18,11 +18,22 @@ impl Nginx {
     /// Serves `page` at `/` on `port` of every address. Returns when it accepts connections.
     #[track_caller]
     pub fn start(place: &Place, dir: &Path, port: u16, page: &str) -> Self {
+        Self::with(place, dir, &port.to_string(), port, page)
+    }
+
+    /// The same, for clients that speak HTTP/2 from the first byte on.
+    #[track_caller]
+    pub fn start_http2(place: &Place, dir: &Path, port: u16, page: &str) -> Self {
+        Self::with(place, dir, &format!("{port} http2"), port, page)
+    }
+
+    #[track_caller]
+    fn with(place: &Place, dir: &Path, listen: &str, port: u16, page: &str) -> Self {
         fs::create_dir_all(dir.join("www")).expect("nginx's directory");
         fs::write(dir.join("www/index.html"), format!("{page}\n")).expect("the page");
         let access_log = dir.join("access.log");
         let file = dir.join("nginx.conf");
-        fs::write(&file, nginx_conf(dir, port)).expect("nginx.conf");
+        fs::write(&file, nginx_conf(dir, listen)).expect("nginx.conf");
         let mut command = place.command("nginx");
         command.arg("-p").arg(dir).arg("-c").arg(&file).arg("-e").arg(dir.join("error.log"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -45,7 +56,7 @@ impl Nginx {
     }
 }
 
-fn nginx_conf(dir: &Path, port: u16) -> String {
+fn nginx_conf(dir: &Path, listen: &str) -> String {
     let dir = dir.display();
     format!(
         "daemon off;
@@ -69,8 +80,8 @@ http {{
     uwsgi_temp_path {dir}/uwsgi;
     scgi_temp_path {dir}/scgi;
     server {{
-        listen 0.0.0.0:{port};
-        listen [::]:{port} ipv6only=on;
+        listen 0.0.0.0:{listen};
+        listen [::]:{listen} ipv6only=on;
         root {dir}/www;
     }}
 }}
@@ -96,4 +107,14 @@ impl Redis {
         place.wait_listening(port);
         Self { _process: process }
     }
+}
+
+/// What curl gets from `/`, headers included.
+#[track_caller]
+pub fn get(place: &Place, from: SocketAddr) -> String {
+    let url = format!("http://{from}/");
+    let mut command = place.command("curl");
+    let output = place.output(command.args(["-sSi", "--max-time", "20", &url]));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -153,7 +153,7 @@ fn another_workload_cannot_borrow_an_identity_by_its_source() {
     let pair = Pair::with(Setting::Host, |a, _| {
         let mut other = a.workloads[0].clone();
         other.name = "other".to_owned();
-        other.spiffe_id = spiffe_id("other");
+        other.spiffe_id = Some(spiffe_id("other"));
         other.select = Select::Cgroup(format!("{}/other*", a.capture.cgroup));
         a.workloads.push(other);
     });

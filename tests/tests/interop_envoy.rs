@@ -1,7 +1,5 @@
 //! Envoy at the other end: with SPIFFE IDs from one CA, as an enterprise with SPIRE runs it.
 
-use std::net::SocketAddr;
-
 use sheath_tests::ca::San;
 use sheath_tests::config::spiffe_id;
 use sheath_tests::interop::envoy::Envoy;
@@ -10,8 +8,7 @@ use sheath_tests::interop::{Program, Route, Tls};
 use sheath_tests::judge::assert_ciphertext;
 use sheath_tests::names::marker;
 use sheath_tests::pair::PORT;
-use sheath_tests::place::Place;
-use sheath_tests::programs::Nginx;
+use sheath_tests::programs::{self, Nginx};
 use sheath_tests::world::{FAMILIES, Family};
 
 /// An Envoy that takes nobody but the workload `client` for its client.
@@ -61,7 +58,7 @@ fn a_plaintext_http_client_reaches_a_service_behind_envoy() {
         let expect = [id("client")];
         let _envoy = Envoy::terminating(&route, &scene.svid("web"), &expect).http().start();
         let tap = scene.pair.world.tap();
-        let answer = get(&scene.pair.client, route.listen);
+        let answer = programs::get(&scene.pair.client, route.listen);
         assert!(answer.contains(&page) && answer.contains("server: envoy"), "{answer}");
         assert_ciphertext(&tap, TLS_PORT, &page);
     }
@@ -77,21 +74,11 @@ fn a_plaintext_http_server_is_reached_by_an_envoy_client() {
         let expect = [id("web")];
         let _envoy = Envoy::originating(&route, &scene.svid("client"), &expect).http().start();
         let tap = scene.pair.world.tap();
-        let answer = get(&scene.place_a, route.listen);
+        let answer = programs::get(&scene.place_a, route.listen);
         assert!(answer.contains(&page) && answer.contains("server: envoy"), "{answer}");
         assert_ciphertext(&tap, PORT, &page);
         nginx.wait_for_client(tap.attempts(PORT)[0]);
     }
-}
-
-/// What curl gets from `/`, headers included.
-#[track_caller]
-fn get(place: &Place, from: SocketAddr) -> String {
-    let url = format!("http://{from}/");
-    let mut command = place.command("curl");
-    let output = place.output(command.args(["-sSi", "--max-time", "20", &url]));
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
@@ -102,6 +89,23 @@ fn an_envoy_server_with_a_wrong_certificate_is_refused() {
 #[test]
 fn an_envoy_client_with_a_wrong_certificate_is_refused() {
     Scene::new().wrong_clients_are_refused(Family::V6, &originating);
+}
+
+/// Envoy insists on the post-quantum group; that an agent prefers it is seen between agents.
+#[test]
+fn envoy_and_an_agent_agree_on_a_key_by_x25519mlkem768() {
+    const GROUP: &str = "X25519MLKEM768";
+    let scene = Scene::new();
+    for family in FAMILIES {
+        let (route, tls) = (scene.server_route(family), scene.svid("web").curves(&[GROUP]));
+        let web = spiffe_id("web");
+        let heard = scene.client_workload_is_served_by(&route, &terminating, &tls, &web);
+        assert_eq!(heard.line.tls_group, GROUP);
+        let tls = scene.svid("client").curves(&[GROUP]);
+        let client = spiffe_id("client");
+        let heard = scene.server_workload_is_reached_by(family, &originating, &tls, &client);
+        assert_eq!(heard.line.tls_group, GROUP);
+    }
 }
 
 /// The other way round: Envoy does not know the workload's authority, or expects somebody else.

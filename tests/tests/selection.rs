@@ -67,7 +67,7 @@ fn two_patterns_for_one_cgroup_are_resolved_the_same_way_everywhere() {
             let select = |pattern| Select::Cgroup(format!("{}/{pattern}", a.capture.cgroup));
             let mut other = a.workloads[0].clone();
             other.name = "other".to_owned();
-            other.spiffe_id = spiffe_id("other");
+            other.spiffe_id = Some(spiffe_id("other"));
             other.select = select(patterns[1]);
             a.workloads[0].select = select(patterns[0]);
             a.workloads.push(other);

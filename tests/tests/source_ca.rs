@@ -77,8 +77,10 @@ fn wait_for_roots(pair: &Pair, expected: &[&str]) {
 #[track_caller]
 fn reissue(agent: &mut Agent, name: &str, ttl: &'static str) -> Certificate {
     let before = agent.certs().certificate(name).serial.clone();
-    agent.reconfigure(|config| config.identity.ca.as_mut().unwrap().svid_ttl = Some(ttl));
-    agent.reload();
+    let output = agent.reload(|config| {
+        config.identity.ca.as_mut().unwrap().svid_ttl = Some(ttl);
+    });
+    assert!(output.status.success(), "{output:?}");
     agent.wait_for_certificate(name, "another SVID", |seen| {
         seen.state == "ok" && seen.serial != before
     })
@@ -142,7 +144,7 @@ fn svids_of_a_minute_are_renewed_in_time() {
     }
     let web = pair.agent_b.certs().certificate("web").clone();
     let caller = pair.world.ca().issue(&spiffe_id("client"));
-    let on_the_wire = sheath_tests::ca::fingerprint(&shown::by_server(&pair, &caller));
+    let on_the_wire = sheath_tests::ca::sha256(&shown::by_server(&pair, &caller));
     assert_eq!(web.sha256, Some(on_the_wire), "the certificate in use");
     flow.finish();
 }
@@ -272,8 +274,10 @@ fn a_broken_directory_changes_nothing() {
     put("ca.crt", "garbage\n");
     pair.agent_b.wait_for_certificate("web", "the trouble", |seen| seen.complains("ca.crt"));
     let before = pair.agent_b.certs().certificate("web").serial.clone();
-    pair.agent_b.reconfigure(|config| config.identity.ca.as_mut().unwrap().svid_ttl = Some("2h"));
-    pair.agent_b.reload();
+    let output = pair.agent_b.reload(|config| {
+        config.identity.ca.as_mut().unwrap().svid_ttl = Some("2h");
+    });
+    assert!(output.status.success(), "{output:?}");
     pair.agent_b.wait_for_certificate("web", "another SVID, and the trouble", |seen| {
         seen.serial != before && seen.state == "stale" && seen.complains("ca.crt")
     });

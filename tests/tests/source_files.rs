@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sheath_tests::agent::Agent;
-use sheath_tests::ca::{Ca, Leaf, San};
+use sheath_tests::ca::{Ca, Leaf, PemFiles, San};
 use sheath_tests::config::{Config, Identity, Select, WorkloadIdentity, spiffe_id};
 use sheath_tests::live::LiveFlow;
 use sheath_tests::names;
@@ -43,7 +43,7 @@ impl Scene {
         change: impl FnOnce(&mut Config, &mut Config, &Path),
     ) -> Self {
         let dir = tempfile::tempdir().expect("a directory for identities");
-        let root = Ca::root(TRUST_DOMAIN, "root 1");
+        let root = Ca::named("root 1", TRUST_DOMAIN);
         for name in ["client", "web"] {
             let files = dir.path().join(name);
             fs::create_dir(&files).unwrap();
@@ -325,7 +325,7 @@ fn an_identity_lasts_until_it_expires() {
     let scene = Scene::new(in_place);
     let pair = &scene.pair;
     let flow = scene.live_flow();
-    let short = scene.root.issue_for_seconds(&spiffe_id("web"), 8);
+    let short = scene.root.issue_short(&spiffe_id("web"), Duration::from_secs(8));
     in_place(&scene.web(), &short, &scene.root);
     let shown = pair.agent_b.wait_for_certificate("web", "expiry", |seen| seen.state == "expired");
     assert_eq!(shown.serial.as_deref(), Some(short.serial()), "{shown:?}");
@@ -367,8 +367,7 @@ fn a_readable_key_is_taken_if_that_is_said() {
 
 fn files(dir: &Path, allow_readable_key: bool) -> WorkloadIdentity {
     WorkloadIdentity::Files {
-        certificate: dir.join("tls.crt"),
-        key: dir.join("tls.key"),
+        pair: PemFiles { certificate: dir.join("tls.crt"), key: dir.join("tls.key") },
         bundle: Some(dir.join("ca.crt")),
         allow_readable_key,
     }
@@ -409,7 +408,7 @@ fn the_bundle_is_read_again_too() {
     let scene = Scene::new(in_place);
     let pair = &scene.pair;
     let flow = scene.live_flow();
-    let next = Ca::root(TRUST_DOMAIN, "root 2");
+    let next = Ca::named("root 2", TRUST_DOMAIN);
     let both = format!("{}{}", scene.root.certificate_pem(), next.certificate_pem());
     for name in ["client", "web"] {
         put(&scene.dir.path().join(name).join("ca.crt"), &both);
@@ -462,7 +461,7 @@ fn a_workload_may_have_another_source_than_the_default() {
         a.identity.files = Identity::files(dir.path()).files;
         let mut other = a.workloads[0].clone();
         other.name = "other".to_owned();
-        other.spiffe_id = String::new();
+        other.spiffe_id = None;
         other.select = Select::Cgroup(format!("{}/other*", a.capture.cgroup));
         a.workloads.push(other);
         a.workloads[0].identity = Some(WorkloadIdentity::Ca { svid_ttl: "10m" });
@@ -498,8 +497,8 @@ fn another_source_takes_over_without_a_gap() {
     let before = scene.pair.agent_b.certs().certificate("web").serial.clone();
     let identity = files(&elsewhere, false);
     let agent = &mut scene.pair.agent_b;
-    agent.reconfigure(|config| config.workloads[0].identity = Some(identity));
-    agent.reload();
+    let output = agent.reload(|config| config.workloads[0].identity = Some(identity));
+    assert!(output.status.success(), "{output:?}");
     let shown = agent.wait_for_certificate("web", "the reason", |shown| {
         shown.complains("cannot read") && shown.complains("elsewhere")
     });
@@ -515,8 +514,9 @@ fn another_source_takes_over_without_a_gap() {
     flow.assert_alive();
 
     let agent = &mut scene.pair.agent_b;
-    agent.reconfigure(|config| config.workloads[0].spiffe_id = spiffe_id("somebody-else"));
-    agent.reload();
+    let other = spiffe_id("somebody-else");
+    let output = agent.reload(|config| config.workloads[0].spiffe_id = Some(other));
+    assert!(output.status.success(), "{output:?}");
     flow.wait_reset();
     let shown = agent.wait_for_certificate("web", "the reason", |shown| shown.complains("not of"));
     assert_eq!(shown.state, "missing", "{shown:?}");

@@ -36,7 +36,7 @@ impl Spire {
     /// They know their own bundle, and nobody yet.
     fn new() -> Self {
         let (a, b) = (SpireAgent::start(), SpireAgent::start());
-        let spire = Self { a, b, root: Ca::root(TRUST_DOMAIN, "root 1") };
+        let spire = Self { a, b, root: Ca::named("root 1", TRUST_DOMAIN) };
         spire.set_bundles(&[(OWN_ID, &[spire.root.certificate()])]);
         spire
     }
@@ -329,7 +329,7 @@ fn a_subscription_that_ends_is_made_anew() {
 #[test]
 fn a_federated_peer_is_believed_by_its_own_bundle() {
     let (own, partner) = (Spire::new(), SpireAgent::start());
-    let partner_root = Ca::root(PARTNER, "the partner's root");
+    let partner_root = Ca::named("the partner's root", PARTNER);
     let (own_bundle, partner_bundle) = ([own.root.certificate()], [partner_root.certificate()]);
     let both = [(OWN_ID, &own_bundle[..]), (PARTNER_ID, &partner_bundle[..])];
     own.set_bundles(&both);
@@ -340,7 +340,7 @@ fn a_federated_peer_is_believed_by_its_own_bundle() {
         a.peers[0].spiffe_ids = vec![partner_web.clone()];
         b.trust_domain = PARTNER.to_owned();
         b.identity = Identity::spire(&partner.socket());
-        b.workloads[0].spiffe_id = partner_web.clone();
+        b.workloads[0].spiffe_id = Some(partner_web.clone());
     });
     let server = partner_root.issue(&partner_web);
     let entry = Entry::new(Subject::Cgroup(pair.server.cgroup.relative()), &server);
@@ -390,7 +390,7 @@ fn wait_federation(pair: &Pair, expected: bool) {
 #[test]
 fn trust_domains_are_spelled_in_two_ways() {
     let spire = Spire::new();
-    let partner_root = Ca::root(PARTNER, "the partner's root");
+    let partner_root = Ca::named("the partner's root", PARTNER);
     let (own, partner) = ([spire.root.certificate()], [partner_root.certificate()]);
     let pair = Pair::with(Setting::Host, |a, b| spire.configure(a, b));
     for [own_key, partner_key, federates] in [
@@ -506,7 +506,7 @@ fn the_bundle_is_rotated() {
     let scene = Scene::new();
     let (pair, spire) = (&scene.pair, &scene.spire);
     let flow = scene.live_flow();
-    let next = Ca::root(TRUST_DOMAIN, "root 2");
+    let next = Ca::named("root 2", TRUST_DOMAIN);
     let roots = [spire.root.certificate(), next.certificate()];
     spire.set_bundles(&[(OWN_ID, &roots)]);
     let client = next.issue(&spiffe_id("client"));

@@ -37,6 +37,22 @@ fn the_server_ends_first_and_still_receives() {
     }
 }
 
+/// Connections that a server has ended first stay in TIME_WAIT; with SO_REUSEADDR, as servers have it,
+/// they do not keep it from being started again.
+#[test]
+fn a_server_can_be_restarted_after_it_has_ended_connections() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        for _ in 0..2 {
+            let mut server =
+                pair.serve(family, &[send("bye"), Step::EndSending, Step::ReceiveToEnd]);
+            let seen = pair.connect(pair.target(family), &[Step::ReceiveToEnd]);
+            assert_eq!(seen.last().text, "bye", "{seen:?}");
+            assert_eq!(server.connection().ended_by(), None);
+        }
+    }
+}
+
 #[test]
 fn the_server_speaks_first() {
     let pair = Pair::new(Setting::Pods);

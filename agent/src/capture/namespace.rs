@@ -440,6 +440,9 @@ fn listening_socket(address: IpAddr) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     sockopt::prepare_leg(&socket)?;
     socket.bind(&SocketAddr::new(address, 0).into())?;
+    // For the connections it accepts, which inherit it: they sit on the application's own port, and what is left
+    // of them must not keep the application from binding that again.
+    socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket)
 }

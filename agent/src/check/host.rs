@@ -14,9 +14,10 @@ use crate::sys::bpf::{self, AttachType};
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Number and name of each capability the agent uses (capability.h).
-const CAPABILITIES: [(u32, &str); 6] = [
+const CAPABILITIES: [(u32, &str); 7] = [
     (2, "CAP_DAC_READ_SEARCH"),
     (12, "CAP_NET_ADMIN"),
+    (14, "CAP_IPC_LOCK"),
     (19, "CAP_SYS_PTRACE"),
     (21, "CAP_SYS_ADMIN"),
     (38, "CAP_PERFMON"),

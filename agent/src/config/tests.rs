@@ -115,3 +115,143 @@ proptest! {
         let _ = parse(&text);
     }
 }
+
+/// Everything that can be said about identity and trust.
+const TRUST: &str = r#"
+trustDomain: example.org
+node: node-a
+identity:
+  source: spire
+  ca: { dir: /ca }
+  files: { dir: /svids }
+  spire: { socket: /run/spire/admin.sock }
+trustDomains:
+  - { name: partner.org, bundle: /partner.pem, crl: { files: [/partner.crl], unknown: allow } }
+tlsContexts:
+  - { name: billing-client, files: { certificate: /b.crt, key: /b.key } }
+workloads:
+  - { name: by-pid, select: { cgroup: a } }
+  - { name: by-selectors, select: { cgroup: b }, identity: { spire: { selectors: ["unix:uid:1000"] } } }
+  - { name: by-files, select: { cgroup: c }, identity: { files: { certificate: /c, key: /k, bundle: /b } } }
+  - { name: by-ca, select: { cgroup: d }, spiffeId: "spiffe://example.org/d", identity: { ca: { svidTtl: 10m } } }
+  - name: web
+    select: { cgroup: e }
+    inbound:
+      mode: permissive
+      allowPins: [{ certificate: /peer.pem }]
+      tls:
+        ports: [8443]
+        certificate: billing-client
+        trust: { bundle: /clients.pem }
+        expect: { dnsNames: [Client.example.com] }
+        alpn: [h2]
+        minVersion: "1.2"
+        maxVersion: "1.3"
+        cipherSuites: [ECDHE-ECDSA-AES128-GCM-SHA256]
+        curves: [P-256]
+peers:
+  - { match: [10.0.0.0/8], spiffeIds: ["spiffe://partner.org/web"], pins: [{ spkiSha256: "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=" }] }
+externalPeers:
+  - { name: billing, match: ["10.9.0.7:443", "billing.example.com:443"], certificate: none, trust: { system: true }, expect: { dnsNames: [billing.example.com] }, connectTimeout: 250ms }
+  - { name: partner, match: [10.8.0.1], trust: { trustDomain: partner.org }, expect: { spiffeIds: ["spiffe://partner.org/db"] } }
+dns: { servers: ["10.0.1.1:53"] }
+sessions: { expiredPeer: close }
+"#;
+
+#[test]
+fn all_of_identity_and_trust_can_be_said() {
+    let config = parse(TRUST).unwrap();
+    let source = |index: usize| &config.workloads[index].source;
+    assert!(matches!(source(0), SourceConfig::Spire { selectors, .. } if selectors.is_empty()));
+    assert!(
+        matches!(source(1), SourceConfig::Spire { selectors, .. } if selectors[0].kind == "unix" && selectors[0].value == "uid:1000")
+    );
+    assert!(matches!(source(2), SourceConfig::Files(files) if files.bundle.is_some()));
+    let ten_minutes = Duration::from_secs(600);
+    assert!(matches!(source(3), SourceConfig::Ca { svid_ttl, .. } if *svid_ttl == ten_minutes));
+    assert_eq!(config.expired_peer, ExpiredPeer::Close);
+    let inbound = config.workloads[4].inbound.tls.as_ref().unwrap();
+    assert_eq!(inbound.tls.certificate, CertificateChoice::Context("billing-client".to_owned()));
+    assert_eq!(inbound.tls.profile.versions.len(), 2);
+    let billing = &config.external_peers[0];
+    assert_eq!(billing.tls.certificate, CertificateChoice::Nothing);
+    assert_eq!(billing.connect_timeout, Some(Duration::from_millis(250)));
+    assert!(matches!(&billing.places[1], Place::Named { port: Some(443), .. }));
+    assert!(matches!(&config.external_peers[1].tls.trust, Some(TrustChoice::Spiffe(_))));
+}
+
+#[test]
+fn what_would_believe_too_much_or_nobody_is_refused() {
+    let by_pid = "{ name: by-pid, select: { cgroup: a } }";
+    let partner =
+        "trust: { trustDomain: partner.org }, expect: { spiffeIds: [\"spiffe://partner.org/db\"] }";
+    for (from, to, expected) in [
+        ("source: spire", "source: vault", "spire"),
+        ("  source: spire\n", "", "identity.source must name the default one"),
+        ("  spire: { socket: /run/spire/admin.sock }\n", "", "identity.spire is not set up"),
+        (by_pid, "{ name: x, select: { cgroup: a }, identity: {} }", "exactly one of"),
+        (by_pid, "{ name: x, select: { cgroup: a }, identity: { ca: {} } }", "has no spiffeId"),
+        ("\"unix:uid:1000\"", "uid", "must look like"),
+        ("svidTtl: 10m", "svidTtl: 10s", "shorter than a minute"),
+        ("certificate: billing-client", "certificate: other", "no entry of tlsContexts"),
+        ("certificate: billing-client", "certificate: none", "has to show a certificate"),
+        ("name: billing-client", "name: svid", "cannot be the name"),
+        ("expect: { dnsNames: [Client.example.com] }", "expect: {}", "merely valid is not enough"),
+        ("trust: { system: true }, ", "", "expect needs trust"),
+        (
+            "trust: { system: true }, expect: { dnsNames: [billing.example.com] }, ",
+            "",
+            "it needs trust and expect, or pins",
+        ),
+        ("trust: { system: true }", "trust: { system: true, bundle: /x }", "exactly one of"),
+        ("trust: { system: true }", "trust: {}", "exactly one of"),
+        (
+            partner,
+            "trust: { system: true }, expect: { spiffeIds: [\"spiffe://partner.org/db\"] }",
+            "needs trust.trustDomain",
+        ),
+        (partner, "trust: { trustDomain: partner.org }, expect: { uris: [x] }", "spiffeIds alone"),
+        (
+            partner,
+            "trust: { trustDomain: partner.org }, expect: { spiffeIds: [\"spiffe://other.org/db\"] }",
+            "not of the trust domain",
+        ),
+        ("{ certificate: /peer.pem }", "{}", "exactly one of"),
+        ("47DEQpj8HBSa", "47DE", "no SHA-256"),
+        ("minVersion: \"1.2\"", "minVersion: \"1.1\"", "neither `1.2` nor `1.3`"),
+        ("curves: [P-256]", "curves: [P-257]", "unknown or unsafe"),
+        ("billing.example.com:443\"", "billing_.300:443\"", "nor a DNS name"),
+        (
+            "bundle: /partner.pem, crl: { files: [/partner.crl], unknown: allow }",
+            "",
+            "needs a bundle, a crl",
+        ),
+        ("files: [/partner.crl]", "files: []", "crl.files is empty"),
+        ("name: partner,", "name: billing,", "two external peers"),
+    ] {
+        assert!(TRUST.contains(from), "{from}");
+        let error = parse(&TRUST.replacen(from, to, 1)).unwrap_err();
+        assert!(error.contains(expected), "{to}: {error}");
+    }
+    // Without a source that may federate, IDs of unknown domains can never be believed.
+    let error = error_with(
+        "spiffeIds: [\"spiffe://example.org/ns/demo/sa/web\"]",
+        "spiffeIds: [\"spiffe://other.org/web\"]",
+    );
+    assert!(error.contains("for which trustDomains has no entry"), "{error}");
+}
+
+#[test]
+fn what_takes_a_restart_is_named_at_a_reload() {
+    let config = parse(EXAMPLE).unwrap();
+    assert_eq!(config.check_reload(&config.clone()), Ok(()));
+    for (from, to, key) in [
+        ("node: node-a", "node: node-b", "node"),
+        ("cgroup: auto", "cgroup: demo.slice", "capture"),
+    ] {
+        let new = parse(&EXAMPLE.replace(from, to)).unwrap();
+        assert!(config.check_reload(&new).unwrap_err().starts_with(key));
+    }
+    let more = parse(&EXAMPLE.replace("10.0.2.0/24", "10.0.3.0/24")).unwrap();
+    assert_eq!(config.check_reload(&more), Ok(()));
+}

@@ -48,6 +48,8 @@ pub struct TrustView {
     pub authorities: Vec<AuthorityView>,
     /// True if certificates are looked up in CRLs.
     pub revocation: bool,
+    /// How long ago the bundle came.
+    pub age_seconds: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -117,6 +119,7 @@ impl Control {
                     trust_domain: name.to_string(),
                     authorities: authorities(trust),
                     revocation: trust.revocation.is_some(),
+                    age_seconds: age(trust.bundle.loaded()),
                 });
             }
         }
@@ -125,7 +128,6 @@ impl Control {
 
     fn file_views(&self) -> Vec<FileView> {
         let mut views = Vec::new();
-        let age = |since: SystemTime| since.elapsed().unwrap_or_default().as_secs();
         for (path, kept) in &self.materials.certificates {
             views.push(FileView {
                 path: path.display().to_string(),
@@ -192,6 +194,11 @@ impl CertificateView {
             problem,
         }
     }
+}
+
+/// In seconds.
+fn age(since: SystemTime) -> u64 {
+    since.elapsed().unwrap_or_default().as_secs()
 }
 
 fn authorities(trust: &DomainTrust) -> Vec<AuthorityView> {

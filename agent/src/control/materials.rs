@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::crypto::CryptoProvider;
 use rustls_pki_types::CertificateDer;
 
 use crate::config::{Config, CrlConfig, PinConfig, StandardTls, TlsContextConfig, TrustChoice};
@@ -71,9 +70,8 @@ pub struct CrlSet {
 }
 
 /// Everything that was read. The keys are what the configuration says.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Materials {
-    provider: Arc<CryptoProvider>,
     pub certificates: BTreeMap<PathBuf, Kept<Vec<CertificateDer<'static>>>>,
     pub crls: Vec<(CrlConfig, Kept<CrlSet>)>,
     pub contexts: BTreeMap<String, (TlsContextConfig, Kept<KeyPair>)>,
@@ -82,18 +80,6 @@ pub struct Materials {
 }
 
 impl Materials {
-    /// Nothing read yet.
-    #[must_use]
-    pub fn new(provider: Arc<CryptoProvider>) -> Self {
-        Self {
-            provider,
-            certificates: BTreeMap::new(),
-            crls: Vec::new(),
-            contexts: BTreeMap::new(),
-            system: None,
-        }
-    }
-
     /// Takes over what a configuration names, keeping what was read already, and forgets the rest.
     pub fn follow(&mut self, config: &Config) {
         let named = Named::of(config);
@@ -142,7 +128,7 @@ impl Materials {
             changed |= kept.take(&what.join(", "), read_crls(config));
         }
         for (name, (config, kept)) in &mut self.contexts {
-            changed |= kept.take(name, read_context(config, &self.provider));
+            changed |= kept.take(name, read_context(config));
         }
         if let Some(kept) = &mut self.system {
             changed |= kept.take("the system's authorities", read_system());
@@ -176,6 +162,12 @@ impl Materials {
     #[must_use]
     pub fn certificates(&self, path: &Path) -> &[CertificateDer<'static>] {
         self.certificates.get(path).and_then(|kept| kept.value.as_deref()).unwrap_or_default()
+    }
+
+    /// When the certificates of a file were read.
+    #[must_use]
+    pub fn since(&self, path: &Path) -> SystemTime {
+        self.certificates.get(path).map_or(SystemTime::UNIX_EPOCH, |kept| kept.since)
     }
 
     #[must_use]
@@ -294,11 +286,8 @@ fn read_crls(config: &CrlConfig) -> Result<(CrlSet, Fingerprint), String> {
     Ok((CrlSet { revocation: Arc::new(revocation), facts }, Fingerprint::of(&everything)))
 }
 
-fn read_context(
-    config: &TlsContextConfig,
-    provider: &CryptoProvider,
-) -> Result<(KeyPair, Fingerprint), String> {
-    let pair = KeyPair::read(&config.files, provider).map_err(|error| error.to_string())?;
+fn read_context(config: &TlsContextConfig) -> Result<(KeyPair, Fingerprint), String> {
+    let pair = KeyPair::read(&config.files).map_err(|error| error.to_string())?;
     let chain: Vec<u8> = pair.key.cert.iter().flat_map(|der| der.to_vec()).collect();
     Ok((pair, Fingerprint::of(&chain)))
 }

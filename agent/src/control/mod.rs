@@ -80,7 +80,7 @@ struct Followed {
     task: AbortHandle,
     snapshot: Option<Snapshot>,
     problem: Option<String>,
-    /// True once the source has said anything, or need not be waited for.
+    /// True once the source has said anything.
     heard: bool,
 }
 
@@ -101,7 +101,7 @@ impl Control {
         roster: Arc<Roster>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, CaError> {
-        let mut materials = Materials::new(provider.clone());
+        let mut materials = Materials::default();
         materials.follow(&config);
         let (answer_sender, answers) = mpsc::channel(16);
         let mut names = Names::new(answer_sender, provider.secure_random);
@@ -288,8 +288,6 @@ impl Control {
         };
         let updates = Updates::new(self.updates.0.clone(), reference, self.generation);
         let source = self.source(&workload.source);
-        // Capture starts when all others have been heard.
-        let follows_processes = source.follows_processes();
         Followed {
             kind: source.kind(),
             task: tokio::spawn(source.follow(updates)).abort_handle(),
@@ -297,7 +295,7 @@ impl Control {
             generation: self.generation,
             snapshot: None,
             problem: None,
-            heard: follows_processes,
+            heard: false,
         }
     }
 
@@ -308,10 +306,10 @@ impl Control {
                 Arc::new(CaSource::new(self.cas[dir].clone(), *svid_ttl))
             }
             SourceConfig::Files(files) => {
-                Arc::new(FileSource::new(files.clone(), self.provider.clone()))
+                Arc::new(FileSource::new(files.clone(), self.provider.secure_random))
             }
             SourceConfig::Spire { socket, selectors } => {
-                Arc::new(SpireSource::new(socket, selectors.clone(), self.provider.clone()))
+                Arc::new(SpireSource::new(socket, selectors.clone(), self.provider.secure_random))
             }
         }
     }
@@ -332,6 +330,10 @@ impl Control {
                 followed.snapshot = Some(snapshot);
                 followed.problem = None;
             }
+            Update::Waiting(reason) => {
+                tracing::info!(workload = name, reason, "no identity yet");
+                followed.problem = Some(reason);
+            }
             Update::Failed(reason) => {
                 let kept = followed.snapshot.is_some();
                 tracing::error!(
@@ -351,23 +353,24 @@ impl Control {
         true
     }
 
-    /// Publishes everything anew, and has live sessions judged by it.
+    /// Publishes everything anew, and has all live sessions judged by it.
     fn publish(&mut self) {
         let policy = Policy::new(&self.config, &self.materials, &self.names.addresses());
         self.published.policy.store(Arc::new(policy));
         let held = self.followed.keys().map(|id| (*id, Arc::new(self.hold(*id)))).collect();
         self.published.identities.publish(held);
-        tokio::task::block_in_place(|| self.published.sessions.review());
+        tokio::task::block_in_place(|| self.published.sessions.review(|_| true));
     }
 
-    /// Publishes one workload's identity anew.
+    /// Publishes one workload's identity anew, and has its live sessions judged by it.
     fn publish_one(&mut self, workload: WorkloadId) {
         let identities = &self.published.identities;
         let mut held: HashMap<_, _> =
             self.followed.keys().filter_map(|id| Some((*id, identities.held(*id)?))).collect();
         held.insert(workload, Arc::new(self.hold(workload)));
         identities.publish(held);
-        tokio::task::block_in_place(|| self.published.sessions.review());
+        let sessions = &self.published.sessions;
+        tokio::task::block_in_place(|| sessions.review(|facts| facts.workload == workload));
     }
 
     /// What is held for a workload that is followed.

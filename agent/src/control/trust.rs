@@ -15,6 +15,7 @@ pub fn complete(source: &Trust, config: &Config, materials: &Materials) -> Trust
             let authorities = materials.certificates(path).to_vec();
             match TrustBundle::new(entry.name.clone(), authorities) {
                 Ok(bundle) => {
+                    let bundle = bundle.loaded_at(materials.since(path));
                     let trust = DomainTrust { bundle: Arc::new(bundle), revocation: None };
                     domains.insert(entry.name.clone(), trust);
                 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::SecureRandom;
 
 use super::key_pair::read;
 use super::source::Following;
@@ -20,7 +20,7 @@ use crate::x509::{self, Fingerprint};
 #[derive(Debug)]
 pub struct FileSource {
     files: IdentityFiles,
-    provider: Arc<CryptoProvider>,
+    random: &'static dyn SecureRandom,
 }
 
 /// Why the files cannot be used.
@@ -43,8 +43,8 @@ enum FilesError {
 
 impl FileSource {
     #[must_use]
-    pub fn new(files: IdentityFiles, provider: Arc<CryptoProvider>) -> Self {
-        Self { files, provider }
+    pub fn new(files: IdentityFiles, random: &'static dyn SecureRandom) -> Self {
+        Self { files, random }
     }
 
     /// Whether the files can be used as they are, and whose they are.
@@ -64,7 +64,7 @@ impl FileSource {
 
     /// Everything, or nothing.
     fn read(&self, expected: Option<&SpiffeId>) -> Result<(Snapshot, Fingerprint), FilesError> {
-        let pair = KeyPair::read(&self.files.pair, &self.provider)?;
+        let pair = KeyPair::read(&self.files.pair)?;
         let svid = Svid::new(pair, expected)?;
         if SystemTime::now() < svid.facts.not_before {
             return Err(FilesError::NotValidYet(self.files.pair.certificate.clone()));
@@ -107,7 +107,7 @@ impl Source for FileSource {
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move {
             let mut watch = Watch::new(self.paths());
-            let mut backoff = Backoff::new(self.provider.secure_random);
+            let mut backoff = Backoff::new(self.random);
             let mut published = None;
             let mut failure = None;
             loop {

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
@@ -53,13 +53,11 @@ impl KeyPair {
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: &Zeroizing<PrivateKeyDer<'static>>,
-        provider: &CryptoProvider,
     ) -> Result<Self, KeyPairError> {
         let leaf = chain.first().ok_or(X509Error::NoCertificate)?;
         let facts = CertificateFacts::of(leaf)?;
-        // The provider takes the key over; the copy that it parses it from is wiped with `key`.
-        let signing =
-            provider.key_provider.load_private_key(key.clone_key()).map_err(KeyPairError::Key)?;
+        // Not by way of the provider, which would take a copy of its own and not wipe it.
+        let signing = any_supported_type(key).map_err(KeyPairError::Key)?;
         if !belongs(signing.as_ref(), &facts) {
             return Err(KeyPairError::Mismatch);
         }
@@ -68,12 +66,12 @@ impl KeyPair {
 
     /// Reads both files. The key is looked at before the certificate is: of two files that are being replaced
     /// one after the other, what does not fit together is refused.
-    pub fn read(files: &KeyPairFiles, provider: &CryptoProvider) -> Result<Self, KeyPairError> {
+    pub fn read(files: &KeyPairFiles) -> Result<Self, KeyPairError> {
         let key = read_key(&files.key, files.allow_readable_key)?;
         let text = read(&files.certificate)?;
         let chain = x509::certificates(&text)
             .map_err(|error| KeyPairError::Malformed { path: files.certificate.clone(), error })?;
-        Self::new(chain, &key, provider)
+        Self::new(chain, &key)
     }
 }
 
@@ -114,4 +112,61 @@ fn read_file(file: File) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 1 MiB"));
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A key pair in two files, and another key.
+    fn files(directory: &Path) -> (KeyPairFiles, String) {
+        let [key, other] = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap());
+        let params = rcgen::CertificateParams::new(vec!["web".to_owned()]).unwrap();
+        let files = KeyPairFiles {
+            certificate: directory.join("tls.crt"),
+            key: directory.join("tls.key"),
+            allow_readable_key: false,
+        };
+        fs::write(&files.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).unwrap();
+        (files, other.serialize_pem())
+    }
+
+    #[test]
+    fn a_chain_is_read_with_the_key_that_belongs_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (files, other) = files(directory.path());
+        assert!(KeyPair::read(&files).is_ok());
+        fs::write(&files.key, other).unwrap();
+        assert!(matches!(KeyPair::read(&files), Err(KeyPairError::Mismatch)));
+    }
+
+    #[test]
+    fn a_key_that_others_may_read_is_refused_unless_that_is_allowed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut files, _) = files(directory.path());
+        for mode in [0o640, 0o604, 0o444] {
+            fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
+            files.allow_readable_key = false;
+            assert!(matches!(KeyPair::read(&files), Err(KeyPairError::ReadableKey { .. })));
+            files.allow_readable_key = true;
+            assert!(KeyPair::read(&files).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_key_pair_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (files, _) = files(directory.path());
+        fs::write(&files.certificate, "nonsense").unwrap();
+        let error = KeyPair::read(&files).unwrap_err().to_string();
+        assert!(error.contains("tls.crt") && error.contains("no certificate"), "{error}");
+        fs::write(&files.key, vec![b'x'; 2 * 1024 * 1024]).unwrap();
+        assert!(matches!(KeyPair::read(&files), Err(KeyPairError::Unreadable { .. })));
+        fs::remove_file(&files.key).unwrap();
+        assert!(matches!(KeyPair::read(&files), Err(KeyPairError::Unreadable { .. })));
+    }
 }

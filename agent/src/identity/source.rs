@@ -42,6 +42,8 @@ pub type Processes = watch::Receiver<BTreeSet<u32>>;
 pub enum Update {
     /// All of it, new. Replaces what was there.
     Snapshot(Snapshot),
+    /// Nothing yet, and what is waited for.
+    Waiting(String),
     /// Nothing new, and why. What was there stays until it expires.
     Failed(String),
     /// The workload has no identity any more, and why.
@@ -89,11 +91,6 @@ impl Updates {
 pub trait Source: fmt::Debug + Send + Sync {
     /// For status: `ca`, `files` or `spire`.
     fn kind(&self) -> &'static str;
-
-    /// True if it has nothing to say before capture has found the workload's processes.
-    fn follows_processes(&self) -> bool {
-        false
-    }
 
     /// Follows one workload until nobody listens any more. Failures are told and tried again, with pauses that
     /// grow and differ.

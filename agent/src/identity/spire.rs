@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::SecureRandom;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use spiffe::transport::{Endpoint, connector};
 use spire_api::pb::spire::api::agent::delegatedidentity::v1::delegated_identity_client::DelegatedIdentityClient;
@@ -33,7 +33,7 @@ pub struct SpireSource {
     socket: PathBuf,
     /// Empty: by process.
     selectors: Vec<SpireSelector>,
-    provider: Arc<CryptoProvider>,
+    random: &'static dyn SecureRandom,
 }
 
 /// Why a session with the SPIRE agent ended, or has nothing to give.
@@ -107,32 +107,37 @@ impl SpireSource {
     pub fn new(
         socket: &Path,
         selectors: Vec<SpireSelector>,
-        provider: Arc<CryptoProvider>,
+        random: &'static dyn SecureRandom,
     ) -> Self {
-        Self { socket: socket.to_owned(), selectors, provider }
+        Self { socket: socket.to_owned(), selectors, random }
     }
 
     /// By selectors at once; by process as soon as there is one.
-    async fn subject(&self, updates: &Updates) -> Subject {
+    async fn subject(&self, updates: &Updates) -> Result<Subject, Unfollowed> {
         if !self.selectors.is_empty() {
             let selector = |selector: &SpireSelector| types::Selector {
                 r#type: selector.kind.clone(),
                 value: selector.value.clone(),
             };
             let selectors = self.selectors.iter().map(selector).collect();
-            return Subject {
+            return Ok(Subject {
                 request: SubscribeToX509sviDsRequest { selectors, pid: 0 },
                 process: None,
-            };
+            });
         }
         let mut processes: Processes = updates.workload().processes.clone();
+        let mut said = false;
         loop {
             let candidates = processes.borrow_and_update().clone();
             if let Some((pid, process)) = attestable(&candidates, updates) {
-                return Subject {
+                return Ok(Subject {
                     request: SubscribeToX509sviDsRequest { selectors: Vec::new(), pid },
                     process: Some(process),
-                };
+                });
+            }
+            if !std::mem::replace(&mut said, true) {
+                let reason = "there is no process to ask SPIRE for".to_owned();
+                updates.send(Update::Waiting(reason)).await?;
             }
             if processes.changed().await.is_err() {
                 // Capture has ended, and the agent with it.
@@ -153,7 +158,7 @@ impl SpireSource {
 
     /// One subscription, for as long as it lasts.
     async fn subscribe(&self, updates: &Updates, backoff: &mut Backoff) -> Result<(), SpireError> {
-        let subject = self.subject(updates).await;
+        let subject = self.subject(updates).await?;
         tokio::select! {
             biased;
             () = subject.ended() => Err(SpireError::ProcessEnded),
@@ -229,8 +234,7 @@ impl SpireSource {
             .map(|der| CertificateDer::from(der.to_vec()))
             .collect();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(sent.x509_svid_key.to_vec()));
-        let pair = KeyPair::new(chain, &Zeroizing::new(key), &self.provider)
-            .map_err(SpireError::unusable)?;
+        let pair = KeyPair::new(chain, &Zeroizing::new(key)).map_err(SpireError::unusable)?;
         let svid = Svid::new(pair, None).map_err(SpireError::unusable)?;
         if svid.id.is_none() {
             return Err(SpireError::unusable("a certificate without a SPIFFE ID"));
@@ -279,13 +283,9 @@ impl Source for SpireSource {
         "spire"
     }
 
-    fn follows_processes(&self) -> bool {
-        self.selectors.is_empty()
-    }
-
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move {
-            let mut backoff = Backoff::new(self.provider.secure_random);
+            let mut backoff = Backoff::new(self.random);
             loop {
                 match self.subscribe(&updates, &mut backoff).await {
                     Ok(()) => {}

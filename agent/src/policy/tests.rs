@@ -24,7 +24,7 @@ peers: {peers}
 
 fn of(text: &str, addresses: &Addresses) -> Policy {
     let config = Config::parse(text, Path::new("test.yaml")).unwrap();
-    let mut materials = Materials::new(Arc::new(crate::tls::crypto_provider()));
+    let mut materials = Materials::default();
     materials.follow(&config);
     Policy::new(&config, &materials, addresses)
 }

@@ -47,7 +47,14 @@ where
             .incoming
             .poll(cx, this.wire, this.app, &mut this.moved.received)
             .map_err(|side| side.into_error(RelayError::Wire, RelayError::App))?;
-        if outgoing.is_ready() && incoming.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if outgoing.is_pending() || incoming.is_pending() {
+            return Poll::Pending;
+        }
+        Poll::Ready(match (this.outgoing.refused.take(), this.incoming.refused.take()) {
+            (Some(error), _) => Err(RelayError::Wire(error)),
+            (None, Some(error)) => Err(RelayError::App(error)),
+            (None, None) => Ok(()),
+        })
     }
 }
 
@@ -85,6 +92,9 @@ struct Direction {
     end: usize,
     unflushed: bool,
     state: State,
+    /// Why the destination takes nothing any more. What it had said before is still on its way in the other
+    /// direction, and ends by itself.
+    refused: Option<io::Error>,
 }
 
 impl Direction {
@@ -95,10 +105,33 @@ impl Direction {
             end: 0,
             unflushed: false,
             state: State::Copying,
+            refused: None,
         }
     }
 
+    /// Ready when nothing more can be moved in this direction.
     fn poll<F, T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut F,
+        to: &mut T,
+        moved: &mut u64,
+    ) -> Poll<Result<(), Side>>
+    where
+        F: AsyncRead + Unpin,
+        T: AsyncWrite + Unpin,
+    {
+        match ready!(self.poll_steps(cx, from, to, moved)) {
+            Err(Side::To(error)) if is_hung_up(&error) => {
+                self.state = State::Closed;
+                self.refused = Some(error);
+                Poll::Ready(Ok(()))
+            }
+            result => Poll::Ready(result),
+        }
+    }
+
+    fn poll_steps<F, T>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut F,
@@ -167,4 +200,15 @@ impl Direction {
             }
         }
     }
+}
+
+/// True if a connection is gone, so that reading from it comes to an end as well.
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::TimedOut
+    )
 }

@@ -115,3 +115,19 @@ fn cut_stream() -> impl AsyncRead + AsyncWrite + Unpin {
     }
     Cut
 }
+
+/// As TCP has it: what a peer said before it hung up is there to be read, although nothing can be sent to it
+/// any more.
+#[tokio::test]
+async fn what_was_said_before_hanging_up_is_delivered() {
+    let Ends { mut app, mut peer, relay } = start();
+    peer.write_all(b"go away").await.unwrap();
+    drop(peer);
+    app.write_all(&[0; 10]).await.unwrap();
+    let mut said = Vec::new();
+    app.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"go away");
+    let (result, moved) = relay.await.unwrap();
+    assert!(matches!(result, Err(RelayError::Wire(_))), "{result:?}");
+    assert_eq!(moved.received, 7);
+}

@@ -9,7 +9,8 @@ pub fn apply() -> nix::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_no_new_privs()?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-    // Keys and plaintext never go to swap. Pages are locked as they are first used, not before.
+    // Keys and plaintext never go to swap. Pages are locked as they are first used, not before. With
+    // CAP_IPC_LOCK there is no limit to it, which would otherwise be one to allocating.
     mlockall(MlockAllFlags::from_bits_retain(
         libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT,
     ))?;

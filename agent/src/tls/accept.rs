@@ -71,7 +71,8 @@ pub async fn accept(
         let acceptance = contexts.server(offers(&start.client_hello(), &[]))?;
         let stream =
             start.into_stream(acceptance.config.clone()).await.map_err(TlsError::handshake)?;
-        Session::new(stream.into(), &acceptance.judge, Role::Client)
+        // Without a client certificate there is no handshake.
+        Session::new(stream.into(), &acceptance.judge, Role::Client, true)
     };
     tokio::time::timeout(limit, handshake).await.map_err(|_| TlsError::Timeout(limit))?
 }

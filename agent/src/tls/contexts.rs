@@ -1,12 +1,13 @@
 //! TLS configurations of one workload, made once for each snapshot of its identity.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
 
 use super::target::{Shown, Target};
@@ -41,7 +42,7 @@ pub struct Contexts {
     svid: Arc<CertifiedKey>,
     trust: Trust,
     algorithms: WebPkiSupportedAlgorithms,
-    /// Towards agents; the verifier is another one for each connection.
+    /// Towards agents; the verifier and the certificate are others for each connection.
     client: ClientConfig,
     /// For clients that offer [`ALPN`].
     agent_server: Acceptance,
@@ -62,6 +63,45 @@ pub(super) struct Approach {
     pub config: Arc<ClientConfig>,
     pub judge: Judge,
     pub server_name: Option<ServerName<'static>>,
+    /// `None` if our side means to show nothing.
+    pub shown: Option<Arc<ShownOnRequest>>,
+}
+
+/// A client's certificate, and whether the server has asked for one.
+#[derive(Debug)]
+pub(super) struct ShownOnRequest {
+    certificate: SingleCertAndKey,
+    was_shown: AtomicBool,
+}
+
+impl ShownOnRequest {
+    fn new(key: &Arc<CertifiedKey>) -> Arc<Self> {
+        let certificate = SingleCertAndKey::from(key.clone());
+        Arc::new(Self { certificate, was_shown: AtomicBool::new(false) })
+    }
+
+    /// True if the server knows who we are: a server that does not ask never learns it.
+    pub fn was_shown(&self) -> bool {
+        self.was_shown.load(Ordering::Relaxed)
+    }
+}
+
+impl ResolvesClientCert for ShownOnRequest {
+    fn resolve(
+        &self,
+        root_hint_subjects: &[&[u8]],
+        schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        let found = ResolvesClientCert::resolve(&self.certificate, root_hint_subjects, schemes)?;
+        if found.key.choose_scheme(schemes).is_some() {
+            self.was_shown.store(true, Ordering::Relaxed);
+        }
+        Some(found)
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 impl Contexts {
@@ -78,8 +118,7 @@ impl Contexts {
             |expectation: Expectation| Judge { trust: trust.clone(), expectation, algorithms };
         let profile =
             Profile { provider, versions: AGENT_VERSIONS.to_vec(), alpn: vec![ALPN.to_vec()] };
-        let certificate = Some(Arc::new(SingleCertAndKey::from(svid.clone())));
-        let client = client_config(&profile, judge(Expectation::default()), certificate)?;
+        let client = client_config(&profile, judge(Expectation::default()), None)?;
         let agent_server = Acceptance::new(&profile, judge(inbound.callers.clone()), &svid)?;
         let without_alpn = Profile { alpn: Vec::new(), ..profile };
         let standard_server = match &inbound.standard {
@@ -133,22 +172,25 @@ impl Contexts {
                 let mut config = self.client.clone();
                 let verifier = Arc::new(PeerVerifier(judge.clone()));
                 config.dangerous().set_certificate_verifier(verifier);
+                let shown = ShownOnRequest::new(&self.svid);
+                config.client_auth_cert_resolver = shown.clone();
                 // Without a name no SNI is sent, and names in the certificate other than the SPIFFE ID mean
                 // nothing.
-                Ok(Approach { config: Arc::new(config), judge, server_name: None })
+                let shown = Some(shown);
+                Ok(Approach { config: Arc::new(config), judge, server_name: None, shown })
             }
             Target::External { peer, server_name } => {
-                let certificate = match &peer.certificate {
+                let shown = match &peer.certificate {
                     Shown::Nothing => None,
-                    shown => {
-                        let key = shown.key(&self.svid).map_err(TlsError::NoCertificate)?;
-                        Some(Arc::new(SingleCertAndKey::from(key)))
+                    certificate => {
+                        let key = certificate.key(&self.svid).map_err(TlsError::NoCertificate)?;
+                        Some(ShownOnRequest::new(&key))
                     }
                 };
-                let config = client_config(&peer.profile, judge.clone(), certificate)
+                let config = client_config(&peer.profile, judge.clone(), shown.clone())
                     .map_err(TlsError::Protocol)?;
                 let server_name = server_name.clone().map(ServerName::DnsName);
-                Ok(Approach { config: Arc::new(config), judge, server_name })
+                Ok(Approach { config: Arc::new(config), judge, server_name, shown })
             }
         }
     }
@@ -195,7 +237,7 @@ impl Shown {
 fn client_config(
     profile: &Profile,
     judge: Judge,
-    certificate: Option<Arc<SingleCertAndKey>>,
+    certificate: Option<Arc<ShownOnRequest>>,
 ) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(profile.provider.clone())
         .with_protocol_versions(&profile.versions)?
@@ -203,10 +245,7 @@ fn client_config(
         .with_custom_certificate_verifier(Arc::new(PeerVerifier(judge)));
     let mut config = match certificate {
         None => builder.with_no_client_auth(),
-        Some(resolver) => {
-            let resolver: Arc<dyn ResolvesClientCert> = resolver;
-            builder.with_client_cert_resolver(resolver)
-        }
+        Some(certificate) => builder.with_client_cert_resolver(certificate),
     };
     config.alpn_protocols.clone_from(&profile.alpn);
     // A resumed session would skip the peer's certificate.

@@ -50,6 +50,9 @@ pub enum TlsError {
     Io(io::Error),
     #[error("the peer showed no certificate that says who it is")]
     Anonymous,
+    /// Where both sides must know each other.
+    #[error("peer refused: it did not ask who we are, so it serves anybody")]
+    NotMutual,
     #[error("{0}")]
     NoCertificate(String),
 }
@@ -101,7 +104,11 @@ pub async fn connect(
         .await
         .map_err(|_| TlsError::Timeout(limit))?
         .map_err(TlsError::handshake)?;
-    Session::new(stream.into(), &approach.judge, Role::Server)
+    let is_mutual = approach.shown.is_some_and(|shown| shown.was_shown());
+    if !is_mutual && matches!(target, Target::Agent(_)) {
+        return Err(TlsError::NotMutual);
+    }
+    Session::new(stream.into(), &approach.judge, Role::Server, is_mutual)
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub struct Session {
     pub stream: TlsStream<TcpStream>,
     pub peer: PeerId,
     pub certificates: PeerCertificates,
+    /// Both sides have shown certificates.
+    pub is_mutual: bool,
     pub negotiated: Negotiated,
 }
 
@@ -42,6 +44,7 @@ impl Session {
         stream: TlsStream<TcpStream>,
         judge: &Judge,
         role: Role,
+        is_mutual: bool,
     ) -> Result<Self, TlsError> {
         let (_, connection) = stream.get_ref();
         let chain = connection.peer_certificates().ok_or(TlsError::Anonymous)?;
@@ -60,7 +63,7 @@ impl Session {
                 .negotiated_key_exchange_group()
                 .map_or_else(String::new, |group| format!("{:?}", group.name())),
         };
-        Ok(Self { stream, peer, certificates, negotiated })
+        Ok(Self { stream, peer, certificates, is_mutual, negotiated })
     }
 }
 

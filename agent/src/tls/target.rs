@@ -59,13 +59,4 @@ impl Target {
             Self::External { peer, .. } => peer.connect_timeout,
         }
     }
-
-    /// True if our side shows a certificate, so that both ends know each other.
-    #[must_use]
-    pub fn is_mutual(&self) -> bool {
-        match self {
-            Self::Agent(_) => true,
-            Self::External { peer, .. } => !matches!(peer.certificate, Shown::Nothing),
-        }
-    }
 }

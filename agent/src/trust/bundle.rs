@@ -1,5 +1,7 @@
 //! The certificates that chains must end at.
 
+use std::time::SystemTime;
+
 use rustls_pki_types::{CertificateDer, TrustAnchor};
 
 use crate::spiffe::TrustDomain;
@@ -10,6 +12,7 @@ pub struct TrustBundle {
     trust_domain: TrustDomain,
     authorities: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
+    loaded: SystemTime,
 }
 
 /// Why a bundle cannot be used.
@@ -33,12 +36,24 @@ impl TrustBundle {
             domain: trust_domain.clone(),
             reason: error.to_string(),
         })?;
-        Ok(Self { trust_domain, authorities, anchors })
+        Ok(Self { trust_domain, authorities, anchors, loaded: SystemTime::now() })
     }
 
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
+    }
+
+    /// The same, but as it came to the agent earlier.
+    #[must_use]
+    pub fn loaded_at(self, loaded: SystemTime) -> Self {
+        Self { loaded, ..self }
+    }
+
+    /// When it came to the agent.
+    #[must_use]
+    pub fn loaded(&self) -> SystemTime {
+        self.loaded
     }
 
     #[must_use]

@@ -57,6 +57,9 @@ pub enum Refusal {
     NoCrl(TrustDomain),
     #[error("nobody is expected here")]
     Nobody,
+    /// Where there are several ways to be believed, and none of them does.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    EveryWay(Vec<Refusal>),
 }
 
 impl Refusal {
@@ -68,6 +71,7 @@ impl Refusal {
             | Self::Chain { id, .. }
             | Self::Unexpected { found: id } => Some(PeerId::Spiffe(id.clone())),
             Self::NotPinned(id) => Some(id.clone()),
+            Self::EveryWay(refusals) => refusals.iter().find_map(Self::peer),
             _ => None,
         }
     }
@@ -85,18 +89,20 @@ impl Judge {
     /// Who the peer is, if it is somebody who is expected. That it has the key is proved elsewhere.
     ///
     /// # Errors
-    /// Of several ways that all fail, the reason of the first.
+    /// Of several ways that all fail, the reason of each.
     pub fn judge(&self, peer: PeerChain<'_>, role: Role, now: UnixTime) -> Result<PeerId, Refusal> {
-        let mut refusal = None;
+        let mut refusals = Vec::new();
         for way in self.expectation.ways() {
             match self.judge_by(way, peer, role, now) {
                 Ok(id) => return Ok(id),
-                Err(reason) => {
-                    refusal.get_or_insert(reason);
-                }
+                Err(refusal) => refusals.push(refusal),
             }
         }
-        Err(refusal.unwrap_or(Refusal::Nobody))
+        Err(match refusals.len() {
+            0 => Refusal::Nobody,
+            1 => refusals.remove(0),
+            _ => Refusal::EveryWay(refusals),
+        })
     }
 
     /// Who a peer is that has passed this judgement before: the same answer, without proving the chain again

@@ -15,6 +15,7 @@ pub struct Envoy<'r> {
     downstream: Option<Context>,
     upstream: Option<Context>,
     http: bool,
+    http2: bool,
     connect_timeout: &'static str,
 }
 
@@ -38,13 +39,26 @@ impl<'r> Envoy<'r> {
     }
 
     fn plain(route: &'r Route) -> Self {
-        Self { route, downstream: None, upstream: None, http: false, connect_timeout: "10s" }
+        Self {
+            route,
+            downstream: None,
+            upstream: None,
+            http: false,
+            http2: false,
+            connect_timeout: "10s",
+        }
     }
 
     /// Forwards HTTP requests, not bytes.
     #[must_use]
     pub fn http(self) -> Self {
         Self { http: true, ..self }
+    }
+
+    /// Forwards HTTP requests as HTTP/2.
+    #[must_use]
+    pub fn http2(self) -> Self {
+        Self { http: true, http2: true, ..self }
     }
 
     /// How long the upstream may take to connect, its TLS handshake included.
@@ -93,6 +107,11 @@ impl<'r> Envoy<'r> {
         });
         if let Some(context) = &self.upstream {
             cluster["transport_socket"] = context.to_json("UpstreamTlsContext");
+        }
+        if self.http2 {
+            let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+            let options = json!({"explicit_http_config": {"http2_protocol_options": {}}});
+            cluster["typed_extension_protocol_options"][kind] = with_type(kind, options);
         }
         let listener = json!({
             "address": address(listen),
@@ -211,7 +230,11 @@ fn access_log(who: &str) -> Value {
 }
 
 /// An extension's configuration.
-fn typed(name: &str, kind: &str, mut config: Value) -> Value {
+fn typed(name: &str, kind: &str, config: Value) -> Value {
+    json!({"name": name, "typed_config": with_type(kind, config)})
+}
+
+fn with_type(kind: &str, mut config: Value) -> Value {
     config["@type"] = format!("type.googleapis.com/{kind}").into();
-    json!({"name": name, "typed_config": config})
+    config
 }

@@ -24,7 +24,7 @@ use crate::names;
 use crate::place::Place;
 
 pub use program::Program;
-pub use scenarios::Start;
+pub use scenarios::{Heard, Start};
 
 /// Where a program runs, where it listens, and where it forwards to.
 pub struct Route {
@@ -123,6 +123,14 @@ impl Versions {
         match self {
             Self::Tls12 => 0x0303,
             Self::Tls13 => 0x0304,
+        }
+    }
+
+    /// As the access log has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tls12 => "TLSv1.2",
+            Self::Tls13 => "TLSv1.3",
         }
     }
 }

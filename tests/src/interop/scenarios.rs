@@ -2,60 +2,123 @@
 
 use super::scene::{Scene, TLS_PORT};
 use super::talk::{Side, Talk};
-use super::{Program, Route, Tls, Versions};
+use super::{Program, Route, Tls};
+use crate::config::spiffe_id;
 use crate::dissect::tls;
 use crate::pair::{self, PORT};
 use crate::probe::{self, Probe};
 use crate::script::{Connection, Step};
 use crate::status::Access;
+use crate::tap::Tap;
 use crate::world::Family;
 
 /// Starts a terminating or an originating program.
 pub type Start<'s> = &'s dyn Fn(&Route, &Tls) -> Program;
 
+/// What was to be learnt of a conversation that was as it should be.
+pub struct Heard {
+    pub line: Access,
+    /// What the client sent first.
+    pub hello: Vec<u8>,
+}
+
 /// What clients say that must not be heard.
 const PLEA: &str = "let me in, please";
 
 impl Scene {
-    /// The client workload talks plaintext to an application behind `server`, which has the
-    /// certificate of `web`; the wire has none of it.
+    /// [`Self::client_workload_is_served_by`] a program with the SVID of `web`.
     #[track_caller]
     pub fn client_workload_is_served(&self, family: Family, server: Start<'_>) {
         let route = self.server_route(family);
+        self.client_workload_is_served_by(&route, server, &self.svid("web"), &spiffe_id("web"));
+    }
+
+    /// [`Self::server_workload_is_reached_by`] a program with the SVID of `client`.
+    #[track_caller]
+    pub fn server_workload_is_reached(&self, family: Family, client: Start<'_>) {
+        let (tls, peer_id) = (self.svid("client"), spiffe_id("client"));
+        self.server_workload_is_reached_by(family, client, &tls, &peer_id);
+    }
+
+    /// The client workload talks plaintext to an application behind `server`, which our access log
+    /// calls `peer_id`; the wire has none of it.
+    #[track_caller]
+    pub fn client_workload_is_served_by(
+        &self,
+        route: &Route,
+        server: Start<'_>,
+        tls: &Tls,
+        peer_id: &str,
+    ) -> Heard {
         let talk = Talk::ended_by(Side::Server);
         let mut application =
             Probe::start(&self.place_b, &pair::server(route.forward, &talk.server()));
-        let _server = server(&route, &self.svid("web"));
+        let _server = server(route, tls);
         let tap = self.pair.world.tap();
-
         let seen = self.pair.connect(route.listen, &talk.client());
         talk.assert_answered(&seen);
         talk.assert_asked(&application.connection());
-        talk.assert_tls(&tap, TLS_PORT, Versions::Tls13);
-        let line = self.access_at_a(seen.local.expect("the client's address"));
-        talk.assert_logged(&line, "web");
+        self.heard(talk, tap, &seen, tls, peer_id)
     }
 
-    /// An application talks plaintext to `client`, which has the certificate of `client`, and so
+    /// The same with a server that is itself the application.
+    #[track_caller]
+    pub fn client_workload_talks_with(
+        &self,
+        route: &Route,
+        server: Start<'_>,
+        tls: &Tls,
+        peer_id: &str,
+    ) -> Heard {
+        let talk = Talk::ended_by(Side::Client);
+        let mut server = server(route, tls);
+        let tap = self.pair.world.tap();
+        let job = pair::client(route.listen, &talk.client());
+        let mut client = Probe::start(&self.pair.client, &job);
+        server.wait_for_log(&talk.question);
+        server.say(&talk.answer);
+        let seen = client.connection();
+        talk.assert_answered(&seen);
+        self.heard(talk, tap, &seen, tls, peer_id)
+    }
+
+    #[track_caller]
+    fn heard(&self, talk: Talk, tap: Tap, seen: &Connection, tls: &Tls, peer_id: &str) -> Heard {
+        talk.assert_tls(&tap, TLS_PORT, tls.versions);
+        let line = self.access_at_a(seen.local.expect("the client's address"));
+        talk.assert_logged(&line, peer_id, tls);
+        Heard { line, hello: hello(&tap, TLS_PORT) }
+    }
+
+    /// An application talks plaintext to `client`, which our access log calls `peer_id`, and so
     /// reaches the server workload; the wire has none of it.
     #[track_caller]
-    pub fn server_workload_is_reached(&self, family: Family, client: Start<'_>) {
+    pub fn server_workload_is_reached_by(
+        &self,
+        family: Family,
+        client: Start<'_>,
+        tls: &Tls,
+        peer_id: &str,
+    ) -> Heard {
         let route = self.client_route(family);
         let talk = Talk::ended_by(Side::Client);
         let mut web = self.pair.serve(family, &talk.server());
-        let _client = client(&route, &self.svid("client"));
+        let _client = client(&route, tls);
         let tap = self.pair.world.tap();
 
         let seen = probe::run(&self.place_a, &pair::client(route.listen, &talk.client()));
         talk.assert_answered(&seen);
         let served = web.connection();
         talk.assert_asked(&served);
-        talk.assert_tls(&tap, PORT, Versions::Tls13);
-        let hello = tls::alpn_offered(&tap.streams_to(PORT)[0].bytes);
-        assert_eq!(hello, None, "a standard client, not an agent");
+        talk.assert_tls(&tap, PORT, tls.versions);
+        let hello = hello(&tap, PORT);
+        let offered = tls::alpn_offered(&hello).unwrap_or_default();
+        assert_eq!(offered, tls.alpn, "a standard client, not an agent");
         let source = tap.attempts(PORT)[0];
         assert_eq!(served.accepted, Some(source), "the server sees the address of the wire");
-        talk.assert_logged(&self.access_at_b(source), "client");
+        let line = self.access_at_b(source);
+        talk.assert_logged(&line, peer_id, tls);
+        Heard { line, hello }
     }
 
     /// Much data in both directions at once between the client workload and an echo behind `server`.
@@ -98,8 +161,8 @@ impl Scene {
         }
     }
 
-    /// `server` refuses the client workload, and our log has its alert for a reason. In TLS 1.3 a
-    /// client learns of it when it reads.
+    /// `server` refuses the client workload, and our log has its alert for a reason: whether the client
+    /// waits or speaks, for in TLS 1.3 it may speak before the server has looked at its certificate.
     #[track_caller]
     pub fn alert_of_server_is_logged(
         &self,
@@ -108,10 +171,11 @@ impl Scene {
         server: Start<'_>,
         alert: &str,
     ) {
-        let steps = [Step::ReceiveToEnd];
-        let line = self.client_workload_gets_nothing(family, tls, server, &steps);
-        assert_eq!(line.outcome, "reset", "{line:?}");
-        assert!(line.reason.contains(&format!("alert: {alert}")), "{line:?}");
+        for steps in [vec![Step::ReceiveToEnd], pair::say(PLEA)] {
+            let line = self.client_workload_gets_nothing(family, tls, server, &steps);
+            assert_eq!(line.outcome, "reset", "{line:?}");
+            assert!(line.reason.contains(&format!("alert: {alert}")), "{line:?}");
+        }
     }
 
     /// `client` refuses the server workload, and our log has its alert for a reason.
@@ -178,6 +242,11 @@ impl Scene {
         assert_eq!(web.pending(), 0, "reached the application: {line:?}");
         line
     }
+}
+
+/// What the client of the only connection to `port` sent.
+fn hello(tap: &Tap, port: u16) -> Vec<u8> {
+    tap.streams_to(port).swap_remove(0).bytes
 }
 
 /// More than all buffers on the way hold. Who sends it ends first: when both ends come while bytes wait

@@ -17,6 +17,9 @@ use crate::world::{Family, TRUST_DOMAIN};
 /// Where foreign programs listen with TLS on node B. No workload lives there.
 pub const TLS_PORT: u16 = 9443;
 
+/// The same, as configurations write it.
+pub const SERVICE: [&str; 2] = ["10.0.2.1:9443", "[fd00::2:1]:9443"];
+
 /// The plaintext side of a foreign program, on loopback.
 pub const PLAIN_PORT: u16 = 7000;
 

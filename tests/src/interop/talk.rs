@@ -1,7 +1,6 @@
 //! One short conversation between two applications, and the verdict of everybody who can hear it.
 
-use super::Versions;
-use crate::config::spiffe_id;
+use super::{Tls, Versions};
 use crate::judge;
 use crate::names;
 use crate::script::{Connection, Step};
@@ -68,11 +67,13 @@ impl Talk {
         }
     }
 
-    /// Our access log knows the peer and every byte.
+    /// Our access log knows the peer, what the other side's TLS made of it, and every byte.
     #[track_caller]
-    pub fn assert_logged(&self, line: &Access, peer: &str) {
+    pub fn assert_logged(&self, line: &Access, peer_id: &str, tls: &Tls) {
         assert_eq!((&*line.outcome, &*line.reason), ("ok", ""), "{line:?}");
-        assert_eq!((&*line.peer_id, &*line.protection), (&*spiffe_id(peer), "mtls"), "{line:?}");
+        let protection = if tls.trust.is_some() { "mtls" } else { "tls" };
+        assert_eq!((&*line.peer_id, &*line.protection), (peer_id, protection), "{line:?}");
+        assert_eq!(line.tls_version, tls.versions.name(), "{line:?}");
         let (asked, answered) = (self.question.len() as u64, self.answer.len() as u64);
         let moved = match &*line.direction {
             "outbound" => (asked, answered),

@@ -45,17 +45,18 @@ fn trust(out: &mut String, rows: &[Value]) {
     let (workloads, domains) = (width(rows, "workload", 8), width(rows, "trust_domain", 12));
     let _ = writeln!(
         out,
-        "\n{:<workloads$}  {:<domains$}  {:<4}  {:<20}  AUTHORITY",
-        "WORKLOAD", "TRUST DOMAIN", "CRLS", "NOT AFTER"
+        "\n{:<workloads$}  {:<domains$}  {:<4}  {:>9}  {:<20}  AUTHORITY",
+        "WORKLOAD", "TRUST DOMAIN", "CRLS", "AGE", "NOT AFTER"
     );
     for row in rows {
         for authority in list(&row["authorities"]) {
             let _ = writeln!(
                 out,
-                "{:<workloads$}  {:<domains$}  {:<4}  {:<20}  {} ({})",
+                "{:<workloads$}  {:<domains$}  {:<4}  {:>9}  {:<20}  {} ({})",
                 text(&row["workload"]),
                 text(&row["trust_domain"]),
                 if row["revocation"] == true { "yes" } else { "no" },
+                age(row),
                 text(&authority["not_after"]),
                 text(&authority["subject"]),
                 text(&authority["serial"]),
@@ -71,22 +72,26 @@ fn files(out: &mut String, rows: &[Value]) {
     let paths = width(rows, "path", 4);
     let _ = writeln!(
         out,
-        "\n{:<paths$}  {:<12}  {:>7}  {:>9}  {:<20}  {:<20}",
-        "FILE", "KIND", "ENTRIES", "AGE", "THIS UPDATE", "NEXT UPDATE"
+        "\n{:<paths$}  {:<12}  {:>7}  {:>9}  {:<20}  NEXT UPDATE",
+        "FILE", "KIND", "ENTRIES", "AGE", "THIS UPDATE"
     );
     for row in rows {
         let entries = row["entries"].as_u64().map_or("-".to_owned(), |entries| entries.to_string());
-        let age = row["age_seconds"].as_u64().map_or("-".to_owned(), |age| format!("{age} s"));
         let _ = writeln!(
             out,
-            "{:<paths$}  {:<12}  {entries:>7}  {age:>9}  {:<20}  {:<20}",
+            "{:<paths$}  {:<12}  {entries:>7}  {:>9}  {:<20}  {}",
             text(&row["path"]),
             text(&row["kind"]),
+            age(row),
             text(&row["this_update"]),
             text(&row["next_update"]),
         );
         problem(out, row);
     }
+}
+
+fn age(row: &Value) -> String {
+    row["age_seconds"].as_u64().map_or("-".to_owned(), |age| format!("{age} s"))
 }
 
 fn problem(out: &mut String, row: &Value) {

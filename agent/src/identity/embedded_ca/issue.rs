@@ -133,11 +133,11 @@ impl EmbeddedCa {
 
     /// Issues an SVID with a new key.
     pub fn issue(&self, id: &SpiffeId, ttl: Duration) -> Result<Snapshot, CaError> {
-        let key = IssuedKey::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let key = Zeroizing::new(IssuedKey::generate_for(&PKCS_ECDSA_P256_SHA256)?);
         let now = SystemTime::now();
         let roots = self.roots.load();
         let Some((root, root_key)) =
-            roots.active(now).and_then(|root| root.key.as_ref().map(|key| (root, key)))
+            roots.active(now).and_then(|root| root.key.as_deref().map(|key| (root, key)))
         else {
             return Err(CaError::Refused("no root is active".to_owned()));
         };
@@ -155,11 +155,10 @@ impl EmbeddedCa {
         params.not_before = not_before.into();
         params.not_after = not_after.into();
         let issuer = Issuer::from_ca_cert_der(&root.certificate, root_key)?;
-        let certificate = params.signed_by(&key, &issuer)?;
+        let certificate = params.signed_by(&*key, &issuer)?;
         let der = PrivateKeyDer::try_from(key.serialize_der())
             .map_err(|reason| rustls::Error::General(reason.to_owned()))?;
-        let pair =
-            KeyPair::new(vec![certificate.der().clone()], &Zeroizing::new(der), &self.provider)?;
+        let pair = KeyPair::new(vec![certificate.der().clone()], &Zeroizing::new(der))?;
         let svid = Svid { id: Some(id.clone()), key: pair.key, facts: pair.facts, issued: now };
         let next_renewal = renewal_of(&svid, jitter(self.provider.secure_random));
         Ok(Snapshot {

@@ -37,7 +37,7 @@ pub struct Root {
     pub certificate: CertificateDer<'static>,
     pub facts: CertificateFacts,
     /// `None` where the root is only trusted.
-    pub key: Option<KeyPair>,
+    pub key: Option<Zeroizing<KeyPair>>,
 }
 
 /// All roots of a directory, by number.
@@ -317,7 +317,7 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
                 let reason = "the certificate does not belong to the key beside it".to_owned();
                 return Err(unusable(&path, reason));
             }
-            Some(key)
+            Some(Zeroizing::new(key))
         }
         // The certificate alone is enough for those who are only meant to trust it.
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -347,7 +347,7 @@ fn make_root(
     if let Some(taken) = paths.iter().find(|path| path.exists()) {
         return Err(CaError::Exists(taken.clone()));
     }
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let key = Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
     let mut params = CertificateParams::default();
     // Each root needs a name of its own: where two bear the same, verifiers try the wrong one first.
     let name = match number {
@@ -360,7 +360,7 @@ fn make_root(
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = (active_from - CLOCK_SKEW).into();
     params.not_after = (active_from + ROOT_LIFETIME).into();
-    let certificate = params.self_signed(&key)?;
+    let certificate = params.self_signed(&*key)?;
     let [certificate_path, key_path] = &paths;
     let unwritable = |path: &Path, error| CaError::Unwritable { path: path.to_owned(), error };
     // The key first: agents look for certificates.

@@ -1,0 +1,100 @@
+//! Services without an agent that are known by a DNS name: dnsmasq says where they are.
+
+use std::net::{IpAddr, SocketAddr};
+
+use sheath_tests::config::{Dns, ExternalPeer, StandardTls, TlsContext};
+use sheath_tests::dissect::tls;
+use sheath_tests::interop::dnsmasq::Dnsmasq;
+use sheath_tests::interop::pki::Pki;
+use sheath_tests::interop::scene::{Scene, TLS_PORT};
+use sheath_tests::interop::{Route, Tls, nginx};
+use sheath_tests::wait::{GENEROUS, wait_until};
+use sheath_tests::world::{FAMILIES, Family};
+
+const NAME: &str = "billing.example.com";
+const PEER_ID: &str = "dns:billing.example.com";
+const CONTEXT: &str = "billing-client";
+
+/// Where dnsmasq listens: node A's own address.
+const NAME_SERVER: &str = "10.0.1.1";
+
+/// The usual pair of workloads, of which the client knows one external peer, by name.
+fn scene(pki: &Pki, family: Option<&'static str>) -> Scene {
+    let tls = StandardTls::named(CONTEXT, pki.authority(), NAME);
+    let mut peer = ExternalPeer::new("billing", &[&format!("{NAME}:{TLS_PORT}")], tls);
+    peer.family = family;
+    let files = pki.issue("client.example.com");
+    Scene::with(|a, _| {
+        a.peers.clear();
+        a.tls_contexts = vec![TlsContext { name: CONTEXT.to_owned(), files }];
+        a.external_peers = vec![peer];
+        a.dns = Some(Dns { servers: vec![Dnsmasq::endpoint(NAME_SERVER.parse().unwrap())] });
+    })
+}
+
+fn dnsmasq(scene: &Scene, addresses: &[IpAddr]) -> Dnsmasq {
+    let place = scene.pair.world.a.host("names");
+    let server = NAME_SERVER.parse().unwrap();
+    Dnsmasq::start(&place, &scene.dir(), server, &records(addresses))
+}
+
+fn records(addresses: &[IpAddr]) -> Vec<(&'static str, IpAddr)> {
+    addresses.iter().map(|address| (NAME, *address)).collect()
+}
+
+/// Whether the client workload may connect to the service's port there: its mode is `require`.
+fn is_known(scene: &Scene, address: IpAddr) -> bool {
+    scene.pair.connect(SocketAddr::new(address, TLS_PORT), &[]).error != Some(libc::EPERM)
+}
+
+fn wait_until_known(scene: &Scene, address: IpAddr) {
+    let what = format!("{address} taken up");
+    wait_until(&what, GENEROUS, || is_known(scene, address));
+}
+
+#[test]
+fn a_service_is_reached_at_the_addresses_of_its_name() {
+    let pki = Pki::new();
+    let scene = scene(&pki, None);
+    let addresses = FAMILIES.map(|family| scene.pair.world.b.addresses.of(family));
+    let _dnsmasq = dnsmasq(&scene, &addresses);
+    let tls = Tls::mutual(pki.issue(NAME), pki.authority());
+    for family in FAMILIES {
+        let route = scene.server_route(family);
+        wait_until_known(&scene, route.listen.ip());
+        let heard = scene.client_workload_is_served_by(&route, &nginx::terminating, &tls, PEER_ID);
+        assert_eq!(tls::server_name(&heard.hello).as_deref(), Some(NAME));
+    }
+}
+
+#[test]
+fn a_service_that_moves_is_followed_when_the_time_to_live_is_over() {
+    let pki = Pki::new();
+    let scene = scene(&pki, None);
+    let node = &scene.pair.world.b;
+    let tls = Tls::mutual(pki.issue(NAME), pki.authority());
+    for family in FAMILIES {
+        let [old, new] = [node.addresses.of(family), node.extra.of(family)];
+        let dnsmasq = dnsmasq(&scene, &[old]);
+        wait_until_known(&scene, old);
+        assert!(!is_known(&scene, new), "{new} is nobody's yet");
+
+        dnsmasq.change(&records(&[new]));
+        wait_until_known(&scene, new);
+        let route = Route { listen: SocketAddr::new(new, TLS_PORT), ..scene.server_route(family) };
+        scene.client_workload_is_served_by(&route, &nginx::terminating, &tls, PEER_ID);
+    }
+}
+
+#[test]
+fn addresses_of_an_unwanted_family_are_left_alone() {
+    let pki = Pki::new();
+    for (wanted, name) in [(Family::V4, "ipv4Only"), (Family::V6, "ipv6Only")] {
+        let scene = scene(&pki, Some(name));
+        let addresses = FAMILIES.map(|family| scene.pair.world.b.addresses.of(family));
+        let _dnsmasq = dnsmasq(&scene, &addresses);
+        wait_until_known(&scene, scene.pair.world.b.addresses.of(wanted));
+        let known = addresses.map(|address| is_known(&scene, address));
+        assert_eq!(known, FAMILIES.map(|family| family == wanted), "{name}");
+    }
+}

@@ -1,0 +1,164 @@
+//! The configuration is read again while everything runs: as a whole, or not at all.
+
+use std::net::SocketAddr;
+
+use nix::sys::signal::Signal;
+use sheath_tests::config::{Peer, Workload};
+use sheath_tests::names::marker;
+use sheath_tests::pair::{PORT, Pair, any, client, say, server};
+use sheath_tests::place::Place;
+use sheath_tests::probe::{self, Probe};
+use sheath_tests::script::{Job, Step};
+use sheath_tests::wait::{GENEROUS, wait_for};
+use sheath_tests::world::{FAMILIES, Family};
+
+/// A port that the usual scene does not protect.
+const OTHER_PORT: u16 = 9090;
+
+fn other_target(pair: &Pair, family: Family) -> SocketAddr {
+    pair.server_addresses.at(family, OTHER_PORT)
+}
+
+fn serve_other(pair: &Pair, family: Family) -> Probe {
+    Probe::start(&pair.server, &server(any(family, OTHER_PORT), &[Step::Echo]))
+}
+
+/// A connection that goes on throughout, and one step of it.
+fn bystander(pair: &Pair) -> Probe {
+    let steps = [
+        Step::Send("ab".into()),
+        Step::Receive(2),
+        Step::Pause,
+        Step::Send("cd".into()),
+        Step::EndSending,
+        Step::ReceiveToEnd,
+    ];
+    let mut probe = Probe::start(&pair.client, &client(pair.target(Family::V4), &steps));
+    probe.wait_paused();
+    probe
+}
+
+#[test]
+fn a_port_and_a_peer_are_added_and_removed_while_others_go_on() {
+    let mut pair = Pair::host();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let mut bystander = bystander(&pair);
+    let tap = pair.world.tap();
+    for family in FAMILIES {
+        let _other = serve_other(&pair, family);
+        // An unprotected port of the server: a TLS client finds no TLS there.
+        let seen = pair.connect(other_target(&pair, family), &say("too early"));
+        assert_ne!(seen.last().text, "too early", "{family:?}: {seen:?}");
+
+        let ports = |ports: &'static [u16]| {
+            move |b: &mut sheath_tests::config::Config| {
+                let inbound = b.workloads[0].inbound.as_mut().expect("an inbound mode");
+                inbound.ports = Some(ports.to_vec());
+            }
+        };
+        let output = pair.agent_b.reload(ports(&[PORT, OTHER_PORT]));
+        assert!(output.status.success(), "{output:?}");
+        let marker = marker();
+        wait_for("the new port", GENEROUS, || {
+            let seen = pair.connect(other_target(&pair, family), &say(&marker));
+            (seen.last().text == marker).then_some(())
+        });
+        assert_eq!(tap.sightings(&marker), 0);
+
+        let output = pair.agent_b.reload(ports(&[PORT]));
+        assert!(output.status.success(), "{output:?}");
+        wait_for("the port given back", GENEROUS, || {
+            let seen = pair.connect(other_target(&pair, family), &say(&marker));
+            (seen.last().text != marker).then_some(())
+        });
+    }
+    bystander.go();
+    let seen = bystander.connection();
+    assert_eq!(seen.last().text, "cd", "{seen:?}");
+}
+
+#[test]
+fn a_workload_is_added_and_removed() {
+    let mut pair = Pair::host();
+    let late = pair.world.a.host("late");
+    let _resident = Probe::start(&late, &Job::Idle);
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let target = pair.target(Family::V4);
+    let dial = |place: &Place| probe::run(place, &client(target, &say("late")));
+    assert_ne!(dial(&late).ended_by(), None, "plaintext to a strict port");
+    let cgroup = format!("{}/late", pair.agent_a.config().capture.cgroup);
+    let output = pair.agent_b.reload(|b| {
+        let inbound = b.workloads[0].inbound.as_mut().expect("an inbound mode");
+        inbound.allow.push(sheath_tests::config::spiffe_id("late"));
+    });
+    assert!(output.status.success(), "{output:?}");
+    let output = pair
+        .agent_a
+        .reload(|a| a.workloads.push(Workload::new("late", &cgroup).outbound("require", &[])));
+    assert!(output.status.success(), "{output:?}");
+    // In force when the command has returned.
+    let seen = dial(&late);
+    assert_eq!(seen.last().text, "late", "{seen:?}");
+    let refused = probe::run(&late, &client(other_target(&pair, Family::V4), &say("late")));
+    assert_ne!(refused.ended_by(), None, "require lets nothing else out: {refused:?}");
+
+    let output = pair.agent_a.reload(|a| {
+        a.workloads.pop();
+    });
+    assert!(output.status.success(), "{output:?}");
+    assert_ne!(dial(&late).ended_by(), None, "protected although it is no workload any more");
+    assert!(pair.agent_a.status().workloads.iter().all(|workload| workload.name != "late"));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_as_a_whole_with_its_reason() {
+    let mut pair = Pair::host();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let own = pair.agent_a.cgroup().relative();
+    let good = pair.agent_a.config().clone();
+    type Change = Box<dyn Fn(&mut sheath_tests::config::Config)>;
+    let mistakes: [(Change, &str); 4] = [
+        (Box::new(|a| a.node = "other".to_owned()), "node has changed, which takes a restart"),
+        (Box::new(|a| a.workloads[0].spiffe_id = None), "spiffeId"),
+        (Box::new(|a| a.identity.ca.dir = "/nowhere".to_owned()), "/nowhere"),
+        (
+            Box::new(move |a| a.workloads.push(Workload::new("agent", &own))),
+            "selects the cgroup of the agent itself",
+        ),
+    ];
+    for (mistake, reason) in mistakes {
+        let output = pair.agent_a.reload(|a| {
+            // Something that would be harmless by itself must not be applied either.
+            a.peers = Vec::new();
+            mistake(a);
+        });
+        assert_eq!(output.status.code(), Some(1), "{reason}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(reason), "{said}");
+        let seen = pair.connect(pair.target(Family::V4), &say("still here"));
+        assert_eq!(seen.last().text, "still here", "{reason}: {seen:?}");
+        pair.agent_a.reconfigure(|a| *a = good.clone());
+    }
+}
+
+#[test]
+fn sighup_reloads_as_well() {
+    let mut pair = Pair::host();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    pair.agent_a.reconfigure(|a| a.peers = vec![Peer::new(&["10.0.2.0/24"], &["somebody-else"])]);
+    assert_eq!(pair.connect(pair.target(Family::V4), &say("x")).last().text, "x");
+    pair.agent_a.signal(Signal::SIGHUP);
+    wait_for("the new peers", GENEROUS, || {
+        let seen = pair.connect(pair.target(Family::V4), &say("x"));
+        (seen.last().text != "x").then_some(())
+    });
+    pair.agent_a.reconfigure(|a| a.node = "other".to_owned());
+    pair.agent_a.signal(Signal::SIGHUP);
+    wait_for("the complaint", GENEROUS, || {
+        let lines = pair.agent_a.log_lines();
+        lines
+            .iter()
+            .any(|line| line.contains("not reloaded") && line.contains("restart"))
+            .then_some(())
+    });
+}
