@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binaries;
+use crate::ca::Leaf;
+use crate::certs::{Certificate, Certs};
 use crate::cgroup::Cgroup;
-use crate::config::{CaDir, Capture, Config, Identity, Log, Timeouts};
+use crate::config::{Capture, Config, Identity, Log, Timeouts};
 use crate::pins;
 use crate::place::{Place, Process};
 use crate::status::{Access, Status};
@@ -44,7 +47,7 @@ pub fn config(world: &World, node: &Node) -> Config {
         node: node.name.to_owned(),
         instance: format!("{}-{}", world.name, node.name),
         run_dir: dir.join("run").display().to_string(),
-        identity: Identity { ca: CaDir { dir: ca.display().to_string() } },
+        identity: Identity::ca(&ca, None),
         capture: Capture { cgroup: node.cgroup.relative() },
         log: Log { level: "info", format: "json" },
         // Thousands of handshakes at once share the processor with other tests.
@@ -212,15 +215,60 @@ impl Agent {
     /// `sheath status --output json`.
     #[track_caller]
     pub fn status(&self) -> Status {
-        let output = self.sheath("status", &["--output", "json"]);
-        assert!(
-            output.status.success(),
-            "sheath status: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        self.ask("status")
+    }
+
+    #[track_caller]
+    fn ask<T: DeserializeOwned>(&self, question: &str) -> T {
+        let output = self.sheath(question, &["--output", "json"]);
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "sheath {question}: {problem}");
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("sheath status: {error} in {}", String::from_utf8_lossy(&output.stdout))
+            panic!("sheath {question}: {error} in {}", String::from_utf8_lossy(&output.stdout))
         })
+    }
+
+    /// `sheath certs --output json`.
+    #[track_caller]
+    pub fn certs(&self) -> Certs {
+        self.ask("certs")
+    }
+
+    /// Waits until the certificate of a workload or TLS context satisfies the condition.
+    #[track_caller]
+    pub fn wait_for_certificate(
+        &self,
+        name: &str,
+        what: &str,
+        condition: impl Fn(&Certificate) -> bool,
+    ) -> Certificate {
+        let mut last = None;
+        let found = wait::try_for(GENEROUS, || {
+            let certificate = self.certs().certificate(name).clone();
+            if condition(&certificate) {
+                return Some(certificate);
+            }
+            last = Some(certificate);
+            None
+        });
+        found.unwrap_or_else(|| panic!("{what}: not within {GENEROUS:?}; last: {last:#?}"))
+    }
+
+    /// Waits until a workload has this SVID and its source has nothing to complain of.
+    #[track_caller]
+    pub fn wait_for_svid(&self, workload: &str, leaf: &Leaf) {
+        self.wait_for_certificate(workload, "the SVID", |seen| seen.is_fresh(leaf.serial()));
+    }
+
+    /// Waits for a line of the log, other than of the access log, at this level and with these words.
+    #[track_caller]
+    pub fn wait_for_log(&self, level: &str, words: &str) -> String {
+        let level = format!("\"level\":\"{level}\"");
+        let is_it = |line: &String| {
+            line.contains(&level) && line.contains(words) && Access::parse(line).is_none()
+        };
+        let found = wait::try_for(GENEROUS, || self.log_lines().into_iter().find(is_it));
+        found.unwrap_or_else(|| panic!("no {level} with {words:?} within {GENEROUS:?}"))
     }
 
     /// Waits for a status that satisfies the condition.

@@ -25,6 +25,8 @@ pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     /// Its own certificate.
     pem: String,
+    /// What stands between its leaves and a root.
+    chain: Vec<CertificateDer<'static>>,
     dir: Option<PathBuf>,
 }
 
@@ -34,6 +36,7 @@ pub struct Leaf {
     pub chain: Vec<CertificateDer<'static>>,
     pub key: PrivateKeyDer<'static>,
     serial: SerialNumber,
+    serial_text: String,
     certificate_pem: String,
     key_pem: String,
 }
@@ -44,6 +47,7 @@ impl Clone for Leaf {
             chain: self.chain.clone(),
             key: self.key.clone_key(),
             serial: self.serial.clone(),
+            serial_text: self.serial_text.clone(),
             certificate_pem: self.certificate_pem.clone(),
             key_pem: self.key_pem.clone(),
         }
@@ -58,9 +62,18 @@ pub struct PemFiles {
 }
 
 impl Leaf {
-    /// The certificate alone, in PEM.
+    /// The certificate in PEM, with what stands between it and a root.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
+    }
+
+    pub fn key_pem(&self) -> &str {
+        &self.key_pem
+    }
+
+    /// The serial number in hexadecimal, as agents name it.
+    pub fn serial(&self) -> &str {
+        &self.serial_text
     }
 
     /// Writes `tls.crt` and `tls.key` into a directory.
@@ -109,17 +122,25 @@ impl Ca {
                 .args(["ca", "init", "--trust-domain", trust_domain, "--dir"])
                 .arg(dir),
         );
-        let read = |name| fs::read_to_string(dir.join(name)).expect("what `sheath ca init` wrote");
-        let key = KeyPair::from_pem(&read("ca.key")).expect("ca.key");
-        let pem = read("ca.crt");
-        let issuer = Issuer::from_ca_cert_pem(&pem, key).expect("ca.crt");
-        Self { issuer, pem, dir: Some(dir.to_owned()) }
+        Self::load(dir, 1)
+    }
+
+    /// A root in the directory of an embedded CA, by its number.
+    pub fn load(dir: &Path, number: u32) -> Self {
+        let name = if number == 1 { "ca".to_owned() } else { format!("ca-{number}") };
+        let read = |extension: &str| {
+            let file = dir.join(format!("{name}.{extension}"));
+            fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+        };
+        let key = KeyPair::from_pem(&read("key")).expect("the root's key");
+        let pem = read("crt");
+        let issuer = Issuer::from_ca_cert_pem(&pem, key).expect("the root's certificate");
+        Self { issuer, pem, chain: Vec::new(), dir: Some(dir.to_owned()) }
     }
 
     /// An authority no agent trusts, whatever trust domain it claims to speak for.
     pub fn stranger(trust_domain: &str) -> Self {
-        let id = San::Uri(format!("spiffe://{trust_domain}"));
-        Self::self_signed("a stranger's authority", &[id])
+        Self::named("a stranger's authority", trust_domain)
     }
 
     /// An authority of a trust domain, with a name of its own.
@@ -140,7 +161,28 @@ impl Ca {
         params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(params, key), pem, dir: None }
+        Self { issuer: Issuer::new(params, key), pem, chain: Vec::new(), dir: None }
+    }
+
+    /// An authority that this one vouches for. Its leaves bring its certificate along.
+    pub fn intermediate(&self, name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name = common_name(name);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let chain = vec![certificate.der().clone()];
+        Self { issuer: Issuer::new(params, key), pem: certificate.pem(), chain, dir: None }
+    }
+
+    /// The authority's own certificate.
+    pub fn certificate(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_slice(self.pem.as_bytes()).expect("a certificate")
+    }
+
+    pub fn certificate_pem(&self) -> &str {
+        &self.pem
     }
 
     /// Writes the authority's own certificate to a file, for those who trust it.
@@ -167,6 +209,13 @@ impl Ca {
         let now = OffsetDateTime::now_utc();
         let names = [San::Uri(spiffe_id.to_owned())];
         self.issue_for(&names, now - Duration::hours(3), now - Duration::hours(1))
+    }
+
+    /// An SVID that is valid from an hour from now on.
+    pub fn issue_for_later(&self, spiffe_id: &str) -> Leaf {
+        let now = OffsetDateTime::now_utc();
+        let names = [San::Uri(spiffe_id.to_owned())];
+        self.issue_for(&names, now + Duration::hours(1), now + Duration::hours(2))
     }
 
     /// A certificate with these names that is valid now.
@@ -213,16 +262,20 @@ impl Ca {
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name = common_name("a leaf");
         params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
-        // 63 bits: positive, in one of rcgen's numbers.
-        let serial = SerialNumber::from(rand_serial());
-        params.serial_number = Some(serial.clone());
+        let serial = rand_serial();
+        params.serial_number = Some(serial.into());
         let key = KeyPair::generate().expect("a key");
         let leaf = params.signed_by(&key, &self.issuer).expect("a certificate");
         Leaf {
-            serial,
-            chain: vec![leaf.der().clone()],
+            serial: serial.into(),
+            serial_text: format!("{serial:016x}"),
+            chain: [leaf.der().clone()].into_iter().chain(self.chain.clone()).collect(),
             key: PrivateKeyDer::try_from(key.serialize_der()).expect("a PKCS#8 key"),
-            certificate_pem: leaf.pem(),
+            certificate_pem: if self.chain.is_empty() {
+                leaf.pem()
+            } else {
+                format!("{}{}", leaf.pem(), self.pem)
+            },
             key_pem: key.serialize_pem(),
         }
     }
@@ -241,10 +294,11 @@ pub fn write_bundle(authorities: &[&Ca], file: &Path) {
     replace(file, &text);
 }
 
+/// Eight bytes, and positive: rcgen writes it as it is.
 fn rand_serial() -> u64 {
     let mut bytes = [0; 8];
     aws_lc_rs::rand::fill(&mut bytes).expect("random bytes");
-    u64::from_le_bytes(bytes) >> 1 | 1
+    u64::from_le_bytes(bytes) >> 2 | 1 << 62
 }
 
 fn common_name(name: &str) -> DistinguishedName {
@@ -262,7 +316,11 @@ fn private_file(path: &Path) -> File {
 
 /// The SHA-256 of the first certificate in a PEM file, in hexadecimal.
 pub fn fingerprint(certificate: &Path) -> String {
-    let der = CertificateDer::from_pem_file(certificate).expect("a certificate");
-    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &der);
+    sha256(&CertificateDer::from_pem_file(certificate).expect("a certificate"))
+}
+
+/// The same of a certificate that is not in a file.
+pub fn sha256(certificate: &CertificateDer<'_>) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certificate);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

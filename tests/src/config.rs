@@ -35,14 +35,58 @@ pub struct Config {
     pub environment: Vec<(&'static str, PathBuf)>,
 }
 
-#[derive(Clone, Serialize)]
+/// Where identities come from, if a workload does not say otherwise.
+#[derive(Clone, Default, Serialize)]
 pub struct Identity {
-    pub ca: CaDir,
+    /// `ca`, `files` or `spire`; needed if there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<EmbeddedCa>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileTree>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spire: Option<Spire>,
 }
 
 #[derive(Clone, Serialize)]
-pub struct CaDir {
+#[serde(rename_all = "camelCase")]
+pub struct EmbeddedCa {
     pub dir: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub svid_ttl: Option<&'static str>,
+}
+
+/// A directory with one for each workload.
+#[derive(Clone, Serialize)]
+pub struct FileTree {
+    pub dir: PathBuf,
+}
+
+#[derive(Clone, Serialize)]
+pub struct Spire {
+    pub socket: PathBuf,
+}
+
+/// Where one workload's identity comes from.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WorkloadIdentity {
+    #[serde(rename_all = "camelCase")]
+    Ca {
+        svid_ttl: &'static str,
+    },
+    #[serde(rename_all = "camelCase")]
+    Files {
+        #[serde(flatten)]
+        pair: PemFiles,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bundle: Option<PathBuf>,
+        allow_readable_key: bool,
+    },
+    Spire {
+        selectors: Vec<String>,
+    },
 }
 
 #[derive(Clone, Serialize)]
@@ -71,7 +115,7 @@ pub struct Workload {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spiffe_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub identity: Option<Identify>,
+    pub identity: Option<WorkloadIdentity>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbound: Option<Inbound>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -219,20 +263,6 @@ pub struct Sessions {
     pub expired_peer: &'static str,
 }
 
-/// Where a workload's identity comes from.
-#[derive(Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Identify {
-    Files {
-        #[serde(flatten)]
-        pair: PemFiles,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        bundle: Option<PathBuf>,
-    },
-    #[serde(rename_all = "camelCase")]
-    Ca { svid_ttl: &'static str },
-}
-
 #[derive(Clone, Serialize)]
 pub struct Dns {
     pub servers: Vec<SocketAddr>,
@@ -268,7 +298,8 @@ impl Workload {
     /// Takes its identity from these files, with trust from elsewhere.
     #[must_use]
     pub fn files(mut self, pair: PemFiles) -> Self {
-        self.identity = Some(Identify::Files { pair, bundle: None });
+        let identity = WorkloadIdentity::Files { pair, bundle: None, allow_readable_key: false };
+        self.identity = Some(identity);
         self
     }
 
@@ -288,6 +319,21 @@ impl Peer {
             spiffe_ids: names.iter().map(|name| spiffe_id(name)).collect(),
             pins: Vec::new(),
         }
+    }
+}
+
+impl Identity {
+    pub fn ca(dir: &Path, svid_ttl: Option<&'static str>) -> Self {
+        let ca = EmbeddedCa { dir: dir.display().to_string(), svid_ttl };
+        Self { ca: Some(ca), ..Self::default() }
+    }
+
+    pub fn files(dir: &Path) -> Self {
+        Self { files: Some(FileTree { dir: dir.to_owned() }), ..Self::default() }
+    }
+
+    pub fn spire(socket: &Path) -> Self {
+        Self { spire: Some(Spire { socket: socket.to_owned() }), ..Self::default() }
     }
 }
 
@@ -330,7 +376,7 @@ impl Config {
 
     /// Where the agent looks for its certificate authority.
     pub fn ca_dir(&self) -> &Path {
-        Path::new(&self.identity.ca.dir)
+        Path::new(&self.identity.ca.as_ref().expect("an embedded CA").dir)
     }
 }
 

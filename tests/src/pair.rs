@@ -96,6 +96,21 @@ impl Pair {
         Probe::start(&self.server, &server(any(family, PORT), steps))
     }
 
+    /// A new connection reaches the echo of the server workload.
+    #[track_caller]
+    pub fn assert_served(&self) {
+        let seen = self.connect(self.target(Family::V4), &say("hello"));
+        assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "hello"), "{seen:?}");
+    }
+
+    /// A new connection is reset.
+    #[track_caller]
+    pub fn assert_refused(&self) {
+        let seen = self.connect(self.target(Family::V4), &say("hello"));
+        assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{seen:?}");
+        assert_eq!(seen.last().text, "", "{seen:?}");
+    }
+
     /// Runs a client of the client workload to its end.
     #[track_caller]
     pub fn connect(&self, to: SocketAddr, steps: &[Step]) -> Connection {

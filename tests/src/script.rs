@@ -124,6 +124,12 @@ pub enum Step {
         bytes: u64,
         seed: u64,
     },
+    /// The same, but sends until the gate opens, and reports what it has received on the way.
+    Stream {
+        seed: u64,
+    },
+    /// Sends a few bytes and receives as many, again and again until the gate opens; reports each time.
+    Converse,
     /// Sends until the socket has taken nothing for a while or `at_most` bytes are gone.
     Fill {
         at_most: u64,
@@ -138,6 +144,8 @@ pub enum Event {
     Accepted(SocketAddr),
     /// A script has come to its `n`th pause.
     Paused(usize),
+    /// Bytes received so far by [`Step::Stream`] or [`Step::Converse`].
+    Moved(u64),
     /// A connection's script has ended.
     Connection(Connection),
     /// One try of [`Job::Hammer`] or [`Job::Newborn`].
@@ -170,7 +178,7 @@ pub struct Outcome {
     pub bytes: u64,
     /// The first kilobytes received.
     pub text: String,
-    /// SHA-256 of everything sent and received by [`Step::Exchange`].
+    /// SHA-256 of everything sent and received by [`Step::Exchange`] or [`Step::Stream`].
     pub sent_digest: String,
     pub received_digest: String,
 }

@@ -35,6 +35,7 @@ pub struct Workload {
     pub reason: String,
     pub cgroups: Vec<Cgroup>,
     pub namespaces: Vec<Namespace>,
+    pub identity: Identity,
     pub svid: Option<Svid>,
     pub flows: u64,
     pub unprotected: Vec<Unprotected>,
@@ -51,6 +52,13 @@ pub struct Namespace {
     pub inode: u64,
     pub ready: bool,
     pub host: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Identity {
+    pub source: String,
+    /// Empty if all is well.
+    pub problem: String,
 }
 
 #[derive(Debug, Deserialize)]

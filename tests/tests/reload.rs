@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
-use sheath_tests::config::{Identify, Outbound, Peer, Workload};
+use sheath_tests::config::{Outbound, Peer, Workload, WorkloadIdentity};
 use sheath_tests::names::marker;
 use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
 use sheath_tests::place::Place;
@@ -120,7 +120,10 @@ fn what_does_not_fit_is_refused_as_a_whole_with_its_reason() {
     let mistakes: [(Change, &str); 4] = [
         (Box::new(|a| a.node = "other".to_owned()), "node has changed, which takes a restart"),
         (Box::new(|a| a.workloads[0].spiffe_id = None), "spiffeId"),
-        (Box::new(|a| a.identity.ca.dir = "/nowhere".to_owned()), "/nowhere"),
+        (
+            Box::new(|a| a.identity.ca.as_mut().expect("a CA").dir = "/nowhere".to_owned()),
+            "/nowhere",
+        ),
         (
             Box::new(move |a| a.workloads.push(Workload::new("agent", &own))),
             "selects the cgroup of the agent itself",
@@ -151,8 +154,9 @@ fn a_source_that_changes_disturbs_nothing() {
     let mut pair = Pair::host();
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
     let mut bystander = bystander(&pair);
-    let output =
-        pair.agent_a.reload(|a| a.workloads[0].identity = Some(Identify::Ca { svid_ttl: "2h" }));
+    let output = pair
+        .agent_a
+        .reload(|a| a.workloads[0].identity = Some(WorkloadIdentity::Ca { svid_ttl: "2h" }));
     assert!(output.status.success(), "{output:?}");
     assert_eq!(pair.connect(pair.target(Family::V4), &say("x")).last().text, "x");
     bystander.go();

@@ -105,7 +105,7 @@ impl AgentInfo {
 
 impl IdentityStatus {
     fn new(held: &Held) -> Self {
-        Self { source: held.source, problem: held.problem.clone().unwrap_or_default() }
+        Self { source: held.source, problem: held.trouble().unwrap_or_default() }
     }
 }
 

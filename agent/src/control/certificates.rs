@@ -88,7 +88,7 @@ impl Control {
         let held = self.published.identities.held(workload.id);
         let credentials = held.as_ref().and_then(|held| held.credentials.as_ref());
         let facts = credentials.map(|credentials| &credentials.svid.facts);
-        let problem = held.as_ref().and_then(|held| held.problem.clone());
+        let problem = held.as_ref().and_then(|held| held.trouble());
         let id = credentials.and_then(|credentials| credentials.svid.id.as_ref());
         let id = id.or(workload.spiffe_id.as_ref()).map(ToString::to_string);
         let renewal = held.as_ref().and_then(|held| held.next_renewal).map(rfc3339);

@@ -29,12 +29,23 @@ pub struct Held {
     pub next_renewal: Option<SystemTime>,
 }
 
+impl Held {
+    /// Why it is not as it should be, if it is not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let credentials = self.credentials.as_ref();
+        let expired = credentials.is_some_and(|held| held.svid.has_expired(SystemTime::now()));
+        let silent = || "the certificate has expired, and the source has given no other".to_owned();
+        self.problem.clone().or_else(|| expired.then(silent))
+    }
+}
+
 /// Why a workload cannot speak for itself.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoIdentity {
     #[error("the workload has no identity: {0}")]
     Missing(String),
-    #[error("the workload's certificate has expired: {0}")]
+    #[error("the workload cannot prove its identity any more: {0}")]
     Expired(String),
 }
 
@@ -49,7 +60,7 @@ impl Identities {
     pub fn current(&self, workload: WorkloadId) -> Result<Arc<Credentials>, NoIdentity> {
         let held = self.held(workload);
         let reason = || {
-            let problem = held.as_ref().and_then(|held| held.problem.clone());
+            let problem = held.as_ref().and_then(|held| held.trouble());
             problem.unwrap_or_else(|| "its source has not said anything yet".to_owned())
         };
         match held.as_ref().and_then(|held| held.credentials.clone()) {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use super::{End, describe, set_patience, trust};
@@ -28,23 +28,28 @@ pub struct Answer {
     pub received: String,
     /// What ended the connection, if not close_notify.
     pub error: Option<String>,
+    /// The certificate that the server showed.
+    pub certificate: Option<CertificateDer<'static>>,
 }
 
 impl Dial<'_> {
     /// Connects, sends, ends sending, and receives to the end.
     pub fn run(&self) -> Answer {
         let mut answer = Answer::default();
-        let result = self.netns.run(|| self.exchange(&mut answer.received));
+        let result = self.netns.run(|| self.exchange(&mut answer));
         answer.error = result.err().map(|error| describe(&error));
         answer
     }
 
-    fn exchange(&self, received: &mut String) -> io::Result<()> {
+    fn exchange(&self, answer: &mut Answer) -> io::Result<()> {
         let tcp = TcpStream::connect(self.to)?;
         set_patience(&tcp);
         let name = ServerName::from(self.to.ip());
         let connection = ClientConnection::new(self.config(), name).expect("a TLS client");
         let mut tls = StreamOwned::new(connection, tcp);
+        let shaken = tls.conn.complete_io(&mut tls.sock);
+        answer.certificate = tls.conn.peer_certificates().map(|chain| chain[0].clone());
+        shaken?;
         tls.write_all(self.send.as_bytes())?;
         if self.end == End::CloseNotify {
             tls.conn.send_close_notify();
@@ -53,7 +58,7 @@ impl Dial<'_> {
         tls.sock.shutdown(Shutdown::Write)?;
         let mut bytes = Vec::new();
         let result = tls.read_to_end(&mut bytes);
-        *received = String::from_utf8_lossy(&bytes).into_owned();
+        answer.received = String::from_utf8_lossy(&bytes).into_owned();
         result.map(|_| ())
     }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::{End, describe, set_patience, trust};
@@ -28,8 +29,8 @@ pub enum Face {
 pub struct Session {
     /// Application data received, or bytes if without TLS.
     pub received: Vec<u8>,
-    /// Whether the client showed a certificate.
-    pub client_certificate: bool,
+    /// The certificate that the client showed.
+    pub client_certificate: Option<CertificateDer<'static>>,
     pub error: Option<String>,
 }
 
@@ -122,7 +123,7 @@ fn serve_tls(
     while tls.conn.is_handshaking() {
         tls.conn.complete_io(&mut tls.sock)?;
     }
-    session.client_certificate = tls.conn.peer_certificates().is_some();
+    session.client_certificate = tls.conn.peer_certificates().map(|chain| chain[0].clone());
     tls.write_all(say.as_bytes())?;
     tls.flush()?;
     if end == End::Truncate {

@@ -51,6 +51,11 @@ impl Source for CaSource {
                         backoff.reset();
                         tracing::info!(workload = updates.workload().name, %id, serial = snapshot.svid.facts.serial, "SVID issued");
                         updates.send(Update::Snapshot(snapshot.clone())).await?;
+                        // It comes from what is in memory; what is wrong with the directory still is.
+                        let problem = roots.borrow().clone();
+                        if let Some(problem) = problem {
+                            updates.send(Update::Failed(problem)).await?;
+                        }
                         (snapshot, root)
                     }
                     Err(error) => {

@@ -20,6 +20,12 @@ const REPORTED: usize = 4096;
 
 const BLOCK: usize = 256 * 1024;
 
+/// Between the blocks of a transfer that is meant to last, and between the words of a conversation.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Received bytes between two reports of a transfer.
+const REPORT_EVERY: u64 = 1024 * 1024;
+
 /// After this long without room in the send buffer, the other side is taken not to read.
 const BLOCKED: Duration = Duration::from_secs(1);
 
@@ -89,7 +95,19 @@ impl Endpoint {
                 pause(self.pauses);
                 Ok(())
             }
-            Step::Exchange { bytes, seed } => self.exchange(*bytes, *seed, outcome),
+            Step::Exchange { bytes, seed } => {
+                self.exchange(&Amount::Bytes(*bytes), *seed, outcome, |_| {})
+            }
+            Step::Stream { seed } => {
+                let mut reported = 0;
+                self.exchange(&Amount::UntilTheGateOpens, *seed, outcome, |received| {
+                    if received - reported >= REPORT_EVERY {
+                        reported = received;
+                        emit(&Event::Moved(received));
+                    }
+                })
+            }
+            Step::Converse => self.converse(outcome),
             Step::Fill { at_most } => self.fill(*at_most, outcome),
         }
     }
@@ -151,10 +169,32 @@ impl Endpoint {
         }
     }
 
-    fn exchange(&self, bytes: u64, seed: u64, outcome: &mut Outcome) -> io::Result<()> {
+    fn converse(&self, outcome: &mut Outcome) -> io::Result<()> {
+        const WORDS: &[u8] = b"anybody there?";
+        while !gate::is_open() {
+            (&self.socket).write_all(WORDS)?;
+            let mut answer = [0; WORDS.len()];
+            (&self.socket).read_exact(&mut answer)?;
+            if answer != WORDS {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            outcome.bytes += WORDS.len() as u64;
+            emit(&Event::Moved(outcome.bytes));
+            thread::sleep(PACE);
+        }
+        Ok(())
+    }
+
+    fn exchange(
+        &self,
+        amount: &Amount,
+        seed: u64,
+        outcome: &mut Outcome,
+        received_so_far: impl FnMut(u64),
+    ) -> io::Result<()> {
         let (sent, received) = thread::scope(|scope| {
-            let sender = scope.spawn(|| send_made(&self.socket, bytes, seed));
-            let received = receive_digest(&self.socket);
+            let sender = scope.spawn(|| send_made(&self.socket, amount, seed));
+            let received = receive_digest(&self.socket, received_so_far);
             (sender.join().expect("the sending thread"), received)
         });
         outcome.sent_digest = sent?;
@@ -182,9 +222,30 @@ impl Endpoint {
     }
 }
 
-/// Sends `bytes` bytes made from `seed`, ends sending, and returns their digest. No two blocks
-/// are the same, so a block lost, doubled or misplaced shows.
-fn send_made(mut socket: &Socket, mut bytes: u64, seed: u64) -> io::Result<String> {
+/// How much to send.
+enum Amount {
+    Bytes(u64),
+    /// One block after the other, without haste.
+    UntilTheGateOpens,
+}
+
+impl Amount {
+    /// The length of the next block, 0 at the end.
+    fn next(&self, sent: u64) -> usize {
+        match self {
+            Self::Bytes(bytes) => (bytes - sent).min(BLOCK as u64) as usize,
+            Self::UntilTheGateOpens if gate::is_open() => 0,
+            Self::UntilTheGateOpens => {
+                thread::sleep(PACE);
+                BLOCK
+            }
+        }
+    }
+}
+
+/// Sends bytes made from `seed`, ends sending, and returns their digest. No two blocks are the same, so a
+/// block lost, doubled or misplaced shows.
+fn send_made(mut socket: &Socket, amount: &Amount, seed: u64) -> io::Result<String> {
     let mut state = seed | 1;
     let mut block: Vec<u8> = (0..BLOCK)
         .map(|_| {
@@ -195,20 +256,23 @@ fn send_made(mut socket: &Socket, mut bytes: u64, seed: u64) -> io::Result<Strin
         })
         .collect();
     let mut digest = Context::new(&SHA256);
-    let mut number = 0u64;
-    while bytes > 0 {
+    let (mut number, mut sent) = (0u64, 0);
+    loop {
+        let count = amount.next(sent);
+        if count == 0 {
+            break;
+        }
         block[..8].copy_from_slice(&number.to_be_bytes());
         number += 1;
-        let count = bytes.min(BLOCK as u64) as usize;
         digest.update(&block[..count]);
         socket.write_all(&block[..count])?;
-        bytes -= count as u64;
+        sent += count as u64;
     }
     socket.shutdown(Shutdown::Write)?;
     Ok(hex(digest))
 }
 
-fn receive_digest(mut socket: &Socket) -> io::Result<(u64, String)> {
+fn receive_digest(mut socket: &Socket, mut so_far: impl FnMut(u64)) -> io::Result<(u64, String)> {
     let mut buffer = vec![0; BLOCK];
     let mut digest = Context::new(&SHA256);
     let mut bytes = 0;
@@ -219,6 +283,7 @@ fn receive_digest(mut socket: &Socket) -> io::Result<(u64, String)> {
         }
         digest.update(&buffer[..count]);
         bytes += count as u64;
+        so_far(bytes);
     }
 }
 
