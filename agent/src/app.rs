@@ -37,8 +37,8 @@ pub enum StartError {
     Host { found: String, advice: String },
     #[error("{what}: {error}")]
     Io { what: String, error: io::Error },
-    #[error("the supervisor has ended, which it never should; please report this")]
-    SupervisorEnded,
+    #[error("{0} has ended, which it never should; please report this")]
+    Ended(&'static str),
     #[error(transparent)]
     Ca(#[from] crate::identity::CaError),
     #[error(transparent)]
@@ -99,7 +99,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let admin = Server::bind(&config.instance.admin_socket())
         .map_err(StartError::io("cannot open the admin socket"))?;
     let starter = Arc::new(Starter(pipeline.clone()));
-    let supervisor = Supervisor::start(&config, published.policy, roster, starter)?;
+    let supervisor = Supervisor::start(&config, published.policy.load_full(), roster, starter)?;
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
@@ -110,9 +110,10 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     };
     let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);
     let (control_requests, control_inbox) = mpsc::channel(4);
-    tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
+    let mut controlling = tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
     let mut supervising = tokio::spawn(supervisor.run(supervisor_inbox));
     let reloading = tokio::spawn(reload_on(hangup, control_requests.downgrade()));
+    let draining = control_requests.clone();
     let planes = Planes { supervisor: supervisor_requests, control: control_requests };
     let serving = tokio::spawn(admin.serve(info, planes));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
@@ -122,11 +123,13 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         // Without it nothing is looked after: better to be started anew.
-        _ = &mut supervising => return Err(StartError::SupervisorEnded),
+        _ = &mut supervising => return Err(StartError::Ended("the supervisor")),
+        _ = &mut controlling => return Err(StartError::Ended("the control plane")),
     }
     tracing::info!(flows = pipeline.counters.flows(), "draining");
     service_manager::notify("STOPPING=1");
-    // With the admin server go the last senders of requests, and so the control plane and the supervisor end.
+    // With the admin server goes the last sender of requests to the supervisor, and so it ends. The control plane
+    // stays: flows that are still live must go on being good.
     reloading.abort();
     serving.abort();
     let _ = supervising.await;
@@ -134,6 +137,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     if tokio::time::timeout(config.timeouts.drain, pipeline.tasks.wait()).await.is_err() {
         tracing::warn!(flows = pipeline.counters.flows(), "drain timeout; live flows are reset");
     }
+    drop(draining);
     tracing::info!("stopped; protected connections are refused until an agent runs again");
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::flow::{Direction, FlowIds, FlowRecord, Outcome, Protection, Stage};
 use crate::identity::NoIdentity;
 use crate::policy::{Policy, PolicyError};
 use crate::relay::{self, RelayError};
-use crate::sessions::{Live, SessionFacts, Side};
+use crate::sessions::{Basis, Live, Revision, SessionFacts};
 use crate::sys::sockopt;
 use crate::telemetry::{AgentCounters, Ending, log_flow};
 use crate::tls::{self, Contexts, Greeting, Session, TlsError};
@@ -65,15 +65,14 @@ impl Pipeline {
         record.source = wire.local_addr().map_err(FlowError::DialWire)?;
         let session =
             tls::connect(wire, &credentials.contexts, &target, self.timeouts.handshake).await?;
-        let facts = SessionFacts {
-            workload,
-            side: Side::Outbound { target, destination },
-            certificates: session.certificates.clone(),
-        };
         record_session(record, &session);
 
-        let live = self.published.sessions.open(facts, revision).map_err(FlowError::Revoked)?;
-        relay_session(&mut app, session, live, record).await
+        let certificates = session.certificates.clone();
+        let basis = Basis::Outbound { target, destination, certificates };
+        let live = self.open_session(workload, basis, revision)?;
+        let mut wire = session.stream;
+        unless_cut(live, relay::run(&mut app, &mut wire, &mut record.moved)).await??;
+        close(&app, wire.get_ref().0)
     }
 
     async fn inbound(
@@ -93,7 +92,9 @@ impl Pipeline {
             if let Some(protection) = self.passes_through(greeting) {
                 record.protection = protection;
                 drop(unproven);
-                return self.pass_through(namespace, wire, client, destination, record).await;
+                let live = self.open_session(workload, Basis::Permissive, revision)?;
+                let passing = self.pass_through(namespace, wire, client, destination, record);
+                return unless_cut(live, passing).await?;
             }
         }
         let credentials = credentials?;
@@ -102,16 +103,29 @@ impl Pipeline {
         // The contexts were made with the callers that policy allows: the handshake fails for anybody else.
         let session = tls::accept(wire, &credentials.contexts, self.timeouts.handshake).await?;
         drop(unproven);
-        let facts = SessionFacts {
-            workload,
-            side: Side::Inbound,
-            certificates: session.certificates.clone(),
-        };
         record_session(record, &session);
 
-        let live = self.published.sessions.open(facts, revision).map_err(FlowError::Revoked)?;
-        let mut app = self.dial_app(namespace, client, destination).await?;
-        relay_session(&mut app.stream, session, live, record).await
+        let certificates = session.certificates.clone();
+        let basis = Basis::Inbound { as_agent: session.with_agent, certificates };
+        let live = self.open_session(workload, basis, revision)?;
+        let mut wire = session.stream;
+        let serving = async {
+            let mut app = self.dial_app(namespace, client, destination).await?;
+            relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
+            close(&app.stream, wire.get_ref().0)
+        };
+        unless_cut(live, serving).await?
+    }
+
+    /// Takes a session up among those that are judged again when things change.
+    fn open_session(
+        &self,
+        workload: WorkloadId,
+        basis: Basis,
+        revision: Revision,
+    ) -> Result<Live, FlowError> {
+        let facts = SessionFacts { workload, basis };
+        self.published.sessions.open(facts, revision).map_err(FlowError::Revoked)
     }
 
     /// How a connection to a permissive port passes, if it is not for us.
@@ -247,19 +261,13 @@ fn record_session(record: &mut FlowRecord, session: &Session) {
     record.protection = if session.is_mutual { Protection::Mtls } else { Protection::Tls };
 }
 
-/// Relays until both directions have ended, or until the session is not good any more.
-async fn relay_session(
-    app: &mut TcpStream,
-    session: Session,
-    mut live: Live,
-    record: &mut FlowRecord,
-) -> Result<(), FlowError> {
-    let mut wire = session.stream;
+/// Does something for as long as a session is good. Nothing moves once it is not.
+async fn unless_cut<T>(mut live: Live, work: impl Future<Output = T>) -> Result<T, FlowError> {
     tokio::select! {
-        result = relay::run(app, &mut wire, &mut record.moved) => result?,
-        reason = live.cut() => return Err(FlowError::Revoked(reason)),
+        biased;
+        reason = live.cut() => Err(FlowError::Revoked(reason)),
+        result = work => Ok(result),
     }
-    close(app, wire.get_ref().0)
 }
 
 /// Both directions have ended in order; neither leg is reset.

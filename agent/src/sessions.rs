@@ -10,27 +10,80 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use sheath_common::workload::WorkloadId;
+use sheath_common::workload::{InboundMode, WorkloadId};
 use tokio::sync::oneshot;
 
 use crate::config::ExpiredPeer;
 use crate::identity::Identities;
 use crate::policy::SharedPolicy;
+use crate::sys::clock::sleep_until;
 use crate::tls::{PeerCertificates, Target};
+use crate::x509::Fingerprint;
 
 /// A session as policy sees it.
 #[derive(Clone, Debug)]
 pub struct SessionFacts {
     pub workload: WorkloadId,
-    pub side: Side,
-    pub certificates: PeerCertificates,
+    pub basis: Basis,
 }
 
-/// Which rules apply.
+/// What makes a session good.
 #[derive(Clone, Debug)]
-pub enum Side {
-    Outbound { target: Target, destination: SocketAddr },
-    Inbound,
+pub enum Basis {
+    /// The other end is who must answer there.
+    Outbound { target: Target, destination: SocketAddr, certificates: PeerCertificates },
+    /// The client is one that may call, in the way in which it has called.
+    Inbound { as_agent: bool, certificates: PeerCertificates },
+    /// The port lets through what is not for us.
+    Permissive,
+}
+
+/// What tells one judgement from another, the state of policy and trust apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Question {
+    Outbound {
+        workload: WorkloadId,
+        destination: SocketAddr,
+        external: Option<String>,
+        chain: Fingerprint,
+    },
+    Inbound {
+        workload: WorkloadId,
+        as_agent: bool,
+        chain: Fingerprint,
+    },
+    Permissive {
+        workload: WorkloadId,
+    },
+}
+
+impl SessionFacts {
+    fn question(&self) -> Question {
+        let workload = self.workload;
+        match &self.basis {
+            Basis::Outbound { target, destination, certificates } => Question::Outbound {
+                workload,
+                destination: *destination,
+                external: target.external_name().map(str::to_owned),
+                chain: certificates.fingerprint(),
+            },
+            Basis::Inbound { as_agent, certificates } => Question::Inbound {
+                workload,
+                as_agent: *as_agent,
+                chain: certificates.fingerprint(),
+            },
+            Basis::Permissive => Question::Permissive { workload },
+        }
+    }
+
+    fn certificates(&self) -> Option<&PeerCertificates> {
+        match &self.basis {
+            Basis::Outbound { certificates, .. } | Basis::Inbound { certificates, .. } => {
+                Some(certificates)
+            }
+            Basis::Permissive => None,
+        }
+    }
 }
 
 /// All live sessions of the agent.
@@ -88,7 +141,7 @@ impl Sessions {
     pub fn open(self: &Arc<Self>, facts: SessionFacts, revision: Revision) -> Result<Live, String> {
         let expires = match self.policy.load().expired_peer() {
             ExpiredPeer::Keep => None,
-            ExpiredPeer::Close => facts.certificates.not_after(),
+            ExpiredPeer::Close => facts.certificates().and_then(PeerCertificates::not_after),
         };
         let facts = Arc::new(facts);
         let (sender, receiver) = oneshot::channel();
@@ -109,8 +162,11 @@ impl Sessions {
         // The lock is not held while judging: new sessions do not wait for that.
         let all: Vec<_> =
             self.lock().iter().map(|(number, entry)| (*number, entry.facts.clone())).collect();
+        // Many sessions have the same peer: each question is answered once.
+        let mut answers: HashMap<Question, Result<(), String>> = HashMap::new();
         for (number, facts) in all.into_iter().filter(|(_, facts)| concerned(facts)) {
-            if let Err(reason) = self.judge(&facts)
+            let answer = answers.entry(facts.question()).or_insert_with(|| self.judge(&facts));
+            if let Err(reason) = answer.clone()
                 && let Some(entry) = self.lock().remove(&number)
             {
                 // It may have ended by itself.
@@ -121,23 +177,28 @@ impl Sessions {
 
     fn judge(&self, facts: &SessionFacts) -> Result<(), String> {
         let policy = self.policy.load();
-        let credentials = self.identities.held(facts.workload).and_then(|held| {
-            // An expired certificate of our own stays good for sessions that have begun with it.
-            held.credentials.clone()
-        });
-        let credentials = credentials.ok_or("the workload has no identity any more")?;
-        let expectation = match &facts.side {
-            Side::Outbound { target, destination } => policy.expectation_of(target, *destination),
-            Side::Inbound => {
-                policy.inbound(facts.workload).map(|inbound| match &inbound.standard {
-                    Some(standard) => inbound.callers.or(&standard.callers),
-                    None => inbound.callers.clone(),
-                })
+        let expectation = match &facts.basis {
+            Basis::Permissive => {
+                return match policy.inbound_mode(facts.workload) {
+                    // Of a workload that is none any more nothing is asked.
+                    Ok(InboundMode::Strict) => Err("the port is strict now".to_owned()),
+                    _ => Ok(()),
+                };
+            }
+            Basis::Outbound { target, destination, .. } => {
+                policy.expectation_of(target, *destination)
+            }
+            Basis::Inbound { as_agent, .. } => {
+                policy.inbound(facts.workload).map(|inbound| inbound.expectation(*as_agent))
             }
         };
         let expectation = expectation.map_err(|error| error.to_string())?;
+        // An expired certificate of our own stays good for sessions that have begun with it.
+        let held = self.identities.held(facts.workload);
+        let credentials = held.and_then(|held| held.credentials.clone());
+        let credentials = credentials.ok_or("the workload has no identity any more")?;
         let judge = credentials.contexts.judge(expectation);
-        facts.certificates.judge_again(&judge).map(|_| ())
+        facts.certificates().map_or(Ok(()), |shown| shown.judge_again(&judge).map(|_| ()))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
@@ -150,10 +211,7 @@ impl Live {
     pub async fn cut(&mut self) -> String {
         let expiry = async {
             match self.expires {
-                Some(expires) => {
-                    let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
-                    tokio::time::sleep(left).await;
-                }
+                Some(expires) => sleep_until(expires).await,
                 None => std::future::pending().await,
             }
         };

@@ -2,12 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sheath_tests::config::{Dns, ExternalPeer, StandardTls, TlsContext};
+use sheath_tests::config::{Config, Dns, ExternalPeer, StandardTls, TlsContext};
 use sheath_tests::dissect::tls;
 use sheath_tests::interop::dnsmasq::Dnsmasq;
 use sheath_tests::interop::pki::Pki;
 use sheath_tests::interop::scene::{Scene, TLS_PORT};
 use sheath_tests::interop::{Route, Tls, nginx};
+use sheath_tests::names::marker;
+use sheath_tests::pair::{say, server};
+use sheath_tests::probe::Probe;
+use sheath_tests::script::Step;
 use sheath_tests::wait::{GENEROUS, wait_until};
 use sheath_tests::world::{FAMILIES, Family};
 
@@ -20,6 +24,10 @@ const NAME_SERVER: &str = "10.0.1.1";
 
 /// The usual pair of workloads, of which the client knows one external peer, by name.
 fn scene(pki: &Pki, family: Option<&'static str>) -> Scene {
+    scene_with(pki, family, |_| {})
+}
+
+fn scene_with(pki: &Pki, family: Option<&'static str>, change: impl FnOnce(&mut Config)) -> Scene {
     let tls = StandardTls::named(CONTEXT, pki.authority(), NAME);
     let mut peer = ExternalPeer::new("billing", &[&format!("{NAME}:{TLS_PORT}")], tls);
     peer.family = family;
@@ -29,6 +37,7 @@ fn scene(pki: &Pki, family: Option<&'static str>) -> Scene {
         a.tls_contexts = vec![TlsContext { name: CONTEXT.to_owned(), files }];
         a.external_peers = vec![peer];
         a.dns = Some(Dns { servers: vec![Dnsmasq::endpoint(NAME_SERVER.parse().unwrap())] });
+        change(a);
     })
 }
 
@@ -97,4 +106,42 @@ fn addresses_of_an_unwanted_family_are_left_alone() {
         let known = addresses.map(|address| is_known(&scene, address));
         assert_eq!(known, FAMILIES.map(|family| family == wanted), "{name}");
     }
+}
+
+/// What was protected stays so when the agent starts anew and nobody answers for the name: mode `prefer`
+/// would let it out.
+#[test]
+fn what_a_name_stood_for_stays_protected_over_a_restart() {
+    let pki = Pki::new();
+    let mut scene = scene_with(&pki, None, |a| {
+        a.workloads[0].outbound.as_mut().expect("an outbound mode").mode = "prefer";
+    });
+    let address = scene.pair.world.b.addresses.of(Family::V4);
+    let target = SocketAddr::new(address, TLS_PORT);
+    let job = server(target, &[Step::Echo]);
+    let _plaintext = Probe::start(&scene.place_b, &job);
+    let names = dnsmasq(&scene, &[address]);
+    wait_until("the address taken up", GENEROUS, || {
+        scene.pair.connect(target, &say("x")).last().text != "x"
+    });
+    drop(names);
+    let tap = scene.pair.world.tap();
+    let secret = marker();
+    let assert_protected = |scene: &Scene, when: &str| {
+        let seen = scene.pair.connect(target, &say(&secret));
+        assert_ne!(seen.last().text, secret, "{when}: {seen:?}");
+        assert_eq!(tap.sightings(&secret), 0, "{when}");
+    };
+    scene.pair.agent_a.kill();
+    assert_protected(&scene, "without an agent");
+    scene.pair.agent_a.launch();
+    assert_protected(&scene, "after the restart");
+    // Nor does it matter who is asked from now on, or that a reload is refused.
+    let nobody = SocketAddr::new(NAME_SERVER.parse().unwrap(), 5353);
+    let output = scene.pair.agent_a.reload(|a| a.dns = Some(Dns { servers: vec![nobody] }));
+    assert!(output.status.success(), "{output:?}");
+    assert_protected(&scene, "with another resolver");
+    let output = scene.pair.agent_a.reload(|a| a.node = "other".to_owned());
+    assert!(!output.status.success());
+    assert_protected(&scene, "after a refused reload");
 }

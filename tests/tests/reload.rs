@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
-use sheath_tests::config::{Peer, Workload};
+use sheath_tests::config::{Outbound, Peer, Workload, WorkloadIdentity};
 use sheath_tests::names::marker;
-use sheath_tests::pair::{PORT, Pair, any, client, say, server};
+use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Job, Step};
@@ -120,12 +120,13 @@ fn what_does_not_fit_is_refused_as_a_whole_with_its_reason() {
     let mistakes: [(Change, &str); 4] = [
         (Box::new(|a| a.node = "other".to_owned()), "node has changed, which takes a restart"),
         (Box::new(|a| a.workloads[0].spiffe_id = None), "spiffeId"),
-        (Box::new(|a| a.identity.ca.dir = "/nowhere".to_owned()), "/nowhere"),
+        (Box::new(|a| a.embedded_ca().dir = "/nowhere".to_owned()), "/nowhere"),
         (
             Box::new(move |a| a.workloads.push(Workload::new("agent", &own))),
             "selects the cgroup of the agent itself",
         ),
     ];
+    let mut bystander = bystander(&pair);
     for (mistake, reason) in mistakes {
         let output = pair.agent_a.reload(|a| {
             // Something that would be harmless by itself must not be applied either.
@@ -139,6 +140,95 @@ fn what_does_not_fit_is_refused_as_a_whole_with_its_reason() {
         assert_eq!(seen.last().text, "still here", "{reason}: {seen:?}");
         pair.agent_a.reconfigure(|a| *a = good.clone());
     }
+    bystander.go();
+    let seen = bystander.connection();
+    assert_eq!(seen.last().text, "cd", "cut by a reload that was refused: {seen:?}");
+}
+
+/// What changes about a workload's source is no reason to take its identity from it.
+#[test]
+fn a_source_that_changes_disturbs_nothing() {
+    let mut pair = Pair::host();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let mut bystander = bystander(&pair);
+    let output = pair
+        .agent_a
+        .reload(|a| a.workloads[0].identity = Some(WorkloadIdentity::Ca { svid_ttl: "2h" }));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(pair.connect(pair.target(Family::V4), &say("x")).last().text, "x");
+    bystander.go();
+    let seen = bystander.connection();
+    assert_eq!(seen.last().text, "cd", "{seen:?}");
+}
+
+/// What a port let through while it was permissive ends when it is strict.
+#[test]
+fn plaintext_that_passed_ends_when_a_port_becomes_strict() {
+    let mut pair = Pair::with(Setting::Host, |_, b| {
+        b.workloads[0].inbound.as_mut().expect("an inbound mode").mode = "permissive";
+    });
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let stranger = pair.world.a.host("stranger");
+    let steps = [Step::Send("ab".into()), Step::Receive(2), Step::Pause, Step::ReceiveToEnd];
+    let mut passing = Probe::start(&stranger, &client(pair.target(Family::V4), &steps));
+    passing.wait_paused();
+    let mut protected = bystander(&pair);
+    let output = pair.agent_b.reload(|b| {
+        b.workloads[0].inbound.as_mut().expect("an inbound mode").mode = "strict";
+    });
+    assert!(output.status.success(), "{output:?}");
+    passing.go();
+    let seen = passing.connection();
+    assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{seen:?}");
+    protected.go();
+    assert_eq!(protected.connection().last().text, "cd");
+}
+
+/// `existing: reset` means connections that are older than their protection, also where that comes later.
+#[test]
+fn connections_older_than_a_stricter_mode_are_reset_where_configured() {
+    let mut pair = Pair::with(Setting::Host, |a, _| {
+        a.workloads[0].outbound = None;
+        a.workloads[0].existing = Some("reset");
+    });
+    let place = pair.world.b.host("plain");
+    let _echo = Probe::start(&place, &server(any(Family::V4, OTHER_PORT), &[Step::Echo]));
+    let steps = [Step::Send("ab".into()), Step::Receive(2), Step::Pause, Step::ReceiveToEnd];
+    let mut old = Probe::start(&pair.client, &client(other_target(&pair, Family::V4), &steps));
+    old.wait_paused();
+    let output = pair.agent_a.reload(|a| {
+        a.workloads[0].outbound = Some(Outbound { mode: "require", bypass: Vec::new() });
+    });
+    assert!(output.status.success(), "{output:?}");
+    old.go();
+    let seen = old.connection();
+    assert_ne!(seen.ended_by(), None, "{seen:?}");
+}
+
+/// A workload that is taken out is given back, whatever trouble another one has.
+#[test]
+fn a_removed_workload_is_given_back_also_when_another_one_is_degraded() {
+    let mut pair = Pair::with(Setting::Host, |a, _| {
+        // Two workloads of one port in one namespace: the second is degraded.
+        let cgroup = |name: &str| format!("{}/{name}", a.capture.cgroup);
+        let (first, second) = (cgroup("first"), cgroup("second"));
+        for (name, cgroup) in [("first", first), ("second", second)] {
+            a.workloads.push(Workload::new(name, &cgroup).inbound("strict", Some(&[7777]), &["x"]));
+        }
+    });
+    let _residents =
+        ["first", "second"].map(|name| Probe::start(&pair.world.a.host(name), &Job::Idle));
+    pair.agent_a.wait_for_status("a degraded workload", |status| {
+        status.workloads.iter().any(|workload| workload.state == "degraded")
+    });
+    let place = pair.world.b.host("plain");
+    let _echo = Probe::start(&place, &server(any(Family::V4, OTHER_PORT), &[Step::Echo]));
+    let target = other_target(&pair, Family::V4);
+    assert_ne!(pair.connect(target, &say("x")).ended_by(), None, "require lets it out");
+    let output = pair.agent_a.reload(|a| a.workloads.retain(|workload| workload.name != "client"));
+    assert!(output.status.success(), "{output:?}");
+    let seen = pair.connect(target, &say("x"));
+    assert_eq!(seen.last().text, "x", "{seen:?}");
 }
 
 #[test]

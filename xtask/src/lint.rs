@@ -5,16 +5,16 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::prerequisites::{CARGO_DENY, Need};
-use crate::{command, console, ebpf, install};
+use crate::{command, console, ebpf, fuzz, install, workspace};
 
 pub fn run() -> Result<()> {
     require_component("fmt", "rustfmt")?;
     require_component("clippy", "clippy")?;
     install::ensure(&[Need::Bpf, Need::Lint])?;
+    fuzz::lock()?;
     console::step("formatting", || {
-        // rustfmt colours its differences wherever TERM is set, terminal or not.
-        let colour = if console::colours() { "auto" } else { "never" };
-        command::run(command::cargo().args(["fmt", "--all", "--check", "--", "--color", colour]))
+        formatting(&["--all"])?;
+        formatting(&["--manifest-path", FUZZ_MANIFEST])
     })?;
     ebpf::clippy()?;
     // The agent embeds the BPF object, so not even a check of it works without.
@@ -22,16 +22,22 @@ pub fn run() -> Result<()> {
     console::step("clippy, user space", || {
         command::run(command::cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))
     })?;
-    console::step("licences, bans, sources", || {
-        command::run(deny()?.args([
-            "check",
-            "--hide-inclusion-graph",
-            "licenses",
-            "bans",
-            "sources",
-        ]))
+    console::step("clippy, fuzz targets", || {
+        let mut command = command::cargo();
+        command.args(["clippy", "--manifest-path", FUZZ_MANIFEST, "--bins", "--target-dir"]);
+        command::run(command.arg(workspace::target_dir()).args(["--", "-D", "warnings"]))
     })?;
+    console::step("licences, bans, sources", || deny_check(&["licenses", "bans", "sources"]))?;
     advisories()
+}
+
+const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
+
+fn formatting(packages: &[&str]) -> Result<()> {
+    // rustfmt colours its differences wherever TERM is set, terminal or not.
+    let colour = if console::colours() { "auto" } else { "never" };
+    let mut command = command::cargo();
+    command::run(command.arg("fmt").args(packages).args(["--check", "--", "--color", colour]))
 }
 
 /// rustfmt and clippy belong to the toolchain; a minimal one lacks them.
@@ -54,14 +60,17 @@ fn advisories() -> Result<()> {
         );
         return Ok(());
     }
-    console::step("advisories", || {
-        command::run(deny()?.args([
-            "check",
-            "--hide-inclusion-graph",
-            "--disable-fetch",
-            "advisories",
-        ]))
-    })
+    console::step("advisories", || deny_check(&["--disable-fetch", "advisories"]))
+}
+
+/// Checks the dependencies of both workspaces.
+fn deny_check(what: &[&str]) -> Result<()> {
+    for manifest in ["Cargo.toml", FUZZ_MANIFEST] {
+        let mut command = deny()?;
+        command.args(["--manifest-path", manifest, "check"]);
+        command::run(command.arg("--hide-inclusion-graph").args(what))?;
+    }
+    Ok(())
 }
 
 fn deny() -> Result<Command> {

@@ -5,6 +5,7 @@ mod command;
 mod console;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod host;
 mod install;
 mod lint;
@@ -14,9 +15,10 @@ mod wheel;
 mod workspace;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, value_parser};
 
 /// Developer commands of Sheath.
 #[derive(Parser)]
@@ -36,9 +38,19 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Run every fuzz target, or one of them
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = value_parser!(u64).range(1..))]
+        seconds: u64,
+        /// The name of a file in fuzz/src/bin
+        target: Option<String>,
+        /// Run the target on these files alone, for example on one that made it crash
+        inputs: Vec<PathBuf>,
+    },
     /// Check formatting, run clippy (user space and BPF) and cargo-deny
     Lint,
-    /// Run every test, unit and integration
+    /// Run every test, unit and integration, and the fuzz targets for a moment
     Test {
         /// Passed on to `cargo test`, for example `-- --test tcp reset`
         #[arg(last = true)]
@@ -50,6 +62,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::BuildEbpf => ebpf::run(),
         Command::Demo { args } => demo::run(&args),
+        Command::Fuzz { seconds, target, inputs } => fuzz::run(seconds, target, &inputs),
         Command::Lint => lint::run(),
         Command::Test { args } => test::run(&args),
     };

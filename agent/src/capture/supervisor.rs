@@ -30,7 +30,7 @@ use super::pins::FreshPins;
 use super::programs::{self, Programs, SteerLoader};
 use super::{CaptureError, Namespace, Pins, Roster, Tables, bpffs, existing};
 use crate::config::{CaptureRoot, Config, Existing, WorkloadConfig};
-use crate::policy::{Policy, SharedPolicy};
+use crate::policy::Policy;
 use crate::sys::netns::NetworkNamespace;
 use crate::telemetry::log_denied_connect;
 
@@ -71,7 +71,10 @@ pub struct Reconfiguration {
 
 #[derive(Debug)]
 pub struct Supervisor {
-    policy: SharedPolicy,
+    /// The policy that the kernel has.
+    in_force: Arc<Policy>,
+    /// True while enrolments of an earlier configuration have yet to be removed.
+    is_forgetting: bool,
     roster: Arc<Roster>,
     pub(super) tables: Arc<Tables>,
     pub(super) programs: Programs,
@@ -105,7 +108,7 @@ impl Supervisor {
     /// If any of it fails; then nothing that this start has made stays behind.
     pub fn start(
         config: &Config,
-        policy: SharedPolicy,
+        policy: Arc<Policy>,
         roster: Arc<Roster>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
@@ -130,7 +133,7 @@ impl Supervisor {
         let tables = Tables::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
         let tables = Arc::new(tables);
         let add_policy = || {
-            tables.add_rules(&policy.load().kernel_rules())?;
+            tables.add_rules(&policy.kernel_rules())?;
             tables.add_guarded(&guarded_ports(&config.workloads))?;
             tables.forget_connections()
         };
@@ -141,8 +144,9 @@ impl Supervisor {
         let mut supervisor = Self {
             starter,
             workloads: config.workloads.iter().cloned().map(Observed::new).collect(),
-            routed_prefixes: policy.load().protected_prefixes(),
-            policy,
+            routed_prefixes: policy.protected_prefixes(),
+            in_force: policy,
+            is_forgetting: false,
             roster,
             tables,
             programs,
@@ -174,7 +178,7 @@ impl Supervisor {
         self.tables.replace_selectors(&selectors).map_err(write)?;
         self.serve(self.own_netns.clone())?;
         self.look();
-        self.forget_the_old(&before, &self.policy.load())
+        self.forget_the_old(&before)
             .map_err(CaptureError::during("cannot remove what an earlier agent left"))?;
         self.is_up = true;
         self.programs.pin().map_err(CaptureError::during("cannot pin the BPF links"))
@@ -182,9 +186,10 @@ impl Supervisor {
 
     /// Removes what an earlier agent left and this configuration does not repeat: enrolments, rules, steering.
     /// Only when everything that the configuration does say is in force.
-    fn forget_the_old(&self, enrolled_before: &[u64], policy: &Policy) -> io::Result<()> {
+    fn forget_the_old(&mut self, enrolled_before: &[u64]) -> io::Result<()> {
         // A workload that could not be looked at may have cgroups that were not seen.
-        if self.workloads.iter().all(|workload| workload.problem.is_none()) {
+        self.is_forgetting = self.workloads.iter().any(|workload| workload.is_unseen);
+        if !self.is_forgetting {
             let current: HashSet<u64> =
                 self.workloads.iter().flat_map(|w| w.cgroups.keys().copied()).collect();
             for id in enrolled_before.iter().filter(|id| !current.contains(id)) {
@@ -192,7 +197,7 @@ impl Supervisor {
             }
         }
         let configs = self.workloads.iter().map(|workload| &workload.config);
-        self.tables.prune_rules(&policy.kernel_rules())?;
+        self.tables.prune_rules(&self.in_force.kernel_rules())?;
         self.tables.prune_guarded(&guarded_ports(configs))?;
         self.detach_unserved()
     }
@@ -259,7 +264,7 @@ impl Supervisor {
 
     fn log_event(&mut self, event: &Event) {
         let kind = EventKind::from_code(event.kind);
-        let policy = self.policy.load();
+        let policy = self.in_force.clone();
         let name = policy.workload(event.workload).map_or("", |workload| &workload.name);
         match kind {
             Some(EventKind::ConnectDenied) => {
@@ -290,6 +295,7 @@ impl Supervisor {
             let problem = match self.look_at(index, &mut claimed) {
                 Ok(problem) => problem,
                 Err(error) => {
+                    self.workloads[index].is_unseen = true;
                     self.keep_as_it_was(index, &mut claimed);
                     Some(format!("cannot be looked at: {error}"))
                 }
@@ -341,6 +347,7 @@ impl Supervisor {
             found.push((cgroup, processes));
         }
         let workload = &mut self.workloads[index];
+        workload.is_unseen = false;
         workload.cgroups.retain(|id, _| found.iter().any(|(cgroup, _)| cgroup.id == *id));
         workload.processes = found.iter().flat_map(|(_, processes)| processes).copied().collect();
         self.roster.publish(workload.config.id, &workload.processes);
@@ -400,8 +407,8 @@ impl Supervisor {
     ) -> io::Result<()> {
         let config = &self.workloads[index].config;
         for served in namespaces.iter().filter_map(|inode| self.namespaces.get(inode)) {
-            let policy = self.policy.load();
-            let sockets = existing::unprotected(&served.namespace, processes, config.id, &policy)?;
+            let sockets =
+                existing::unprotected(&served.namespace, processes, config.id, &self.in_force)?;
             existing::reset(&served.namespace, &sockets)?;
             if !sockets.is_empty() {
                 tracing::info!(
@@ -543,9 +550,21 @@ impl Supervisor {
                 tracing::debug!(namespace = served.namespace.inode(), %error, "routes not read");
             }
         }
+        if self.is_forgetting
+            && let Err(error) = self.forget_later()
+        {
+            tracing::warn!(%error, "enrolments of an earlier configuration stay");
+        }
         if let Err(error) = self.sweep() {
             tracing::warn!(%error, "traces of closed namespaces or lost connections stay in the maps");
         }
+    }
+
+    /// What is enrolled is read before it is looked at: whatever comes meanwhile is seen.
+    fn forget_later(&mut self) -> io::Result<()> {
+        let enrolled = self.tables.workloads.keys()?;
+        self.look();
+        self.forget_the_old(&enrolled)
     }
 
     fn sweep(&self) -> io::Result<()> {
@@ -573,11 +592,23 @@ impl Supervisor {
         }
     }
 
-    /// Puts another configuration in force. What is wanted comes before what is not wanted goes: nothing that
-    /// stays protected is ever unprotected.
+    /// Puts another configuration in force, or leaves the one before.
     fn reconfigure(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
+        refuse_own_cgroup(&change.workloads)?;
+        let before = Reconfiguration {
+            workloads: self.workloads.iter().map(|workload| workload.config.clone()).collect(),
+            policy: self.in_force.clone(),
+        };
+        self.put_in_force(change).inspect_err(|_| {
+            if let Err(again) = self.put_in_force(before) {
+                tracing::error!(error = %again, "the configuration before is not wholly back in force");
+            }
+        })
+    }
+
+    /// What is wanted comes before what is not wanted goes: nothing that stays protected is ever unprotected.
+    fn put_in_force(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
         let Reconfiguration { workloads, policy } = change;
-        refuse_own_cgroup(&workloads)?;
         let write = || CaptureError::during("cannot write the configuration into the maps");
         let enrolled = self
             .tables
@@ -591,19 +622,24 @@ impl Supervisor {
         self.workloads = workloads
             .into_iter()
             .map(|config| match before.remove(&config.id) {
-                Some(observed) => Observed { config, ..observed },
+                Some(observed) => observed.reconfigured(config),
                 None => Observed::new(config),
             })
             .collect();
         let selectors: Vec<_> = self.workloads.iter().map(|w| w.config.selector()).collect();
         self.tables.replace_selectors(&selectors).map_err(write())?;
         self.routed_prefixes = policy.protected_prefixes();
+        self.in_force = policy;
         self.look();
-        self.forget_the_old(&enrolled, &policy)
+        self.forget_the_old(&enrolled)
             .map_err(CaptureError::during("cannot remove what the configuration before had"))?;
         for served in self.namespaces.values() {
-            if let Err(error) = served.namespace.publish_sources(&self.routed_prefixes) {
-                tracing::debug!(namespace = served.namespace.inode(), %error, "routes not read");
+            let namespace = &served.namespace;
+            let published = namespace
+                .publish_sources(&self.routed_prefixes)
+                .and_then(|()| namespace.prune_sources(&self.routed_prefixes));
+            if let Err(error) = published {
+                tracing::warn!(namespace = namespace.inode(), %error, "getsockname() may show a loopback address");
             }
         }
         Ok(())
@@ -614,8 +650,8 @@ impl Supervisor {
         let inodes = workload.namespaces();
         let sockets = inodes.iter().filter_map(|inode| {
             let namespace = &self.namespaces.get(inode)?.namespace;
-            let policy = self.policy.load();
-            existing::unprotected(namespace, &workload.processes, workload.config.id, &policy).ok()
+            let policy = &self.in_force;
+            existing::unprotected(namespace, &workload.processes, workload.config.id, policy).ok()
         });
         sockets
             .flatten()

@@ -166,6 +166,18 @@ impl Tables {
         self.sources.insert(&key, &source)
     }
 
+    /// Forgets from which addresses connections of a namespace leave to all other prefixes than these, given by
+    /// length and address.
+    pub fn prune_sources(&self, netns: u64, wanted: &HashSet<(u32, Address)>) -> io::Result<()> {
+        for key in self.sources.keys()?.into_iter().filter(|key| { key.data }.netns == netns) {
+            let length = { key.bits } - SOURCE_PREFIX_BITS;
+            if !wanted.contains(&(length, { key.data }.destination)) {
+                self.sources.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets everything about a namespace that is gone.
     pub fn forget_namespace(&self, netns: u64) -> io::Result<()> {
         self.namespaces.remove(&netns)?;

@@ -15,12 +15,16 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    pub(super) fn invalid(path: &Path, reason: &str) -> Self {
+        Self::Invalid { path: path.to_owned(), reason: printable(reason) }
+    }
+
     pub(super) fn malformed(path: &Path, error: &serde_saphyr::Error) -> Self {
         let error = error.without_snippet();
         Self::Malformed {
             path: path.to_owned(),
             line: error.location().map_or(1, |location| location.line()),
-            reason: reason(error),
+            reason: printable(&reason(error)),
         }
     }
 }
@@ -35,6 +39,13 @@ fn reason(error: &serde_saphyr::Error) -> String {
     }
     let text = error.to_string();
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Quotes from the file may hold anything. The message stays one line, and nothing that a terminal acts on.
+fn printable(text: &str) -> String {
+    let escape =
+        |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// Levenshtein distance, ignoring case.

@@ -10,7 +10,7 @@ mod place;
 mod raw;
 mod tls;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::net::SocketAddr;
@@ -89,6 +89,12 @@ impl Instance {
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.directory().join("lock")
+    }
+
+    /// What is known of DNS names.
+    #[must_use]
+    pub fn names(&self) -> PathBuf {
+        self.directory().join("names.json")
     }
 
     #[must_use]
@@ -231,7 +237,7 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw: raw::Config =
             serde_saphyr::from_str(text).map_err(|error| ConfigError::malformed(path, &error))?;
-        Self::try_from(raw).map_err(|reason| ConfigError::Invalid { path: path.to_owned(), reason })
+        Self::try_from(raw).map_err(|reason| ConfigError::invalid(path, &reason))
     }
 }
 
@@ -276,13 +282,14 @@ impl TryFrom<raw::Config> for Config {
             .into_iter()
             .enumerate()
             .map(|(index, peer)| PeerConfig::from_raw(index, peer, &known))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         let external_peers = raw
             .external_peers
             .into_iter()
             .map(|peer| ExternalPeerConfig::from_raw(peer, &known))
             .collect::<Result<Vec<_>, _>>()?;
         unique("external peer", external_peers.iter().map(|peer| &peer.name))?;
+        check_places(&peers, &external_peers)?;
         Ok(Self {
             trust_domain: raw.trust_domain,
             node: raw.node,
@@ -357,6 +364,14 @@ impl WorkloadReader<'_> {
             );
         }
         self.known.check_ids(&raw.allow)?;
+        if raw.tls.as_ref().is_some_and(|tls| !tls.ports.is_empty())
+            && mode != InboundMode::Permissive
+        {
+            return Err(
+                "inbound.tls.ports is for permissive mode: in strict mode every TLS client is ours"
+                    .to_owned(),
+            );
+        }
         Ok(Inbound {
             mode,
             ports: raw.ports.unwrap_or_default(),
@@ -392,6 +407,28 @@ where
         }
     }
     Ok(seen)
+}
+
+/// One place has one kind of peer.
+fn check_places(peers: &[PeerConfig], external: &[ExternalPeerConfig]) -> Result<(), String> {
+    let of_agents: HashSet<_> = peers.iter().flat_map(|peer| &peer.destinations).collect();
+    let mut places: HashMap<&Place, &str> = HashMap::new();
+    for peer in external {
+        for place in &peer.places {
+            let twice = |other: &str| {
+                format!("external peer `{}`: {place} is also said to be {other}", peer.name)
+            };
+            if let Place::At(destination) = place
+                && of_agents.contains(destination)
+            {
+                return Err(twice("in peers"));
+            }
+            if let Some(other) = places.insert(place, &peer.name) {
+                return Err(twice(&format!("`{other}`")));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn capture_root(text: &str) -> Result<CaptureRoot, String> {

@@ -1,6 +1,8 @@
 //! Where an external peer is: at addresses, as [`Destination`] writes them, or at a DNS name with or without a
 //! port, as `billing.example.com:8443`.
 
+use std::fmt;
+
 use rustls_pki_types::DnsName;
 
 use super::Destination;
@@ -10,6 +12,16 @@ use super::Destination;
 pub enum Place {
     At(Destination),
     Named { name: DnsName<'static>, port: Option<u16> },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(destination) => destination.fmt(f),
+            Self::Named { name, port: None } => f.write_str(name.as_ref()),
+            Self::Named { name, port: Some(port) } => write!(f, "{}:{port}", name.as_ref()),
+        }
+    }
 }
 
 impl TryFrom<String> for Place {

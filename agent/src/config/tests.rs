@@ -58,6 +58,22 @@ fn a_bad_value_is_named_with_its_line() {
 }
 
 #[test]
+fn an_error_is_one_line_whatever_the_file_holds() {
+    let strange = r"a\nb\e[2J";
+    for (from, to) in [
+        ("mode: strict", format!("mode: \"{strange}\"")),
+        ("[\"10.0.2.0/24\"]", format!("[\"{strange}\"]")),
+        ("demo.slice/web*", format!("{strange}/..")),
+        ("node: node-a", format!("node: node-a\n\"{strange}\": 1")),
+    ] {
+        let error = error_with(from, &to);
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+    let error = error_with("demo.slice/web*", &format!("{strange}/.."));
+    assert!(error.contains(r"`/a\nb\u{1b}[2J/..`"), "{error}");
+}
+
+#[test]
 fn what_does_not_fit_together_is_refused() {
     for (from, to, expected) in [
         ("trustDomain: example.org", "trustDomain: other.org", "not in the trust domain"),

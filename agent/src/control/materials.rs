@@ -11,8 +11,12 @@ use rustls_pki_types::CertificateDer;
 
 use crate::config::{Config, CrlConfig, PinConfig, StandardTls, TlsContextConfig, TrustChoice};
 use crate::identity::{KeyPair, read_small_file};
+use crate::sys::files;
 use crate::trust::{OnDoubt, Pin, Revocation};
 use crate::x509::{self, CertificateFacts, CrlFacts, Fingerprint};
+
+/// Longest file of CRLs: a million certificates revoked.
+const LONGEST_CRL: u64 = 64 * 1024 * 1024;
 
 /// The last good content of some files, and why the latest is not used, if it is not.
 #[derive(Clone, Debug)]
@@ -70,7 +74,7 @@ pub struct CrlSet {
 }
 
 /// Everything that was read. The keys are what the configuration says.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Materials {
     pub certificates: BTreeMap<PathBuf, Kept<Vec<CertificateDer<'static>>>>,
     pub crls: Vec<(CrlConfig, Kept<CrlSet>)>,
@@ -271,7 +275,9 @@ fn read_crls(config: &CrlConfig) -> Result<(CrlSet, Fingerprint), String> {
     let mut everything = Vec::new();
     for path in &config.files {
         let within = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let bytes = read_small_file(path).map_err(|error| error.to_string())?;
+        let bytes = files::open(path)
+            .and_then(|file| files::read_all(file, LONGEST_CRL))
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let found = x509::crls(&bytes).map_err(|error| within(&error))?;
         // Each by itself, so that a bad one is found under its own file's name.
         Revocation::new(&found, config.unknown, config.expired).map_err(|error| within(&error))?;
@@ -288,6 +294,10 @@ fn read_crls(config: &CrlConfig) -> Result<(CrlSet, Fingerprint), String> {
 
 fn read_context(config: &TlsContextConfig) -> Result<(KeyPair, Fingerprint), String> {
     let pair = KeyPair::read(&config.files).map_err(|error| error.to_string())?;
+    let now = SystemTime::now();
+    if now < pair.facts.not_before || pair.facts.not_after <= now {
+        return Err(format!("{} is not valid now", config.files.certificate.display()));
+    }
     let chain: Vec<u8> = pair.key.cert.iter().flat_map(|der| der.to_vec()).collect();
     Ok((pair, Fingerprint::of(&chain)))
 }

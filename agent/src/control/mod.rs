@@ -34,6 +34,10 @@ use names::{Answer, Names};
 pub use certificates::CertificatesView;
 pub use materials::Materials;
 
+/// When to try again what capture has refused.
+const STEER_AGAIN: Duration = Duration::from_secs(5);
+/// Pause before a source that has broken down is followed again.
+const AFTER_BREAKDOWN: Duration = Duration::from_secs(10);
 /// How long a start waits for the first word of all sources.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 
@@ -77,16 +81,39 @@ struct Followed {
     config: WorkloadConfig,
     kind: &'static str,
     generation: u64,
-    task: AbortHandle,
+    /// Ends with this.
+    _task: Task,
     snapshot: Option<Snapshot>,
     problem: Option<String>,
     /// True once the source has said anything.
     heard: bool,
 }
 
-impl Drop for Followed {
+/// A task that ends with this.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
+    }
+}
+
+/// Follows a source, again and again if it should break down.
+async fn keep_following(source: Arc<dyn Source>, updates: Updates) {
+    loop {
+        let following = tokio::spawn(source.clone().follow(updates.clone()));
+        let _guard = Task(following.abort_handle());
+        match following.await {
+            Err(error) if error.is_panic() => {
+                let reason = "its source broke down; please report this".to_owned();
+                if updates.send(Update::Failed(reason)).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(AFTER_BREAKDOWN).await;
+            }
+            _ => return,
+        }
     }
 }
 
@@ -104,9 +131,9 @@ impl Control {
         let mut materials = Materials::default();
         materials.follow(&config);
         let (answer_sender, answers) = mpsc::channel(16);
-        let mut names = Names::new(answer_sender, provider.secure_random);
+        let mut names = Names::new(answer_sender, provider.secure_random, config.instance.names());
         names.follow(&config);
-        let policy = Policy::new(&config, &materials, &names.addresses());
+        let policy = Policy::new(&config, &materials, &names.addresses(&config));
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(policy));
         let identities = Arc::new(Identities::default());
         let sessions = Arc::new(Sessions::new(policy.clone(), identities.clone()));
@@ -158,13 +185,14 @@ impl Control {
         let mut watch = Watch::new(self.materials.paths());
         // What has changed while nobody watched yet.
         self.refresh_materials();
+        // Addresses that were learnt before capture was there.
+        let mut is_steered = false;
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(ControlRequest::Reload(answer)) => {
                         let result = self.reload(&supervisor).await;
                         watch = Watch::new(self.materials.paths());
-                        // What has changed while nobody watched these files yet.
                         self.refresh_materials();
                         // Whoever asked may have gone.
                         let _ = answer.send(result);
@@ -175,18 +203,16 @@ impl Control {
                     None => break,
                 },
                 update = self.updates.1.recv() => if let Some(update) = update {
-                    let workload = update.0.id;
-                    if self.take_update(update) {
-                        self.publish_one(workload);
-                    }
+                    self.take_update(update);
                 },
                 answer = self.answers.recv() => if let Some(answer) = answer
                     && self.names.take(answer)
                 {
                     self.publish();
-                    if let Err(reason) = self.apply(&supervisor).await {
-                        tracing::error!(reason, "new addresses of external peers are not steered");
-                    }
+                    is_steered = self.steer(&supervisor).await;
+                },
+                () = tokio::time::sleep(STEER_AGAIN), if !is_steered => {
+                    is_steered = self.steer(&supervisor).await;
                 },
                 () = watch.changed() => self.refresh_materials(),
             }
@@ -199,50 +225,46 @@ impl Control {
         }
     }
 
-    /// Reads the configuration again. It is applied as a whole or not at all.
+    /// Has capture steer what the policy says now. Returns false if that must be tried again.
+    async fn steer(&self, supervisor: &mpsc::WeakSender<SupervisorRequest>) -> bool {
+        let policy = self.published.policy.load_full();
+        let applied = apply(supervisor, &self.config.workloads, policy).await;
+        if let Err(reason) = &applied {
+            tracing::error!(reason, "addresses of external peers are not steered");
+        }
+        applied.is_ok()
+    }
+
+    /// Reads the configuration again. It is applied as a whole or not at all: everything that may fail comes
+    /// before anything is changed that is not easily put back.
     async fn reload(
         &mut self,
         supervisor: &mpsc::WeakSender<SupervisorRequest>,
     ) -> Result<(), String> {
-        let new = Config::load(&self.path).map_err(|error| error.to_string())?;
+        let path = self.path.clone();
+        let new = tokio::task::block_in_place(|| Config::load(&path));
+        let new = new.map_err(|error| error.to_string())?;
         self.config.check_reload(&new)?;
         let cas = load_cas(&new, &self.cas, &self.provider).map_err(|error| error.to_string())?;
-        let old = (std::mem::replace(&mut self.config, new), std::mem::replace(&mut self.cas, cas));
-        self.take_over_config();
-        if let Err(reason) = self.apply(supervisor).await {
-            (self.config, self.cas) = old;
-            self.take_over_config();
-            if let Err(error) = self.apply(supervisor).await {
-                tracing::error!(error, "the configuration before cannot be put back in force");
-            }
+        let mut materials = self.materials.clone();
+        tokio::task::block_in_place(|| materials.follow(&new));
+        let policy = Arc::new(Policy::new(&new, &materials, &self.names.addresses(&new)));
+        // Before the kernel turns anything to us that we would know nothing of. Live sessions are not judged by it
+        // yet.
+        let before = self.published.policy.swap(policy.clone());
+        if let Err(reason) = apply(supervisor, &new.workloads, policy).await {
+            self.published.policy.store(before);
             return Err(reason);
         }
-        tracing::info!("configuration reloaded");
-        self.config.log_summary();
-        Ok(())
-    }
-
-    /// Follows and publishes what the configuration says now.
-    fn take_over_config(&mut self) {
-        tokio::task::block_in_place(|| self.materials.follow(&self.config));
+        self.config = new;
+        self.cas = cas;
+        self.materials = materials;
         self.names.follow(&self.config);
         self.follow_sources();
         self.publish();
-    }
-
-    /// Has capture apply what the configuration says now.
-    async fn apply(&self, supervisor: &mpsc::WeakSender<SupervisorRequest>) -> Result<(), String> {
-        let gone = "capture has ended";
-        let supervisor = supervisor.upgrade().ok_or(gone)?;
-        let policy = Policy::new(&self.config, &self.materials, &self.names.addresses());
-        let (answer, applied) = oneshot::channel();
-        let change =
-            Reconfiguration { workloads: self.config.workloads.clone(), policy: Arc::new(policy) };
-        supervisor
-            .send(SupervisorRequest::Reconfigure(Box::new(change), answer))
-            .await
-            .map_err(|_| gone)?;
-        applied.await.map_err(|_| gone)?
+        tracing::info!("configuration reloaded");
+        self.config.log_summary();
+        Ok(())
     }
 
     /// Follows the source of each workload; those that stay as they are go on undisturbed.
@@ -259,18 +281,14 @@ impl Control {
                     followed.config = workload.clone();
                     followed
                 }
-                before => {
-                    let mut followed = self.follow_source(&workload);
-                    // Another source, or another way to use it, for the same identity: what was there stays until
-                    // that has spoken.
-                    if let Some(before) = before
-                        && workload.spiffe_id.is_some()
-                        && before.config.spiffe_id == workload.spiffe_id
-                    {
-                        followed.snapshot.clone_from(&before.snapshot);
-                    }
-                    followed
+                Some(mut followed) => {
+                    // What it is now stays so until its new source has spoken, if it is still to be that.
+                    let snapshot = followed.snapshot.take().filter(|snapshot| {
+                        workload.spiffe_id.is_none() || snapshot.svid.id == workload.spiffe_id
+                    });
+                    Followed { snapshot, ..self.follow_source(&workload) }
                 }
+                None => self.follow_source(&workload),
             };
             self.followed.insert(workload.id, followed);
         }
@@ -288,9 +306,10 @@ impl Control {
         };
         let updates = Updates::new(self.updates.0.clone(), reference, self.generation);
         let source = self.source(&workload.source);
+        let kind = source.kind();
         Followed {
-            kind: source.kind(),
-            task: tokio::spawn(source.follow(updates)).abort_handle(),
+            kind,
+            _task: Task(tokio::spawn(keep_following(source, updates)).abort_handle()),
             config: workload.clone(),
             generation: self.generation,
             snapshot: None,
@@ -314,16 +333,17 @@ impl Control {
         }
     }
 
-    /// Returns true if the update is of a source that is still followed.
-    fn take_update(&mut self, (workload, generation, update): SourceUpdate) -> bool {
+    /// Takes in what a source says, if it is still followed, and publishes it.
+    fn take_update(&mut self, (workload, generation, update): SourceUpdate) {
         let Some(followed) = self.followed.get_mut(&workload.id) else {
-            return false;
+            return;
         };
         if followed.generation != generation {
-            return false;
+            return;
         }
         followed.heard = true;
         let name = &workload.name;
+        let mut is_new = true;
         match update {
             Update::Snapshot(snapshot) => {
                 tracing::debug!(workload = name, serial = snapshot.svid.facts.serial, "identity");
@@ -333,6 +353,7 @@ impl Control {
             Update::Waiting(reason) => {
                 tracing::info!(workload = name, reason, "no identity yet");
                 followed.problem = Some(reason);
+                is_new = false;
             }
             Update::Failed(reason) => {
                 let kept = followed.snapshot.is_some();
@@ -343,6 +364,7 @@ impl Control {
                     "identity not refreshed; what was there stays until it expires"
                 );
                 followed.problem = Some(reason);
+                is_new = false;
             }
             Update::Withdrawn(reason) => {
                 tracing::error!(workload = name, reason, "identity withdrawn");
@@ -350,27 +372,30 @@ impl Control {
                 followed.problem = Some(reason);
             }
         }
-        true
+        self.publish_one(workload.id, is_new);
     }
 
     /// Publishes everything anew, and has all live sessions judged by it.
     fn publish(&mut self) {
-        let policy = Policy::new(&self.config, &self.materials, &self.names.addresses());
+        let addresses = self.names.addresses(&self.config);
+        let policy = Policy::new(&self.config, &self.materials, &addresses);
         self.published.policy.store(Arc::new(policy));
         let held = self.followed.keys().map(|id| (*id, Arc::new(self.hold(*id)))).collect();
         self.published.identities.publish(held);
         tokio::task::block_in_place(|| self.published.sessions.review(|_| true));
     }
 
-    /// Publishes one workload's identity anew, and has its live sessions judged by it.
-    fn publish_one(&mut self, workload: WorkloadId) {
+    /// Publishes what is held for one workload anew, and has its live sessions judged by it if it `is_new`.
+    fn publish_one(&mut self, workload: WorkloadId, is_new: bool) {
         let identities = &self.published.identities;
         let mut held: HashMap<_, _> =
             self.followed.keys().filter_map(|id| Some((*id, identities.held(*id)?))).collect();
         held.insert(workload, Arc::new(self.hold(workload)));
         identities.publish(held);
-        let sessions = &self.published.sessions;
-        tokio::task::block_in_place(|| sessions.review(|facts| facts.workload == workload));
+        if is_new {
+            let sessions = &self.published.sessions;
+            tokio::task::block_in_place(|| sessions.review(|facts| facts.workload == workload));
+        }
     }
 
     /// What is held for a workload that is followed.
@@ -398,6 +423,23 @@ impl Control {
             next_renewal: followed.snapshot.as_ref().and_then(|snapshot| snapshot.next_renewal),
         }
     }
+}
+
+/// Has capture put workloads and policy in force, or say why not.
+async fn apply(
+    supervisor: &mpsc::WeakSender<SupervisorRequest>,
+    workloads: &[WorkloadConfig],
+    policy: Arc<Policy>,
+) -> Result<(), String> {
+    let gone = "capture has ended";
+    let supervisor = supervisor.upgrade().ok_or(gone)?;
+    let (answer, applied) = oneshot::channel();
+    let change = Reconfiguration { workloads: workloads.to_vec(), policy };
+    supervisor
+        .send(SupervisorRequest::Reconfigure(Box::new(change), answer))
+        .await
+        .map_err(|_| gone)?;
+    applied.await.map_err(|_| gone)?
 }
 
 /// Loads the CAs that a configuration names, or takes over those that are loaded.

@@ -1,8 +1,9 @@
 //! DNS names of external peers: resolved, and resolved again when what was learnt has had its time.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
@@ -24,6 +25,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// How long an address counts that a name does not resolve to any more. Applications keep addresses for longer
 /// than they should; until then they are protected as before, and never in plaintext.
 const LINGER: Duration = Duration::from_secs(3600);
+/// Addresses that one name may stand for: whoever answers for it cannot fill the kernel's maps.
+const MOST_ADDRESSES: usize = 64;
 
 /// What a name resolves to now, or why that is not known.
 pub type Answer = (DnsName<'static>, Result<BTreeSet<IpAddr>, String>);
@@ -35,13 +38,14 @@ pub struct Names {
     random: &'static dyn SecureRandom,
     followed: HashMap<DnsName<'static>, Followed>,
     servers: Vec<SocketAddr>,
+    memory: Memory,
 }
 
 #[derive(Debug)]
 struct Followed {
     task: AbortHandle,
     /// Addresses with the time when the name last resolved to them.
-    seen: HashMap<IpAddr, Instant>,
+    seen: HashMap<IpAddr, SystemTime>,
     problem: Option<String>,
 }
 
@@ -51,42 +55,80 @@ impl Drop for Followed {
     }
 }
 
+impl Followed {
+    /// Takes addresses in. Returns true if that changes them.
+    fn take(&mut self, addresses: BTreeSet<IpAddr>, now: SystemTime) -> bool {
+        let before: BTreeSet<_> = self.seen.keys().copied().collect();
+        for address in addresses.into_iter().filter(is_somebodys).take(MOST_ADDRESSES) {
+            self.seen.insert(address.to_canonical(), now);
+        }
+        let age = |last: SystemTime| now.duration_since(last).unwrap_or_default();
+        self.seen.retain(|_, last| age(*last) < LINGER);
+        while self.seen.len() > MOST_ADDRESSES {
+            let oldest = self.seen.iter().min_by_key(|(address, last)| (**last, **address));
+            let Some(oldest) = oldest.map(|(address, _)| *address) else {
+                break;
+            };
+            self.seen.remove(&oldest);
+        }
+        before != self.seen.keys().copied().collect()
+    }
+}
+
+/// False for addresses at which nobody else can be meant: no answer may turn to the host itself.
+fn is_somebodys(address: &IpAddr) -> bool {
+    let address = address.to_canonical();
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(address.is_loopback() || address.is_unspecified() || address.is_multicast() || is_link_local)
+}
+
 impl Names {
+    /// `memory` is a file that outlives the agent: what was protected stays so when it starts anew.
     #[must_use]
-    pub fn new(answers: mpsc::Sender<Answer>, random: &'static dyn SecureRandom) -> Self {
-        Self { answers, random, followed: HashMap::new(), servers: Vec::new() }
+    pub fn new(
+        answers: mpsc::Sender<Answer>,
+        random: &'static dyn SecureRandom,
+        memory: PathBuf,
+    ) -> Self {
+        Self {
+            answers,
+            random,
+            followed: HashMap::new(),
+            servers: Vec::new(),
+            memory: Memory(memory),
+        }
     }
 
     /// Follows the names of a configuration and lets go of all others. Needs a tokio runtime.
     pub fn follow(&mut self, config: &Config) {
-        if self.servers != config.dns_servers {
-            self.servers.clone_from(&config.dns_servers);
-            self.followed.clear();
-        }
-        let places = config.external_peers.iter().flat_map(|peer| &peer.places);
-        let wanted: HashSet<_> = places
-            .filter_map(|place| match place {
-                Place::Named { name, .. } => Some(name.clone()),
-                Place::At(_) => None,
-            })
-            .collect();
+        let wanted = wanted(config);
         self.followed.retain(|name, _| wanted.contains(name));
-        let new: Vec<_> =
-            wanted.into_iter().filter(|name| !self.followed.contains_key(name)).collect();
-        if new.is_empty() {
-            return;
-        }
-        let resolver = resolver(&self.servers);
-        for name in new {
+        let same_servers = self.servers == config.dns_servers;
+        self.servers.clone_from(&config.dns_servers);
+        let remembered = self.memory.recall();
+        for name in wanted {
+            if same_servers && self.followed.contains_key(&name) {
+                continue;
+            }
             let task = keep_resolved(
-                resolver.clone(),
+                self.servers.clone(),
                 name.clone(),
                 self.answers.clone(),
                 Backoff::new(self.random),
             );
             let task = tokio::spawn(task).abort_handle();
-            self.followed.insert(name, Followed { task, seen: HashMap::new(), problem: None });
+            // What is known stays known, whoever is asked from now on.
+            let old = self.followed.remove(&name);
+            let seen = old.map(|mut old| std::mem::take(&mut old.seen));
+            let seen = seen.or_else(|| remembered.get(name.as_ref()).cloned()).unwrap_or_default();
+            let mut followed = Followed { task, seen, problem: None };
+            followed.take(BTreeSet::new(), SystemTime::now());
+            self.followed.insert(name, followed);
         }
+        self.remember();
     }
 
     /// Takes an answer in. Returns true if it changes the addresses.
@@ -108,26 +150,69 @@ impl Names {
             }
             Ok(addresses) => {
                 followed.problem = None;
-                let now = Instant::now();
-                let mut changed = false;
-                for address in addresses {
-                    changed |= followed.seen.insert(address, now).is_none();
-                }
-                let before = followed.seen.len();
-                followed.seen.retain(|_, last| now.duration_since(*last) < LINGER);
-                changed |= followed.seen.len() != before;
+                let changed = followed.take(addresses, SystemTime::now());
                 if changed {
-                    tracing::info!(name = name.as_ref(), addresses = ?followed.seen.keys(), "resolved");
+                    tracing::info!(
+                        name = name.as_ref(),
+                        addresses = followed.seen.len(),
+                        "resolved"
+                    );
+                    self.remember();
                 }
                 changed
             }
         }
     }
 
+    /// The addresses of a configuration's names, as far as they are known.
     #[must_use]
-    pub fn addresses(&self) -> Addresses {
-        let known = |followed: &Followed| followed.seen.keys().copied().collect();
-        self.followed.iter().map(|(name, followed)| (name.clone(), known(followed))).collect()
+    pub fn addresses(&self, config: &Config) -> Addresses {
+        let known = |name: DnsName<'static>| {
+            let addresses = self.followed.get(&name)?.seen.keys().copied().collect();
+            Some((name, addresses))
+        };
+        wanted(config).into_iter().filter_map(known).collect()
+    }
+
+    fn remember(&self) {
+        let seen = |followed: &Followed| followed.seen.clone();
+        let all = self.followed.iter();
+        self.memory.keep(&all.map(|(name, f)| (name.as_ref().to_owned(), seen(f))).collect());
+    }
+}
+
+fn wanted(config: &Config) -> HashSet<DnsName<'static>> {
+    let places = config.external_peers.iter().flat_map(|peer| &peer.places);
+    places
+        .filter_map(|place| match place {
+            Place::Named { name, .. } => Some(name.clone()),
+            Place::At(_) => None,
+        })
+        .collect()
+}
+
+/// What is known of names, in a file.
+#[derive(Debug)]
+struct Memory(PathBuf);
+
+type Remembered = BTreeMap<String, HashMap<IpAddr, SystemTime>>;
+
+impl Memory {
+    /// Nothing, if there is no such file or if it is damaged.
+    fn recall(&self) -> Remembered {
+        let text = std::fs::read(&self.0).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn keep(&self, names: &Remembered) {
+        let new = self.0.with_extension("new");
+        let kept = serde_json::to_vec(names)
+            .map_err(std::io::Error::other)
+            .and_then(|text| std::fs::write(&new, text))
+            .and_then(|()| std::fs::rename(&new, &self.0));
+        if let Err(error) = kept {
+            tracing::warn!(file = %self.0.display(), %error, "addresses of names are not remembered");
+        }
     }
 }
 
@@ -156,19 +241,27 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
 }
 
 async fn keep_resolved(
-    resolver: Result<TokioResolver, String>,
+    servers: Vec<SocketAddr>,
     name: DnsName<'static>,
     answers: mpsc::Sender<Answer>,
     mut backoff: Backoff,
 ) {
     // Absolute: no search domain is tried.
     let absolute = format!("{}.", name.as_ref());
+    let mut ready: Option<TokioResolver> = None;
     loop {
-        let answer = match &resolver {
-            Ok(resolver) => {
-                resolver.lookup_ip(absolute.as_str()).await.map_err(|error| error.to_string())
+        // Made anew after every failure: the system's resolvers may have changed, or only now be known.
+        let current = match ready.take() {
+            Some(current) => Ok(current),
+            None => resolver(&servers),
+        };
+        let answer = match current {
+            Ok(current) => {
+                let answer = current.lookup_ip(absolute.as_str()).await;
+                ready = answer.is_ok().then_some(current);
+                answer.map_err(|error| error.to_string())
             }
-            Err(reason) => Err(reason.clone()),
+            Err(reason) => Err(reason),
         };
         let (answer, pause) = match answer {
             Ok(found) => {
@@ -182,5 +275,74 @@ async fn keep_resolved(
             return;
         }
         tokio::time::sleep(pause).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn followed() -> Followed {
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        Followed { task, seen: HashMap::new(), problem: None }
+    }
+
+    fn addresses(range: std::ops::Range<u32>) -> BTreeSet<IpAddr> {
+        range.map(|n| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n))).collect()
+    }
+
+    #[tokio::test]
+    async fn an_address_lingers_and_then_goes() {
+        let mut followed = followed();
+        let start = SystemTime::now();
+        assert!(followed.take(addresses(0..2), start));
+        assert!(!followed.take(addresses(0..1), start + LINGER / 2));
+        assert!(followed.take(addresses(0..1), start + LINGER));
+        assert_eq!(followed.seen.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_answer_makes_a_name_stand_for_more_than_a_few_addresses() {
+        let mut followed = followed();
+        let start = SystemTime::now();
+        for round in 0..5 {
+            let many = addresses(round * 1000..round * 1000 + 1000);
+            followed.take(many, start + Duration::from_secs(round.into()));
+        }
+        assert_eq!(followed.seen.len(), MOST_ADDRESSES);
+        // The latest answer is what is left.
+        assert!(addresses(4000..4010).iter().all(|address| followed.seen.contains_key(address)));
+    }
+
+    #[tokio::test]
+    async fn no_answer_turns_to_the_host_itself() {
+        let mut followed = followed();
+        let unwanted = [
+            "127.0.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "169.254.169.254",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "ff02::1",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+        ];
+        let unwanted = unwanted.iter().map(|address| address.parse().unwrap()).collect();
+        assert!(!followed.take(unwanted, SystemTime::now()));
+    }
+
+    #[test]
+    fn what_was_learnt_is_remembered() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = Memory(directory.path().join("names.json"));
+        assert!(memory.recall().is_empty());
+        let seen = HashMap::from([("10.0.0.1".parse().unwrap(), SystemTime::now())]);
+        let names = BTreeMap::from([("a.example".to_owned(), seen)]);
+        memory.keep(&names);
+        assert_eq!(memory.recall(), names);
+        std::fs::write(&memory.0, "damaged").unwrap();
+        assert!(memory.recall().is_empty());
     }
 }

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::crypto::SecureRandom;
 
@@ -23,6 +22,20 @@ pub struct FileSource {
     random: &'static dyn SecureRandom,
 }
 
+/// What has been published.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    all: Option<Fingerprint>,
+    leaf: Option<Fingerprint>,
+    /// A bundle that was there once is missed when it is gone.
+    has_bundle: bool,
+}
+
+struct Read {
+    snapshot: Snapshot,
+    known: Known,
+}
+
 /// Why the files cannot be used.
 #[derive(Debug, thiserror::Error)]
 enum FilesError {
@@ -34,9 +47,6 @@ enum FilesError {
     Bundle { path: PathBuf, error: x509::X509Error },
     #[error(transparent)]
     Unusable(#[from] BundleError),
-    /// Peers would refuse it.
-    #[error("{} is not valid yet", .0.display())]
-    NotValidYet(PathBuf),
     #[error("{} is a bundle, but the certificate has no SPIFFE ID that says of which trust domain", .0.display())]
     BundleOfNobody(PathBuf),
 }
@@ -52,8 +62,8 @@ impl FileSource {
     /// # Errors
     /// Why not, for people.
     pub fn check(&self, expected: Option<&SpiffeId>) -> Result<PeerId, String> {
-        let (snapshot, _) = self.read(expected).map_err(|error| error.to_string())?;
-        Ok(snapshot.svid.name())
+        let read = self.read(expected, &Known::default()).map_err(|error| error.to_string())?;
+        Ok(read.snapshot.svid.name())
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -63,27 +73,32 @@ impl FileSource {
     }
 
     /// Everything, or nothing.
-    fn read(&self, expected: Option<&SpiffeId>) -> Result<(Snapshot, Fingerprint), FilesError> {
+    fn read(&self, expected: Option<&SpiffeId>, known: &Known) -> Result<Read, FilesError> {
         let pair = KeyPair::read(&self.files.pair)?;
-        let svid = Svid::new(pair, expected)?;
-        if SystemTime::now() < svid.facts.not_before {
-            return Err(FilesError::NotValidYet(self.files.pair.certificate.clone()));
-        }
-        let (trust, bundle_bytes) = self.read_bundle(&svid)?;
+        let svid = Svid::new(pair, expected, known.leaf)?;
+        let (trust, bundle_bytes) = self.read_bundle(&svid, known)?;
         let mut all: Vec<u8> = svid.key.cert.iter().flat_map(|der| der.to_vec()).collect();
+        let has_bundle = !bundle_bytes.is_empty();
         all.extend(bundle_bytes);
+        let known = Known {
+            all: Some(Fingerprint::of(&all)),
+            leaf: Some(svid.facts.fingerprint),
+            has_bundle,
+        };
         let snapshot = Snapshot { svid: Arc::new(svid), trust, next_renewal: None };
-        Ok((snapshot, Fingerprint::of(&all)))
+        Ok(Read { snapshot, known })
     }
 
-    fn read_bundle(&self, svid: &Svid) -> Result<(Trust, Vec<u8>), FilesError> {
+    fn read_bundle(&self, svid: &Svid, known: &Known) -> Result<(Trust, Vec<u8>), FilesError> {
         let Some(file) = &self.files.bundle else {
             return Ok((Trust::default(), Vec::new()));
         };
         let bytes = match read(&file.path) {
             Ok(bytes) => bytes,
             Err(KeyPairError::Unreadable { error, .. })
-                if error.kind() == std::io::ErrorKind::NotFound && !file.required =>
+                if error.kind() == std::io::ErrorKind::NotFound
+                    && !file.required
+                    && !known.has_bundle =>
             {
                 return Ok((Trust::default(), Vec::new()));
             }
@@ -108,21 +123,28 @@ impl Source for FileSource {
         Box::pin(async move {
             let mut watch = Watch::new(self.paths());
             let mut backoff = Backoff::new(self.random);
-            let mut published = None;
-            let mut failure = None;
+            let expected = updates.workload().spiffe_id.clone();
+            let mut known = Known::default();
+            let mut failure: Option<String> = None;
             loop {
-                match self.read(updates.workload().spiffe_id.as_ref()) {
-                    Ok((snapshot, fingerprint)) => {
+                // Whatever the files lie on may be slow.
+                let (this, id, before) = (self.clone(), expected.clone(), known.clone());
+                let reading = tokio::task::spawn_blocking(move || this.read(id.as_ref(), &before));
+                let read = match reading.await {
+                    Ok(read) => read.map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                match read {
+                    Ok(read) => {
                         backoff.reset();
-                        if published != Some(fingerprint) || failure.is_some() {
-                            updates.send(Update::Snapshot(snapshot)).await?;
+                        if known.all != read.known.all || failure.is_some() {
+                            updates.send(Update::Snapshot(read.snapshot)).await?;
                         }
-                        published = Some(fingerprint);
+                        known = read.known;
                         failure = None;
                         watch.changed().await;
                     }
                     Err(error) => {
-                        let error = error.to_string();
                         // Said once, not at every attempt.
                         if failure.as_ref() != Some(&error) {
                             updates.send(Update::Failed(error.clone())).await?;

@@ -1,7 +1,6 @@
 //! A certificate chain and the key that belongs to it.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +11,15 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::config::KeyPairFiles;
+use crate::sys::files;
 use crate::x509::{self, CertificateFacts, X509Error};
 
 /// Longest file that is read: what is longer is something else.
 const LONGEST_FILE: u64 = 1024 * 1024;
 /// Mode bits by which others than the owner could read a key.
 const READABLE_BY_OTHERS: u32 = 0o044;
+/// ... or put another one in its place, which nothing excuses.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// A chain and its key, known to belong together.
 #[derive(Clone, Debug)]
@@ -39,6 +41,8 @@ pub enum KeyPairError {
         path.display()
     )]
     ReadableKey { path: PathBuf, mode: u32 },
+    #[error("{} may be written by others than its owner (mode {mode:04o}); `chmod 600` it", path.display())]
+    WritableKey { path: PathBuf, mode: u32 },
     #[error(transparent)]
     Certificate(#[from] X509Error),
     #[error("the key does not belong to the certificate")]
@@ -85,33 +89,25 @@ fn read_key(
     allow_readable: bool,
 ) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyPairError> {
     let unreadable = |error| KeyPairError::Unreadable { path: path.to_owned(), error };
-    let file = File::open(path).map_err(unreadable)?;
+    let file = files::open(path).map_err(unreadable)?;
     // Of the very file that is read, not of what the path may have become.
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        return Err(KeyPairError::WritableKey { path: path.to_owned(), mode });
+    }
     if mode & READABLE_BY_OTHERS != 0 && !allow_readable {
         return Err(KeyPairError::ReadableKey { path: path.to_owned(), mode });
     }
-    let text = Zeroizing::new(read_file(file).map_err(unreadable)?);
+    let text = Zeroizing::new(files::read_all(file, LONGEST_FILE).map_err(unreadable)?);
     x509::private_key(&text)
         .map_err(|error| KeyPairError::Malformed { path: path.to_owned(), error })
 }
 
-/// A file that is small, as those with certificates are.
+/// A file with certificates.
 pub fn read(path: &Path) -> Result<Vec<u8>, KeyPairError> {
-    File::open(path)
-        .and_then(read_file)
+    files::open(path)
+        .and_then(|file| files::read_all(file, LONGEST_FILE))
         .map_err(|error| KeyPairError::Unreadable { path: path.to_owned(), error })
-}
-
-fn read_file(file: File) -> io::Result<Vec<u8>> {
-    let length = file.metadata()?.len().min(LONGEST_FILE);
-    // Room for all of it at once: a key that is read must not leave copies behind as the buffer grows.
-    let mut bytes = Vec::with_capacity(length as usize + 1);
-    file.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 1 MiB"));
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -161,6 +157,11 @@ mod tests {
     fn what_cannot_be_a_key_pair_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let (files, _) = files(directory.path());
+        for mode in [0o620, 0o602] {
+            fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(KeyPair::read(&files), Err(KeyPairError::WritableKey { .. })));
+        }
+        fs::set_permissions(&files.key, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(&files.certificate, "nonsense").unwrap();
         let error = KeyPair::read(&files).unwrap_err().to_string();
         assert!(error.contains("tls.crt") && error.contains("no certificate"), "{error}");

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::SecureRandom;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -26,6 +27,9 @@ use crate::sys::pidfd::PidFd;
 use crate::trust::{Trust, TrustBundle};
 use crate::x509;
 
+/// How long the SPIRE agent may take to answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A SPIRE agent on this node.
 #[derive(Debug)]
 pub struct SpireSource {
@@ -47,6 +51,8 @@ enum SpireError {
     Failed(Status),
     #[error("the SPIRE agent has ended the subscription")]
     Ended,
+    #[error("the SPIRE agent does not answer within {}", humantime::format_duration(PATIENCE))]
+    Silent,
     /// The process by which the workload was known has ended, or never was one of its own.
     #[error("the process by which the workload was attested has ended")]
     ProcessEnded,
@@ -88,17 +94,17 @@ struct Subject {
 }
 
 impl Subject {
+    /// False if the number that was asked for may have come to mean another process.
+    fn is_itself(&self) -> bool {
+        self.process.as_ref().is_none_or(PidFd::is_alive)
+    }
+
     /// Waits for the end of what the request depends on.
     async fn ended(&self) {
         match &self.process {
             Some(process) => process.ended().await,
             None => std::future::pending().await,
         }
-    }
-
-    /// False once an answer may be about another process of the same number.
-    fn is_current(&self) -> bool {
-        self.process.as_ref().is_none_or(PidFd::is_alive)
     }
 }
 
@@ -159,32 +165,33 @@ impl SpireSource {
     /// One subscription, for as long as it lasts.
     async fn subscribe(&self, updates: &Updates, backoff: &mut Backoff) -> Result<(), SpireError> {
         let subject = self.subject(updates).await?;
-        tokio::select! {
-            biased;
-            () = subject.ended() => Err(SpireError::ProcessEnded),
-            result = self.subscribe_for(&subject, updates, backoff) => result,
-        }
-    }
-
-    async fn subscribe_for(
-        &self,
-        subject: &Subject,
-        updates: &Updates,
-        backoff: &mut Backoff,
-    ) -> Result<(), SpireError> {
-        let mut client = self.connect().await?;
-        let asked = SubscribeToX509BundlesRequest {};
-        let mut bundles = client.subscribe_to_x509_bundles(asked).await?.into_inner();
-        let mut svids = client.subscribe_to_x509svi_ds(subject.request.clone()).await?.into_inner();
+        let open = async {
+            let mut client = self.connect().await?;
+            let asked = SubscribeToX509BundlesRequest {};
+            let bundles = client.subscribe_to_x509_bundles(asked).await?.into_inner();
+            let svids = client.subscribe_to_x509svi_ds(subject.request.clone()).await?;
+            Ok::<_, SpireError>((bundles, svids.into_inner()))
+        };
+        let (mut bundles, mut svids) = tokio::select! {
+            opened = tokio::time::timeout(PATIENCE, open) => {
+                opened.map_err(|_| SpireError::Silent)??
+            }
+            () = subject.ended() => return Err(SpireError::ProcessEnded),
+        };
         let mut latest_svids = None;
         let mut latest_bundles = None;
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
         loop {
+            let is_waiting = latest_svids.is_none() || latest_bundles.is_none();
             tokio::select! {
                 message = svids.message() => latest_svids = Some(message?.ok_or(SpireError::Ended)?),
                 message = bundles.message() => latest_bundles = Some(message?.ok_or(SpireError::Ended)?),
+                () = subject.ended() => return Err(SpireError::ProcessEnded),
+                () = &mut patience, if is_waiting => return Err(SpireError::Silent),
             }
-            // A process that still lives was there when the SPIRE agent looked at its number.
-            if !subject.is_current() {
+            // Attested while the process lived, so it was the one that was meant.
+            if !subject.is_itself() {
                 return Err(SpireError::ProcessEnded);
             }
             let (Some(svids), Some(bundles)) = (&latest_svids, &latest_bundles) else {
@@ -235,7 +242,7 @@ impl SpireSource {
             .collect();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(sent.x509_svid_key.to_vec()));
         let pair = KeyPair::new(chain, &Zeroizing::new(key)).map_err(SpireError::unusable)?;
-        let svid = Svid::new(pair, None).map_err(SpireError::unusable)?;
+        let svid = Svid::new(pair, None, None).map_err(SpireError::unusable)?;
         if svid.id.is_none() {
             return Err(SpireError::unusable("a certificate without a SPIFFE ID"));
         }
@@ -291,7 +298,7 @@ impl Source for SpireSource {
                     Ok(()) => {}
                     Err(SpireError::Unfollowed(unfollowed)) => return Err(unfollowed),
                     // There will be another process, or none and so no need.
-                    Err(SpireError::ProcessEnded) => continue,
+                    Err(SpireError::ProcessEnded) => {}
                     Err(error) => updates.send(error.into_update()).await?,
                 }
                 tokio::time::sleep(backoff.pause()).await;

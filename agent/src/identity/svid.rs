@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 use super::KeyPair;
 use crate::spiffe::{SpiffeId, spiffe_id_of};
 use crate::trust::{PeerId, Trust};
-use crate::x509::CertificateFacts;
+use crate::x509::{CertificateFacts, Fingerprint};
 
 /// A workload's certificate with its key: an X.509-SVID, or a certificate that peers know by a pin.
 #[derive(Debug)]
@@ -40,11 +40,19 @@ pub enum UnfitCertificate {
     NoSvid { expected: SpiffeId, reason: String },
     #[error("the certificate has expired")]
     Expired,
+    #[error("the certificate is not valid yet")]
+    NotYetValid,
 }
 
 impl Svid {
-    /// A certificate that came from elsewhere. If `expected` is given, it must be an X.509-SVID of it.
-    pub fn new(pair: KeyPair, expected: Option<&SpiffeId>) -> Result<Self, UnfitCertificate> {
+    /// A certificate that came from elsewhere. If `expected` is given, it must be an X.509-SVID of it. It must be
+    /// valid now, unless it is `known`: one that has expired while it was in use does not keep what comes with
+    /// it from being used.
+    pub fn new(
+        pair: KeyPair,
+        expected: Option<&SpiffeId>,
+        known: Option<Fingerprint>,
+    ) -> Result<Self, UnfitCertificate> {
         let found = pair.key.cert.first().map(spiffe_id_of);
         let id = match (found, expected) {
             (Some(Ok(found)), Some(expected)) if found != *expected => {
@@ -60,8 +68,11 @@ impl Svid {
             (_, _) => None,
         };
         let now = SystemTime::now();
-        if pair.facts.not_after <= now {
+        if pair.facts.not_after <= now && known != Some(pair.facts.fingerprint) {
             return Err(UnfitCertificate::Expired);
+        }
+        if now < pair.facts.not_before {
+            return Err(UnfitCertificate::NotYetValid);
         }
         Ok(Self { id, key: pair.key, facts: pair.facts, issued: now })
     }

@@ -56,6 +56,22 @@ impl<V> PrefixTable<V> {
         })
     }
 
+    /// True if a destination without host bits is behind one of the prefixes, by the same port or any: of two that
+    /// both leave the port open, or of which one does, some connections would be meant by both.
+    pub fn overlaps(&self, destination: &Destination) -> bool {
+        let address = destination.prefix.addr();
+        self.by_length.iter().any(|(Reverse(length), values)| {
+            let prefix = host(address, *length);
+            match destination.port {
+                Some(port) => {
+                    values.contains_key(&(prefix, Some(port)))
+                        || values.contains_key(&(prefix, None))
+                }
+                None => values.keys().any(|(known, _)| *known == prefix),
+            }
+        })
+    }
+
     /// Lengths of the longest prefixes that match: with the port named, and with any port.
     pub fn candidates(&self, to: SocketAddr) -> (Option<u32>, Option<u32>) {
         let longest = |port: Option<u16>| {

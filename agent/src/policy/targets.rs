@@ -1,6 +1,7 @@
 //! From what the configuration says about peers, and the files it names, to what is expected of them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as HashEntry;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -37,25 +38,21 @@ pub fn build(
 ) -> (PrefixTable<Target>, HashMap<String, Target>) {
     let mut table: PrefixTable<Entry> = PrefixTable::default();
     let mut by_name = HashMap::new();
-    let peers: Vec<_> = config
-        .external_peers
-        .iter()
-        .map(|peer| (peer, Arc::new(external(peer, materials))))
-        .collect();
-    // What an address itself is said to be comes before what a name is said to resolve to.
-    for named in [true, false] {
-        for (config, peer) in &peers {
-            for place in &config.places {
-                let (destinations, name) = destinations(place, config.family, addresses);
-                if name.is_some() != named {
-                    continue;
-                }
-                let server_name = config.server_name.clone().or(name);
-                let target = Target::External { peer: peer.clone(), server_name };
+    let mut named = Vec::new();
+    for peer in &config.external_peers {
+        let external = Arc::new(external(peer, materials));
+        for place in &peer.places {
+            let (destinations, name) = destinations(place, peer.family, addresses);
+            let is_named = name.is_some();
+            let server_name = peer.server_name.clone().or(name);
+            let target = Target::External { peer: external.clone(), server_name };
+            by_name.entry(peer.name.clone()).or_insert_with(|| target.clone());
+            if is_named {
+                named.extend(destinations.into_iter().map(|to| (to, target.clone())));
+            } else {
                 for destination in destinations {
                     *table.entry(&destination) = Entry::External(target.clone());
                 }
-                by_name.insert(config.name.clone(), target);
             }
         }
     }
@@ -72,12 +69,50 @@ pub fn build(
             }
         }
     }
+    add_named(&mut table, named);
     let targets = table.map(|entry| match entry {
         Entry::Nothing => Target::Agent(Expectation::default()),
         Entry::Agent { ids, pins } => Target::Agent(Expectation::of(ids, pins)),
         Entry::External(target) => target,
     });
     (targets, by_name)
+}
+
+/// Adds what names resolve to. What the configuration says of addresses comes first, however widely it says
+/// it: whoever answers for a name must not decide about anything else. And where two external peers turn out to
+/// be at one address and port, neither is believed to be there.
+fn add_named(table: &mut PrefixTable<Entry>, named: Vec<(Destination, Target)>) {
+    let mut found: HashMap<Destination, Option<Target>> = HashMap::new();
+    for (destination, target) in named {
+        if table.overlaps(&destination) {
+            tracing::warn!(%destination, "a name resolves to an address that the configuration itself speaks of, which counts");
+            continue;
+        }
+        match found.entry(destination) {
+            HashEntry::Vacant(entry) => {
+                entry.insert(Some(target));
+            }
+            HashEntry::Occupied(mut entry) => {
+                if entry.get().as_ref().is_none_or(|other| !is_same_peer(other, &target)) {
+                    tracing::warn!(%destination, "the names of two external peers resolve to one address; neither is believed there");
+                    entry.insert(None);
+                }
+            }
+        }
+    }
+    for (destination, target) in found {
+        let nobody = || Target::Agent(Expectation::default());
+        *table.entry(&destination) = Entry::External(target.unwrap_or_else(nobody));
+    }
+}
+
+fn is_same_peer(one: &Target, other: &Target) -> bool {
+    match (one, other) {
+        (Target::External { peer: one, .. }, Target::External { peer: other, .. }) => {
+            one.name == other.name
+        }
+        _ => false,
+    }
 }
 
 /// Where a place is now, and its name if it has one.

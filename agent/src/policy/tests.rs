@@ -112,6 +112,33 @@ fn names_stand_for_the_addresses_they_resolve_to_and_nothing_else() {
     assert!(of(EXTERNAL, &Addresses::new()).target_at(at("10.0.2.9:443")).is_err());
 }
 
+/// Whoever answers for a name decides about nothing that the configuration speaks of.
+#[test]
+fn an_answer_does_not_take_addresses_of_others() {
+    let text = EXTERNAL.replace("[\"10.0.2.7:443\"]", "[\"10.0.0.0/16:443\"]").replace(
+        "match: [\"10.0.2.8:443\"]",
+        "match: [\"192.0.2.0/24\", \"other.example.com:443\"]",
+    );
+    let name = |text| DnsName::try_from(text).unwrap();
+    let resolved = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+    let hostile = resolved(&["10.0.9.9", "192.0.2.5", "198.51.100.1", "203.0.113.1"]);
+    let policy = of(
+        &text,
+        &[
+            (name("billing.example.com"), hostile),
+            (name("other.example.com"), resolved(&["203.0.113.1"])),
+        ]
+        .into(),
+    );
+    let target = policy.target_at(at("10.0.9.9:443")).unwrap();
+    assert_eq!(ids(target.expectation()), [id("web")]);
+    assert_eq!(external(&policy, "192.0.2.5:443").unwrap().0, "addressed");
+    assert_eq!(external(&policy, "198.51.100.1:443").unwrap().0, "named");
+    // Both names, so nobody.
+    let target = policy.target_at(at("203.0.113.1:443")).unwrap();
+    assert!(target.expectation().ways().is_empty());
+}
+
 #[test]
 fn a_live_flow_is_judged_by_its_external_peer_also_when_the_address_has_gone() {
     let name = DnsName::try_from("billing.example.com").unwrap();

@@ -2,6 +2,7 @@
 //! chain.
 
 use rustls_pki_types::CertificateDer;
+use webpki::EndEntityCert;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -45,7 +46,12 @@ pub fn spiffe_id_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, LeafError> {
     if !usage.digital_signature() {
         return Err(LeafError::NoDigitalSignature);
     }
-    Ok(single_uri(&certificate)?.parse()?)
+    let uri = single_uri(&certificate)?;
+    // x509-parser is lenient about encodings. What webpki, the judge of the chain, does not read so is not so.
+    if EndEntityCert::try_from(leaf).is_ok_and(|judged| !judged.valid_uri_names().eq([uri])) {
+        return Err(LeafError::Malformed);
+    }
+    Ok(uri.parse()?)
 }
 
 fn single_uri<'c>(certificate: &'c X509Certificate<'_>) -> Result<&'c str, LeafError> {
@@ -121,5 +127,14 @@ mod tests {
             spiffe_id_of(&CertificateDer::from(vec![0x30, 0x03, 1])),
             Err(LeafError::Malformed)
         );
+    }
+    #[test]
+    fn a_name_that_is_not_der_is_refused() {
+        let proper = leaf(|_| {});
+        let mut der = proper.to_vec();
+        let uri = der.windows(10).position(|w| w.ends_with(b"spiffe:/")).unwrap();
+        assert_eq!(der[uri], 0x86, "[6] IMPLICIT IA5String (RFC 5280, 4.2.1.6)");
+        der[uri] |= 0x20;
+        assert_eq!(spiffe_id_of(&der.into()), Err(LeafError::Malformed));
     }
 }

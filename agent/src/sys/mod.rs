@@ -1,6 +1,8 @@
 //! The kernel interfaces that no library in use covers. All of the agent's `unsafe` lives in this folder.
 
 pub mod bpf;
+pub mod clock;
+pub mod files;
 pub mod hardening;
 pub mod netns;
 pub mod pidfd;

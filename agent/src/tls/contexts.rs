@@ -27,6 +27,17 @@ pub struct Inbound {
     pub standard: Option<InboundTls>,
 }
 
+impl Inbound {
+    /// What a client must prove, by the way in which it calls.
+    #[must_use]
+    pub fn expectation(&self, as_agent: bool) -> Expectation {
+        match &self.standard {
+            Some(standard) if !as_agent => self.callers.or(&standard.callers),
+            _ => self.callers.clone(),
+        }
+    }
+}
+
 /// TLS for clients without an agent.
 #[derive(Clone, Debug)]
 pub struct InboundTls {
@@ -124,11 +135,9 @@ impl Contexts {
         let standard_server = match &inbound.standard {
             None => Acceptance::new(&without_alpn, judge(inbound.callers.clone()), &svid),
             Some(standard) => match standard.certificate.key(&svid) {
-                Ok(key) => Acceptance::new(
-                    &standard.profile,
-                    judge(inbound.callers.or(&standard.callers)),
-                    &key,
-                ),
+                Ok(key) => {
+                    Acceptance::new(&standard.profile, judge(inbound.expectation(false)), &key)
+                }
                 Err(reason) => Err(rustls::Error::General(reason)),
             },
         };

@@ -4,7 +4,7 @@
 //! ALPN protocol [`ALPN`], which says so; a peer that offers none is taken to mean the same.
 
 mod accept;
-mod client_hello;
+pub mod client_hello;
 mod contexts;
 mod profile;
 mod session;

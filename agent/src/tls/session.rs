@@ -7,9 +7,9 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::TlsError;
+use super::{ALPN, TlsError};
 use crate::trust::{Judge, PeerChain, PeerId, Role};
-use crate::x509::CertificateFacts;
+use crate::x509::{CertificateFacts, Fingerprint};
 
 /// A session with a peer that is who it should be.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Session {
     pub certificates: PeerCertificates,
     /// Both sides have shown certificates.
     pub is_mutual: bool,
+    /// The peer speaks the protocol of agents.
+    pub with_agent: bool,
     pub negotiated: Negotiated,
 }
 
@@ -26,6 +28,7 @@ pub struct Session {
 #[derive(Clone, Debug)]
 pub struct PeerCertificates {
     chain: Arc<[CertificateDer<'static>]>,
+    fingerprint: Fingerprint,
     role: Role,
     /// When it was judged first.
     shown: UnixTime,
@@ -48,7 +51,7 @@ impl Session {
     ) -> Result<Self, TlsError> {
         let (_, connection) = stream.get_ref();
         let chain = connection.peer_certificates().ok_or(TlsError::Anonymous)?;
-        let certificates = PeerCertificates { chain: chain.into(), role, shown: UnixTime::now() };
+        let certificates = PeerCertificates::new(chain, role);
         let peer = certificates
             .chain()
             .ok_or(TlsError::Anonymous)
@@ -63,7 +66,8 @@ impl Session {
                 .negotiated_key_exchange_group()
                 .map_or_else(String::new, |group| format!("{:?}", group.name())),
         };
-        Ok(Self { stream, peer, certificates, is_mutual, negotiated })
+        let with_agent = connection.alpn_protocol() == Some(ALPN);
+        Ok(Self { stream, peer, certificates, is_mutual, with_agent, negotiated })
     }
 }
 
@@ -81,6 +85,22 @@ fn version(name: &'static str) -> &'static str {
 }
 
 impl PeerCertificates {
+    fn new(chain: &[CertificateDer<'static>], role: Role) -> Self {
+        let whole: Vec<u8> = chain.iter().flat_map(|der| der.iter().copied()).collect();
+        Self {
+            fingerprint: Fingerprint::of(&whole),
+            chain: chain.into(),
+            role,
+            shown: UnixTime::now(),
+        }
+    }
+
+    /// SHA-256 of the whole chain.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     fn chain(&self) -> Option<PeerChain<'_>> {
         let (leaf, intermediates) = self.chain.split_first()?;
         Some(PeerChain { leaf, intermediates })

@@ -52,6 +52,15 @@ impl Target {
         }
     }
 
+    /// The name of an external peer.
+    #[must_use]
+    pub fn external_name(&self) -> Option<&str> {
+        match self {
+            Self::Agent(_) => None,
+            Self::External { peer, .. } => Some(&peer.name),
+        }
+    }
+
     #[must_use]
     pub fn connect_timeout(&self) -> Option<Duration> {
         match self {

@@ -10,6 +10,10 @@ use super::{Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
 use crate::spiffe::{LeafError, SpiffeId, TrustDomain, spiffe_id_of};
 use crate::x509::CertificateFacts;
 
+/// Certificates that a peer may send besides its own. Real chains have one or two; looking for a way through
+/// many takes time that the peer chooses.
+const MOST_INTERMEDIATES: usize = 8;
+
 /// The part a peer plays in the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -55,6 +59,8 @@ pub enum Refusal {
     NotValidNow,
     #[error("no status of the certificate is known, as the trust domain {0} has no usable CRL")]
     NoCrl(TrustDomain),
+    #[error("the peer sends {0} intermediate certificates, more than anybody needs")]
+    TooLong(usize),
     #[error("nobody is expected here")]
     Nobody,
     /// Where there are several ways to be believed, and none of them does.
@@ -91,6 +97,9 @@ impl Judge {
     /// # Errors
     /// Of several ways that all fail, the reason of each.
     pub fn judge(&self, peer: PeerChain<'_>, role: Role, now: UnixTime) -> Result<PeerId, Refusal> {
+        if peer.intermediates.len() > MOST_INTERMEDIATES {
+            return Err(Refusal::TooLong(peer.intermediates.len()));
+        }
         let mut refusals = Vec::new();
         for way in self.expectation.ways() {
             match self.judge_by(way, peer, role, now) {

@@ -195,6 +195,10 @@ fn intermediates_are_followed_as_far_as_they_may_go() {
     assert_believed(&judge, &chain_of(&[&last]), WEB);
     let beyond = last.intermediate("beyond", BasicConstraints::Unconstrained);
     assert_refused(&judge, &chain_of(&[&beyond, &last]), "path length", "PathLen");
+    // Looking for a way through junk takes time.
+    let mut padded = chain_of(&[&first]);
+    padded.chain.extend((0..9).map(|_| first.certificate.clone()));
+    assert_refused(&judge, &padded, "padding", "more than anybody needs");
     // A leaf cannot make itself an authority.
     let leaf = ca.issue(svid("spiffe://example.org/db", |_| {}));
     let below = rcgen::Issuer::from_ca_cert_der(&leaf.chain[0], &leaf.key).unwrap();

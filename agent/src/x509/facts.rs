@@ -34,8 +34,8 @@ impl CertificateFacts {
         let public_key = parsed.public_key().raw;
         Ok(Self {
             serial: hex(parsed.raw_serial()),
-            subject: parsed.subject().to_string(),
-            issuer: parsed.issuer().to_string(),
+            subject: printable(&parsed.subject().to_string()),
+            issuer: printable(&parsed.issuer().to_string()),
             not_before: system_time(parsed.validity().not_before),
             not_after: system_time(parsed.validity().not_after),
             fingerprint: Fingerprint::of(certificate),
@@ -61,12 +61,17 @@ impl CrlFacts {
     pub fn of(der: &[u8]) -> Option<Self> {
         let (_, parsed) = CertificateRevocationList::from_der(der).ok()?;
         Some(Self {
-            issuer: parsed.issuer().to_string(),
+            issuer: printable(&parsed.issuer().to_string()),
             this_update: system_time(parsed.last_update()),
             next_update: parsed.next_update().map(system_time),
             revoked: parsed.iter_revoked_certificates().count(),
         })
     }
+}
+
+/// Names are whatever their maker liked, and are shown on terminals.
+fn printable(name: &str) -> String {
+    name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 /// Times before 1970 become 1970: nothing that is read here is older.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::config::WorkloadConfig;
+use crate::config::{Existing, WorkloadConfig};
 
 /// A workload's processes have left a namespace for good when none has been seen there for so long.
 pub const LINGER: Duration = Duration::from_secs(10);
@@ -20,6 +20,8 @@ pub struct Observed {
     pub processes: BTreeSet<u32>,
     /// Why it is not served as configured.
     pub problem: Option<String>,
+    /// True if it could not be looked at the last time.
+    pub is_unseen: bool,
 }
 
 /// A cgroup that the kernel knows as the workload's.
@@ -65,7 +67,24 @@ impl Enrolled {
 
 impl Observed {
     pub fn new(config: WorkloadConfig) -> Self {
-        Self { config, cgroups: BTreeMap::new(), processes: BTreeSet::new(), problem: None }
+        Self {
+            config,
+            cgroups: BTreeMap::new(),
+            processes: BTreeSet::new(),
+            problem: None,
+            is_unseen: false,
+        }
+    }
+
+    /// The same workload with another configuration. Connections that were not protected before are older than
+    /// the protection.
+    pub fn reconfigured(mut self, config: WorkloadConfig) -> Self {
+        if config.existing == Existing::Reset && config.kernel_view() != self.config.kernel_view() {
+            for enrolled in self.cgroups.values_mut() {
+                enrolled.reset_pending = true;
+            }
+        }
+        Self { config, ..self }
     }
 
     /// Namespaces that its processes have been seen in, by inode number.

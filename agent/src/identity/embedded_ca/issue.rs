@@ -15,13 +15,14 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::CaError;
-use super::roots::{CLOCK_SKEW, RootStatus, Roots, common_name, uri};
+use super::roots::{CLOCK_SKEW, RootState, RootStatus, Roots, common_name, uri};
 use crate::identity::renewal::renewal_of;
 use crate::identity::retry::jitter;
 use crate::identity::{KeyPair, Snapshot, Svid};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::watch::Watch;
 use crate::trust::{Trust, TrustBundle};
+use crate::x509::Fingerprint;
 
 /// A CA that follows its directory.
 pub struct EmbeddedCa {
@@ -118,10 +119,12 @@ impl EmbeddedCa {
         self.roots.load().status(SystemTime::now())
     }
 
-    /// True if the root that issued `svid` is gone.
-    pub fn has_retired(&self, svid: &Svid) -> bool {
-        let trusted = |root: &RootStatus| root.facts.subject == svid.facts.issuer;
-        !self.roots().iter().any(trusted)
+    /// True if a root is trusted.
+    pub fn trusts(&self, root: Fingerprint) -> bool {
+        let is_it = |status: &RootStatus| {
+            status.facts.fingerprint == root && status.state != RootState::Expired
+        };
+        self.roots().iter().any(is_it)
     }
 
     /// The bundle as it is now, for an SVID that stays.
@@ -131,8 +134,8 @@ impl EmbeddedCa {
         Ok(Trust::of_bundles([Arc::new(bundle)]))
     }
 
-    /// Issues an SVID with a new key.
-    pub fn issue(&self, id: &SpiffeId, ttl: Duration) -> Result<Snapshot, CaError> {
+    /// Issues an SVID with a new key. Returns with it the root that it rests on.
+    pub fn issue(&self, id: &SpiffeId, ttl: Duration) -> Result<(Snapshot, Fingerprint), CaError> {
         let key = Zeroizing::new(IssuedKey::generate_for(&PKCS_ECDSA_P256_SHA256)?);
         let now = SystemTime::now();
         let roots = self.roots.load();
@@ -161,11 +164,12 @@ impl EmbeddedCa {
         let pair = KeyPair::new(vec![certificate.der().clone()], &Zeroizing::new(der))?;
         let svid = Svid { id: Some(id.clone()), key: pair.key, facts: pair.facts, issued: now };
         let next_renewal = renewal_of(&svid, jitter(self.provider.secure_random));
-        Ok(Snapshot {
+        let snapshot = Snapshot {
             svid: Arc::new(svid),
             trust: self.trust()?,
             next_renewal: Some(next_renewal),
-        })
+        };
+        Ok((snapshot, root.facts.fingerprint))
     }
 
     /// 127 random bits: positive, and unique without a register (RFC 5280, 4.1.2.2).
@@ -206,7 +210,7 @@ mod tests {
         let provider = Arc::new(crate::tls::crypto_provider());
         let ca = EmbeddedCa::load(directory.path(), &domain, provider).unwrap();
         let id: SpiffeId = "spiffe://example.org/web".parse().unwrap();
-        let [one, other] = [(); 2].map(|()| ca.issue(&id, TTL).unwrap().svid);
+        let [one, other] = [(); 2].map(|()| ca.issue(&id, TTL).unwrap().0.svid);
         assert_eq!(spiffe_id_of(&one.key.cert[0]), Ok(id));
         assert_ne!(one.facts.serial, other.facts.serial);
         assert_ne!(one.facts.spki, other.facts.spki);
@@ -222,15 +226,32 @@ mod tests {
         let provider = Arc::new(crate::tls::crypto_provider());
         let ca = EmbeddedCa::load(directory.path(), &domain, provider).unwrap();
         let id: SpiffeId = "spiffe://example.org/web".parse().unwrap();
-        let before = ca.issue(&id, TTL).unwrap().svid;
+        let (before, root) = ca.issue(&id, TTL).unwrap();
+        let before = before.svid;
         let [new, _] = Roots::rotate(directory.path(), &domain, Duration::ZERO).unwrap();
         ca.reload();
-        let after = ca.issue(&id, TTL).unwrap().svid;
+        let after = ca.issue(&id, TTL).unwrap().0.svid;
         assert_ne!(before.facts.issuer, after.facts.issuer);
-        assert!(!ca.has_retired(&before));
+        assert!(ca.trusts(root));
         std::fs::write(new, "nonsense").unwrap();
         ca.reload();
         assert!(ca.subscribe().borrow().is_some());
-        assert_eq!(ca.issue(&id, TTL).unwrap().svid.facts.issuer, after.facts.issuer);
+        assert_eq!(ca.issue(&id, TTL).unwrap().0.svid.facts.issuer, after.facts.issuer);
+    }
+
+    #[test]
+    fn a_ca_that_is_made_anew_is_another_one_although_it_bears_the_same_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let domain = "example.org".parse().unwrap();
+        let files = Roots::init(directory.path(), &domain).unwrap();
+        let provider = Arc::new(crate::tls::crypto_provider());
+        let ca = EmbeddedCa::load(directory.path(), &domain, provider).unwrap();
+        let (_, root) = ca.issue(&"spiffe://example.org/web".parse().unwrap(), TTL).unwrap();
+        for file in files {
+            std::fs::remove_file(file).unwrap();
+        }
+        Roots::init(directory.path(), &domain).unwrap();
+        ca.reload();
+        assert!(!ca.trusts(root));
     }
 }

@@ -7,7 +7,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -23,8 +23,11 @@ use zeroize::Zeroizing;
 
 use super::CaError;
 use crate::spiffe::TrustDomain;
+use crate::sys::files;
 use crate::x509::CertificateFacts;
 
+/// Longest file that is read.
+const LONGEST_FILE: u64 = 1024 * 1024;
 /// How long a root lives.
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Certificates are valid from a little before they are used: the peer's clock may be behind.
@@ -299,7 +302,12 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
     let unusable =
         |path: &Path, reason: String| CaError::Unusable { path: path.to_owned(), reason };
     let unreadable = |path: &Path, error| CaError::Unreadable { path: path.to_owned(), error };
-    let pem = fs::read(&path).map_err(|error| unreadable(&path, error))?;
+    let read = |path: &Path| {
+        let file = files::open(path)?;
+        let mode = file.metadata()?.mode() & 0o7777;
+        Ok((files::read_all(file, LONGEST_FILE)?, mode))
+    };
+    let (pem, _) = read(&path).map_err(|error| unreadable(&path, error))?;
     let certificate = CertificateDer::from_pem_slice(&pem)
         .map_err(|error| unusable(&path, format!("no certificate: {error}")))?;
     let facts =
@@ -309,9 +317,18 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
         return Err(unusable(&path, reason));
     }
     let key_path = key_path(directory, number);
-    let key = match fs::read_to_string(&key_path).map(Zeroizing::new) {
-        Ok(pem) => {
-            let key = KeyPair::from_pem(&pem)
+    let key = match read(&key_path) {
+        Ok((pem, mode)) => {
+            let pem = Zeroizing::new(pem);
+            // Whoever can read it can be anybody.
+            if mode & 0o066 != 0 {
+                let reason =
+                    format!("others than its owner may use it (mode {mode:04o}); `chmod 600` it");
+                return Err(unusable(&key_path, reason));
+            }
+            let text = std::str::from_utf8(&pem)
+                .map_err(|error| unusable(&key_path, format!("no private key: {error}")))?;
+            let key = KeyPair::from_pem(text)
                 .map_err(|error| unusable(&key_path, format!("no private key: {error}")))?;
             if rcgen::PublicKeyData::subject_public_key_info(&key) != facts.public_key {
                 let reason = "the certificate does not belong to the key beside it".to_owned();
@@ -472,9 +489,12 @@ mod tests {
         assert!(matches!(foreign, Err(CaError::Unusable { .. })));
         let elsewhere = tempfile::tempdir().unwrap();
         let [_, other_key] = Roots::init(elsewhere.path(), &domain()).unwrap();
-        fs::copy(other_key, key).unwrap();
+        fs::copy(other_key, &key).unwrap();
         let error = Roots::read(directory.path(), &domain()).err().unwrap();
         assert!(error.to_string().contains("does not belong to the key"));
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Roots::read(directory.path(), &domain()).err().unwrap();
+        assert!(error.to_string().contains("chmod 600"), "{error}");
         fs::write(certificate, "nonsense").unwrap();
         assert!(Roots::read(directory.path(), &domain()).is_err());
     }

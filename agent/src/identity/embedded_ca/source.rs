@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use super::EmbeddedCa;
 use crate::identity::source::Following;
 use crate::identity::{Backoff, Snapshot, Source, Update, Updates};
+use crate::sys::clock::sleep_until;
 use crate::trust::Trust;
+use crate::x509::Fingerprint;
 
 /// Issues SVIDs of one lifetime.
 #[derive(Debug)]
@@ -22,8 +24,8 @@ impl CaSource {
     }
 
     /// The same SVID with the roots as they are now.
-    fn refreshed(&self, snapshot: &Snapshot) -> Option<Snapshot> {
-        if self.ca.has_retired(&snapshot.svid) {
+    fn refreshed(&self, snapshot: &Snapshot, root: Fingerprint) -> Option<Snapshot> {
+        if !self.ca.trusts(root) {
             return None;
         }
         let trust: Trust = self.ca.trust().ok()?;
@@ -44,8 +46,8 @@ impl Source for CaSource {
             let mut backoff = Backoff::new(self.ca.provider().secure_random);
             let mut roots = self.ca.subscribe();
             loop {
-                let mut current = match self.ca.issue(&id, self.ttl) {
-                    Ok(snapshot) => {
+                let (mut current, root) = match self.ca.issue(&id, self.ttl) {
+                    Ok((snapshot, root)) => {
                         backoff.reset();
                         tracing::info!(workload = updates.workload().name, %id, serial = snapshot.svid.facts.serial, "SVID issued");
                         updates.send(Update::Snapshot(snapshot.clone())).await?;
@@ -54,7 +56,7 @@ impl Source for CaSource {
                         if let Some(problem) = problem {
                             updates.send(Update::Failed(problem)).await?;
                         }
-                        snapshot
+                        (snapshot, root)
                     }
                     Err(error) => {
                         updates.send(Update::Failed(error.to_string())).await?;
@@ -65,9 +67,8 @@ impl Source for CaSource {
                 // Until it is time for another one, only the roots can change.
                 loop {
                     let renewal = current.next_renewal.unwrap_or(SystemTime::now());
-                    let wait = renewal.duration_since(SystemTime::now()).unwrap_or_default();
                     tokio::select! {
-                        () = tokio::time::sleep(wait) => break,
+                        () = sleep_until(renewal) => break,
                         changed = roots.changed() => {
                             if changed.is_err() {
                                 return Ok(());
@@ -75,7 +76,7 @@ impl Source for CaSource {
                         }
                     }
                     let problem = roots.borrow_and_update().clone();
-                    match (problem, self.refreshed(&current)) {
+                    match (problem, self.refreshed(&current, root)) {
                         (Some(problem), _) => updates.send(Update::Failed(problem)).await?,
                         (None, None) => break,
                         (None, Some(snapshot)) => {

@@ -1,0 +1,29 @@
+//! Waiting for a time of day: the clock may be set meanwhile, and the machine may sleep.
+
+use std::time::{Duration, SystemTime};
+
+/// How often the clock is looked at.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// Waits until the clock says `time`, or something later.
+pub async fn sleep_until(time: SystemTime) {
+    while let Ok(left) = time.duration_since(SystemTime::now()) {
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_time_is_waited_for_and_what_is_over_is_not() {
+        let time = SystemTime::now() + Duration::from_millis(50);
+        sleep_until(time).await;
+        assert!(SystemTime::now() >= time);
+        sleep_until(time).await;
+    }
+}

@@ -1,0 +1,55 @@
+//! The configuration file.
+//!
+//! What is accepted fits together, and what is refused is refused in one line that names the file.
+
+#![no_main]
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use sheath::config::{Config, ConfigError};
+
+fuzz_target!(|text: &str| {
+    match Config::parse(text, Path::new("sheath.yaml")) {
+        Ok(config) => check(&config),
+        Err(error) => check_error(&error, text),
+    }
+});
+
+fn check(config: &Config) {
+    let socket = config.instance.admin_socket();
+    assert_eq!(socket.parent(), Some(config.instance.directory().as_path()));
+    assert!(config.instance.directory().ends_with(&config.instance.name));
+
+    let mut names = HashSet::new();
+    let mut ids = HashSet::new();
+    for workload in &config.workloads {
+        assert!(names.insert(&workload.name) && ids.insert(workload.id));
+        // The kernel gets the whole pattern, and one that is no path would match nothing.
+        let selector = workload.selector();
+        assert_eq!(&selector.pattern[..selector.len as usize], workload.cgroup.as_bytes());
+        let components: Vec<_> = workload.cgroup.split('/').collect();
+        assert!(matches!(components[..], ["", _, ..]));
+        assert!(components[1..].iter().all(|part| !["", ".", ".."].contains(part)));
+        assert!(!workload.inbound.ports.contains(&0));
+    }
+}
+
+fn check_error(error: &ConfigError, text: &str) {
+    let message = error.to_string();
+    assert!(message.starts_with("sheath.yaml:"), "{message:?}");
+    assert!(!message.contains(char::is_control), "{message:?}");
+    match error {
+        ConfigError::Malformed { line, reason, .. } => {
+            // YAML ends lines at carriage returns too (YAML 1.2, 5.4).
+            assert!(
+                (1..=1 + text.matches(['\n', '\r']).count() as u64).contains(line),
+                "{message}"
+            );
+            assert!(!reason.is_empty());
+        }
+        ConfigError::Invalid { reason, .. } => assert!(!reason.is_empty()),
+        ConfigError::Unreadable { .. } => panic!("there was no file to read"),
+    }
+}
