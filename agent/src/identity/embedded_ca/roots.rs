@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::CaError;
 use crate::spiffe::TrustDomain;
 use crate::sys::files;
-use crate::x509::CertificateFacts;
+use crate::x509::{self, CertificateFacts, X509Error};
 
 /// Longest file that is read.
 const LONGEST_FILE: u64 = 1024 * 1024;
@@ -309,7 +309,7 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
     };
     let (pem, _) = read(&path).map_err(|error| unreadable(&path, error))?;
     let certificate = CertificateDer::from_pem_slice(&pem)
-        .map_err(|error| unusable(&path, format!("no certificate: {error}")))?;
+        .map_err(|error| unusable(&path, format!("no certificate: {}", X509Error::from(error))))?;
     let facts =
         CertificateFacts::of(&certificate).map_err(|error| unusable(&path, error.to_string()))?;
     if !names_domain(&certificate, trust_domain) {
@@ -326,15 +326,17 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
                     format!("others than its owner may use it (mode {mode:04o}); `chmod 600` it");
                 return Err(unusable(&key_path, reason));
             }
-            let text = std::str::from_utf8(&pem)
+            // Not by rcgen's own way, which leaves copies behind.
+            let der = x509::private_key(&pem)
                 .map_err(|error| unusable(&key_path, format!("no private key: {error}")))?;
-            let key = KeyPair::from_pem(text)
+            let key = KeyPair::try_from(&*der)
                 .map_err(|error| unusable(&key_path, format!("no private key: {error}")))?;
-            if rcgen::PublicKeyData::subject_public_key_info(&key) != facts.public_key {
+            let key = Zeroizing::new(key);
+            if rcgen::PublicKeyData::subject_public_key_info(&*key) != facts.public_key {
                 let reason = "the certificate does not belong to the key beside it".to_owned();
                 return Err(unusable(&path, reason));
             }
-            Some(Zeroizing::new(key))
+            Some(key)
         }
         // The certificate alone is enough for those who are only meant to trust it.
         Err(error) if error.kind() == ErrorKind::NotFound => None,
