@@ -34,6 +34,7 @@ pub struct Trust {
     pub trust_domain: String,
     pub authorities: Vec<Authority>,
     pub revocation: bool,
+    pub age_seconds: u64,
 }
 
 #[derive(Debug, Deserialize)]

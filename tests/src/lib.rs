@@ -31,6 +31,7 @@ pub mod probe;
 pub mod programs;
 pub mod rogue;
 pub mod script;
+pub mod secrets;
 pub mod serial;
 pub mod shown;
 pub mod spire;
