@@ -374,6 +374,11 @@ impl Config {
         serde_json::to_string_pretty(self).expect("a configuration")
     }
 
+    /// Settings of the embedded CA.
+    pub fn embedded_ca(&mut self) -> &mut EmbeddedCa {
+        self.identity.ca.as_mut().expect("an embedded CA")
+    }
+
     /// Where the agent looks for its certificate authority.
     pub fn ca_dir(&self) -> &Path {
         Path::new(&self.identity.ca.as_ref().expect("an embedded CA").dir)

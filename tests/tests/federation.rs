@@ -27,7 +27,7 @@ fn federated(change: impl FnOnce(&mut Config, &mut Config)) -> (Pair, Ca) {
         let dir = b.ca_dir().with_file_name("partner-ca");
         let ca = partner.insert(Ca::init(&dir, PARTNER));
         b.trust_domain = PARTNER.to_owned();
-        b.identity.ca.as_mut().expect("a CA").dir = dir.display().to_string();
+        b.embedded_ca().dir = dir.display().to_string();
         let own = a.ca_dir().join("ca.crt");
         let partners = dir.join("ca.crt");
         ca.write_certificate(&partners);

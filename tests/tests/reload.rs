@@ -112,10 +112,7 @@ fn what_does_not_fit_is_refused_as_a_whole_with_its_reason() {
     let mistakes: [(Change, &str); 4] = [
         (Box::new(|a| a.node = "other".to_owned()), "node has changed, which takes a restart"),
         (Box::new(|a| a.workloads[0].spiffe_id = None), "spiffeId"),
-        (
-            Box::new(|a| a.identity.ca.as_mut().expect("a CA").dir = "/nowhere".to_owned()),
-            "/nowhere",
-        ),
+        (Box::new(|a| a.embedded_ca().dir = "/nowhere".to_owned()), "/nowhere"),
         (
             Box::new(move |a| a.workloads.push(Workload::new("agent", &own))),
             "selects the cgroup of the agent itself",

@@ -78,7 +78,7 @@ fn wait_for_roots(pair: &Pair, expected: &[&str]) {
 fn reissue(agent: &mut Agent, name: &str, ttl: &'static str) -> Certificate {
     let before = agent.certs().certificate(name).serial.clone();
     let output = agent.reload(|config| {
-        config.identity.ca.as_mut().unwrap().svid_ttl = Some(ttl);
+        config.embedded_ca().svid_ttl = Some(ttl);
     });
     assert!(output.status.success(), "{output:?}");
     agent.wait_for_certificate(name, "another SVID", |seen| {
@@ -89,7 +89,7 @@ fn reissue(agent: &mut Agent, name: &str, ttl: &'static str) -> Certificate {
 fn with_ttl(ttl: &'static str) -> Pair {
     Pair::with(Setting::Host, |a, b| {
         for config in [a, b] {
-            config.identity.ca.as_mut().unwrap().svid_ttl = Some(ttl);
+            config.embedded_ca().svid_ttl = Some(ttl);
         }
     })
 }
@@ -106,9 +106,9 @@ fn seconds(text: Option<&String>) -> i64 {
 #[test]
 fn svids_live_as_long_as_is_said() {
     let pair = Pair::with(Setting::Host, |a, b| {
-        a.identity.ca.as_mut().unwrap().svid_ttl = Some("2h");
+        a.embedded_ca().svid_ttl = Some("2h");
         a.workloads[0].identity = Some(WorkloadIdentity::Ca { svid_ttl: "10m" });
-        b.identity.ca.as_mut().unwrap().svid_ttl = Some("2h");
+        b.embedded_ca().svid_ttl = Some("2h");
     });
     for ((agent, name), life) in sides(&pair).into_iter().zip([10 * 60, 2 * 60 * 60]) {
         let shown = agent.certs().certificate(name).clone();
@@ -275,7 +275,7 @@ fn a_broken_directory_changes_nothing() {
     pair.agent_b.wait_for_certificate("web", "the trouble", |seen| seen.complains("ca.crt"));
     let before = pair.agent_b.certs().certificate("web").serial.clone();
     let output = pair.agent_b.reload(|config| {
-        config.identity.ca.as_mut().unwrap().svid_ttl = Some("2h");
+        config.embedded_ca().svid_ttl = Some("2h");
     });
     assert!(output.status.success(), "{output:?}");
     pair.agent_b.wait_for_certificate("web", "another SVID, and the trouble", |seen| {

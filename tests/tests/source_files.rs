@@ -373,45 +373,47 @@ fn files(dir: &Path, allow_readable_key: bool) -> WorkloadIdentity {
     }
 }
 
-/// A bundle that is named must be there.
+/// A bundle by default may be left out; one that is named, or was there before, must be there.
 #[test]
-fn a_bundle_that_is_named_is_needed() {
-    let scene = Scene::with(in_place, |_, b, dir| {
-        b.workloads[0].identity = Some(files(&dir.join("web"), false));
-    });
-    let (pair, bundle) = (&scene.pair, scene.web().join("ca.crt"));
-    let aside = scene.dir.path().join("aside");
-    fs::rename(&bundle, &aside).unwrap();
-    let shown = pair.agent_b.wait_for_certificate("web", "the reason", |shown| {
-        shown.complains("cannot read") && shown.complains("ca.crt")
-    });
-    assert_eq!(shown.state, "stale", "{shown:?}");
-    pair.assert_served();
-    fs::rename(&aside, &bundle).unwrap();
-    pair.agent_b.wait_for_certificate("web", "the bundle again", |shown| shown.state == "ok");
-
-    // One by default that was there is missed when it is gone: replacing it by removing it first must not cut
-    // anybody.
-    fs::remove_file(scene.dir.path().join("client/ca.crt")).unwrap();
-    let shown = pair.agent_a.wait_for_certificate("client", "the reason", |shown| {
-        shown.complains("cannot read") && shown.complains("ca.crt")
-    });
-    assert_eq!(shown.state, "stale", "{shown:?}");
-    pair.assert_served();
-}
-
-/// Without one, nobody is believed by it.
-#[test]
-fn a_bundle_by_default_may_be_left_out() {
-    let scene = Scene::with(in_place, |_, _, dir| {
-        fs::remove_file(dir.join("client/ca.crt")).unwrap();
+fn a_bundle_that_goes_is_missed() {
+    let scene = Scene::with(in_place, |a, _, dir| {
+        a.workloads[0].identity = Some(files(&dir.join("client"), false));
     });
     let pair = &scene.pair;
-    assert_eq!(pair.agent_a.certs().certificate("client").state, "ok");
-    assert!(pair.agent_a.certs().authorities("client", TRUST_DOMAIN).is_none());
+    for (agent, name) in [(&pair.agent_a, "client"), (&pair.agent_b, "web")] {
+        let bundle = scene.dir.path().join(name).join("ca.crt");
+        let aside = scene.dir.path().join("aside");
+        fs::rename(&bundle, &aside).unwrap();
+        let shown = agent.wait_for_certificate(name, "the reason", |shown| {
+            shown.complains("cannot read") && shown.complains("ca.crt")
+        });
+        assert_eq!(shown.state, "stale", "{shown:?}");
+        pair.assert_served();
+        fs::rename(&aside, &bundle).unwrap();
+        agent.wait_for_certificate(name, "the bundle again", |shown| shown.state == "ok");
+    }
+}
+
+#[test]
+fn without_a_bundle_nobody_is_believed() {
+    let scene = Scene::new(|dir, leaf, root| {
+        in_place(dir, leaf, root);
+        if dir.ends_with("client") {
+            fs::remove_file(dir.join("ca.crt")).unwrap();
+        }
+    });
+    let pair = &scene.pair;
+    let certs = pair.agent_a.certs();
+    assert_eq!(certs.certificate("client").state, "ok", "{certs:?}");
+    assert_eq!(certs.authorities("client", TRUST_DOMAIN), None);
     pair.assert_refused();
     let line = pair.agent_a.wait_for_access("the refusal", |line| line.outcome == "denied");
     assert!(line.reason.contains("trust domain that there is no bundle for"), "{line:?}");
+    scene.root.write_certificate(&scene.dir.path().join("client/ca.crt"));
+    wait::wait_until("the bundle", GENEROUS, || {
+        pair.agent_a.certs().authorities("client", TRUST_DOMAIN).is_some()
+    });
+    pair.assert_served();
 }
 
 /// The bundle is a file like the others: another root is believed when it is there, the old one not any more when it
