@@ -11,3 +11,23 @@ pub fn renewal_of(svid: &Svid, jitter: f64) -> SystemTime {
     let life = svid.facts.not_after.duration_since(svid.issued).unwrap_or_default();
     svid.issued + life.mul_f64(0.5 + jitter / 10.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::KeyPair;
+    use crate::trust::testing::{Ca, svid};
+    use crate::x509::CertificateFacts;
+
+    #[test]
+    fn renewal_falls_into_the_sixth_tenth_of_the_lifetime() {
+        let leaf = Ca::new("example.org").issue(svid("spiffe://example.org/web", |_| {}));
+        let facts = CertificateFacts::of(&leaf.chain[0]).unwrap();
+        let mut svid = Svid::new(KeyPair { key: leaf.certified(), facts }, None, None).unwrap();
+        svid.facts.not_after = svid.issued + std::time::Duration::from_secs(1000);
+        for jitter in [0.0, 0.3, 1.0] {
+            let wait = renewal_of(&svid, jitter).duration_since(svid.issued).unwrap().as_secs();
+            assert!((500..=600).contains(&wait), "{wait}");
+        }
+    }
+}
