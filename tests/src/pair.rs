@@ -169,3 +169,16 @@ pub fn any(family: Family, port: u16) -> SocketAddr {
 pub fn say(text: &str) -> Vec<Step> {
     vec![Step::Send(text.to_owned()), Step::EndSending, Step::ReceiveToEnd]
 }
+
+/// The client's side of an echo that lives through whatever happens while it pauses: hears `ab` before, and `cd`
+/// at last.
+pub fn living() -> Vec<Step> {
+    vec![
+        Step::Send("ab".to_owned()),
+        Step::Receive(2),
+        Step::Pause,
+        Step::Send("cd".to_owned()),
+        Step::EndSending,
+        Step::ReceiveToEnd,
+    ]
+}

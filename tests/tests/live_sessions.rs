@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use sheath_tests::agent::Agent;
 use sheath_tests::ca::{Ca, Leaf, PemFiles, replace, write_bundle};
 use sheath_tests::config::{Config, Crl, Pin, Sessions, TrustDomain, Workload, spiffe_id};
-use sheath_tests::pair::{Pair, Setting, client};
+use sheath_tests::pair::{Pair, Setting, client, living};
 use sheath_tests::place::Place;
 use sheath_tests::probe::Probe;
 use sheath_tests::script::{Connection, Job, Step};
@@ -77,16 +77,8 @@ impl Scene {
     fn assert_client_alone_is_cut(&mut self, reason: &str, change: impl FnOnce(&mut Pair)) {
         let to = self.pair.target(Family::V4);
         let victim = [Step::Send("ab".into()), Step::Receive(2), Step::Pause, Step::ReceiveToEnd];
-        let bystander = [
-            Step::Send("ab".into()),
-            Step::Receive(2),
-            Step::Pause,
-            Step::Send("cd".into()),
-            Step::EndSending,
-            Step::ReceiveToEnd,
-        ];
         let mut victim = Probe::start(&self.pair.client, &client(to, &victim));
-        let mut bystander = Probe::start(&self.neighbour, &client(to, &bystander));
+        let mut bystander = Probe::start(&self.neighbour, &client(to, &living()));
         victim.wait_paused();
         bystander.wait_paused();
         let changed = Instant::now();
@@ -288,16 +280,8 @@ fn a_peer_that_expires_is_cut_where_that_is_configured_and_kept_where_not() {
 fn a_new_certificate_of_ones_own_disturbs_nothing() {
     let clients = Clients::new();
     let scene = Scene::new(&clients.setup(&nothing, &nothing));
-    let steps = [
-        Step::Send("ab".into()),
-        Step::Receive(2),
-        Step::Pause,
-        Step::Send("cd".into()),
-        Step::EndSending,
-        Step::ReceiveToEnd,
-    ];
     let mut probe =
-        Probe::start(&scene.pair.client, &client(scene.pair.target(Family::V4), &steps));
+        Probe::start(&scene.pair.client, &client(scene.pair.target(Family::V4), &living()));
     probe.wait_paused();
     let before = scene.pair.agent_a.status();
     let serial = |status: &sheath_tests::status::Status| {

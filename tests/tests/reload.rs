@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use nix::sys::signal::Signal;
 use sheath_tests::config::{Outbound, Peer, Workload, WorkloadIdentity};
 use sheath_tests::names::marker;
-use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
+use sheath_tests::pair::{PORT, Pair, Setting, any, client, living, say, server};
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Job, Step};
@@ -25,15 +25,7 @@ fn serve_other(pair: &Pair, family: Family) -> Probe {
 
 /// A connection that goes on throughout, and one step of it.
 fn bystander(pair: &Pair) -> Probe {
-    let steps = [
-        Step::Send("ab".into()),
-        Step::Receive(2),
-        Step::Pause,
-        Step::Send("cd".into()),
-        Step::EndSending,
-        Step::ReceiveToEnd,
-    ];
-    let mut probe = Probe::start(&pair.client, &client(pair.target(Family::V4), &steps));
+    let mut probe = Probe::start(&pair.client, &client(pair.target(Family::V4), &living()));
     probe.wait_paused();
     probe
 }

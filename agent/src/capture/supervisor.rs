@@ -5,6 +5,8 @@
 //! things and breaks nothing.
 
 mod observed;
+mod ports;
+mod reconfigure;
 mod status;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -18,23 +20,23 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use sheath_common::event::{Event, EventKind};
-use sheath_common::flow::GuardedKey;
-use sheath_common::workload::InboundMode;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::cgroups::{self, WorkloadCgroup};
 use super::events::{Events, calls_for_a_look, denial_reason};
-use super::namespace::{FlowStarter, InboundPorts};
+use super::namespace::FlowStarter;
 use super::pins::FreshPins;
 use super::programs::{self, Programs, SteerLoader};
 use super::{CaptureError, Namespace, Pins, Roster, Tables, bpffs, existing};
-use crate::config::{CaptureRoot, Config, Existing, WorkloadConfig};
+use crate::config::{CaptureRoot, Config, Existing};
 use crate::policy::Policy;
 use crate::sys::netns::NetworkNamespace;
 use crate::telemetry::log_denied_connect;
 
 use observed::{Enrolled, LINGER, Observed, SETTLED};
+pub use reconfigure::Reconfiguration;
+use reconfigure::{guarded_ports, refuse_own_cgroup};
 pub use status::{
     NamespaceStatus, ProgramStatus, StatusView, UnprotectedConnection, WorkloadState,
     WorkloadStatus,
@@ -60,13 +62,6 @@ pub enum SupervisorRequest {
     Status(oneshot::Sender<StatusView>),
     /// Another configuration, to be put in force while everything runs.
     Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), String>>),
-}
-
-/// What capture wants to know of a configuration.
-#[derive(Debug)]
-pub struct Reconfiguration {
-    pub workloads: Vec<WorkloadConfig>,
-    pub policy: Arc<Policy>,
 }
 
 #[derive(Debug)]
@@ -182,24 +177,6 @@ impl Supervisor {
             .map_err(CaptureError::during("cannot remove what an earlier agent left"))?;
         self.is_up = true;
         self.programs.pin().map_err(CaptureError::during("cannot pin the BPF links"))
-    }
-
-    /// Removes what an earlier agent left and this configuration does not repeat: enrolments, rules, steering.
-    /// Only when everything that the configuration does say is in force.
-    fn forget_the_old(&mut self, enrolled_before: &[u64]) -> io::Result<()> {
-        // A workload that could not be looked at may have cgroups that were not seen.
-        self.is_forgetting = self.workloads.iter().any(|workload| workload.is_unseen);
-        if !self.is_forgetting {
-            let current: HashSet<u64> =
-                self.workloads.iter().flat_map(|w| w.cgroups.keys().copied()).collect();
-            for id in enrolled_before.iter().filter(|id| !current.contains(id)) {
-                self.tables.workloads.remove(id)?;
-            }
-        }
-        let configs = self.workloads.iter().map(|workload| &workload.config);
-        self.tables.prune_rules(&self.in_force.kernel_rules())?;
-        self.tables.prune_guarded(&guarded_ports(configs))?;
-        self.detach_unserved()
     }
 
     /// Detaches steering from namespaces, dead or alive, that are not served: none of their ports is ours.
@@ -480,50 +457,6 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Works out whose each namespace's ports are, from where the workloads have been seen.
-    fn assign_ports(&mut self, problems: &mut [Option<String>]) {
-        let mut ports: HashMap<u64, InboundPorts> =
-            self.namespaces.keys().map(|inode| (*inode, InboundPorts::default())).collect();
-        let mut passing = false;
-        for (workload, problem) in self.workloads.iter().zip(problems.iter_mut()) {
-            let inbound = &workload.config.inbound;
-            if inbound.mode == InboundMode::Disabled {
-                continue;
-            }
-            for inode in workload.namespaces() {
-                let Some(served) = self.namespaces.get(&inode) else {
-                    continue;
-                };
-                // The ports of the agent's own namespace are other people's too.
-                if served.namespace.is_agents_own() && !workload.is_settled_in(inode) {
-                    passing = true;
-                    continue;
-                }
-                let claim = if inbound.ports.is_empty() && served.namespace.is_agents_own() {
-                    Err("shares the agent's network namespace, so inbound.ports must name its ports".to_owned())
-                } else {
-                    ports.entry(inode).or_default().claim(workload.config.id, &inbound.ports)
-                };
-                if let Err(reason) = claim {
-                    problem.get_or_insert(reason);
-                }
-            }
-        }
-        self.look_again = passing.then(|| Instant::now() + SETTLED);
-        for (inode, ports) in ports {
-            let Some(served) = self.namespaces.get(&inode) else {
-                continue;
-            };
-            if let Err(error) = served.namespace.steer(ports) {
-                for (workload, problem) in self.workloads.iter().zip(problems.iter_mut()) {
-                    if workload.namespaces().contains(&inode) {
-                        problem.get_or_insert(format!("inbound ports cannot be steered: {error}"));
-                    }
-                }
-            }
-        }
-    }
-
     /// Lets go of namespaces that no workload has been in for a while. The agent's own is always served: a
     /// workload may appear in it at any time.
     fn let_go(&mut self) {
@@ -560,13 +493,6 @@ impl Supervisor {
         }
     }
 
-    /// What is enrolled is read before it is looked at: whatever comes meanwhile is seen.
-    fn forget_later(&mut self) -> io::Result<()> {
-        let enrolled = self.tables.workloads.keys()?;
-        self.look();
-        self.forget_the_old(&enrolled)
-    }
-
     fn sweep(&self) -> io::Result<()> {
         self.detach_unserved()?;
         let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)?;
@@ -590,59 +516,6 @@ impl Supervisor {
                 let _ = answer.send(self.reconfigure(*change).map_err(|error| error.to_string()));
             }
         }
-    }
-
-    /// Puts another configuration in force, or leaves the one before.
-    fn reconfigure(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
-        refuse_own_cgroup(&change.workloads)?;
-        let before = Reconfiguration {
-            workloads: self.workloads.iter().map(|workload| workload.config.clone()).collect(),
-            policy: self.in_force.clone(),
-        };
-        self.put_in_force(change).inspect_err(|_| {
-            if let Err(again) = self.put_in_force(before) {
-                tracing::error!(error = %again, "the configuration before is not wholly back in force");
-            }
-        })
-    }
-
-    /// What is wanted comes before what is not wanted goes: nothing that stays protected is ever unprotected.
-    fn put_in_force(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
-        let Reconfiguration { workloads, policy } = change;
-        let write = || CaptureError::during("cannot write the configuration into the maps");
-        let enrolled = self
-            .tables
-            .workloads
-            .keys()
-            .map_err(CaptureError::during("cannot read the map of workloads"))?;
-        self.tables.add_rules(&policy.kernel_rules()).map_err(write())?;
-        self.tables.add_guarded(&guarded_ports(&workloads)).map_err(write())?;
-        let mut before: HashMap<_, _> =
-            self.workloads.drain(..).map(|workload| (workload.config.id, workload)).collect();
-        self.workloads = workloads
-            .into_iter()
-            .map(|config| match before.remove(&config.id) {
-                Some(observed) => observed.reconfigured(config),
-                None => Observed::new(config),
-            })
-            .collect();
-        let selectors: Vec<_> = self.workloads.iter().map(|w| w.config.selector()).collect();
-        self.tables.replace_selectors(&selectors).map_err(write())?;
-        self.routed_prefixes = policy.protected_prefixes();
-        self.in_force = policy;
-        self.look();
-        self.forget_the_old(&enrolled)
-            .map_err(CaptureError::during("cannot remove what the configuration before had"))?;
-        for served in self.namespaces.values() {
-            let namespace = &served.namespace;
-            let published = namespace
-                .publish_sources(&self.routed_prefixes)
-                .and_then(|()| namespace.prune_sources(&self.routed_prefixes));
-            if let Err(error) = published {
-                tracing::warn!(namespace = namespace.inode(), %error, "getsockname() may show a loopback address");
-            }
-        }
-        Ok(())
     }
 
     /// Connections of a workload that policy wants protected and that are not.
@@ -670,30 +543,6 @@ impl Supervisor {
         File::open(cgroups::join(&self.mount, path))
             .is_ok_and(|cgroup| self.programs.all_in_force_for(&cgroup))
     }
-}
-
-/// An agent that captured itself would dial in circles.
-fn refuse_own_cgroup(workloads: &[WorkloadConfig]) -> Result<(), CaptureError> {
-    let own = cgroups::own().map_err(CaptureError::during("cannot tell the agent's own cgroup"))?;
-    match workloads.iter().find(|workload| cgroups::selects(workload, &own)) {
-        None => Ok(()),
-        Some(workload) => {
-            Err(CaptureError::SelectsAgent { workload: workload.name.clone(), cgroup: own })
-        }
-    }
-}
-
-/// Ports on which workloads must not answer the network themselves.
-fn guarded_ports<'w>(
-    workloads: impl IntoIterator<Item = &'w WorkloadConfig>,
-) -> HashSet<GuardedKey> {
-    workloads
-        .into_iter()
-        .flat_map(|workload| {
-            let ports = workload.inbound.ports.iter();
-            ports.map(|port| GuardedKey { workload: workload.id, port: u32::from(*port) })
-        })
-        .collect()
 }
 
 /// Never, without a time.

@@ -3,8 +3,6 @@
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, DnsName, ServerName, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RevocationOptions};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
 use crate::spiffe::{LeafError, SpiffeId, TrustDomain, spiffe_id_of};
@@ -219,16 +217,12 @@ fn pinned(leaf: &CertificateDer<'_>, pins: &[Pin], now: UnixTime) -> Result<Peer
 }
 
 fn expected_name(leaf: &CertificateDer<'_>, names: &Names) -> Result<PeerId, Refusal> {
-    let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| LeafError::Malformed)?;
-    let alternatives = parsed.subject_alternative_name().map_err(|_| LeafError::Malformed)?;
-    for name in alternatives.iter().flat_map(|names| &names.value.general_names) {
-        if let GeneralName::URI(uri) = name
-            && let Some(expected) = names.uris.iter().find(|expected| ***expected == **uri)
-        {
+    let certificate = EndEntityCert::try_from(leaf).map_err(Refusal::Untrusted)?;
+    for uri in certificate.valid_uri_names() {
+        if let Some(expected) = names.uris.iter().find(|expected| ***expected == *uri) {
             return Ok(PeerId::Uri(expected.clone()));
         }
     }
-    let certificate = EndEntityCert::try_from(leaf).map_err(Refusal::Untrusted)?;
     names
         .dns
         .iter()
