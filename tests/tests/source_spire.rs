@@ -286,6 +286,28 @@ fn the_svid_stays_while_the_spire_agent_is_away() {
     scene.pair.assert_served();
 }
 
+/// It takes connections, and says nothing.
+#[test]
+fn the_svid_stays_while_the_spire_agent_is_silent() {
+    let scene = Scene::new();
+    let flow = scene.live_flow();
+    scene.spire.a.hold(true);
+    scene.spire.a.end_subscriptions();
+    let agent = &scene.pair.agent_a;
+    let shown = agent.wait_for_certificate("client", "the reason", |seen| {
+        seen.complains("the SPIRE agent does not answer")
+    });
+    assert_eq!(
+        (shown.state.as_str(), shown.serial.as_deref()),
+        ("stale", Some(scene.client.serial()))
+    );
+    scene.pair.assert_served();
+    let next = scene.spire.give_client();
+    scene.spire.a.hold(false);
+    agent.wait_for_svid("client", &next);
+    flow.finish();
+}
+
 /// Until there is an identity nothing passes, and nothing else has to be done when there is.
 #[test]
 fn an_agent_starts_without_a_spire_agent() {
