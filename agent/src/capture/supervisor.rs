@@ -31,6 +31,7 @@ use super::programs::{self, Programs, SteerLoader};
 use super::{CaptureError, Namespace, Pins, Roster, Tables, bpffs, existing};
 use crate::config::{CaptureRoot, Config, Existing};
 use crate::policy::Policy;
+use crate::sys::clock;
 use crate::sys::netns::NetworkNamespace;
 use crate::telemetry::log_denied_connect;
 
@@ -218,7 +219,7 @@ impl Supervisor {
                     self.denials_logged = 0;
                     tokio::task::block_in_place(|| self.look());
                 }
-                () = sleep_until(self.look_again) => {
+                () = clock::reach(self.look_again) => {
                     self.look_again = None;
                     tokio::task::block_in_place(|| self.look());
                 }
@@ -542,13 +543,5 @@ impl Supervisor {
     pub(super) fn covers(&self, path: &str) -> bool {
         File::open(cgroups::join(&self.mount, path))
             .is_ok_and(|cgroup| self.programs.all_in_force_for(&cgroup))
-    }
-}
-
-/// Never, without a time.
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -275,8 +275,7 @@ fn read_crls(config: &CrlConfig) -> Result<(CrlSet, Fingerprint), String> {
     let mut everything = Vec::new();
     for path in &config.files {
         let within = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let bytes = files::open(path)
-            .and_then(|file| files::read_all(file, LONGEST_CRL))
+        let bytes = files::read(path, LONGEST_CRL)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let found = x509::crls(&bytes).map_err(|error| within(&error))?;
         // Each by itself, so that a bad one is found under its own file's name.

@@ -10,7 +10,7 @@ mod trust;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
@@ -26,6 +26,7 @@ use crate::identity::{
 };
 use crate::policy::{Policy, SharedPolicy};
 use crate::sessions::Sessions;
+use crate::sys::clock;
 use crate::sys::watch::Watch;
 use crate::tls::Contexts;
 
@@ -34,7 +35,7 @@ use names::{Answer, Names};
 pub use certificates::CertificatesView;
 pub use materials::Materials;
 
-/// When to try again what capture has refused.
+/// Pause before what capture has refused is tried again.
 const STEER_AGAIN: Duration = Duration::from_secs(5);
 /// Pause before a source that has broken down is followed again.
 const AFTER_BREAKDOWN: Duration = Duration::from_secs(10);
@@ -185,8 +186,8 @@ impl Control {
         let mut watch = Watch::new(self.materials.paths());
         // What has changed while nobody watched yet.
         self.refresh_materials();
-        // Addresses that were learnt before capture was there.
-        let mut is_steered = false;
+        // When to try again what capture has refused.
+        let mut steer_again = None;
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
@@ -203,17 +204,18 @@ impl Control {
                     None => break,
                 },
                 update = self.updates.1.recv() => if let Some(update) = update {
-                    self.take_update(update);
+                    let workload = update.0.id;
+                    if let Some(is_new) = self.take_update(update) {
+                        self.publish_one(workload, is_new);
+                    }
                 },
                 answer = self.answers.recv() => if let Some(answer) = answer
                     && self.names.take(answer)
                 {
                     self.publish();
-                    is_steered = self.steer(&supervisor).await;
+                    steer_again = self.steer(&supervisor).await;
                 },
-                () = tokio::time::sleep(STEER_AGAIN), if !is_steered => {
-                    is_steered = self.steer(&supervisor).await;
-                },
+                () = clock::reach(steer_again) => steer_again = self.steer(&supervisor).await,
                 () = watch.changed() => self.refresh_materials(),
             }
         }
@@ -225,14 +227,12 @@ impl Control {
         }
     }
 
-    /// Has capture steer what the policy says now. Returns false if that must be tried again.
-    async fn steer(&self, supervisor: &mpsc::WeakSender<SupervisorRequest>) -> bool {
+    /// Has capture steer what the policy says now. Returns when to try again, if that is refused.
+    async fn steer(&self, supervisor: &mpsc::WeakSender<SupervisorRequest>) -> Option<Instant> {
         let policy = self.published.policy.load_full();
-        let applied = apply(supervisor, &self.config.workloads, policy).await;
-        if let Err(reason) = &applied {
-            tracing::error!(reason, "addresses of external peers are not steered");
-        }
-        applied.is_ok()
+        let reason = apply(supervisor, &self.config.workloads, policy).await.err()?;
+        tracing::error!(reason, "addresses of external peers are not steered");
+        Some(Instant::now() + STEER_AGAIN)
     }
 
     /// Reads the configuration again. It is applied as a whole or not at all: everything that may fail comes
@@ -333,13 +333,11 @@ impl Control {
         }
     }
 
-    /// Takes in what a source says, if it is still followed, and publishes it.
-    fn take_update(&mut self, (workload, generation, update): SourceUpdate) {
-        let Some(followed) = self.followed.get_mut(&workload.id) else {
-            return;
-        };
+    /// Takes in what a source says, if it is still followed. Returns whether live sessions are to be judged by it.
+    fn take_update(&mut self, (workload, generation, update): SourceUpdate) -> Option<bool> {
+        let followed = self.followed.get_mut(&workload.id)?;
         if followed.generation != generation {
-            return;
+            return None;
         }
         followed.heard = true;
         let name = &workload.name;
@@ -372,7 +370,7 @@ impl Control {
                 followed.problem = Some(reason);
             }
         }
-        self.publish_one(workload.id, is_new);
+        Some(is_new)
     }
 
     /// Publishes everything anew, and has all live sessions judged by it.

@@ -14,8 +14,6 @@ use crate::config::KeyPairFiles;
 use crate::sys::files;
 use crate::x509::{self, CertificateFacts, X509Error};
 
-/// Longest file that is read: what is longer is something else.
-const LONGEST_FILE: u64 = 1024 * 1024;
 /// Mode bits by which others than the owner could read a key.
 const READABLE_BY_OTHERS: u32 = 0o044;
 /// ... or put another one in its place, which nothing excuses.
@@ -98,15 +96,14 @@ fn read_key(
     if mode & READABLE_BY_OTHERS != 0 && !allow_readable {
         return Err(KeyPairError::ReadableKey { path: path.to_owned(), mode });
     }
-    let text = Zeroizing::new(files::read_all(file, LONGEST_FILE).map_err(unreadable)?);
+    let text = Zeroizing::new(files::read_all(file, files::LONGEST).map_err(unreadable)?);
     x509::private_key(&text)
         .map_err(|error| KeyPairError::Malformed { path: path.to_owned(), error })
 }
 
 /// A file with certificates.
 pub fn read(path: &Path) -> Result<Vec<u8>, KeyPairError> {
-    files::open(path)
-        .and_then(|file| files::read_all(file, LONGEST_FILE))
+    files::read(path, files::LONGEST)
         .map_err(|error| KeyPairError::Unreadable { path: path.to_owned(), error })
 }
 

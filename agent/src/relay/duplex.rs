@@ -39,13 +39,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
+        let outgoing = this.outgoing.poll(cx, this.app, this.wire, &mut this.moved.sent);
         let outgoing = this
             .outgoing
-            .poll(cx, this.app, this.wire, &mut this.moved.sent)
+            .settle(outgoing)
             .map_err(|side| side.into_error(RelayError::App, RelayError::Wire))?;
+        let incoming = this.incoming.poll(cx, this.wire, this.app, &mut this.moved.received);
         let incoming = this
             .incoming
-            .poll(cx, this.wire, this.app, &mut this.moved.received)
+            .settle(incoming)
             .map_err(|side| side.into_error(RelayError::Wire, RelayError::App))?;
         if outgoing.is_pending() || incoming.is_pending() {
             return Poll::Pending;
@@ -109,29 +111,20 @@ impl Direction {
         }
     }
 
-    /// Ready when nothing more can be moved in this direction.
-    fn poll<F, T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut F,
-        to: &mut T,
-        moved: &mut u64,
-    ) -> Poll<Result<(), Side>>
-    where
-        F: AsyncRead + Unpin,
-        T: AsyncWrite + Unpin,
-    {
-        match ready!(self.poll_steps(cx, from, to, moved)) {
-            Err(Side::To(error)) if is_hung_up(&error) => {
+    /// A destination that has hung up ends the direction, and not yet the flow.
+    fn settle(&mut self, polled: Poll<Result<(), Side>>) -> Poll<Result<(), Side>> {
+        match polled {
+            Poll::Ready(Err(Side::To(error))) if is_hung_up(&error) => {
                 self.state = State::Closed;
                 self.refused = Some(error);
                 Poll::Ready(Ok(()))
             }
-            result => Poll::Ready(result),
+            other => other,
         }
     }
 
-    fn poll_steps<F, T>(
+    /// Ready when nothing more can be moved in this direction.
+    fn poll<F, T>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut F,

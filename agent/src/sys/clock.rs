@@ -1,9 +1,17 @@
-//! Waiting for a time of day: the clock may be set meanwhile, and the machine may sleep.
+//! Waiting for a moment, and for a time of day: the clock may be set meanwhile, and the machine may sleep.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How often the clock is looked at.
 const LOOK: Duration = Duration::from_secs(20);
+
+/// Waits for a moment; for ever, if there is none.
+pub async fn reach(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
 
 /// Waits until the clock says `time`, or something later.
 pub async fn sleep_until(time: SystemTime) {

@@ -18,6 +18,14 @@ pub fn open(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Longest file with certificates or keys that is read: what is longer is something else.
+pub const LONGEST: u64 = 1024 * 1024;
+
+/// All of a regular file that is at most `longest` bytes long.
+pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
+    read_all(open(path)?, longest)
+}
+
 /// All of a file that is at most `longest` bytes long.
 pub fn read_all(file: File, longest: u64) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len().min(longest);

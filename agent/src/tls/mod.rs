@@ -18,7 +18,7 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::trust::{PeerId, Role};
+use crate::trust::{PeerId, Refusal, Role};
 
 use verifier::Refused;
 
@@ -82,10 +82,16 @@ impl TlsError {
             rustls::CertificateError::Other(other) => other.0.downcast_ref::<Refused>(),
             _ => None,
         };
-        Self::Refused {
-            peer: refused.and_then(|Refused(refusal)| refusal.peer()),
-            reason: refused.map_or_else(|| error.to_string(), Refused::to_string),
+        match refused {
+            Some(Refused(refusal)) => refusal.into(),
+            None => Self::Refused { peer: None, reason: error.to_string() },
         }
+    }
+}
+
+impl From<&Refusal> for TlsError {
+    fn from(refusal: &Refusal) -> Self {
+        Self::Refused { peer: refusal.peer(), reason: refusal.to_string() }
     }
 }
 

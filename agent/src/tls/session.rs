@@ -52,10 +52,9 @@ impl Session {
         let (_, connection) = stream.get_ref();
         let chain = connection.peer_certificates().ok_or(TlsError::Anonymous)?;
         let certificates = PeerCertificates::new(chain, role);
-        let peer = certificates
-            .chain()
-            .ok_or(TlsError::Anonymous)
-            .and_then(|peer| judge.identify(peer, role, certificates.shown).map_err(refused))?;
+        let peer = certificates.chain().ok_or(TlsError::Anonymous).and_then(|peer| {
+            judge.identify(peer, role, certificates.shown).map_err(|error| (&error).into())
+        })?;
         let negotiated = Negotiated {
             version: connection.protocol_version().and_then(|v| v.as_str()).map_or("", version),
             suite: connection
@@ -69,10 +68,6 @@ impl Session {
         let with_agent = connection.alpn_protocol() == Some(ALPN);
         Ok(Self { stream, peer, certificates, is_mutual, with_agent, negotiated })
     }
-}
-
-fn refused(refusal: crate::trust::Refusal) -> TlsError {
-    TlsError::Refused { peer: refusal.peer(), reason: refusal.to_string() }
 }
 
 /// `TLSv1_3` as people write it.

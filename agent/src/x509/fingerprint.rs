@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use base64ct::{Base64, Encoding};
 
 /// A SHA-256 digest. Displayed in lower-case hexadecimal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,8 +48,7 @@ fn parse_hex(text: &str) -> Option<[u8; 32]> {
 
 /// Base64 with padding (RFC 4648, 4), of exactly 32 bytes.
 fn parse_base64(text: &str) -> Option<[u8; 32]> {
-    use base64::prelude::{BASE64_STANDARD, Engine};
-    BASE64_STANDARD.decode(text).ok()?.try_into().ok()
+    Base64::decode_vec(text).ok()?.try_into().ok()
 }
 
 impl fmt::Display for Fingerprint {

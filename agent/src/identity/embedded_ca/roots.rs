@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use base64::prelude::{BASE64_STANDARD, Engine};
+use base64ct::{Base64, Encoding};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType,
@@ -26,8 +26,6 @@ use crate::spiffe::TrustDomain;
 use crate::sys::files;
 use crate::x509::{self, CertificateFacts, X509Error};
 
-/// Longest file that is read.
-const LONGEST_FILE: u64 = 1024 * 1024;
 /// How long a root lives.
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Certificates are valid from a little before they are used: the peer's clock may be behind.
@@ -117,22 +115,12 @@ impl Roots {
     pub fn trust_domain(directory: &Path) -> Result<TrustDomain, CaError> {
         let first = numbers(directory)?.into_iter().next().unwrap_or(1);
         let path = certificate_path(directory, first);
-        let pem =
-            fs::read(&path).map_err(|error| CaError::Unreadable { path: path.clone(), error })?;
-        let unusable =
-            |reason: &str| CaError::Unusable { path: path.clone(), reason: reason.into() };
-        let certificate =
-            CertificateDer::from_pem_slice(&pem).map_err(|_| unusable("no certificate"))?;
-        let (_, parsed) =
-            X509Certificate::from_der(&certificate).map_err(|_| unusable("no certificate"))?;
-        let names = parsed.subject_alternative_name().ok().flatten();
-        let uri = names.and_then(|names| {
-            names.value.general_names.iter().find_map(|name| match name {
-                GeneralName::URI(uri) => uri.strip_prefix("spiffe://"),
-                _ => None,
-            })
-        });
-        uri.and_then(|name| name.parse().ok()).ok_or_else(|| unusable("of no trust domain"))
+        let certificate = read_certificate(&path)?;
+        uri_names(&certificate)
+            .iter()
+            .find_map(|uri| uri.strip_prefix("spiffe://"))
+            .and_then(|name| name.parse().ok())
+            .ok_or_else(|| unusable(&path, "of no trust domain".to_owned()))
     }
 
     /// Makes the first root of a new CA, creating the directory if need be. Returns the two files' paths.
@@ -224,7 +212,7 @@ impl Roots {
     #[must_use]
     pub fn bundle_pem(&self, now: SystemTime) -> String {
         let pem = |der: CertificateDer<'static>| {
-            let encoded = BASE64_STANDARD.encode(der);
+            let encoded = Base64::encode_string(&der);
             let lines: Vec<_> = encoded
                 .as_bytes()
                 .chunks(64)
@@ -299,27 +287,21 @@ fn numbers(directory: &Path) -> Result<Vec<u32>, CaError> {
 
 fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Result<Root, CaError> {
     let path = certificate_path(directory, number);
-    let unusable =
-        |path: &Path, reason: String| CaError::Unusable { path: path.to_owned(), reason };
-    let unreadable = |path: &Path, error| CaError::Unreadable { path: path.to_owned(), error };
-    let read = |path: &Path| {
-        let file = files::open(path)?;
-        let mode = file.metadata()?.mode() & 0o7777;
-        Ok((files::read_all(file, LONGEST_FILE)?, mode))
-    };
-    let (pem, _) = read(&path).map_err(|error| unreadable(&path, error))?;
-    let certificate = CertificateDer::from_pem_slice(&pem)
-        .map_err(|error| unusable(&path, format!("no certificate: {}", X509Error::from(error))))?;
+    let certificate = read_certificate(&path)?;
     let facts =
         CertificateFacts::of(&certificate).map_err(|error| unusable(&path, error.to_string()))?;
-    if !names_domain(&certificate, trust_domain) {
+    if !uri_names(&certificate).contains(&trust_domain.id()) {
         let reason = format!("the certificate is not of the trust domain {trust_domain}");
         return Err(unusable(&path, reason));
     }
     let key_path = key_path(directory, number);
-    let key = match read(&key_path) {
+    let read_key = || -> std::io::Result<_> {
+        let file = files::open(&key_path)?;
+        let mode = file.metadata()?.mode() & 0o7777;
+        Ok((Zeroizing::new(files::read_all(file, files::LONGEST)?), mode))
+    };
+    let key = match read_key() {
         Ok((pem, mode)) => {
-            let pem = Zeroizing::new(pem);
             // Whoever can read it can be anybody.
             if mode & 0o066 != 0 {
                 let reason =
@@ -345,14 +327,32 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
     Ok(Root { number, certificate, facts, key })
 }
 
-fn names_domain(certificate: &CertificateDer<'_>, trust_domain: &TrustDomain) -> bool {
-    let domain = trust_domain.id();
-    let is_domain =
-        |name: &GeneralName<'_>| matches!(name, GeneralName::URI(uri) if *uri == domain);
-    X509Certificate::from_der(certificate).is_ok_and(|(_, parsed)| {
-        let names = parsed.subject_alternative_name().ok().flatten();
-        names.is_some_and(|names| names.value.general_names.iter().any(is_domain))
-    })
+fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, CaError> {
+    let pem = files::read(path, files::LONGEST).map_err(|error| unreadable(path, error))?;
+    CertificateDer::from_pem_slice(&pem)
+        .map_err(|error| unusable(path, format!("no certificate: {}", X509Error::from(error))))
+}
+
+fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let names = parsed.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn unusable(path: &Path, reason: String) -> CaError {
+    CaError::Unusable { path: path.to_owned(), reason }
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> CaError {
+    CaError::Unreadable { path: path.to_owned(), error }
 }
 
 /// `active_from` is when issuing from it begins.
