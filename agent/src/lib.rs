@@ -14,6 +14,7 @@ pub mod flow;
 pub mod identity;
 pub mod pipeline;
 pub mod policy;
+pub mod record;
 pub mod relay;
 pub mod sessions;
 pub mod spiffe;

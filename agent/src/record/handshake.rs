@@ -1,0 +1,85 @@
+//! Handshake messages after the handshake (RFC 8446, 4.6). Of a ticket nothing is kept: a session that is resumed
+//! would skip the peer's certificate.
+
+use super::RecordError;
+
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+/// Bytes of a message's header: its type and its length.
+const HEADER: usize = 4;
+
+/// Reads messages that may come in pieces.
+#[derive(Debug, Default)]
+pub struct PostHandshake {
+    header: [u8; HEADER],
+    /// Bytes of the header that are there.
+    have: u8,
+    /// Bytes of a ticket that are still to come, once its header is there.
+    ticket: u32,
+}
+
+/// What came of the content of a record.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Nothing to act on.
+    None,
+    KeyUpdate {
+        is_requested: bool,
+    },
+}
+
+impl PostHandshake {
+    /// Whether a message has begun that has not ended. No other type of record may come then.
+    pub fn is_inside_message(&self) -> bool {
+        self.have != 0
+    }
+
+    pub fn read(&mut self, mut content: &[u8]) -> Result<Message, RecordError> {
+        if content.is_empty() {
+            return Err(RecordError::Unexpected("a handshake record without content"));
+        }
+        while let Some((first, rest)) = content.split_first() {
+            if usize::from(self.have) < HEADER {
+                self.header[usize::from(self.have)] = *first;
+                self.have += 1;
+                content = rest;
+                if usize::from(self.have) == HEADER {
+                    self.begin()?;
+                }
+            } else if self.header[0] == KEY_UPDATE {
+                // Keys change behind it, so nothing else may be in its record (RFC 8446, 5.1).
+                if !rest.is_empty() {
+                    return Err(RecordError::Unexpected("something behind a KeyUpdate"));
+                }
+                self.have = 0;
+                return match first {
+                    0 => Ok(Message::KeyUpdate { is_requested: false }),
+                    1 => Ok(Message::KeyUpdate { is_requested: true }),
+                    _ => Err(RecordError::Undecodable),
+                };
+            } else {
+                let skipped = content.len().min(self.ticket as usize);
+                self.ticket -= skipped as u32;
+                content = &content[skipped..];
+                if self.ticket == 0 {
+                    self.have = 0;
+                }
+            }
+        }
+        Ok(Message::None)
+    }
+
+    fn begin(&mut self) -> Result<(), RecordError> {
+        let [kind, length @ ..] = self.header;
+        let length = u32::from_be_bytes([0, length[0], length[1], length[2]]);
+        match (kind, length) {
+            (KEY_UPDATE, 1) => Ok(()),
+            (KEY_UPDATE, _) | (NEW_SESSION_TICKET, 0) => Err(RecordError::Undecodable),
+            (NEW_SESSION_TICKET, _) => {
+                self.ticket = length;
+                Ok(())
+            }
+            _ => Err(RecordError::Unexpected("a handshake message")),
+        }
+    }
+}
