@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod flow;
+pub mod framing;
 pub mod identity;
 pub mod pipeline;
 pub mod policy;

@@ -37,10 +37,7 @@ impl fmt::Debug for Keys {
 impl Keys {
     /// # Errors
     /// If TLS 1.3 has no such keys.
-    pub fn new(
-        sequence: u64,
-        secrets: &ConnectionTrafficSecrets,
-    ) -> Result<Self, UnsupportedKeys> {
+    pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, UnsupportedKeys> {
         let (algorithm, key, iv) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
             ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::TAG;
 use super::handshake::{Message, PostHandshake};
 use super::{Alert, ContentType, HEADER, Keys, LONGEST_CIPHERTEXT, LONGEST_CONTENT, RecordError};
-use super::TAG;
 
 /// Records that carry nothing for the application and may follow each other; more are an attack on our time. As
 /// many as OpenSSL allows.

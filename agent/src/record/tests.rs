@@ -9,9 +9,8 @@ mod rfc8448 {
 
     fn bytes(hex: &str) -> Vec<u8> {
         let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-        let byte = |pair: &[u8]| {
-            u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()
-        };
+        let byte =
+            |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         digits.chunks(2).map(byte).collect()
     }
 
@@ -30,11 +29,13 @@ mod rfc8448 {
     const CLIENT_DATA: &str = "17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe 82 28 ba 55 cb ef ac ea \
         42 f9 14 aa 66 bc ab 3f 2b 98 19 a8 a5 b4 6b 39 5b d5 4a 9a 20 44 1e 2b 62 97 4e 1f 5a 62 92 a2 \
         97 70 14 bd 1e 3d ea e6 3a ee bb 21 69 49 15 e4";
-    const CLIENT_CLOSE: &str = "17 03 03 00 13 c9 87 27 60 65 56 66 b7 4d 7f f1 15 3e fd 6d b6 d0 b0 e3";
+    const CLIENT_CLOSE: &str =
+        "17 03 03 00 13 c9 87 27 60 65 56 66 b7 4d 7f f1 15 3e fd 6d b6 d0 b0 e3";
     const SERVER_DATA: &str = "17 03 03 00 43 2e 93 7e 11 ef 4a c7 40 e5 38 ad 36 00 5f c4 a4 69 32 fc \
         32 25 d0 5f 82 aa 1b 36 e3 0e fa f9 7d 90 e6 df fc 60 2d cb 50 1a 59 a8 fc c4 9c 4b f2 e5 f0 a2 \
         1c 00 47 c2 ab f3 32 54 0d d0 32 e1 67 c2 95 5d";
-    const SERVER_CLOSE: &str = "17 03 03 00 13 b5 8f d6 71 66 eb f5 99 d2 47 20 cf be 7e fa 7a 88 64 a9";
+    const SERVER_CLOSE: &str =
+        "17 03 03 00 13 b5 8f d6 71 66 eb f5 99 d2 47 20 cf be 7e fa 7a 88 64 a9";
 
     fn payload() -> Vec<u8> {
         (0..50).collect()
@@ -44,8 +45,7 @@ mod rfc8448 {
     fn records_are_sealed() {
         let mut sealer = Sealer::new(client(0));
         let mut room = [0; 100];
-        let length =
-            sealer.seal_copy(ContentType::ApplicationData, &payload(), &mut room).unwrap();
+        let length = sealer.seal_copy(ContentType::ApplicationData, &payload(), &mut room).unwrap();
         assert_eq!(room[..length], bytes(CLIENT_DATA));
         let length = sealer.seal_copy(ContentType::Alert, &CLOSE_NOTIFY, &mut room).unwrap();
         assert_eq!(room[..length], bytes(CLIENT_CLOSE));
@@ -197,9 +197,8 @@ fn a_record_that_is_repeated_or_left_out_is_noticed() {
 fn lengths_have_their_limits() {
     let (mut sealer, _) = pair();
     let mut room = vec![0; 20_000];
-    let mut seal = |length: usize| {
-        sealer.seal_copy(ContentType::ApplicationData, &vec![1; length], &mut room)
-    };
+    let mut seal =
+        |length: usize| sealer.seal_copy(ContentType::ApplicationData, &vec![1; length], &mut room);
     assert_eq!(seal(LONGEST_CONTENT), Ok(LONGEST_CONTENT + OVERHEAD));
     assert_eq!(seal(LONGEST_CONTENT + 1), Err(SealError::Length));
     assert_eq!(sealer.seal(ContentType::ApplicationData, &mut [0; 21]), Err(SealError::Length));
@@ -238,7 +237,8 @@ fn what_records_may_say() {
     let update = |is_requested| Ok(Opened::KeyUpdate { is_requested });
     assert_eq!(first(&KEY_UPDATE, HANDSHAKE), update(false));
     assert_eq!(first(&[24, 0, 0, 1, 1], HANDSHAKE), update(true));
-    for undecodable in [&[24, 0, 0, 1, 2][..], &[24, 0, 0, 2, 0, 0], &[24, 0, 0, 0], &[4, 0, 0, 0]] {
+    for undecodable in [&[24, 0, 0, 1, 2][..], &[24, 0, 0, 2, 0, 0], &[24, 0, 0, 0], &[4, 0, 0, 0]]
+    {
         assert_eq!(first(undecodable, HANDSHAKE), Err(RecordError::Undecodable), "{undecodable:?}");
     }
     // Behind a KeyUpdate; a CertificateRequest; nothing; unknown types.
@@ -279,9 +279,8 @@ fn records_without_content_have_an_end() {
 fn a_key_is_left_before_its_limit() {
     let mut sealer = Sealer::new(keys(&AES_128_GCM).with_limit(1026));
     let mut room = [0; 100];
-    let mut seal = |sealer: &mut Sealer| {
-        sealer.seal_copy(ContentType::ApplicationData, b"x", &mut room)
-    };
+    let mut seal =
+        |sealer: &mut Sealer| sealer.seal_copy(ContentType::ApplicationData, b"x", &mut room);
     seal(&mut sealer).unwrap();
     assert!(!sealer.wants_rekey());
     seal(&mut sealer).unwrap();

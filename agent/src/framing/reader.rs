@@ -1,0 +1,186 @@
+//! From bytes to frames, in the only order in which they may come.
+
+use std::ops::Range;
+
+use super::{
+    Control, ENDPOINT, GoAway, HEADER, Kind, LONGEST_CONTROL, LONGEST_DATA, OPEN_PAYLOAD, Open,
+    Refused, Reset, endpoint,
+};
+
+/// Reads what one side of a session sends. Bytes may come in any pieces; payload is never copied.
+#[derive(Debug)]
+pub struct Reader {
+    expects: Expects,
+    /// What it expects when no flow is open.
+    between: Expects,
+    /// Header and payload of a control frame, as far as they are there; of a DATA frame the header alone.
+    partial: [u8; LONGEST_CONTROL],
+    have: usize,
+    /// Bytes of a DATA frame's payload that are still to come.
+    data: usize,
+}
+
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expects {
+    /// From a client between flows.
+    Open,
+    /// From a server between flows: nothing but a farewell.
+    Nothing,
+    /// From a server after an OPEN.
+    Answer,
+    /// From either, within a flow.
+    Data,
+    /// After something that ends the session.
+    End,
+}
+
+/// Something that has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// Payload, at this place of the bytes that were read.
+    Data(Range<usize>),
+    Control(Control),
+    /// Nothing as a whole yet.
+    More,
+}
+
+/// Why a session is over: the peer does not keep to the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of the unknown type {0}")]
+    UnknownKind(u8),
+    #[error("a frame of type {kind:?} with {length} bytes")]
+    Length { kind: Kind, length: usize },
+    #[error("a frame of type {0:?} that makes no sense here")]
+    OutOfOrder(Kind),
+    #[error("an address that nobody can have")]
+    Address,
+}
+
+impl Reader {
+    /// Of what a client sends.
+    #[must_use]
+    pub fn of_client() -> Self {
+        Self::new(Expects::Open)
+    }
+
+    /// Of what a server sends.
+    #[must_use]
+    pub fn of_server() -> Self {
+        Self::new(Expects::Nothing)
+    }
+
+    fn new(between: Expects) -> Self {
+        Self { expects: between, between, partial: [0; LONGEST_CONTROL], have: 0, data: 0 }
+    }
+
+    /// The other side, a server, has been sent an OPEN.
+    pub fn expect_answer(&mut self) {
+        debug_assert_eq!(self.expects, Expects::Nothing);
+        self.expects = Expects::Answer;
+    }
+
+    /// True if neither a flow nor a frame has begun.
+    #[must_use]
+    pub fn is_between_flows(&self) -> bool {
+        self.expects == self.between && self.have == 0
+    }
+
+    /// Reads the next item from the start of `bytes`, and returns how many of them it took.
+    ///
+    /// # Errors
+    /// Final ones: nothing more may be read.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<(usize, Item), FrameError> {
+        let mut used = 0;
+        loop {
+            if self.data > 0 {
+                let length = self.data.min(bytes.len() - used);
+                if length == 0 {
+                    return Ok((used, Item::More));
+                }
+                self.data -= length;
+                return Ok((used + length, Item::Data(used..used + length)));
+            }
+            let wanted = self.wanted()?;
+            if self.have == wanted {
+                match self.complete()? {
+                    Some(control) => return Ok((used, Item::Control(control))),
+                    None => continue,
+                }
+            }
+            let taken = (wanted - self.have).min(bytes.len() - used);
+            if taken == 0 {
+                return Ok((used, Item::More));
+            }
+            self.partial[self.have..self.have + taken].copy_from_slice(&bytes[used..used + taken]);
+            self.have += taken;
+            used += taken;
+        }
+    }
+
+    /// How many bytes of header and control payload the frame has, as far as that is known.
+    fn wanted(&self) -> Result<usize, FrameError> {
+        if self.have < HEADER {
+            return Ok(HEADER);
+        }
+        let (kind, length) = self.header()?;
+        Ok(if kind == Kind::Data { HEADER } else { HEADER + length })
+    }
+
+    /// Type and length; an error as soon as either is wrong.
+    fn header(&self) -> Result<(Kind, usize), FrameError> {
+        let [kind, high, middle, low, ..] = self.partial;
+        let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+        let (kind, fits) = match kind {
+            1 => (Kind::Open, length == OPEN_PAYLOAD),
+            2 => (Kind::Accepted, length == 0),
+            3 => (Kind::Refused, length == 1),
+            4 => (Kind::Data, (1..=LONGEST_DATA).contains(&length)),
+            5 => (Kind::Fin, length == 0),
+            6 => (Kind::Reset, length == 1),
+            7 => (Kind::GoAway, length == 1),
+            unknown => return Err(FrameError::UnknownKind(unknown)),
+        };
+        if !fits {
+            return Err(FrameError::Length { kind, length });
+        }
+        Ok((kind, length))
+    }
+
+    /// A frame is there as a whole; of DATA, the header.
+    fn complete(&mut self) -> Result<Option<Control>, FrameError> {
+        let (kind, length) = self.header()?;
+        self.expects = self.after(kind)?;
+        self.have = 0;
+        let payload = &self.partial[HEADER..HEADER + length.min(OPEN_PAYLOAD)];
+        Ok(Some(match kind {
+            Kind::Data => {
+                self.data = length;
+                return Ok(None);
+            }
+            Kind::Open => {
+                let (source, destination) = payload.split_at(ENDPOINT);
+                let read = |bytes| endpoint(bytes).ok_or(FrameError::Address);
+                Control::Open(Open { source: read(source)?, destination: read(destination)? })
+            }
+            Kind::Accepted => Control::Accepted,
+            Kind::Fin => Control::Fin,
+            Kind::Refused => Control::Refused(Refused(payload[0])),
+            Kind::Reset => Control::Reset(Reset(payload[0])),
+            Kind::GoAway => Control::GoAway(GoAway(payload[0])),
+        }))
+    }
+
+    /// What may come after a frame of this type, if it may come at all.
+    fn after(&self, kind: Kind) -> Result<Expects, FrameError> {
+        Ok(match (self.expects, kind) {
+            (Expects::Open, Kind::Open) | (Expects::Answer, Kind::Accepted) => Expects::Data,
+            (Expects::Answer, Kind::Refused) | (Expects::Data, Kind::Reset) => Expects::End,
+            (Expects::Data, Kind::Data) => Expects::Data,
+            (Expects::Data, Kind::Fin) => self.between,
+            (Expects::Answer | Expects::Nothing, Kind::GoAway) => Expects::End,
+            _ => return Err(FrameError::OutOfOrder(kind)),
+        })
+    }
+}
