@@ -13,6 +13,7 @@ use nix::fcntl::{Flock, FlockArg};
 use rustls::crypto::CryptoProvider;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AgentInfo, Planes, Server};
@@ -22,6 +23,8 @@ use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest};
 use crate::flow::FlowIds;
 use crate::pipeline::{Pipeline, Starter};
+use crate::sessions::IdleSessions;
+use crate::shares::Shares;
 use crate::sys::hardening;
 use crate::telemetry::AgentCounters;
 use crate::tls::crypto_provider;
@@ -91,9 +94,13 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
         counters: Arc::new(AgentCounters::default()),
+        shares: Shares::new(config.limits),
+        idle: IdleSessions::new(config.reuse, published.sessions.clone()),
+        reuse: config.reuse,
         timeouts: config.timeouts,
         ids: FlowIds::new(run_number(&provider)),
         tasks: TaskTracker::new(),
+        ending: CancellationToken::new(),
     });
     // Before anything is attached: once it is, nothing that may fail should follow.
     let admin = Server::bind(&config.instance.admin_socket())
@@ -111,6 +118,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);
     let (control_requests, control_inbox) = mpsc::channel(4);
     let mut controlling = tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
+    let caretaker = pipeline.clone();
+    let looking_after = tokio::spawn(async move { caretaker.idle.look_after().await });
     let mut supervising = tokio::spawn(supervisor.run(supervisor_inbox));
     let reloading = tokio::spawn(reload_on(hangup, control_requests.downgrade()));
     let draining = control_requests.clone();
@@ -133,6 +142,9 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     reloading.abort();
     serving.abort();
     let _ = supervising.await;
+    pipeline.ending.cancel();
+    looking_after.abort();
+    pipeline.idle.clear();
     pipeline.tasks.close();
     if tokio::time::timeout(config.timeouts.drain, pipeline.tasks.wait()).await.is_err() {
         tracing::warn!(flows = pipeline.counters.flows(), "drain timeout; live flows are reset");

@@ -155,6 +155,8 @@ pub struct FlowRecord {
     pub destination: SocketAddr,
     pub protection: Protection,
     pub negotiated: Negotiated,
+    /// Its session had been used by another flow before.
+    pub is_reused: bool,
     pub moved: Moved,
 }
 
@@ -177,6 +179,7 @@ impl FlowRecord {
             destination,
             protection: Protection::None,
             negotiated: Negotiated::default(),
+            is_reused: false,
             moved: Moved::default(),
         }
     }

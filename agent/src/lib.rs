@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod app;
+pub mod buffers;
 pub mod capture;
 pub mod check;
 pub mod cli;
@@ -18,6 +19,7 @@ pub mod policy;
 pub mod record;
 pub mod relay;
 pub mod sessions;
+pub mod shares;
 pub mod spiffe;
 mod sys;
 pub mod telemetry;

@@ -9,81 +9,161 @@
 //! outbound:  application ──▶ capture ─▶ policy ─▶ identity ─▶ dial ─▶ tls ─▶ relay ──▶ wire
 //! inbound:   wire ──▶ capture ─▶ policy ─▶ identity ─▶ tls ─▶ dial ─▶ relay ──▶ application
 //! ```
+//!
+//! Between agents a session outlives its flow, and the next flow to the same place takes it up where the handshake
+//! ended ([`flows`]). What made the session good is asked again for each.
 
-use std::io;
+mod error;
+mod flows;
+mod starter;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use sheath_common::flow::ListenerKind;
 use sheath_common::workload::{InboundMode, WorkloadId};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, LocalLeg, Namespace};
-use crate::config::Timeouts;
+use crate::capture::{AcceptedInbound, AcceptedOutbound, LocalLeg, Namespace};
+use crate::config::{Reuse, Timeouts};
 use crate::control::Published;
 use crate::flow::{Direction, FlowIds, FlowRecord, Outcome, Protection, Stage};
-use crate::identity::NoIdentity;
-use crate::policy::{Policy, PolicyError};
-use crate::relay::{self, RelayError};
-use crate::sessions::{Basis, Live, Revision, SessionFacts};
+use crate::framing::{Open, Refused, Reset};
+use crate::identity::Credentials;
+use crate::policy::Policy;
+use crate::relay::{self, Framing};
+use crate::sessions::{Basis, FlowSession, IdleSessions, Live, Revision, SessionFacts, Side};
+use crate::shares::Shares;
 use crate::sys::sockopt;
-use crate::telemetry::{AgentCounters, Ending, log_flow};
-use crate::tls::{self, Contexts, Greeting, Session, TlsError};
+use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
+use crate::tls::{self, Contexts, Greeting, PeerCertificates, Session, Stream, Target};
+
+use error::FlowError;
+pub use starter::Starter;
 
 /// Everything a flow needs; shared by all of them.
 #[derive(Debug)]
 pub struct Pipeline {
     pub published: Published,
     pub counters: Arc<AgentCounters>,
+    pub shares: Shares,
+    pub idle: IdleSessions,
+    pub reuse: Reuse,
     pub timeouts: Timeouts,
     pub ids: FlowIds,
     pub tasks: TaskTracker,
+    /// Cancelled when the agent is about to end.
+    pub ending: CancellationToken,
+}
+
+/// A flow that is open, and what will be told about it.
+struct Flow {
+    record: FlowRecord,
+    _open: OpenFlow,
+}
+
+/// Who wants to speak with whom, as seen from the server.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    workload: WorkloadId,
+    client: SocketAddr,
+    destination: SocketAddr,
+}
+
+/// A session whose peer is proved and approved.
+enum Proved {
+    /// It carries flow after flow.
+    Flows(FlowSession),
+    /// It carries the bytes of one.
+    Bytes(Session),
 }
 
 impl Pipeline {
     async fn outbound(
         &self,
         namespace: &Namespace,
-        accepted: AcceptedOutbound,
+        mut accepted: AcceptedOutbound,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
-        let AcceptedOutbound { stream: mut app, app: app_address, destination, workload } =
-            accepted;
+        let AcceptedOutbound { workload, destination, .. } = accepted;
 
         let revision = self.published.sessions.revision();
         let target = self.published.policy.load().target_at(destination)?;
         let credentials = self.published.identities.current(workload)?;
         record.local_id = Some(credentials.svid.name());
 
+        let session = match self.reopen(namespace, &accepted, record).await? {
+            Some(session) => Proved::Flows(session),
+            None => {
+                let session = self.connect(namespace, &accepted, &target, &credentials, record);
+                let session = Proved::new(session.await?, Side::Client, &credentials, revision);
+                session.begun(record.source, destination)?
+            }
+        };
+
+        let certificates = session.certificates().clone();
+        let basis = Basis::Outbound { target, destination, certificates };
+        let mut live = self.live(workload, basis, revision)?;
+        if let Some(session) = self.relay(&mut accepted.stream, session, &mut live, record).await? {
+            self.keep(namespace, &accepted, session);
+        }
+        Ok(())
+    }
+
+    /// Dials the wire leg, and shakes hands on it.
+    async fn connect(
+        &self,
+        namespace: &Namespace,
+        accepted: &AcceptedOutbound,
+        target: &Target,
+        credentials: &Credentials,
+        record: &mut FlowRecord,
+    ) -> Result<Session, FlowError> {
         let limit = target.connect_timeout().unwrap_or(self.timeouts.connect);
         let wire = namespace
-            .dial_wire(app_address, destination, limit)
+            .dial_wire(accepted.app, accepted.destination, limit)
             .await
             .map_err(FlowError::DialWire)?;
         record.source = wire.local_addr().map_err(FlowError::DialWire)?;
-        let session =
-            tls::connect(wire, &credentials.contexts, &target, self.timeouts.handshake).await?;
+        let buffers = self.shares.of(accepted.workload).buffers.clone();
+        let limit = self.timeouts.handshake;
+        let session = tls::connect(wire, &credentials.contexts, target, limit, buffers).await?;
         record_session(record, &session);
-
-        let certificates = session.certificates.clone();
-        let basis = Basis::Outbound { target, destination, certificates };
-        let live = self.open_session(workload, basis, revision)?;
-        let mut wire = session.stream;
-        unless_cut(live, relay::run(&mut app, &mut wire, &mut record.moved)).await??;
-        close(&app, wire.get_ref().0)
+        Ok(session)
     }
 
-    async fn inbound(
+    async fn inbound(&self, namespace: &Namespace, accepted: AcceptedInbound, mut flow: Flow) {
+        let AcceptedInbound { workload, client, destination, .. } = accepted;
+        let call = Call { workload, client, destination };
+        let revision = self.published.sessions.revision();
+        // On the heap, and only for as long as it takes: an idle flow must be small.
+        let admitting = Box::pin(self.admit(namespace, accepted, revision, &mut flow.record));
+        let result = match admitting.await {
+            Ok(Some(Proved::Flows(session))) => {
+                return self.serve(namespace, call, session, flow).await;
+            }
+            Ok(Some(session)) => {
+                let served = self.serve_one(namespace, call, session, revision, &mut flow.record);
+                served.await.map(|_| ())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.conclude(flow, result);
+    }
+
+    /// Shakes hands with a client. `None` if that was nothing for us, and has passed through.
+    async fn admit(
         &self,
         namespace: &Namespace,
         accepted: AcceptedInbound,
+        revision: Revision,
         record: &mut FlowRecord,
-    ) -> Result<(), FlowError> {
+    ) -> Result<Option<Proved>, FlowError> {
         let AcceptedInbound { stream: wire, client, destination, workload, unproven } = accepted;
 
-        let revision = self.published.sessions.revision();
         let credentials = self.published.identities.current(workload);
         let policy = self.published.policy.load_full();
         if policy.inbound_mode(workload)? == InboundMode::Permissive {
@@ -92,33 +172,90 @@ impl Pipeline {
             if let Some(protection) = self.passes_through(greeting) {
                 record.protection = protection;
                 drop(unproven);
-                let live = self.open_session(workload, Basis::Permissive, revision)?;
+                let mut live = self.live(workload, Basis::Permissive, revision)?;
                 let passing = self.pass_through(namespace, wire, client, destination, record);
-                return unless_cut(live, passing).await?;
+                return unless_cut(&mut live, passing).await?.map(|()| None);
             }
         }
         let credentials = credentials?;
         record.local_id = Some(credentials.svid.name());
 
         // The contexts were made with the callers that policy allows: the handshake fails for anybody else.
-        let session = tls::accept(wire, &credentials.contexts, self.timeouts.handshake).await?;
+        let buffers = self.shares.of(workload).buffers.clone();
+        let limit = self.timeouts.handshake;
+        let session = tls::accept(wire, &credentials.contexts, limit, buffers).await?;
         drop(unproven);
         record_session(record, &session);
+        Ok(Some(Proved::new(session, Side::Server, &credentials, revision)))
+    }
 
-        let certificates = session.certificates.clone();
-        let basis = Basis::Inbound { as_agent: session.with_agent, certificates };
-        let live = self.open_session(workload, basis, revision)?;
-        let mut wire = session.stream;
-        let serving = async {
-            let mut app = self.dial_app(namespace, client, destination).await?;
-            relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
-            close(&app.stream, wire.get_ref().0)
+    /// Serves one flow of a session. Returns it if it can have another.
+    async fn serve_one(
+        &self,
+        namespace: &Namespace,
+        call: Call,
+        mut session: Proved,
+        revision: Revision,
+        record: &mut FlowRecord,
+    ) -> Result<Option<FlowSession>, FlowError> {
+        let basis = Basis::Inbound {
+            as_agent: session.is_of_agent(),
+            certificates: session.certificates().clone(),
         };
-        unless_cut(live, serving).await?
+        let mut live = match self.live(call.workload, basis, revision) {
+            Ok(live) => live,
+            Err(error) => {
+                session.refuse(Refused::NOT_ALLOWED);
+                return Err(error);
+            }
+        };
+        session.accept()?;
+        let dialling = self.dial_app(namespace, call.client, call.destination);
+        let mut app = match unless_cut(&mut live, dialling).await? {
+            Ok(app) => app,
+            Err(error) => {
+                session.refuse(Refused::UNREACHABLE);
+                return Err(error);
+            }
+        };
+        self.relay(&mut app.stream, session, &mut live, record).await
+    }
+
+    /// Moves the bytes of one flow, for as long as its session is good. Returns the session if it can have another.
+    async fn relay(
+        &self,
+        app: &mut TcpStream,
+        session: Proved,
+        live: &mut Live,
+        record: &mut FlowRecord,
+    ) -> Result<Option<FlowSession>, FlowError> {
+        let (patience, moved) = (self.timeouts.patience, &mut record.moved);
+        match session {
+            Proved::Flows(mut session) => {
+                match unless_cut(live, session.run(app, patience, moved)).await {
+                    Ok(done) => done?,
+                    Err(revoked) => {
+                        session.reset(Reset::REVOKED);
+                        return Err(revoked);
+                    }
+                }
+                close(app)?;
+                Ok(Some(session))
+            }
+            Proved::Bytes(Session { stream: Stream::Records(mut wire), .. }) => {
+                let relaying = relay::run_sealed(app, &mut wire, Framing::Bytes, patience, moved);
+                unless_cut(live, relaying).await??;
+                close(app).and_then(|()| close(wire.tcp())).map(|()| None)
+            }
+            Proved::Bytes(Session { stream: Stream::Library(mut wire), .. }) => {
+                unless_cut(live, relay::run(app, &mut *wire, moved)).await??;
+                close(app).and_then(|()| close(wire.get_ref().0)).map(|()| None)
+            }
+        }
     }
 
     /// Takes a session up among those that are judged again when things change.
-    fn open_session(
+    fn live(
         &self,
         workload: WorkloadId,
         basis: Basis,
@@ -153,7 +290,7 @@ impl Pipeline {
     ) -> Result<(), FlowError> {
         let mut app = self.dial_app(namespace, client, destination).await?;
         relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
-        close(&app.stream, &wire)
+        close(&app.stream).and_then(|()| close(&wire))
     }
 
     async fn dial_app(
@@ -168,22 +305,24 @@ impl Pipeline {
             .map_err(FlowError::DialApp)
     }
 
-    /// A record with what is known from the start.
-    fn record(
+    /// A flow with what is known from the start.
+    fn begin(
         &self,
         direction: Direction,
         workload: WorkloadId,
         source: SocketAddr,
         destination: SocketAddr,
-    ) -> FlowRecord {
+    ) -> Flow {
         let mut record = FlowRecord::new(self.ids.next(), direction, source, destination);
         if let Some(config) = self.published.policy.load().workload(workload) {
             record.workload.clone_from(&config.name);
         }
-        record
+        Flow { record, _open: self.counters.open(workload) }
     }
 
-    fn conclude(&self, mut record: FlowRecord, result: Result<(), FlowError>) {
+    fn conclude(&self, flow: Flow, result: Result<(), FlowError>) {
+        let Flow { mut record, _open: open } = flow;
+        drop(open);
         if let Err(FlowError::Tls(error)) = &result {
             record.peer_id = error.peer().cloned();
         }
@@ -198,47 +337,49 @@ impl Pipeline {
     }
 }
 
-/// What capture starts for each connection it accepts: one task, from here to the last byte. Whatever ends it
-/// early drops both legs, which resets them.
-#[derive(Debug)]
-pub struct Starter(pub Arc<Pipeline>);
-
-impl FlowStarter for Starter {
-    fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound) {
-        let pipeline = self.0.clone();
-        let open = pipeline.counters.open(accepted.workload);
-        self.0.tasks.spawn(async move {
-            let mut record = pipeline.record(
-                Direction::Outbound,
-                accepted.workload,
-                accepted.app,
-                accepted.destination,
-            );
-            let result = pipeline.outbound(&namespace, accepted, &mut record).await;
-            drop(open);
-            pipeline.conclude(record, result);
-        });
+impl Proved {
+    fn new(session: Session, side: Side, credentials: &Credentials, revision: Revision) -> Self {
+        match FlowSession::of(session, side, credentials.svid.facts.not_after, revision) {
+            Ok(session) => Self::Flows(session),
+            Err(session) => Self::Bytes(session),
+        }
     }
 
-    fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound) {
-        let pipeline = self.0.clone();
-        let open = pipeline.counters.open(accepted.workload);
-        self.0.tasks.spawn(async move {
-            let mut record = pipeline.record(
-                Direction::Inbound,
-                accepted.workload,
-                accepted.client,
-                accepted.destination,
-            );
-            let result = pipeline.inbound(&namespace, accepted, &mut record).await;
-            drop(open);
-            pipeline.conclude(record, result);
-        });
+    /// With its first flow begun.
+    fn begun(mut self, source: SocketAddr, destination: SocketAddr) -> Result<Self, FlowError> {
+        if let Self::Flows(session) = &mut self {
+            session.open(Open { source, destination })?;
+        }
+        Ok(self)
     }
 
-    fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr) {
-        self.0.counters.strangers.fetch_add(1, Relaxed);
-        tracing::debug!(namespace = namespace.inode(), ?kind, %remote, "connection of no workload reset");
+    /// Tells the client that its flow is ours from here on.
+    fn accept(&mut self) -> Result<(), FlowError> {
+        match self {
+            Self::Flows(session) => Ok(session.accept()?),
+            Self::Bytes(_) => Ok(()),
+        }
+    }
+
+    /// Tells the client that there will be no flow. Where that cannot be said, it is a reset.
+    fn refuse(self, code: Refused) {
+        if let Self::Flows(session) = self {
+            session.refuse(code);
+        }
+    }
+
+    fn is_of_agent(&self) -> bool {
+        match self {
+            Self::Flows(_) => true,
+            Self::Bytes(session) => session.content.is_of_agent(),
+        }
+    }
+
+    fn certificates(&self) -> &PeerCertificates {
+        match self {
+            Self::Flows(session) => &session.certificates,
+            Self::Bytes(session) => &session.certificates,
+        }
     }
 }
 
@@ -257,12 +398,12 @@ async fn greet(
 
 fn record_session(record: &mut FlowRecord, session: &Session) {
     record.peer_id = Some(session.peer.clone());
-    record.negotiated = session.negotiated.clone();
+    record.negotiated = session.negotiated;
     record.protection = if session.is_mutual { Protection::Mtls } else { Protection::Tls };
 }
 
 /// Does something for as long as a session is good. Nothing moves once it is not.
-async fn unless_cut<T>(mut live: Live, work: impl Future<Output = T>) -> Result<T, FlowError> {
+async fn unless_cut<T>(live: &mut Live, work: impl Future<Output = T>) -> Result<T, FlowError> {
     tokio::select! {
         biased;
         reason = live.cut() => Err(FlowError::Revoked(reason)),
@@ -270,53 +411,7 @@ async fn unless_cut<T>(mut live: Live, work: impl Future<Output = T>) -> Result<
     }
 }
 
-/// Both directions have ended in order; neither leg is reset.
-fn close(app: &TcpStream, wire: &TcpStream) -> Result<(), FlowError> {
-    sockopt::close_gracefully(app)
-        .and_then(|()| sockopt::close_gracefully(wire))
-        .map_err(FlowError::Close)
-}
-
-/// Why a flow ended early.
-#[derive(Debug, thiserror::Error)]
-enum FlowError {
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error(transparent)]
-    NoIdentity(#[from] NoIdentity),
-    #[error("destination: {0}")]
-    DialWire(io::Error),
-    #[error("local application: {0}")]
-    DialApp(io::Error),
-    #[error("first bytes: {0}")]
-    Greeting(io::Error),
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    #[error(transparent)]
-    Relay(#[from] RelayError),
-    /// What made the session good is gone.
-    #[error("session cut: {0}")]
-    Revoked(String),
-    #[error("close: {0}")]
-    Close(io::Error),
-}
-
-impl From<FlowError> for Ending {
-    fn from(error: FlowError) -> Self {
-        let (outcome, stage) = match &error {
-            FlowError::Policy(_) => (Outcome::Denied, Stage::Policy),
-            FlowError::NoIdentity(_) | FlowError::Tls(TlsError::NoCertificate(_)) => {
-                (Outcome::Error, Stage::Identity)
-            }
-            FlowError::DialWire(_) => (Outcome::Refused, Stage::Capture),
-            FlowError::DialApp(_) => (Outcome::Refused, Stage::Relay),
-            FlowError::Greeting(_) => (Outcome::Reset, Stage::Tls),
-            FlowError::Tls(TlsError::Io(_) | TlsError::Timeout(_)) => (Outcome::Reset, Stage::Tls),
-            FlowError::Tls(_) => (Outcome::Denied, Stage::Tls),
-            FlowError::Relay(_) => (Outcome::Reset, Stage::Relay),
-            FlowError::Revoked(_) => (Outcome::Revoked, Stage::Relay),
-            FlowError::Close(_) => (Outcome::Error, Stage::Relay),
-        };
-        Self { outcome, stage, reason: error.to_string() }
-    }
+/// Both directions of a leg have ended in order: it is not reset.
+fn close(leg: &TcpStream) -> Result<(), FlowError> {
+    sockopt::close_gracefully(leg).map_err(FlowError::Close)
 }

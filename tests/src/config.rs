@@ -257,10 +257,35 @@ pub struct Crl {
     pub expired: &'static str,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sessions {
-    pub expired_peer: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expired_peer: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<Reuse>,
+}
+
+/// How sessions are kept for the next flow.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reuse {
+    pub per_workload: usize,
+    pub max_idle: &'static str,
+    pub max_age: &'static str,
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self { per_workload: 256, max_idle: "30s", max_age: "10m" }
+    }
+}
+
+impl Sessions {
+    /// Kept in this way, and nothing else out of the ordinary.
+    pub fn reused(reuse: Reuse) -> Option<Self> {
+        Some(Self { reuse: Some(reuse), ..Self::default() })
+    }
 }
 
 #[derive(Clone, Serialize)]

@@ -236,7 +236,8 @@ fn a_peer_that_expires_is_cut_where_that_is_configured_and_kept_where_not() {
         let short = clients.authorities[0].issue_short(&spiffe_id("client"), SHORT);
         let expires = Instant::now() + SHORT;
         let change_b = |b: &mut Config| {
-            b.sessions = close.then_some(Sessions { expired_peer: "close" });
+            b.sessions =
+                close.then(|| Sessions { expired_peer: Some("close"), ..Sessions::default() });
         };
         let mut setup = clients.setup(&nothing, &change_b);
         setup.client = short.write(&clients.dir.path().join("short"));

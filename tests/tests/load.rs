@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use sheath_tests::agent::Agent;
+use sheath_tests::config::{Config, Reuse, Sessions};
 use sheath_tests::pair::{Pair, Setting, client, say};
 use sheath_tests::probe::Probe;
 use sheath_tests::script::{Job, Step, errno_name};
@@ -19,7 +20,7 @@ const LONG: Duration = Duration::from_secs(180);
 fn one_gibibyte_each_way_arrives_intact() {
     const GIB: u64 = 1 << 30;
     let _heavy = serial::heavy();
-    let pair = Pair::host();
+    let pair = pair(Setting::Host);
     let before = Rest::of(&pair);
     let mut server = pair.serve(Family::V4, &[Step::Exchange { bytes: GIB, seed: 11 }]);
     let steps = [Step::Exchange { bytes: GIB, seed: 7 }];
@@ -45,7 +46,7 @@ fn thousands_of_short_flows() {
 
 fn load(setting: Setting, family: Family, job: impl FnOnce(std::net::SocketAddr) -> Job) {
     let _heavy = serial::heavy();
-    let pair = Pair::new(setting);
+    let pair = pair(setting);
     let before = Rest::of(&pair);
     let _echo = pair.serve(family, &[Step::Echo]);
     let job = job(pair.target(family));
@@ -68,7 +69,7 @@ fn load(setting: Setting, family: Family, job: impl FnOnce(std::net::SocketAddr)
 /// Flows that fail halfway must leave as little as those that succeed.
 #[test]
 fn failed_flows_leave_nothing() {
-    let mut pair = Pair::host();
+    let mut pair = pair(Setting::Host);
     let before = Rest::of(&pair);
     let server = pair.serve(Family::V4, &[Step::Receive(4), Step::Reset]);
     for _ in 0..20 {
@@ -96,7 +97,10 @@ fn failed_flows_leave_nothing() {
 /// Strangers who connect and say nothing cost honest clients nothing, and are not kept for ever.
 #[test]
 fn silent_strangers_are_dropped() {
-    let pair = Pair::with(Setting::Host, |_, b| b.timeouts.handshake = "3s");
+    let pair = Pair::with(Setting::Host, |a, b| {
+        keep_shortly(a, b);
+        b.timeouts.handshake = "3s";
+    });
     let rest = Rest::of(&pair);
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
     let to = pair.target(Family::V4);
@@ -111,6 +115,17 @@ fn silent_strangers_are_dropped() {
         assert!(!end.as_ref().is_err_and(waited), "a silent stranger is still connected");
     }
     rest.assert_nothing_left(&pair);
+}
+
+fn pair(setting: Setting) -> Pair {
+    Pair::with(setting, keep_shortly)
+}
+
+/// Sessions are kept for the next flow, but not for as long as these scenarios wait.
+fn keep_shortly(a: &mut Config, b: &mut Config) {
+    for config in [a, b] {
+        config.sessions = Sessions::reused(Reuse { max_idle: "1s", ..Reuse::default() });
+    }
 }
 
 /// What the agents hold at rest.

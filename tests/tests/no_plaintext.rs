@@ -33,7 +33,7 @@ fn flow_is_ciphertext(setting: Setting) {
         assert_ciphertext(&tap, PORT, &marker);
         let streams = tap.streams_to(PORT);
         let offered = tls::alpn_offered(&streams[0].bytes).unwrap_or_default();
-        assert!(offered.contains(&"sheath/0".to_owned()), "ALPN {offered:?}");
+        assert!(offered.contains(&"sheath/1".to_owned()), "ALPN {offered:?}");
     }
 }
 

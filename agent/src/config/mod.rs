@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use sheath_common::maps::MAX_CGROUP_DEPTH;
 use sheath_common::selector::{MAX_SELECTORS, Selector};
 use sheath_common::workload::{InboundMode, OutboundMode, Workload, WorkloadId, workload_id};
 
+use crate::relay::Patience;
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 use identity::Sources;
@@ -57,6 +59,8 @@ pub struct Config {
     /// Resolvers of DNS names; empty for the system's.
     pub dns_servers: Vec<SocketAddr>,
     pub expired_peer: ExpiredPeer,
+    pub reuse: Reuse,
+    pub limits: Limits,
     pub workloads: Vec<WorkloadConfig>,
     pub peers: Vec<PeerConfig>,
     pub external_peers: Vec<ExternalPeerConfig>,
@@ -127,6 +131,27 @@ pub struct Timeouts {
     pub handshake: Duration,
     /// How long live flows may go on after SIGTERM.
     pub drain: Duration,
+    /// How long a flow may stand still.
+    pub patience: Patience,
+}
+
+/// How long sessions are kept for the next flow, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reuse {
+    /// With none, every flow has a session of its own.
+    pub per_workload: usize,
+    pub max_idle: Duration,
+    pub max_age: Duration,
+}
+
+/// What each workload may take of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open at once; `None` for half of what the descriptors allow.
+    pub flows: Option<usize>,
+    pub handshakes_per_second: u32,
+    /// Bytes in buffers, beyond one of the smallest for each direction of a flow.
+    pub buffers: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -226,6 +251,8 @@ impl Config {
             ("capture", self.capture == new.capture),
             ("log", self.log == new.log),
             ("timeouts", self.timeouts == new.timeouts),
+            ("sessions.reuse", self.reuse == new.reuse),
+            ("limits", self.limits == new.limits),
         ];
         match keys.iter().find(|(_, same)| !same) {
             None => Ok(()),
@@ -302,9 +329,23 @@ impl TryFrom<raw::Config> for Config {
                 connect: raw.timeouts.connect.0,
                 handshake: raw.timeouts.handshake.0,
                 drain: raw.timeouts.drain.0,
+                patience: Patience {
+                    idle: raw.timeouts.idle.0,
+                    half_closed: raw.timeouts.half_closed.0,
+                },
             },
             dns_servers: raw.dns.servers,
             expired_peer: raw.sessions.expired_peer,
+            reuse: Reuse {
+                per_workload: raw.sessions.reuse.per_workload,
+                max_idle: raw.sessions.reuse.max_idle.0,
+                max_age: raw.sessions.reuse.max_age.0,
+            },
+            limits: Limits {
+                flows: raw.limits.flows.map(NonZeroUsize::get),
+                handshakes_per_second: raw.limits.handshakes_per_second.get(),
+                buffers: raw.limits.buffers.0,
+            },
             workloads,
             peers,
             external_peers,

@@ -43,7 +43,7 @@ pub enum Control {
     Open(Open),
     /// Server: the flow is its own from here on. Before this frame a client may still try elsewhere.
     Accepted,
-    /// Server: there will be no flow. The session is over.
+    /// Server: there will be no flow, or no data from it. The session is over.
     Refused(Refused),
     /// The sender's direction has ended in order.
     Fin,

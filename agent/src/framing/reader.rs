@@ -29,6 +29,8 @@ enum Expects {
     Nothing,
     /// From a server after an OPEN.
     Answer,
+    /// From a server that has taken a flow, but may not have reached its application yet.
+    First,
     /// From either, within a flow.
     Data,
     /// After something that ends the session.
@@ -175,10 +177,12 @@ impl Reader {
     /// What may come after a frame of this type, if it may come at all.
     fn after(&self, kind: Kind) -> Result<Expects, FrameError> {
         Ok(match (self.expects, kind) {
-            (Expects::Open, Kind::Open) | (Expects::Answer, Kind::Accepted) => Expects::Data,
-            (Expects::Answer, Kind::Refused) | (Expects::Data, Kind::Reset) => Expects::End,
-            (Expects::Data, Kind::Data) => Expects::Data,
-            (Expects::Data, Kind::Fin) => self.between,
+            (Expects::Answer, Kind::Accepted) => Expects::First,
+            (Expects::Answer | Expects::First, Kind::Refused) => Expects::End,
+            (Expects::Open, Kind::Open) => Expects::Data,
+            (Expects::First | Expects::Data, Kind::Data) => Expects::Data,
+            (Expects::First | Expects::Data, Kind::Fin) => self.between,
+            (Expects::First | Expects::Data, Kind::Reset) => Expects::End,
             (Expects::Answer | Expects::Nothing, Kind::GoAway) => Expects::End,
             _ => return Err(FrameError::OutOfOrder(kind)),
         })

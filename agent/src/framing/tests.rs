@@ -138,6 +138,7 @@ fn frames_come_in_their_order_alone() {
     assert_eq!(fine(client(), &[&opened, &hello, &fin, &opened, &reset]), Ok(()));
     assert_eq!(fine(answering(), &[&accepted, &hello, &fin, &go_away]), Ok(()));
     assert_eq!(fine(answering(), &[&refused]), Ok(()));
+    assert_eq!(fine(answering(), &[&accepted, &refused]), Ok(()));
     assert_eq!(fine(answering(), &[&go_away]), Ok(()));
     for (reader, frames, wrong) in [
         (client(), vec![&hello], Kind::Data),
@@ -152,7 +153,7 @@ fn frames_come_in_their_order_alone() {
         (answering(), vec![&hello], Kind::Data),
         (answering(), vec![&fin], Kind::Fin),
         (answering(), vec![&accepted, &accepted], Kind::Accepted),
-        (answering(), vec![&accepted, &refused], Kind::Refused),
+        (answering(), vec![&accepted, &hello, &refused], Kind::Refused),
         (answering(), vec![&refused, &accepted], Kind::Accepted),
         (answering(), vec![&accepted, &fin, &accepted], Kind::Accepted),
         (answering(), vec![&accepted, &fin, &go_away, &go_away], Kind::GoAway),

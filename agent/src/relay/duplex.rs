@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Moved, RelayError};
+use super::{Moved, RelayError, is_hung_up};
 
 /// One TLS record's worth of plaintext (RFC 8446, 5.1), so that a full buffer becomes a full record.
 const BUFFER: usize = 16 * 1024;
@@ -193,15 +193,4 @@ impl Direction {
             }
         }
     }
-}
-
-/// True if a connection is gone, so that reading from it comes to an end as well.
-fn is_hung_up(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::ConnectionAborted
-            | io::ErrorKind::TimedOut
-    )
 }

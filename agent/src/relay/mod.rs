@@ -1,12 +1,26 @@
 //! The relay stage: moves bytes between the two legs of a flow until both directions have ended.
+//!
+//! [`run_sealed`] is for sessions whose records are ours, [`run`] for streams that somebody else reads and writes.
 
 mod duplex;
+mod sealed;
+mod timers;
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::framing::{FrameError, GoAway, Reader, Refused, Reset};
+use crate::record::RecordError;
+use crate::tls::{RecordStream, StreamError};
 
 use duplex::Duplex;
+use sealed::Sealed;
+
+pub use sealed::{break_off, reset};
+pub use timers::Patience;
 
 /// Bytes moved so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +38,34 @@ pub enum RelayError {
     App(io::Error),
     #[error("wire: {}", describe_wire(.0))]
     Wire(io::Error),
+    /// The peer breaks the rules of TLS, or ends the session with an alert.
+    #[error("wire: {0}")]
+    Record(#[from] RecordError),
+    /// The peer breaks the rules of the framing.
+    #[error("wire: {0}")]
+    Frame(#[from] FrameError),
+    #[error("peer: {0}")]
+    Reset(Reset),
+    #[error("peer: {0}")]
+    Refused(Refused),
+    /// The session came to its end before the flow was taken.
+    #[error("peer: {0}")]
+    GoneAway(GoAway),
+    #[error("nothing has moved for {}", humantime::format_duration(*.0))]
+    Idle(Duration),
+    #[error("wire: {0}")]
+    Sealing(String),
+}
+
+impl From<StreamError> for RelayError {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Io(error) => Self::Wire(error),
+            StreamError::Record(error) => Self::Record(error),
+            StreamError::Seal(error) => Self::Sealing(error.to_string()),
+            StreamError::Keys(error) => Self::Sealing(error.to_string()),
+        }
+    }
 }
 
 /// A TLS stream that ends without `close_notify` was cut (RFC 8446, 6.1).
@@ -47,6 +89,45 @@ where
     W: AsyncRead + AsyncWrite + Unpin,
 {
     Duplex::new(app, wire, moved).await
+}
+
+/// What the bytes of a session mean.
+#[derive(Debug)]
+pub enum Framing<'r> {
+    /// They are the application's.
+    Bytes,
+    /// They are frames; the reader is that of what the peer sends.
+    Flows(&'r mut Reader),
+}
+
+/// As [`run`], with a session whose records are ours.
+///
+/// # Errors
+/// What ended the flow early. The peer has been told, as far as that was possible at once.
+pub async fn run_sealed(
+    app: &TcpStream,
+    wire: &mut RecordStream,
+    framing: Framing<'_>,
+    patience: Patience,
+    moved: &mut Moved,
+) -> Result<(), RelayError> {
+    let is_framed = matches!(framing, Framing::Flows(_));
+    let result = Sealed::new(app, wire, framing, patience, moved).await;
+    if let Err(error) = &result {
+        break_off(wire, is_framed, error);
+    }
+    result
+}
+
+/// True if a connection is gone, so that reading from it comes to an end as well.
+fn is_hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::TimedOut
+    )
 }
 
 #[cfg(test)]

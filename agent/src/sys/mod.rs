@@ -6,6 +6,7 @@ pub mod files;
 pub mod hardening;
 pub mod netns;
 pub mod pidfd;
+pub mod readiness;
 pub mod sock_diag;
 pub mod sockopt;
 pub mod watch;

@@ -11,6 +11,10 @@ pub struct AgentCounters {
     pub flows_opened: AtomicU64,
     pub flows_closed: AtomicU64,
     pub handshakes_failed: AtomicU64,
+    /// Flows that have taken up an open session.
+    pub sessions_reused: AtomicU64,
+    /// Sessions that were kept for another flow, and turned out to be gone.
+    pub sessions_found_dead: AtomicU64,
     pub inbound_plaintext: AtomicU64,
     pub inbound_passthrough: AtomicU64,
     /// Accepted connections that no workload had opened.
@@ -47,6 +51,8 @@ impl AgentCounters {
             ("flows_opened", self.flows_opened.load(Relaxed)),
             ("flows_closed", self.flows_closed.load(Relaxed)),
             ("handshakes_failed", self.handshakes_failed.load(Relaxed)),
+            ("sessions_reused", self.sessions_reused.load(Relaxed)),
+            ("sessions_found_dead", self.sessions_found_dead.load(Relaxed)),
             ("inbound_plaintext", self.inbound_plaintext.load(Relaxed)),
             ("inbound_passthrough", self.inbound_passthrough.load(Relaxed)),
             ("strangers", self.strangers.load(Relaxed)),

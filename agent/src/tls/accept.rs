@@ -1,15 +1,16 @@
 //! The server's side of a flow: what a connection begins with, and the handshake.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
-use tokio_rustls::LazyConfigAcceptor;
 
-use super::client_hello::{FirstBytes, classify, offers};
-use super::{Contexts, Session, TlsError};
+use super::client_hello::{FirstBytes, classify};
+use super::contexts::Acceptance;
+use super::{Contexts, Session, Stream, TlsError, handshake, library};
+use crate::buffers::Account;
 use crate::trust::Role;
 
 /// How long a client may stay silent before it is taken for one that waits for the server to speak first.
@@ -60,19 +61,24 @@ pub async fn greet(
 
 /// Opens a session as the server of a flow.
 pub async fn accept(
-    wire: TcpStream,
+    mut wire: TcpStream,
     contexts: &Contexts,
     limit: Duration,
+    account: Arc<Account>,
 ) -> Result<Session, TlsError> {
     let handshake = async {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), wire)
-            .await
-            .map_err(TlsError::handshake)?;
-        let acceptance = contexts.server(offers(&start.client_hello(), &[]))?;
-        let stream =
-            start.into_stream(acceptance.config.clone()).await.map_err(TlsError::handshake)?;
+        let (read, is_agent) = handshake::read_hello(&mut wire).await?;
+        let Acceptance { config, judge, needs_library } = contexts.server(is_agent)?;
+        let config = config.clone();
+        let (stream, facts) = if *needs_library {
+            library::accept(wire, config, &read).await?
+        } else {
+            let (stream, facts) = handshake::accept(wire, config, read, account).await?;
+            (Stream::Records(Box::new(stream)), facts)
+        };
         // Without a client certificate there is no handshake.
-        Session::new(stream.into(), &acceptance.judge, Role::Client, true)
+        Session::new(stream, facts, judge, Role::Client, true)
     };
-    tokio::time::timeout(limit, handshake).await.map_err(|_| TlsError::Timeout(limit))?
+    // On the heap, and only for as long as it takes: a session that is idle must be small.
+    tokio::time::timeout(limit, Box::pin(handshake)).await.map_err(|_| TlsError::Timeout(limit))?
 }

@@ -2,7 +2,7 @@
 
 use rustls::server::Acceptor;
 
-use super::ALPN;
+use super::{ALPN_BYTES, ALPN_FLOWS};
 
 /// What the bytes seen so far begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +48,13 @@ pub fn classify(bytes: &[u8], protocols: &[Vec<u8>]) -> FirstBytes {
     FirstBytes::Incomplete
 }
 
-/// True if a ClientHello offers [`ALPN`] or one of `protocols`.
+/// True if a ClientHello offers a protocol of agents or one of `protocols`.
 #[must_use]
 pub fn offers(hello: &rustls::server::ClientHello<'_>, protocols: &[Vec<u8>]) -> bool {
-    let is_ours = |offered: &[u8]| offered == ALPN || protocols.iter().any(|ours| ours == offered);
+    let is_ours = |offered: &[u8]| {
+        offered == ALPN_FLOWS
+            || offered == ALPN_BYTES
+            || protocols.iter().any(|ours| ours == offered)
+    };
     hello.alpn().is_some_and(|mut offered| offered.any(is_ours))
 }

@@ -12,7 +12,7 @@ use rustls_pki_types::ServerName;
 
 use super::target::{Shown, Target};
 use super::verifier::PeerVerifier;
-use super::{ALPN, Profile, TlsError};
+use super::{Profile, TlsError, agent_protocols};
 use crate::trust::{Expectation, Judge, Trust};
 
 /// Between agents.
@@ -55,7 +55,7 @@ pub struct Contexts {
     algorithms: WebPkiSupportedAlgorithms,
     /// Towards agents; the verifier and the certificate are others for each connection.
     client: ClientConfig,
-    /// For clients that offer [`ALPN`].
+    /// For clients that offer a protocol of agents.
     agent_server: Acceptance,
     /// For all others.
     standard_server: Result<Acceptance, String>,
@@ -67,6 +67,8 @@ pub struct Contexts {
 pub(super) struct Acceptance {
     pub config: Arc<ServerConfig>,
     pub judge: Judge,
+    /// The records of its sessions are not ours.
+    pub needs_library: bool,
 }
 
 /// The other side of a handshake.
@@ -74,6 +76,8 @@ pub(super) struct Approach {
     pub config: Arc<ClientConfig>,
     pub judge: Judge,
     pub server_name: Option<ServerName<'static>>,
+    /// The records of the session are not ours.
+    pub needs_library: bool,
     /// `None` if our side means to show nothing.
     pub shown: Option<Arc<ShownOnRequest>>,
 }
@@ -128,7 +132,7 @@ impl Contexts {
         let judge =
             |expectation: Expectation| Judge { trust: trust.clone(), expectation, algorithms };
         let profile =
-            Profile { provider, versions: AGENT_VERSIONS.to_vec(), alpn: vec![ALPN.to_vec()] };
+            Profile { provider, versions: AGENT_VERSIONS.to_vec(), alpn: agent_protocols() };
         let client = client_config(&profile, judge(Expectation::default()), None)?;
         let agent_server = Acceptance::new(&profile, judge(inbound.callers.clone()), &svid)?;
         let without_alpn = Profile { alpn: Vec::new(), ..profile };
@@ -186,7 +190,13 @@ impl Contexts {
                 // Without a name no SNI is sent, and names in the certificate other than the SPIFFE ID mean
                 // nothing.
                 let shown = Some(shown);
-                Ok(Approach { config: Arc::new(config), judge, server_name: None, shown })
+                Ok(Approach {
+                    config: Arc::new(config),
+                    judge,
+                    server_name: None,
+                    needs_library: false,
+                    shown,
+                })
             }
             Target::External { peer, server_name } => {
                 let shown = match &peer.certificate {
@@ -199,12 +209,13 @@ impl Contexts {
                 let config = client_config(&peer.profile, judge.clone(), shown.clone())
                     .map_err(TlsError::Protocol)?;
                 let server_name = server_name.clone().map(ServerName::DnsName);
-                Ok(Approach { config: Arc::new(config), judge, server_name, shown })
+                let needs_library = peer.profile.may_be_older();
+                Ok(Approach { config: Arc::new(config), judge, server_name, needs_library, shown })
             }
         }
     }
 
-    /// For a client that does or does not offer [`ALPN`].
+    /// For a client that does or does not offer a protocol of agents.
     pub(super) fn server(&self, offers_alpn: bool) -> Result<&Acceptance, TlsError> {
         if offers_alpn {
             return Ok(&self.agent_server);
@@ -225,8 +236,9 @@ impl Acceptance {
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
+        config.enable_secret_extraction = true;
         config.alpn_protocols.clone_from(&profile.alpn);
-        Ok(Self { config: Arc::new(config), judge })
+        Ok(Self { config: Arc::new(config), judge, needs_library: profile.may_be_older() })
     }
 }
 
@@ -259,5 +271,7 @@ fn client_config(
     config.alpn_protocols.clone_from(&profile.alpn);
     // A resumed session would skip the peer's certificate.
     config.resumption = Resumption::disabled();
+    // Our record layer takes over after the handshake.
+    config.enable_secret_extraction = true;
     Ok(config)
 }

@@ -1,23 +1,27 @@
 //! The tls stage: mutual TLS with a workload's certificate, and the verdict on who the peer is.
 //!
-//! The wire carries the application's bytes as one TLS stream on the application's own port. Agents offer the
-//! ALPN protocol [`ALPN`], which says so; a peer that offers none is taken to mean the same.
+//! The wire carries the application's bytes as TLS on the application's own port. Agents agree on [`ALPN_FLOWS`],
+//! with which a session carries flow after flow; with everybody else, the bytes of one flow are all there is.
 
 mod accept;
 pub mod client_hello;
 mod contexts;
+mod handshake;
+mod library;
 mod profile;
 mod session;
+mod stream;
 mod target;
 mod verifier;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
+use crate::buffers::Account;
 use crate::trust::{PeerId, Refusal, Role};
 
 use verifier::Refused;
@@ -25,11 +29,19 @@ use verifier::Refused;
 pub use accept::{Greeting, accept, greet};
 pub use contexts::{Contexts, Inbound, InboundTls};
 pub use profile::{Choice, Profile, Version, crypto_provider};
-pub use session::{Negotiated, PeerCertificates, Session};
+pub use session::{Content, Negotiated, PeerCertificates, Session, Stream};
+pub use stream::{Prefix, Received, RecordStream, SealFromError, StreamError};
 pub use target::{ExternalPeer, Shown, Target};
 
-/// One raw byte stream for each session. A later protocol with a framing of its own will have another name.
-pub const ALPN: &[u8] = b"sheath/0";
+/// Flow after flow in one session, as [`crate::framing`] has it.
+pub const ALPN_FLOWS: &[u8] = b"sheath/1";
+/// One flow for each session, and nothing but its bytes.
+pub const ALPN_BYTES: &[u8] = b"sheath/0";
+
+/// What agents offer, in order of preference.
+fn agent_protocols() -> Vec<Vec<u8>> {
+    vec![ALPN_FLOWS.to_vec(), ALPN_BYTES.to_vec()]
+}
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +79,17 @@ impl TlsError {
         }
     }
 
+    fn handshake(error: rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(error) => Self::refused(&error),
+            error => Self::Protocol(error),
+        }
+    }
+
     /// The handshake's own error, without the wrapping that I/O errors put round it.
-    fn handshake(error: io::Error) -> Self {
+    fn shaking(error: io::Error) -> Self {
         match error.downcast::<rustls::Error>() {
-            Ok(rustls::Error::InvalidCertificate(error)) => Self::refused(&error),
-            Ok(error) => Self::Protocol(error),
+            Ok(error) => Self::handshake(error),
             Err(error) => Self::Io(error),
         }
     }
@@ -101,20 +119,27 @@ pub async fn connect(
     contexts: &Contexts,
     target: &Target,
     limit: Duration,
+    account: Arc<Account>,
 ) -> Result<Session, TlsError> {
     let address = wire.peer_addr().map_err(TlsError::Io)?;
     let approach = contexts.client(target)?;
     let name = approach.server_name.unwrap_or_else(|| ServerName::from(address.ip()));
-    let handshake = TlsConnector::from(approach.config).connect(name, wire);
-    let stream = tokio::time::timeout(limit, handshake)
+    let handshake = async {
+        if approach.needs_library {
+            return library::connect(wire, approach.config, name).await;
+        }
+        let (stream, facts) = handshake::connect(wire, approach.config, name, account).await?;
+        Ok((Stream::Records(Box::new(stream)), facts))
+    };
+    // On the heap, and only for as long as it takes: a session that is idle must be small.
+    let (stream, facts) = tokio::time::timeout(limit, Box::pin(handshake))
         .await
-        .map_err(|_| TlsError::Timeout(limit))?
-        .map_err(TlsError::handshake)?;
+        .map_err(|_| TlsError::Timeout(limit))??;
     let is_mutual = approach.shown.is_some_and(|shown| shown.was_shown());
     if !is_mutual && matches!(target, Target::Agent(_)) {
         return Err(TlsError::NotMutual);
     }
-    Session::new(stream.into(), &approach.judge, Role::Server, is_mutual)
+    Session::new(stream, facts, &approach.judge, Role::Server, is_mutual)
 }
 
 #[cfg(test)]

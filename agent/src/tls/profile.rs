@@ -15,6 +15,14 @@ pub struct Profile {
     pub alpn: Vec<Vec<u8>>,
 }
 
+impl Profile {
+    /// True if something older than TLS 1.3 may be agreed on.
+    #[must_use]
+    pub fn may_be_older(&self) -> bool {
+        self.versions.iter().any(|version| version.version != rustls::ProtocolVersion::TLSv1_3)
+    }
+}
+
 /// A TLS version that can be asked for. Anything older has been withdrawn (RFC 8996).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {

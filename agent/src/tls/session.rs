@@ -3,25 +3,85 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::CommonState;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::{ALPN, TlsError};
+use super::stream::RecordStream;
+use super::{ALPN_BYTES, ALPN_FLOWS, TlsError};
 use crate::trust::{Judge, PeerChain, PeerId, Role};
 use crate::x509::{CertificateFacts, Fingerprint};
 
 /// A session with a peer that is who it should be.
 #[derive(Debug)]
 pub struct Session {
-    pub stream: TlsStream<TcpStream>,
+    pub stream: Stream,
     pub peer: PeerId,
     pub certificates: PeerCertificates,
     /// Both sides have shown certificates.
     pub is_mutual: bool,
-    /// The peer speaks the protocol of agents.
-    pub with_agent: bool,
+    pub content: Content,
     pub negotiated: Negotiated,
+}
+
+/// What moves the bytes of a session.
+#[derive(Debug)]
+pub enum Stream {
+    /// TLS 1.3: records of our own.
+    Records(Box<RecordStream>),
+    /// Where an older version may have been agreed on.
+    Library(Box<TlsStream<TcpStream>>),
+}
+
+/// What the bytes of a session mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Flow after flow, framed: [`ALPN_FLOWS`].
+    Flows,
+    /// One flow, between agents: [`ALPN_BYTES`].
+    Bytes,
+    /// One flow, with a peer that is no agent, or does not say so.
+    Foreign,
+}
+
+impl Content {
+    /// The peer says that it is an agent.
+    #[must_use]
+    pub fn is_of_agent(self) -> bool {
+        self != Self::Foreign
+    }
+}
+
+/// What a finished handshake has agreed on and shown.
+#[derive(Debug)]
+pub(super) struct Facts {
+    chain: Vec<CertificateDer<'static>>,
+    content: Content,
+    negotiated: Negotiated,
+}
+
+impl Facts {
+    pub fn of(state: &CommonState) -> Self {
+        let negotiated = Negotiated {
+            version: state.protocol_version().and_then(|v| v.as_str()).map_or("", version),
+            suite: state
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or_default(),
+            group: state
+                .negotiated_key_exchange_group()
+                .and_then(|group| group.name().as_str())
+                .unwrap_or_default(),
+        };
+        let content = match state.alpn_protocol() {
+            Some(ALPN_FLOWS) => Content::Flows,
+            Some(ALPN_BYTES) => Content::Bytes,
+            _ => Content::Foreign,
+        };
+        let chain = state.peer_certificates().unwrap_or_default().to_vec();
+        Self { chain, content, negotiated }
+    }
 }
 
 /// What the peer has shown, kept so that it can be judged again when trust changes.
@@ -35,38 +95,27 @@ pub struct PeerCertificates {
 }
 
 /// Parameters of a session, by the names that rustls has for them. Empty before the handshake.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Negotiated {
     pub version: &'static str,
     pub suite: &'static str,
-    pub group: String,
+    pub group: &'static str,
 }
 
 impl Session {
     pub(super) fn new(
-        stream: TlsStream<TcpStream>,
+        stream: Stream,
+        facts: Facts,
         judge: &Judge,
         role: Role,
         is_mutual: bool,
     ) -> Result<Self, TlsError> {
-        let (_, connection) = stream.get_ref();
-        let chain = connection.peer_certificates().ok_or(TlsError::Anonymous)?;
-        let certificates = PeerCertificates::new(chain, role);
+        let certificates = PeerCertificates::new(&facts.chain, role);
         let peer = certificates.chain().ok_or(TlsError::Anonymous).and_then(|peer| {
             judge.identify(peer, role, certificates.shown).map_err(|error| (&error).into())
         })?;
-        let negotiated = Negotiated {
-            version: connection.protocol_version().and_then(|v| v.as_str()).map_or("", version),
-            suite: connection
-                .negotiated_cipher_suite()
-                .and_then(|suite| suite.suite().as_str())
-                .unwrap_or_default(),
-            group: connection
-                .negotiated_key_exchange_group()
-                .map_or_else(String::new, |group| format!("{:?}", group.name())),
-        };
-        let with_agent = connection.alpn_protocol() == Some(ALPN);
-        Ok(Self { stream, peer, certificates, is_mutual, with_agent, negotiated })
+        let Facts { content, negotiated, .. } = facts;
+        Ok(Self { stream, peer, certificates, is_mutual, content, negotiated })
     }
 }
 
@@ -106,6 +155,14 @@ impl PeerCertificates {
     pub fn judge_again(&self, judge: &Judge) -> Result<PeerId, String> {
         let chain = self.chain().ok_or_else(|| TlsError::Anonymous.to_string())?;
         judge.judge(chain, self.role, self.shown).map_err(|refusal| refusal.to_string())
+    }
+
+    /// When the first of the peer's certificates expires.
+    #[must_use]
+    pub fn good_until(&self) -> SystemTime {
+        let expiry =
+            |der| CertificateFacts::of(der).map_or(SystemTime::UNIX_EPOCH, |f| f.not_after);
+        self.chain.iter().map(expiry).min().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// When the peer's leaf certificate expires.

@@ -2,6 +2,7 @@
 
 mod tls;
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub dns: Dns,
     #[serde(default)]
     pub sessions: Sessions,
+    #[serde(default)]
+    pub limits: Limits,
     pub workloads: Vec<Workload>,
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -121,10 +124,47 @@ pub struct Dns {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Sessions {
-    #[serde(default)]
     pub expired_peer: ExpiredPeer,
+    pub reuse: Reuse,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Reuse {
+    pub per_workload: usize,
+    pub max_idle: Period,
+    pub max_age: Period,
+}
+
+impl Default for Reuse {
+    fn default() -> Self {
+        Self {
+            per_workload: 256,
+            max_idle: Period(Duration::from_secs(30)),
+            max_age: Period(Duration::from_secs(10 * 60)),
+        }
+    }
+}
+
+/// What each workload may take of the agent.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct Limits {
+    pub flows: Option<NonZeroUsize>,
+    pub handshakes_per_second: NonZeroU32,
+    pub buffers: Bytes,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            flows: None,
+            handshakes_per_second: const { NonZeroU32::new(2000).unwrap() },
+            buffers: Bytes(64 << 20),
+        }
+    }
 }
 
 /// What becomes of a live session when its peer's certificate expires.
@@ -178,11 +218,13 @@ pub enum LogFormat {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Timeouts {
     pub connect: Period,
     pub handshake: Period,
     pub drain: Period,
+    pub idle: Limit,
+    pub half_closed: Limit,
 }
 
 impl Default for Timeouts {
@@ -191,6 +233,8 @@ impl Default for Timeouts {
             connect: Period(Duration::from_secs(10)),
             handshake: Period(Duration::from_secs(10)),
             drain: Period(Duration::from_secs(30)),
+            idle: Limit(Some(Duration::from_secs(24 * 60 * 60))),
+            half_closed: Limit(Some(Duration::from_secs(60 * 60))),
         }
     }
 }
@@ -326,6 +370,43 @@ impl TryFrom<String> for Period {
             return Err(format!("`{text}` is no time at all"));
         }
         Ok(Self(period))
+    }
+}
+
+/// A length of time, or `never`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Limit(pub Option<Duration>);
+
+impl TryFrom<String> for Limit {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "never" {
+            return Ok(Self(None));
+        }
+        Period::try_from(text).map(|period| Self(Some(period.0)))
+    }
+}
+
+/// A number of bytes, as `65536`, `512KiB` or `64MiB`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Bytes(pub usize);
+
+impl TryFrom<String> for Bytes {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+        let (number, unit) = units
+            .iter()
+            .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
+            .unwrap_or((&text, 1));
+        let number: usize = number.trim_end().parse().map_err(|_| {
+            format!("`{text}` is no number of bytes; write it like `65536`, `512KiB` or `64MiB`")
+        })?;
+        number.checked_mul(unit).map(Self).ok_or_else(|| format!("`{text}` is too much"))
     }
 }
 

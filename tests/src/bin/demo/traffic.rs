@@ -80,7 +80,7 @@ fn wire(tap: &Tap, secret: &str, report: &mut Report) {
     };
     report.check("version", version == Some(0x0304), version_text);
     let offered = offered.unwrap_or_default();
-    report.check("ALPN", offered.iter().any(|name| name == "sheath/0"), offered.join(", "));
+    report.check("ALPN", offered.iter().any(|name| name == "sheath/1"), offered.join(", "));
 }
 
 fn identities(scene: &Scene, report: &mut Report) {

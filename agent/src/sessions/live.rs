@@ -1,4 +1,4 @@
-//! Live sessions, and their end when what made them good is gone: a CA removed, a certificate revoked, a pin or
+//! Sessions in use, and their end when what made them good is gone: a CA removed, a certificate revoked, a pin or
 //! a rule withdrawn.
 //!
 //! A session keeps what its peer has shown. Whenever policy or trust change, everything is judged again by the
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use sheath_common::workload::{InboundMode, WorkloadId};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::config::ExpiredPeer;
 use crate::identity::Identities;
@@ -93,6 +93,8 @@ pub struct Sessions {
     identities: Arc<Identities>,
     /// Counts changes of what sessions are judged by.
     revision: AtomicU64,
+    /// Tells of them.
+    changes: watch::Sender<()>,
     next: AtomicU64,
     live: Mutex<HashMap<u64, Entry>>,
 }
@@ -124,6 +126,7 @@ impl Sessions {
             policy,
             identities,
             revision: AtomicU64::default(),
+            changes: watch::Sender::new(()),
             next: AtomicU64::default(),
             live: Mutex::default(),
         }
@@ -132,6 +135,13 @@ impl Sessions {
     #[must_use]
     pub fn revision(&self) -> Revision {
         Revision(self.revision.load(Ordering::Acquire))
+    }
+
+    /// Waits until what sessions are judged by is no longer what it was.
+    pub async fn changed_since(&self, revision: Revision) {
+        let mut changes = self.changes.subscribe();
+        // The sender lives as long as this.
+        while self.revision() == revision && changes.changed().await.is_ok() {}
     }
 
     /// Takes up a session whose handshake has been judged good at `revision`.
@@ -159,6 +169,7 @@ impl Sessions {
     /// Judges live sessions again, those `concerned`. To be called after what they are judged by has changed.
     pub fn review(&self, concerned: impl Fn(&SessionFacts) -> bool) {
         self.revision.fetch_add(1, Ordering::AcqRel);
+        self.changes.send_replace(());
         // The lock is not held while judging: new sessions do not wait for that.
         let all: Vec<_> =
             self.lock().iter().map(|(number, entry)| (*number, entry.facts.clone())).collect();

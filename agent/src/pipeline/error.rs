@@ -1,0 +1,68 @@
+//! Why flows end early, and what is told about it.
+
+use std::io;
+
+use crate::flow::{Outcome, Stage};
+use crate::framing::Refused;
+use crate::identity::NoIdentity;
+use crate::policy::PolicyError;
+use crate::relay::RelayError;
+use crate::telemetry::Ending;
+use crate::tls::TlsError;
+
+/// Why a flow ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    NoIdentity(#[from] NoIdentity),
+    #[error("destination: {0}")]
+    DialWire(io::Error),
+    #[error("local application: {0}")]
+    DialApp(io::Error),
+    #[error("first bytes: {0}")]
+    Greeting(io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// By the peer, on a session that was open already.
+    #[error("peer: {0}")]
+    NotAccepted(Refused),
+    #[error("the session ended before a flow was opened")]
+    NoFlow,
+    /// What made the session good is gone.
+    #[error("session cut: {0}")]
+    Revoked(String),
+    #[error("close: {0}")]
+    Close(io::Error),
+}
+
+impl From<FlowError> for Ending {
+    fn from(error: FlowError) -> Self {
+        let (outcome, stage) = match &error {
+            FlowError::Policy(_) => (Outcome::Denied, Stage::Policy),
+            FlowError::NoIdentity(_) | FlowError::Tls(TlsError::NoCertificate(_)) => {
+                (Outcome::Error, Stage::Identity)
+            }
+            FlowError::DialWire(_) => (Outcome::Refused, Stage::Capture),
+            FlowError::DialApp(_) => (Outcome::Refused, Stage::Relay),
+            FlowError::Greeting(_) => (Outcome::Reset, Stage::Tls),
+            FlowError::Tls(TlsError::Io(_) | TlsError::Timeout(_)) => (Outcome::Reset, Stage::Tls),
+            FlowError::Tls(_) => (Outcome::Denied, Stage::Tls),
+            FlowError::NotAccepted(code) | FlowError::Relay(RelayError::Refused(code)) => {
+                (refusal(*code), Stage::Relay)
+            }
+            FlowError::Relay(_) | FlowError::NoFlow => (Outcome::Reset, Stage::Relay),
+            FlowError::Revoked(_) => (Outcome::Revoked, Stage::Relay),
+            FlowError::Close(_) => (Outcome::Error, Stage::Relay),
+        };
+        Self { outcome, stage, reason: error.to_string() }
+    }
+}
+
+/// What it comes to that a peer does not accept a flow.
+fn refusal(code: Refused) -> Outcome {
+    if code == Refused::NOT_ALLOWED { Outcome::Denied } else { Outcome::Refused }
+}

@@ -1,0 +1,164 @@
+//! Flow after flow in one session between agents: taken up by the client, served by the server.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::time::Instant;
+
+use super::{Call, Flow, FlowError, Pipeline, Proved};
+use crate::capture::{AcceptedOutbound, Namespace};
+use crate::flow::{Direction, FlowRecord, Protection};
+use crate::framing::{GoAway, Open};
+use crate::relay::RelayError;
+use crate::sessions::{FlowSession, NotAccepted, Route};
+use crate::sys::clock;
+
+/// How a server's wait for the next flow ends.
+enum Next {
+    Flow(Open),
+    /// The client has closed the session.
+    Closed,
+    Failed(RelayError),
+    /// The session is not good for another.
+    Over(GoAway),
+}
+
+impl Pipeline {
+    /// Client: begins a flow on a session that is open already, if there is one.
+    pub(super) async fn reopen(
+        &self,
+        namespace: &Namespace,
+        accepted: &AcceptedOutbound,
+        record: &mut FlowRecord,
+    ) -> Result<Option<FlowSession>, FlowError> {
+        let destination = accepted.destination;
+        while let Some(mut session) = self.idle.take(&route(namespace, accepted)) {
+            let Ok(local) = session.stream.tcp().local_addr() else {
+                continue;
+            };
+            let source = SocketAddr::new(local.ip(), accepted.app.port());
+            match session.reopen(Open { source, destination }).await {
+                Ok(()) => {
+                    self.counters.sessions_reused.fetch_add(1, Relaxed);
+                    record.source = source;
+                    record_reused(record, &session);
+                    return Ok(Some(session));
+                }
+                Err(NotAccepted::Refused(code)) => return Err(FlowError::NotAccepted(code)),
+                // Nothing of the application's was on it: another session will do as well.
+                Err(NotAccepted::Dead) => {
+                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Client: keeps a session for the next flow.
+    pub(super) fn keep(
+        &self,
+        namespace: &Namespace,
+        accepted: &AcceptedOutbound,
+        session: FlowSession,
+    ) {
+        if self.ending.is_cancelled() {
+            session.close();
+        } else {
+            self.idle.keep(route(namespace, accepted), session);
+        }
+    }
+
+    /// Server: serves flow after flow. What is told about the first began with the connection.
+    pub(super) async fn serve(
+        &self,
+        namespace: &Namespace,
+        call: Call,
+        mut session: FlowSession,
+        first: Flow,
+    ) {
+        let local_id = first.record.local_id.clone();
+        let mut first = Some(first);
+        loop {
+            let open = match self.next_flow(&mut session).await {
+                Next::Flow(open) => open,
+                end => {
+                    let error = match end {
+                        Next::Failed(error) => {
+                            session.fail(&error);
+                            error.into()
+                        }
+                        Next::Over(reason) => {
+                            session.go_away(reason);
+                            FlowError::NoFlow
+                        }
+                        _ => {
+                            session.close();
+                            FlowError::NoFlow
+                        }
+                    };
+                    match first {
+                        Some(first) => self.conclude(first, Err(error)),
+                        None => tracing::debug!(client = %call.client, %error, "session over"),
+                    }
+                    return;
+                }
+            };
+            // The port is what the client says, for the application to see; the address is what was observed.
+            let client = SocketAddr::new(call.client.ip(), open.source.port());
+            let call = Call { client, ..call };
+            let mut flow = first.take().unwrap_or_else(|| {
+                let mut flow =
+                    self.begin(Direction::Inbound, call.workload, client, call.destination);
+                flow.record.local_id.clone_from(&local_id);
+                record_reused(&mut flow.record, &session);
+                flow
+            });
+            flow.record.source = client;
+            let (revision, proved) = (session.revision, Proved::Flows(session));
+            let served = self.serve_one(namespace, call, proved, revision, &mut flow.record).await;
+            match served {
+                Ok(Some(clean)) => {
+                    self.conclude(flow, Ok(()));
+                    session = clean;
+                }
+                result => return self.conclude(flow, result.map(|_| ())),
+            }
+        }
+    }
+
+    /// Waits for the client to open a flow, for as long as the session may be used.
+    async fn next_flow(&self, session: &mut FlowSession) -> Next {
+        // Longer than a client: it should be the one to end it, as it knows best.
+        let idle = Instant::now() + 2 * self.reuse.max_idle;
+        let (revision, good_until) = (session.revision, session.good_until);
+        tokio::select! {
+            biased;
+            () = self.published.sessions.changed_since(revision) => Next::Over(GoAway::CHANGED),
+            () = self.ending.cancelled() => Next::Over(GoAway::SHUTDOWN),
+            next = session.next_flow() => match next {
+                Ok(Some(open)) => Next::Flow(open),
+                Ok(None) => Next::Closed,
+                Err(error) => Next::Failed(error),
+            },
+            () = tokio::time::sleep_until(idle) => Next::Over(GoAway::IDLE),
+            () = clock::sleep_until(good_until) => Next::Over(GoAway::AGE),
+        }
+    }
+}
+
+/// What the sessions are good for that a connection may use.
+fn route(namespace: &Namespace, accepted: &AcceptedOutbound) -> Route {
+    Route {
+        workload: accepted.workload,
+        namespace: namespace.cookie(),
+        source: Some(accepted.app.ip()).filter(|ip| !ip.is_loopback()),
+        destination: accepted.destination,
+    }
+}
+
+fn record_reused(record: &mut FlowRecord, session: &FlowSession) {
+    record.is_reused = true;
+    record.peer_id = Some(session.peer.clone());
+    record.negotiated = session.negotiated;
+    record.protection = Protection::Mtls;
+}

@@ -1,0 +1,346 @@
+//! Between an application and a session whose records are ours: both directions in one future, in as few and as large
+//! steps as there can be. Bytes are read into the records they leave in, and written from the records they came in.
+
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::timers::{Patience, Watch};
+use super::{Framing, Moved, RelayError, is_hung_up};
+use crate::framing::{Control, Item, Reset, data_header};
+use crate::record::{Alert, ContentType};
+use crate::sys::{readiness, sockopt};
+use crate::tls::{Prefix, Received, RecordStream, SealFromError};
+
+/// Bytes that one direction of a flow may move before others get their turn.
+const TURN: usize = 256 * 1024;
+/// Pieces that are written at once: as many as the largest buffer holds full records, and some for small ones.
+const PIECES: usize = 32;
+
+pub struct Sealed<'s> {
+    app: &'s TcpStream,
+    wire: &'s mut RecordStream,
+    framing: Framing<'s>,
+    moved: &'s mut Moved,
+    outgoing: Outgoing,
+    incoming: Incoming,
+    watch: Watch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Copying,
+    /// The source has ended; what was read is written, and now the end itself is passed on.
+    Ending,
+    Ended,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    state: State,
+    /// Bytes of the application's in what waits to be written.
+    waiting: usize,
+    /// Why the destination takes nothing any more. What it had said before is still on its way in the other
+    /// direction, and ends by itself.
+    refused: Option<io::Error>,
+}
+
+#[derive(Debug)]
+struct Incoming {
+    state: State,
+    pieces: Pieces,
+    /// As in [`Outgoing`].
+    refused: Option<io::Error>,
+}
+
+/// Places of the wire's buffer that wait to be written to the application, in order.
+#[derive(Debug, Default)]
+struct Pieces {
+    places: [(u32, u32); PIECES],
+    waiting: Range<usize>,
+}
+
+impl Pieces {
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.end == PIECES
+    }
+
+    /// A buffer is far smaller than 4 GiB.
+    fn push(&mut self, place: Range<usize>) {
+        self.places[self.waiting.end] = (place.start as u32, place.end as u32);
+        self.waiting.end += 1;
+    }
+
+    fn slices<'b>(&self, buffer: &'b [u8]) -> ([IoSlice<'b>; PIECES], usize) {
+        let mut places = self.places[self.waiting.clone()].iter();
+        let slices = std::array::from_fn(|_| {
+            let (start, end) = places.next().copied().unwrap_or_default();
+            IoSlice::new(&buffer[start as usize..end as usize])
+        });
+        (slices, self.waiting.len())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some((start, end)) = self.places[self.waiting.clone()].first_mut() {
+            let length = (*end - *start) as usize;
+            if written < length {
+                *start += written as u32;
+                return;
+            }
+            written -= length;
+            self.waiting.start += 1;
+        }
+        self.waiting = 0..0;
+    }
+}
+
+impl<'s> Sealed<'s> {
+    pub fn new(
+        app: &'s TcpStream,
+        wire: &'s mut RecordStream,
+        framing: Framing<'s>,
+        patience: Patience,
+        moved: &'s mut Moved,
+    ) -> Self {
+        let (state, refused) = (State::Copying, || None);
+        Self {
+            app,
+            wire,
+            framing,
+            moved,
+            outgoing: Outgoing { state, waiting: 0, refused: refused() },
+            incoming: Incoming { state, pieces: Pieces::default(), refused: refused() },
+            watch: Watch::new(patience),
+        }
+    }
+
+    /// Ready when nothing more goes to the wire.
+    fn poll_outgoing(
+        &mut self,
+        cx: &mut Context<'_>,
+        turn: &mut usize,
+    ) -> Poll<Result<(), RelayError>> {
+        let prefix = match self.framing {
+            Framing::Bytes => None,
+            Framing::Flows(_) => Some(data_header as Prefix),
+        };
+        loop {
+            if self.outgoing.refused.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(self.wire.poll_flush(cx)) {
+                Ok(()) => self.moved.sent += std::mem::take(&mut self.outgoing.waiting) as u64,
+                Err(error) if is_hung_up(&error) => {
+                    self.outgoing.refused = Some(error);
+                    continue;
+                }
+                Err(error) => return Poll::Ready(Err(RelayError::Wire(error))),
+            }
+            match self.outgoing.state {
+                State::Ended => {
+                    self.wire.rest_sending();
+                    return Poll::Ready(Ok(()));
+                }
+                _ if self.wire.must_rekey() => self.wire.rekey()?,
+                State::Copying => {
+                    if *turn == 0 {
+                        return Poll::Pending;
+                    }
+                    match ready!(self.wire.poll_seal_from(cx, self.app, prefix)) {
+                        Ok(0) => self.outgoing.state = State::Ending,
+                        Ok(read) => {
+                            self.outgoing.waiting = read;
+                            *turn = turn.saturating_sub(read);
+                        }
+                        Err(SealFromError::Source(error)) => {
+                            return Poll::Ready(Err(RelayError::App(error)));
+                        }
+                        Err(SealFromError::Stream(error)) => return Poll::Ready(Err(error.into())),
+                    }
+                }
+                State::Ending => {
+                    self.outgoing.state = State::Ended;
+                    match self.framing {
+                        Framing::Bytes => {
+                            self.wire.put(ContentType::Alert, &Alert::CLOSE_NOTIFY.content())?
+                        }
+                        Framing::Flows(_) => self
+                            .wire
+                            .put(ContentType::ApplicationData, Control::Fin.encode().as_ref())?,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ready when nothing more comes from the wire.
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+        turn: &mut usize,
+    ) -> Poll<Result<(), RelayError>> {
+        loop {
+            while !self.incoming.pieces.is_empty() {
+                let (slices, count) = self.incoming.pieces.slices(self.wire.buffer());
+                match ready!(readiness::poll_write(self.app, cx, &slices[..count])) {
+                    Ok(written) => {
+                        self.incoming.pieces.advance(written);
+                        self.moved.received += written as u64;
+                        *turn = turn.saturating_sub(written);
+                    }
+                    Err(error) if is_hung_up(&error) => return self.app_hung_up(error),
+                    Err(error) => return Poll::Ready(Err(RelayError::App(error))),
+                }
+            }
+            match self.incoming.state {
+                State::Ended => return Poll::Ready(Ok(())),
+                State::Ending => {
+                    self.incoming.state = State::Ended;
+                    if let Err(error) = SockRef::from(self.app).shutdown(std::net::Shutdown::Write)
+                    {
+                        return self.app_hung_up(error);
+                    }
+                    continue;
+                }
+                State::Copying => self.collect()?,
+            }
+            if self.incoming.pieces.is_empty() && self.incoming.state == State::Copying {
+                if *turn == 0 {
+                    return Poll::Pending;
+                }
+                if ready!(self.wire.poll_fill(cx)).map_err(RelayError::Wire)? == 0 {
+                    let cut = io::ErrorKind::UnexpectedEof.into();
+                    return Poll::Ready(Err(RelayError::Wire(cut)));
+                }
+            }
+        }
+    }
+
+    /// The application takes nothing any more.
+    fn app_hung_up(&mut self, error: io::Error) -> Poll<Result<(), RelayError>> {
+        self.incoming.pieces = Pieces::default();
+        self.incoming.state = State::Ended;
+        self.incoming.refused = Some(error);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Opens what has come, up to as many pieces as are written at once, or to the end.
+    fn collect(&mut self) -> Result<(), RelayError> {
+        while !self.incoming.pieces.is_full() {
+            let place = match self.wire.receive()? {
+                Received::Nothing => break,
+                Received::Closed => {
+                    if let Framing::Flows(_) = self.framing {
+                        // Amid a flow.
+                        return Err(RelayError::Wire(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                    self.incoming.state = State::Ending;
+                    break;
+                }
+                Received::Data(place) => place,
+            };
+            let Framing::Flows(reader) = &mut self.framing else {
+                self.wire.consume(place.len());
+                self.incoming.pieces.push(place);
+                continue;
+            };
+            let (used, item) = reader.next(&self.wire.buffer()[place.clone()])?;
+            self.wire.consume(used);
+            match item {
+                Item::Data(data) => {
+                    self.incoming.pieces.push(place.start + data.start..place.start + data.end);
+                }
+                Item::Control(Control::Fin) => {
+                    self.incoming.state = State::Ending;
+                    break;
+                }
+                Item::Control(Control::Reset(code)) => return Err(RelayError::Reset(code)),
+                Item::Control(Control::Refused(code)) => return Err(RelayError::Refused(code)),
+                Item::Control(Control::GoAway(code)) => return Err(RelayError::GoneAway(code)),
+                Item::Control(Control::Accepted | Control::Open(_)) | Item::More => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+        let (mut sending, mut receiving) = (TURN, TURN);
+        let mut outgoing = self.poll_outgoing(cx, &mut sending)?;
+        let incoming = self.poll_incoming(cx, &mut receiving)?;
+        // The peer may have asked for our next keys just now.
+        if outgoing.is_pending() && self.wire.must_rekey() {
+            outgoing = self.poll_outgoing(cx, &mut sending)?;
+        }
+        if sending == 0 || receiving == 0 {
+            // There is more to do, after the others.
+            cx.waker().wake_by_ref();
+        }
+        match (outgoing, incoming) {
+            (Poll::Ready(()), Poll::Ready(())) => {}
+            (Poll::Pending, Poll::Pending) => return Poll::Pending,
+            _ => {
+                self.watch.half_close();
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(match (self.outgoing.refused.take(), self.incoming.refused.take()) {
+            (Some(error), _) => Err(RelayError::Wire(error)),
+            (None, Some(error)) => Err(RelayError::App(error)),
+            (None, None) => Ok(()),
+        })
+    }
+}
+
+impl Future for Sealed<'_> {
+    type Output = Result<(), RelayError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let before = *this.moved;
+        if let Poll::Ready(result) = this.poll_both(cx) {
+            this.wire.rest();
+            return Poll::Ready(result);
+        }
+        if *this.moved != before {
+            this.watch.touch();
+        }
+        this.watch.poll(cx).map(|limit| Err(RelayError::Idle(limit)))
+    }
+}
+
+/// Tells the peer why a flow is over, as far as that can be done at once. If it was told as a whole, the connection may
+/// end in order; otherwise it is reset.
+pub fn break_off(wire: &mut RecordStream, is_framed: bool, error: &RelayError) {
+    match error {
+        RelayError::Record(error) => {
+            if let Some(alert) = error.alert() {
+                wire.say_goodbye(alert);
+            }
+        }
+        RelayError::Frame(_) => wire.say_goodbye(Alert::UNEXPECTED_MESSAGE),
+        RelayError::App(_) if is_framed => reset(wire, Reset::APPLICATION),
+        RelayError::Idle(_) if is_framed => reset(wire, Reset::TIMEOUT),
+        _ => {}
+    }
+}
+
+/// Breaks off a framed flow.
+pub fn reset(wire: &mut RecordStream, code: Reset) {
+    let frame = Control::Reset(code).encode();
+    if wire.put(ContentType::ApplicationData, frame.as_ref()).is_ok() {
+        wire.say_goodbye(Alert::CLOSE_NOTIFY);
+        if !wire.has_waiting() {
+            // It was said: there is no need for a reset of the connection as well.
+            let _ = sockopt::close_gracefully(wire.tcp());
+        }
+    }
+}

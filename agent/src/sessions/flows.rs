@@ -1,0 +1,204 @@
+//! A session between agents that carries flow after flow ([`crate::framing`]).
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant, SystemTime};
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+use super::Revision;
+use crate::framing::{Control, GoAway, Item, Open, Reader, Refused, Reset};
+use crate::record::{Alert, ContentType};
+use crate::relay::{self, Framing, Moved, Patience, RelayError};
+use crate::sys::sockopt;
+use crate::tls::{Content, Negotiated, PeerCertificates, Received, RecordStream, Session, Stream};
+use crate::trust::PeerId;
+
+/// How long a peer may take to answer on a session that has been idle. It may be there no more, without anybody having
+/// said so; then the flow goes on with another session.
+const ANSWER: Duration = Duration::from_millis(200);
+
+/// An open session.
+#[derive(Debug)]
+pub struct FlowSession {
+    pub stream: Box<RecordStream>,
+    /// Of what the peer sends.
+    pub reader: Reader,
+    pub peer: PeerId,
+    pub certificates: PeerCertificates,
+    pub negotiated: Negotiated,
+    /// What the peer was judged by.
+    pub revision: Revision,
+    pub opened: Instant,
+    /// When the first of the certificates that it rests on expires.
+    pub good_until: SystemTime,
+}
+
+/// Which side of a session we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Client,
+    Server,
+}
+
+/// Why a session takes no flow.
+#[derive(Debug)]
+pub enum NotAccepted {
+    /// The peer does not want it.
+    Refused(Refused),
+    /// The peer has not taken it, and never will: another session may.
+    Dead,
+}
+
+impl FlowSession {
+    /// `own_not_after` is when our own certificate expires.
+    ///
+    /// # Errors
+    /// The session, if it is not of this kind.
+    pub fn of(
+        session: Session,
+        side: Side,
+        own_not_after: SystemTime,
+        revision: Revision,
+    ) -> Result<Self, Session> {
+        match session {
+            Session { stream: Stream::Records(stream), content: Content::Flows, .. } => Ok(Self {
+                stream,
+                reader: match side {
+                    Side::Client => Reader::of_server(),
+                    Side::Server => Reader::of_client(),
+                },
+                peer: session.peer,
+                good_until: session.certificates.good_until().min(own_not_after),
+                certificates: session.certificates,
+                negotiated: session.negotiated,
+                revision,
+                opened: Instant::now(),
+            }),
+            other => Err(other),
+        }
+    }
+
+    /// Client: begins a flow, and does not wait for an answer.
+    pub fn open(&mut self, open: Open) -> Result<(), RelayError> {
+        self.reader.expect_answer();
+        self.put(Control::Open(open))
+    }
+
+    /// Client: begins a flow on a session that has been idle, and waits until the peer has taken it. Before that, nothing
+    /// of the application's has been sent.
+    pub async fn reopen(&mut self, open: Open) -> Result<(), NotAccepted> {
+        self.open(open).map_err(|_| NotAccepted::Dead)?;
+        match tokio::time::timeout(ANSWER, poll_fn(|cx| self.poll_control(cx))).await {
+            Ok(Ok(Some(Control::Accepted))) => Ok(()),
+            Ok(Ok(Some(Control::Refused(code)))) => Err(NotAccepted::Refused(code)),
+            _ => Err(NotAccepted::Dead),
+        }
+    }
+
+    /// Server: the next flow that the client begins; `None` if it has none any more.
+    pub async fn next_flow(&mut self) -> Result<Option<Open>, RelayError> {
+        match poll_fn(|cx| self.poll_control(cx)).await? {
+            Some(Control::Open(open)) => Ok(Some(open)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The next frame, when no flow is open; `None` at the end of the session.
+    fn poll_control(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Control>, RelayError>> {
+        // What is not written yet is written while waiting.
+        if let Poll::Ready(Err(error)) = self.stream.poll_flush(cx) {
+            return Poll::Ready(Err(RelayError::Wire(error)));
+        }
+        loop {
+            match self.stream.receive()? {
+                Received::Closed => return Poll::Ready(Ok(None)),
+                Received::Data(place) => {
+                    let (used, item) = self.reader.next(&self.stream.buffer()[place])?;
+                    self.stream.consume(used);
+                    if let Item::Control(control) = item {
+                        return Poll::Ready(Ok(Some(control)));
+                    }
+                }
+                Received::Nothing => {
+                    if ready!(self.stream.poll_fill(cx)).map_err(RelayError::Wire)? == 0 {
+                        let cut = || RelayError::Wire(io::ErrorKind::UnexpectedEof.into());
+                        let is_clean = self.reader.is_between_flows();
+                        return Poll::Ready(if is_clean { Ok(None) } else { Err(cut()) });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Server: the flow is ours from here on.
+    pub fn accept(&mut self) -> Result<(), RelayError> {
+        self.put(Control::Accepted)?;
+        // At once, if that is possible; otherwise it goes with what comes next.
+        match self.stream.poll_flush(&mut Context::from_waker(std::task::Waker::noop())) {
+            Poll::Ready(Err(error)) => Err(RelayError::Wire(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Server: there will be no flow.
+    pub fn refuse(self, code: Refused) {
+        self.end(Some(Control::Refused(code)));
+    }
+
+    /// Moves the bytes of a flow that has begun.
+    pub async fn run(
+        &mut self,
+        app: &TcpStream,
+        patience: Patience,
+        moved: &mut Moved,
+    ) -> Result<(), RelayError> {
+        let framing = Framing::Flows(&mut self.reader);
+        relay::run_sealed(app, &mut self.stream, framing, patience, moved).await
+    }
+
+    /// Ends a session because of an error, and tells the peer if it is its own.
+    pub fn fail(mut self, error: &RelayError) {
+        relay::break_off(&mut self.stream, true, error);
+    }
+
+    /// Breaks off a flow.
+    pub fn reset(mut self, code: Reset) {
+        relay::reset(&mut self.stream, code);
+    }
+
+    /// True unless the peer has said or ended anything since the last flow.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = SockRef::from(self.stream.tcp()).peek(&mut byte);
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Ends a session between flows in order.
+    pub fn close(self) {
+        self.end(None);
+    }
+
+    /// Server: ends a session between flows, and says why.
+    pub fn go_away(self, code: GoAway) {
+        self.end(Some(Control::GoAway(code)));
+    }
+
+    fn end(mut self, last: Option<Control>) {
+        if last.is_none_or(|last| self.put(last).is_ok()) {
+            self.stream.say_goodbye(Alert::CLOSE_NOTIFY);
+            if !self.stream.has_waiting() {
+                let _ = sockopt::close_gracefully(self.stream.tcp());
+            }
+        }
+    }
+
+    fn put(&mut self, control: Control) -> Result<(), RelayError> {
+        let frame = control.encode();
+        Ok(self.stream.put(ContentType::ApplicationData, frame.as_ref())?)
+    }
+}

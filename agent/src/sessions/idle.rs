@@ -1,0 +1,172 @@
+//! Sessions between flows, kept by clients for the next connection to the same place: it then costs no handshake.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use sheath_common::workload::WorkloadId;
+
+use super::{FlowSession, Sessions};
+use crate::config::Reuse;
+
+/// How often sessions are looked for that are not good any more.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a session is good for: nobody else's flows, to nowhere else. Who is there, and that the workload is still who it
+/// was, is in the session's revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    pub workload: WorkloadId,
+    /// Cookie of the network namespace.
+    pub namespace: u64,
+    /// Where the application has bound its end, if it has.
+    pub source: Option<IpAddr>,
+    pub destination: SocketAddr,
+}
+
+/// Sessions of all workloads.
+#[derive(Debug)]
+pub struct IdleSessions {
+    reuse: Reuse,
+    sessions: Arc<Sessions>,
+    shelves: Mutex<Shelves>,
+}
+
+#[derive(Debug, Default)]
+struct Shelves {
+    by_route: HashMap<Route, Vec<Idle>>,
+    count: HashMap<WorkloadId, usize>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    session: FlowSession,
+    since: Instant,
+}
+
+impl IdleSessions {
+    #[must_use]
+    pub fn new(reuse: Reuse, sessions: Arc<Sessions>) -> Self {
+        Self { reuse, sessions, shelves: Mutex::default() }
+    }
+
+    /// A session for another flow, the one that was used last.
+    #[must_use]
+    pub fn take(&self, route: &Route) -> Option<FlowSession> {
+        loop {
+            let idle = self.shelves().take(route)?;
+            if self.is_good(&idle) && idle.session.is_quiet() {
+                return Some(idle.session);
+            }
+            idle.session.close();
+        }
+    }
+
+    /// Keeps a session for the next flow, if it may have one.
+    pub fn keep(&self, route: Route, session: FlowSession) {
+        let idle = Idle { session, since: Instant::now() };
+        if !self.is_good(&idle) {
+            return idle.session.close();
+        }
+        if let Some(surplus) = self.shelves().put(route, idle, self.reuse.per_workload) {
+            surplus.session.close();
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shelves().count.values().sum()
+    }
+
+    /// Closes all of them.
+    pub fn clear(&self) {
+        let all = std::mem::take(&mut *self.shelves());
+        for idle in all.by_route.into_values().flatten() {
+            idle.session.close();
+        }
+    }
+
+    /// Closes what is not good any more, at once when things have changed. Never ends.
+    pub async fn look_after(&self) {
+        loop {
+            let revision = self.sessions.revision();
+            // Either will do.
+            let _ = tokio::time::timeout(LOOK, self.sessions.changed_since(revision)).await;
+            let stale =
+                self.shelves().remove(|idle| !self.is_good(idle) || !idle.session.is_quiet());
+            for idle in stale {
+                idle.session.close();
+            }
+        }
+    }
+
+    fn is_good(&self, idle: &Idle) -> bool {
+        idle.session.revision == self.sessions.revision()
+            && idle.since.elapsed() < self.reuse.max_idle
+            && idle.session.opened.elapsed() < self.reuse.max_age
+            && SystemTime::now() < idle.session.good_until
+    }
+
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shelves {
+    fn take(&mut self, route: &Route) -> Option<Idle> {
+        let shelf = self.by_route.get_mut(route)?;
+        let idle = shelf.pop();
+        if shelf.is_empty() {
+            self.by_route.remove(route);
+        }
+        if idle.is_some() {
+            self.forget(route.workload, 1);
+        }
+        idle
+    }
+
+    /// Returns what there is no place for.
+    fn put(&mut self, route: Route, idle: Idle, limit: usize) -> Option<Idle> {
+        let count = self.count.entry(route.workload).or_default();
+        if *count < limit {
+            *count += 1;
+            self.by_route.entry(route).or_default().push(idle);
+            return None;
+        }
+        // The oldest of the same route gives way.
+        match self.by_route.get_mut(&route) {
+            Some(shelf) if !shelf.is_empty() => {
+                let oldest = shelf.remove(0);
+                shelf.push(idle);
+                Some(oldest)
+            }
+            _ => Some(idle),
+        }
+    }
+
+    fn remove(&mut self, is_stale: impl Fn(&Idle) -> bool) -> Vec<Idle> {
+        let mut stale = Vec::new();
+        let mut removed: HashMap<WorkloadId, usize> = HashMap::new();
+        self.by_route.retain(|route, shelf| {
+            let before = stale.len();
+            stale.extend(shelf.extract_if(.., |idle| is_stale(idle)));
+            *removed.entry(route.workload).or_default() += stale.len() - before;
+            !shelf.is_empty()
+        });
+        for (workload, count) in removed {
+            self.forget(workload, count);
+        }
+        stale
+    }
+
+    fn forget(&mut self, workload: WorkloadId, removed: usize) {
+        if let Some(count) = self.count.get_mut(&workload) {
+            *count = count.saturating_sub(removed);
+            if *count == 0 {
+                self.count.remove(&workload);
+            }
+        }
+    }
+}

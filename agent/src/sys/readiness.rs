@@ -1,0 +1,121 @@
+//! Reading and writing sockets with as few system calls as there can be.
+//!
+//! A read that fills less than its room has emptied the socket, and a write that takes less than it was given has
+//! filled it: asking once more, only to be told `EAGAIN`, would be wasted. What happens in between is not lost, as the
+//! runtime takes note of every event that comes after the call began.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::task::{Context, Poll, ready};
+
+use nix::sys::uio::{readv, writev};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Reads once, if there is anything to read: `None` if not. 0 bytes are the end.
+pub fn try_read(stream: &TcpStream, room: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
+    let wanted: usize = room.iter().map(|room| room.len()).sum();
+    // At its end a stream stays readable.
+    let emptied = |read: usize| read > 0 && read < wanted;
+    transfer(stream, Interest::READABLE, emptied, || Ok(readv(stream, room)?))
+}
+
+/// Writes once, as much as the socket takes.
+pub fn poll_write(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    bytes: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let given: usize = bytes.iter().map(|bytes| bytes.len()).sum();
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let filled = |written: usize| written < given;
+        let write = || Ok(writev(stream, bytes)?);
+        if let Some(written) = transfer(stream, Interest::WRITABLE, filled, write)? {
+            return Poll::Ready(Ok(written));
+        }
+    }
+}
+
+/// Runs a system call, and has the runtime wait for the next event if there is nothing more to do before.
+fn transfer(
+    stream: &TcpStream,
+    interest: Interest,
+    is_exhausted: impl Fn(usize) -> bool,
+    mut call: impl FnMut() -> io::Result<usize>,
+) -> io::Result<Option<usize>> {
+    let mut moved = None;
+    let done = stream.try_io(interest, || {
+        let count = loop {
+            match call() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => break done?,
+            }
+        };
+        moved = Some(count);
+        if is_exhausted(count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match done {
+        Err(error) if moved.is_none() && error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(moved),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (dialled, listener.accept().await.unwrap().0)
+    }
+
+    async fn read(stream: &TcpStream, room: &mut [u8]) -> usize {
+        loop {
+            poll_fn(|cx| stream.poll_read_ready(cx)).await.unwrap();
+            if let Some(read) = try_read(stream, &mut [IoSliceMut::new(room)]).unwrap() {
+                return read;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_missed_after_a_short_read() {
+        let (mut one, other) = pair().await;
+        let mut room = [0; 8];
+        for round in 0..1000_u32 {
+            one.write_all(&round.to_be_bytes()).await.unwrap();
+            assert_eq!(read(&other, &mut room).await, 4);
+            assert_eq!(room[..4], round.to_be_bytes());
+        }
+        // The last bytes and the end at once.
+        one.write_all(b"end").await.unwrap();
+        drop(one);
+        assert_eq!(read(&other, &mut room).await, 3);
+        assert_eq!(read(&other, &mut room).await, 0);
+        assert_eq!(read(&other, &mut room).await, 0);
+    }
+
+    #[tokio::test]
+    async fn writing_goes_on_when_a_full_socket_has_room_again() {
+        const TOTAL: usize = 32 << 20;
+        let (one, mut other) = pair().await;
+        let writing = async {
+            let chunk = vec![7; 1 << 20];
+            let mut rest = TOTAL;
+            while rest > 0 {
+                let now = [IoSlice::new(&chunk[..rest.min(chunk.len())])];
+                rest -= poll_fn(|cx| poll_write(&one, cx, &now)).await.unwrap();
+            }
+            drop(one);
+        };
+        let mut received = Vec::new();
+        let (_, read) = tokio::join!(writing, other.read_to_end(&mut received));
+        assert_eq!(read.unwrap(), TOTAL);
+    }
+}

@@ -1,0 +1,252 @@
+//! The handshake of sessions whose records are ours: rustls says what to send, and this sends and reads it.
+//!
+//! rustls is shown one record at a time and no more than it needs, so that what comes behind the handshake is left
+//! for our own record layer.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::kernel::KernelConnection;
+use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
+use rustls::{ClientConfig, CommonState, ExtractedSecrets, ServerConfig};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::TlsError;
+use super::client_hello::offers;
+use super::session::Facts;
+use super::stream::{NextKeys, RecordStream, Remains};
+use crate::buffers::Account;
+use crate::record::{HEADER, Keys, LONGEST_RECORD, Opener, Sealer};
+
+/// More than the longest handshake message and the records it comes in, by far.
+const LONGEST_FLIGHT: usize = 128 * 1024;
+const FIRST_READ: usize = 4 * 1024;
+
+/// One end of a handshake.
+trait Side: Sized {
+    type Data: Send + Sync + 'static;
+
+    fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
+    -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn state(&self) -> &CommonState;
+    fn into_secrets(
+        self,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(records)
+    }
+
+    fn state(&self) -> &CommonState {
+        self
+    }
+
+    fn into_secrets(
+        self,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+        self.dangerous_into_kernel_connection()
+    }
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        records: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(records)
+    }
+
+    fn state(&self) -> &CommonState {
+        self
+    }
+
+    fn into_secrets(
+        self,
+    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
+        self.dangerous_into_kernel_connection()
+    }
+}
+
+/// Shakes hands as the client.
+pub(super) async fn connect(
+    wire: TcpStream,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    account: Arc<Account>,
+) -> Result<(RecordStream, Facts), TlsError> {
+    let side = UnbufferedClientConnection::new(config, name).map_err(TlsError::handshake)?;
+    Handshake { side, wire, read: Vec::new(), shown: 0, out: Vec::new() }.shake(account).await
+}
+
+/// Shakes hands as the server, of which `read` has been read.
+pub(super) async fn accept(
+    wire: TcpStream,
+    config: Arc<ServerConfig>,
+    read: Vec<u8>,
+    account: Arc<Account>,
+) -> Result<(RecordStream, Facts), TlsError> {
+    let side = UnbufferedServerConnection::new(config).map_err(TlsError::handshake)?;
+    Handshake { side, wire, read, shown: 0, out: Vec::new() }.shake(account).await
+}
+
+/// Reads a ClientHello, and no more. Returns what was read, and whether it offers a protocol of agents.
+pub(super) async fn read_hello(wire: &mut TcpStream) -> Result<(Vec<u8>, bool), TlsError> {
+    let mut acceptor = Acceptor::default();
+    let mut read = Vec::new();
+    loop {
+        let seen = read.len();
+        read_more(wire, &mut read).await?;
+        let mut fresh = &read[seen..];
+        while !fresh.is_empty() {
+            acceptor.read_tls(&mut fresh).map_err(TlsError::Io)?;
+            match acceptor.accept() {
+                Ok(Some(accepted)) => {
+                    let ours = offers(&accepted.client_hello(), &[]);
+                    return Ok((read, ours));
+                }
+                Ok(None) => {}
+                Err((error, mut alert)) => {
+                    let mut out = Vec::new();
+                    if alert.write_all(&mut out).is_ok() {
+                        let _ = wire.try_write(&out);
+                    }
+                    return Err(TlsError::handshake(error));
+                }
+            }
+        }
+    }
+}
+
+struct Handshake<S> {
+    side: S,
+    wire: TcpStream,
+    /// From the peer, and not dealt with.
+    read: Vec<u8>,
+    /// How much of that rustls gets to see.
+    shown: usize,
+    /// For the peer, and not written.
+    out: Vec<u8>,
+}
+
+/// What to do next.
+enum Step {
+    Again,
+    /// The peer must send more.
+    Read,
+    Done,
+}
+
+impl<S: Side> Handshake<S> {
+    async fn shake(mut self, account: Arc<Account>) -> Result<(RecordStream, Facts), TlsError> {
+        loop {
+            match self.step() {
+                Ok(Step::Again) => {}
+                Ok(Step::Done) => break,
+                Ok(Step::Read) => {
+                    if let Some(length) = record_length(&self.read[self.shown..]) {
+                        self.shown += length;
+                        continue;
+                    }
+                    self.flush().await?;
+                    read_more(&mut self.wire, &mut self.read).await?;
+                }
+                Err(error) => {
+                    self.alert().await;
+                    return Err(TlsError::handshake(error));
+                }
+            }
+        }
+        let facts = Facts::of(self.side.state());
+        let (secrets, kernel) = self.side.into_secrets().map_err(TlsError::handshake)?;
+        let (sealing, opening) =
+            (Keys::new(secrets.tx.0, &secrets.tx.1), Keys::new(secrets.rx.0, &secrets.rx.1));
+        let unusable = |error| TlsError::Io(io::Error::other(error));
+        let sealer = Sealer::new(sealing.map_err(unusable)?);
+        let opener = Opener::new(opening.map_err(unusable)?);
+        let remains = Remains { unread: self.read, unsent: self.out };
+        let next_keys: Box<dyn NextKeys> = Box::new(kernel);
+        let stream = RecordStream::new(self.wire, sealer, opener, next_keys, account, &remains)
+            .map_err(TlsError::Io)?;
+        Ok((stream, facts))
+    }
+
+    fn step(&mut self) -> Result<Step, rustls::Error> {
+        let UnbufferedStatus { discard, state } = self.side.process(&mut self.read[..self.shown]);
+        let step = match state {
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                encode(data, &mut self.out).map(|()| Step::Again)
+            }
+            Ok(ConnectionState::TransmitTlsData(transmit)) => {
+                // It stays in `out` until the peer has to answer.
+                transmit.done();
+                Ok(Step::Again)
+            }
+            Ok(ConnectionState::BlockedHandshake) => Ok(Step::Read),
+            Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Done),
+            Ok(_) => Err(rustls::Error::HandshakeNotComplete),
+            Err(error) => Err(error),
+        };
+        self.read.drain(..discard);
+        self.shown -= discard;
+        step
+    }
+
+    /// Sends what rustls says to the peer about an error.
+    async fn alert(&mut self) {
+        while let Ok(Step::Again) = self.step() {}
+        let _ = self.flush().await;
+    }
+
+    async fn flush(&mut self) -> Result<(), TlsError> {
+        self.wire.write_all(&self.out).await.map_err(TlsError::Io)?;
+        self.out.clear();
+        Ok(())
+    }
+}
+
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), rustls::Error> {
+    let start = out.len();
+    let failed = || rustls::Error::General("a handshake message could not be encoded".to_owned());
+    // Without room it says how much it needs.
+    let needed = match data.encode(&mut []) {
+        Ok(_) => return Ok(()),
+        Err(EncodeError::InsufficientSize(needed)) => needed.required_size,
+        Err(EncodeError::AlreadyEncoded) => return Err(failed()),
+    };
+    out.resize(start + needed, 0);
+    let length = data.encode(&mut out[start..]).map_err(|_| failed())?;
+    out.truncate(start + length);
+    Ok(())
+}
+
+/// The length of the record at the start of `bytes`, if it is there as a whole. A length that is wrong is for rustls
+/// to refuse.
+fn record_length(bytes: &[u8]) -> Option<usize> {
+    let [_, _, _, high, low] = *bytes.first_chunk::<HEADER>()?;
+    let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
+    (length <= bytes.len() || length > LONGEST_RECORD).then(|| length.min(bytes.len()))
+}
+
+async fn read_more(wire: &mut TcpStream, read: &mut Vec<u8>) -> Result<(), TlsError> {
+    if read.len() > LONGEST_FLIGHT {
+        return Err(TlsError::Io(io::Error::other("more of a handshake than anybody needs")));
+    }
+    read.reserve(FIRST_READ);
+    match wire.read_buf(read).await.map_err(TlsError::Io)? {
+        0 => Err(TlsError::Io(io::ErrorKind::UnexpectedEof.into())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,50 @@
+//! Sessions in which TLS 1.2 may be agreed on: their records are left to rustls.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use rustls::{ClientConfig, ServerConfig, ServerConnection};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::session::Facts;
+use super::{Stream, TlsError};
+
+pub(super) async fn connect(
+    wire: TcpStream,
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+) -> Result<(Stream, Facts), TlsError> {
+    let stream = TlsConnector::from(config).connect(name, wire).await.map_err(TlsError::shaking)?;
+    Ok(session(stream.into()))
+}
+
+/// Accepts a client of which `read` has been read.
+pub(super) async fn accept(
+    wire: TcpStream,
+    config: Arc<ServerConfig>,
+    read: &[u8],
+) -> Result<(Stream, Facts), TlsError> {
+    let mut refused = None;
+    let shaking = TlsAcceptor::from(config)
+        .accept_with(wire, |connection| refused = show(connection, read).err());
+    let shaken = shaking.await;
+    match refused {
+        Some(error) => Err(TlsError::shaking(error)),
+        None => Ok(session(shaken.map_err(TlsError::shaking)?.into())),
+    }
+}
+
+fn show(connection: &mut ServerConnection, mut read: &[u8]) -> io::Result<()> {
+    let read: &mut dyn Read = &mut read;
+    while connection.read_tls(read)? > 0 {
+        connection.process_new_packets().map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn session(stream: TlsStream<TcpStream>) -> (Stream, Facts) {
+    let facts = Facts::of(stream.get_ref().1);
+    (Stream::Library(Box::new(stream)), facts)
+}
