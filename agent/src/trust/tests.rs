@@ -290,7 +290,7 @@ fn several_pins_allow_rotation_and_ids_may_stand_beside_them() {
 }
 
 fn chain_way(ca: &Ca, names: Names, pins: Vec<Pin>) -> Expectation {
-    let anchors = ca.bundle().anchors().to_vec().into();
+    let anchors = ca.bundle().anchors().clone();
     let proof = Proof::Chain { anchors, revocation: None, names };
     Expectation::new(vec![Way { proof, pins }])
 }
