@@ -108,7 +108,7 @@ pub struct Contender {
 /// What runs between client and server, the client's side first.
 enum Middle {
     Nothing,
-    Proxies([Program; 2], Credentials),
+    Proxies(Box<([Program; 2], Credentials)>),
     Agents(Box<[Agent; 2]>),
 }
 
@@ -134,11 +134,14 @@ impl Contender {
             }
             Kind::Proxies(proxy) => {
                 let credentials = Credentials::issue(&world)?;
-                Middle::Proxies(start_proxies(&world, proxy, &credentials)?, credentials)
+                Middle::Proxies(Box::new((
+                    start_proxies(&world, proxy, &credentials)?,
+                    credentials,
+                )))
             }
         };
         let address = match middle {
-            Middle::Proxies(..) => Ipv4Addr::LOCALHOST.into(),
+            Middle::Proxies(_) => Ipv4Addr::LOCALHOST.into(),
             Middle::Nothing | Middle::Agents(_) => world.b.addresses.of(Family::V4),
         };
         let entry = entry.clone();
@@ -153,7 +156,7 @@ impl Contender {
     /// Where a service's connections cross the wire to.
     pub fn on_wire(&self, port: u16) -> SocketAddr {
         let port = match self.middle {
-            Middle::Proxies(..) => wire_port(port),
+            Middle::Proxies(_) => wire_port(port),
             Middle::Nothing | Middle::Agents(_) => port,
         };
         self.world.b.addresses.at(Family::V4, port)
@@ -171,7 +174,7 @@ impl Contender {
     pub fn processes(&self, side: Side) -> Result<Vec<u32>> {
         match &self.middle {
             Middle::Nothing => Ok(Vec::new()),
-            Middle::Proxies(programs, _) => process::family(programs[side as usize].pid()),
+            Middle::Proxies(pair) => process::family(pair.0[side as usize].pid()),
             Middle::Agents(agents) => process::family(agents[side as usize].pid()),
         }
     }
@@ -180,14 +183,14 @@ impl Contender {
     pub fn agent(&mut self) -> Option<&mut Agent> {
         match &mut self.middle {
             Middle::Agents(agents) => Some(&mut agents[Side::Client as usize]),
-            Middle::Nothing | Middle::Proxies(..) => None,
+            Middle::Nothing | Middle::Proxies(_) => None,
         }
     }
 
     /// What a pair of proxies shows to each other.
     pub fn credentials(&self) -> Option<&Credentials> {
         match &self.middle {
-            Middle::Proxies(_, credentials) => Some(credentials),
+            Middle::Proxies(pair) => Some(&pair.1),
             Middle::Nothing | Middle::Agents(_) => None,
         }
     }
