@@ -44,6 +44,7 @@ use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
 use crate::tls::{
     self, Content, Contexts, Greeting, PeerCertificates, Proof, Session, Stream, Target,
 };
+use crate::workers::Workers;
 
 use error::FlowError;
 pub use starter::Starter;
@@ -58,6 +59,7 @@ pub struct Pipeline {
     pub reuse: Reuse,
     pub timeouts: Timeouts,
     pub ids: FlowIds,
+    pub workers: Workers,
     pub tasks: TaskTracker,
     /// Cancelled when the agent is about to end.
     pub ending: CancellationToken,

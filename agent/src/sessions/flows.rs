@@ -69,6 +69,12 @@ impl FlowSession {
         Self { stream, proof, terms, reader }
     }
 
+    /// The same, on the runtime of the calling thread.
+    pub fn settled(self) -> io::Result<Self> {
+        let stream = Box::new((*self.stream).settled()?);
+        Ok(Self { stream, ..self })
+    }
+
     /// Client: begins a flow, and does not wait for an answer.
     pub fn open(&mut self, open: Open) -> Result<(), RelayError> {
         self.reader.expect_answer();
