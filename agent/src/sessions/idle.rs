@@ -42,7 +42,7 @@ struct Shelves {
 
 #[derive(Debug)]
 struct Idle {
-    session: FlowSession,
+    session: Box<FlowSession>,
     since: Instant,
 }
 
@@ -54,19 +54,19 @@ impl IdleSessions {
 
     /// A session for another flow, the one that was used last; one of the calling thread's, if there is one.
     #[must_use]
-    pub fn take(&self, route: &Route) -> Option<FlowSession> {
+    pub fn take(&self, route: &Route) -> Option<Box<FlowSession>> {
         loop {
             let idle = self.shelves().take(route, Handle::current().id())?;
             if !self.is_good(&idle) || !idle.session.is_quiet() {
                 idle.session.close();
             } else if let Ok(session) = idle.session.settled() {
-                return Some(session);
+                return Some(Box::new(session));
             }
         }
     }
 
     /// Keeps a session for the next flow, if it may have one.
-    pub fn keep(&self, route: Route, session: FlowSession) {
+    pub fn keep(&self, route: Route, session: Box<FlowSession>) {
         let idle = Idle { session, since: Instant::now() };
         if !self.is_good(&idle) {
             return idle.session.close();
