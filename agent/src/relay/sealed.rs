@@ -26,7 +26,7 @@ pub struct Sealed<'s> {
     app: &'s TcpStream,
     wire: &'s mut RecordStream,
     framing: Framing<'s>,
-    moved: &'s mut Moved,
+    pub(super) moved: &'s mut Moved,
     outgoing: Outgoing,
     incoming: Incoming,
     watch: Watch,

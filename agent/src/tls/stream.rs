@@ -412,3 +412,6 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -7,6 +7,7 @@ use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
 
 use super::client_hello::{FirstBytes, classify};
+use super::testing::ids;
 use super::*;
 use crate::record::ContentType;
 use crate::trust::Expectation;
@@ -20,13 +21,8 @@ impl Ca {
     }
 
     fn contexts(&self, key: Arc<CertifiedKey>, callers: &[&str]) -> Contexts {
-        let inbound = Inbound { callers: ids(callers), standard: None };
-        Contexts::new(Arc::new(crypto_provider()), key, self.trust(), &inbound).unwrap()
+        testing::contexts(crypto_provider(), self, key, callers)
     }
-}
-
-fn ids(texts: &[&str]) -> Expectation {
-    Expectation::of(texts.iter().map(|text| text.parse().unwrap()).collect(), Vec::new())
 }
 
 const WEB: &str = "spiffe://example.org/web";

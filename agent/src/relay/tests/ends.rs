@@ -1,0 +1,119 @@
+//! How flows end: in order, by a reset, or because nobody moves any more.
+
+use super::*;
+
+/// What an application hears of its peer, to whatever end.
+async fn hear(app: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
+    let mut heard = Vec::new();
+    let end = tokio::time::timeout(GENEROUS, app.read_to_end(&mut heard)).await;
+    (heard, end.expect("no end").map(|_| ()))
+}
+
+#[track_caller]
+fn assert_is_reset(end: io::Result<()>) {
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// Closes a connection by a reset.
+fn hang_up(app: TcpStream) {
+    sockopt::prepare_leg(&app).unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_of_either_application_is_a_reset_for_the_other() {
+    for kind in KINDS {
+        for of_client in [true, false] {
+            let (client, server) = back_to_back(kind).await;
+            let (mut one, mut other) = if of_client { (client, server) } else { (server, client) };
+            one.app.write_all(b"I must").await.unwrap();
+            let mut heard = [0; 6];
+            other.app.read_exact(&mut heard).await.unwrap();
+            hang_up(one.app);
+
+            let result = ended(one.task).await.result;
+            assert!(matches!(result, Err(RelayError::App(_))), "{kind:?} {result:?}");
+            match (kind, ended(other.task).await.result) {
+                (Kind::Flows, Err(RelayError::Reset(Reset::APPLICATION))) => {}
+                (Kind::Bytes, Err(RelayError::Wire(error))) => {
+                    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+                }
+                (_, other) => panic!("{kind:?} {other:?}"),
+            }
+            assert_is_reset(hear(&mut other.app).await.1);
+            assert_eq!((one.account.leased(), other.account.leased()), (0, 0));
+        }
+    }
+}
+
+const SHORT: Duration = Duration::from_millis(200);
+
+/// As [`back_to_back`], with a client whose patience has an end.
+async fn impatient(kind: Kind, patience: Patience) -> (Relay, Relay) {
+    let (mine, theirs) = (account(), account());
+    let (client, server) = sessions(tcp_pair().await, [&mine, &theirs]);
+    let (client, server) = begin(kind, client, server);
+    (
+        Relay::patient(client.0, client.1, &mine, patience).await,
+        Relay::start(server.0, server.1, &theirs).await,
+    )
+}
+
+#[tokio::test]
+async fn a_flow_in_which_nothing_moves_is_broken_off() {
+    for kind in KINDS {
+        let patience = Patience { idle: Some(SHORT), half_closed: None };
+        let (client, mut server) = impatient(kind, patience).await;
+        let result = ended(client.task).await.result;
+        assert!(matches!(result, Err(RelayError::Idle(SHORT))), "{kind:?} {result:?}");
+        let result = ended(server.task).await.result;
+        match (kind, result) {
+            (Kind::Flows, Err(RelayError::Reset(Reset::TIMEOUT))) => {}
+            (Kind::Bytes, Err(RelayError::Wire(_))) => {}
+            (_, other) => panic!("{kind:?} {other:?}"),
+        }
+        assert_is_reset(hear(&mut server.app).await.1);
+    }
+}
+
+#[tokio::test]
+async fn a_byte_now_and_then_keeps_a_flow_alive() {
+    for from_client in [true, false] {
+        let patience = Patience { idle: Some(SHORT), half_closed: None };
+        let (client, server) = impatient(Kind::Flows, patience).await;
+        let (mut from, mut to) = match from_client {
+            true => (client.app, server.app),
+            false => (server.app, client.app),
+        };
+        for _ in 0..8 {
+            tokio::time::sleep(SHORT / 4).await;
+            from.write_all(b".").await.unwrap();
+            to.read_exact(&mut [0]).await.unwrap();
+        }
+        from.shutdown().await.unwrap();
+        to.shutdown().await.unwrap();
+        ended(client.task).await.result.unwrap();
+    }
+}
+
+/// The end of one direction begins the shorter wait, and movement in the other lengthens it.
+#[tokio::test]
+async fn a_half_closed_flow_has_a_limit_of_its_own() {
+    for of_client in [true, false] {
+        let patience = Patience { idle: None, half_closed: Some(SHORT) };
+        let (client, server) = impatient(Kind::Flows, patience).await;
+        let (mut from, mut to) = match of_client {
+            true => (client.app, server.app),
+            false => (server.app, client.app),
+        };
+        tokio::time::sleep(2 * SHORT).await;
+        from.shutdown().await.unwrap();
+        for _ in 0..8 {
+            tokio::time::sleep(SHORT / 4).await;
+            to.write_all(b".").await.unwrap();
+            from.read_exact(&mut [0]).await.unwrap();
+        }
+        assert!(!client.task.is_finished());
+        let result = ended(client.task).await.result;
+        assert!(matches!(result, Err(RelayError::Idle(SHORT))), "{result:?}");
+    }
+}
