@@ -116,7 +116,7 @@ pub enum Received {
 /// A header before the data of each record, made from their length.
 pub type Prefix = fn(usize) -> [u8; PREFIX];
 
-/// What a handshake leaves besides keys.
+/// What a handshake leaves besides keys; less than the smallest buffer holds.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
     /// Read from the peer, but not looked at.
@@ -146,13 +146,13 @@ impl RecordStream {
         };
         let too_long = || io::Error::other("the end of a handshake that is too long");
         if !remains.unread.is_empty() {
-            let lease = stream.inbox.lease.insert(stream.account.lease(Size::Four));
+            let lease = stream.inbox.lease.insert(stream.account.lease(Size::One));
             let room = lease.get_mut(..remains.unread.len()).ok_or_else(too_long)?;
             room.copy_from_slice(&remains.unread);
             stream.inbox.sealed = 0..remains.unread.len();
         }
         if !remains.unsent.is_empty() {
-            let lease = stream.outbox.lease.insert(stream.account.lease(Size::Four));
+            let lease = stream.outbox.lease.insert(stream.account.lease(Size::One));
             let room = lease.get_mut(..remains.unsent.len()).ok_or_else(too_long)?;
             room.copy_from_slice(&remains.unsent);
             stream.outbox.waiting = 0..remains.unsent.len();

@@ -2,7 +2,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
 
@@ -38,7 +38,8 @@ async fn shake(
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
     let target = Target::Agent(expected);
-    let account = Account::new(Arc::default(), usize::MAX);
+    // Over its limit from the start: handshakes must do with what there is.
+    let account = Account::new(Arc::default(), 0);
     let connecting = async {
         let mut session = connect(dialled, client, &target, LIMIT, account.clone()).await?;
         // The end of the handshake travels with the first data; there is none yet.
@@ -48,6 +49,43 @@ async fn shake(
         Ok(session)
     };
     tokio::join!(connecting, accept(accepted, server, LIMIT, account.clone()))
+}
+
+/// A chain may be longer than a record, and longer than the buffers that the workload has left. Data that comes right
+/// behind it is not lost.
+#[tokio::test]
+async fn a_long_chain_is_no_reason_to_fail() {
+    let ca = Ca::new("example.org");
+    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
+    for length in [5_000, 20_000, 40_000, 60_000] {
+        let leaf = ca.issue(svid(CLIENT, |params| {
+            // Of a private arc, for nobody to look at.
+            let oid = [1, 3, 6, 1, 4, 1, 55555, 1];
+            params.custom_extensions =
+                vec![CustomExtension::from_oid_content(&oid, vec![4; length])];
+        }));
+        let client = ca.contexts(leaf.certified(), &[]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let account = Account::new(Arc::default(), 0);
+        let said = vec![7; 4_000];
+        let connecting = async {
+            let target = Target::Agent(ids(&[WEB]));
+            let session = connect(dialled, &client, &target, LIMIT, account.clone()).await;
+            let mut session = session.unwrap_or_else(|error| panic!("{length}: {error}"));
+            for _ in 0..16 {
+                write(&mut session, &said).await.unwrap();
+            }
+            session
+        };
+        let accepting = accept(accepted, &web, LIMIT, account.clone());
+        let (_outbound, inbound) = tokio::join!(connecting, accepting);
+        let mut inbound = inbound.unwrap_or_else(|error| panic!("{length}: {error}"));
+        for _ in 0..16 {
+            assert!(read(&mut inbound).await.unwrap() == said, "{length}");
+        }
+    }
 }
 
 /// Waits for the next record with data.
