@@ -191,11 +191,15 @@ impl RecordStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Puts a record with a copy of `content` behind what waits to be written.
+    /// Puts a record with a copy of `content` behind what waits to be written; application data behind a KeyUpdate, if
+    /// there must be one (RFC 8446, 4.6.3).
     ///
     /// # Errors
     /// If it is longer than a control message.
     pub fn put(&mut self, kind: ContentType, content: &[u8]) -> Result<(), StreamError> {
+        if kind == ContentType::ApplicationData && self.must_rekey() {
+            self.rekey()?;
+        }
         let lease = match &mut self.outbox.lease {
             Some(lease) => lease,
             none => none.insert(self.account.lease(Size::One)),

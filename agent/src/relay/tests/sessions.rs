@@ -95,6 +95,32 @@ async fn requests_for_new_keys_are_not_answered_one_by_one() {
     assert_eq!(raw.receive().await.unwrap().unwrap().1, b"answer");
 }
 
+/// RFC 8446, 4.6.3: a side that was asked for its next keys sends no more application data with its present ones, not
+/// even the frames between two flows.
+#[tokio::test]
+async fn keys_asked_for_between_flows_come_before_the_next_frame() {
+    let account = account();
+    let ((wire, reader), mut raw) = serving(&account).await;
+    let mut relay = Relay::start(wire, reader, &account).await;
+    let fin = Control::Fin.encode();
+    let flow = [opening().encode().as_ref(), fin.as_ref()].concat();
+    raw.send(DATA, &flow).await;
+    relay.app.shutdown().await.unwrap();
+    let mut wire = ended(relay.task).await.wire.unwrap();
+    assert_eq!(raw.receive().await.unwrap().unwrap().1, fin.as_ref());
+
+    raw.send(ContentType::Handshake, &KEY_UPDATE_REQUEST).await;
+    raw.rekey();
+    std::future::poll_fn(|cx| wire.poll_fill(cx)).await.unwrap();
+    wire.receive().unwrap();
+    put(&mut wire, Control::Accepted);
+    std::future::poll_fn(|cx| wire.poll_flush(cx)).await.unwrap();
+    let (opened, _) = raw.receive().await.unwrap().unwrap();
+    assert_eq!(opened, Opened::KeyUpdate { is_requested: false });
+    raw.follow(1);
+    assert_eq!(raw.receive().await.unwrap().unwrap().1, Control::Accepted.encode().as_ref());
+}
+
 /// Keys that come to their limit again and again while data goes both ways.
 #[tokio::test]
 async fn our_keys_change_before_their_limit() {
