@@ -202,7 +202,10 @@ impl<'s> Sealed<'s> {
                 }
             }
             match self.incoming.state {
-                State::Ended => return Poll::Ready(Ok(())),
+                State::Ended => {
+                    self.wire.rest_receiving();
+                    return Poll::Ready(Ok(()));
+                }
                 State::Ending => {
                     self.incoming.state = State::Ended;
                     if let Err(error) = SockRef::from(self.app).shutdown(std::net::Shutdown::Write)
@@ -230,6 +233,7 @@ impl<'s> Sealed<'s> {
         self.incoming.pieces = Pieces::default();
         self.incoming.state = State::Ended;
         self.incoming.refused = Some(error);
+        self.wire.rest_receiving();
         Poll::Ready(Ok(()))
     }
 
@@ -307,7 +311,6 @@ impl Future for Sealed<'_> {
         let this = self.get_mut();
         let before = *this.moved;
         if let Poll::Ready(result) = this.poll_both(cx) {
-            this.wire.rest();
             return Poll::Ready(result);
         }
         if *this.moved != before {

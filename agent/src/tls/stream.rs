@@ -348,9 +348,8 @@ impl RecordStream {
         }
     }
 
-    /// Gives back both buffers, if they hold nothing. Nothing that was received may be in use any more.
-    pub fn rest(&mut self) {
-        self.rest_sending();
+    /// Gives back the buffer for receiving, if it holds nothing. Nothing that was received may be in use any more.
+    pub fn rest_receiving(&mut self) {
         if self.inbox.open.is_empty() {
             self.inbox.rest(&self.account);
         }

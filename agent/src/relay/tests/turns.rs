@@ -27,6 +27,21 @@ async fn an_idle_flow_holds_no_buffer() {
     }
 }
 
+/// One direction has ended, and whoever is left thinks.
+#[tokio::test]
+async fn a_half_closed_flow_that_is_idle_holds_no_buffer() {
+    for kind in KINDS {
+        let (mut client, mut server) = back_to_back(kind).await;
+        client.app.write_all(b"question").await.unwrap();
+        client.app.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        server.app.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"question");
+        none_held(&client.account).await;
+        none_held(&server.account).await;
+    }
+}
+
 /// A record that has begun and does not go on costs the smallest buffer, not the largest.
 #[tokio::test]
 async fn half_a_record_is_kept_in_the_smallest_buffer() {
