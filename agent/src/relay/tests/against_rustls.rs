@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, StreamOwned};
 
 use super::*;
-use crate::record::RecordError;
+use crate::record::{Alert, RecordError};
 use crate::tls::testing::{contexts_with_suite, ids, limit_keys};
 use crate::tls::{self, Stream, Target};
 use crate::trust::testing::Ca;
@@ -352,4 +352,25 @@ async fn rustls_hears_our_alert() {
     });
     let error = error.await;
     assert!(matches!(error, RelayError::Record(RecordError::BadMac)), "{error:?}");
+}
+
+#[tokio::test]
+async fn we_hear_rustls_s_alert() {
+    let account = account();
+    let (wire, thread) = session(PLAIN, &account, |mut peer| {
+        peer.write_all(b"hello").unwrap();
+        peer.read(&mut [0]).unwrap_err()
+    })
+    .await;
+    let forged = [23, 3, 3, 0, 17, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17];
+    // The end of the handshake goes first.
+    let mut wire = wire;
+    std::future::poll_fn(|cx| wire.poll_flush(cx)).await.unwrap();
+    wire.tcp().try_write(&forged).unwrap();
+    let mut relay = Relay::start(wire, None, &account).await;
+    relay.app.read_exact(&mut [0; 5]).await.unwrap();
+    let error = ended(relay.task).await.result.unwrap_err();
+    let expected = RecordError::Alert(Alert::BAD_RECORD_MAC);
+    assert!(matches!(error, RelayError::Record(error) if error == expected), "{error:?}");
+    thread.join().unwrap();
 }

@@ -45,6 +45,24 @@ async fn a_reset_of_either_application_is_a_reset_for_the_other() {
     }
 }
 
+/// Whoever answers and then hangs up has answered.
+#[tokio::test]
+async fn what_was_said_before_a_reset_frame_is_delivered() {
+    let account = account();
+    let ((wire, reader), mut raw) = serving(&account).await;
+    let mut relay = Relay::start(wire, reader, &account).await;
+    let mut said = opening().encode().as_ref().to_vec();
+    said.extend(data_frame(b"goodbye"));
+    said.extend(Control::Reset(Reset::REVOKED).encode().as_ref());
+    raw.send(ContentType::ApplicationData, &said).await;
+    let result = ended(relay.task).await.result;
+    assert!(matches!(result, Err(RelayError::Reset(Reset::REVOKED))), "{result:?}");
+    let mut heard = [0; 7];
+    relay.app.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"goodbye");
+    assert_is_reset(hear(&mut relay.app).await.1);
+}
+
 const SHORT: Duration = Duration::from_millis(200);
 
 /// As [`back_to_back`], with a client whose patience has an end.
