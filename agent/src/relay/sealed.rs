@@ -318,11 +318,12 @@ impl Future for Sealed<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let before = *this.moved;
+        // What waits is much more than a peer may take at once that reads slowly.
+        let before = (*this.moved, this.wire.waiting());
         if let Poll::Ready(result) = this.poll_both(cx) {
             return Poll::Ready(result);
         }
-        if *this.moved != before {
+        if (*this.moved, this.wire.waiting()) != before {
             this.watch.touch();
         }
         this.watch.poll(cx).map(|limit| Err(RelayError::Idle(limit)))

@@ -174,7 +174,13 @@ impl RecordStream {
     /// True if there is something to write.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
-        !self.outbox.waiting.is_empty()
+        self.waiting() > 0
+    }
+
+    /// How many bytes there are to write.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.outbox.waiting.len()
     }
 
     /// Writes what waits to be written.

@@ -135,3 +135,44 @@ async fn a_half_closed_flow_has_a_limit_of_its_own() {
         assert!(matches!(result, Err(RelayError::Idle(SHORT))), "{result:?}");
     }
 }
+
+/// A slow peer is not one that has stopped: bytes leave for it all the time, although it takes many limits to be rid of
+/// one buffer.
+#[tokio::test]
+async fn a_peer_that_reads_slowly_is_waited_for() {
+    let account = account();
+    let (wire, raw) = with_raw(narrow_tcp_pair().await, &account);
+    let patience = Patience { idle: Some(SHORT), half_closed: Some(SHORT) };
+    let mut relay = Relay::patient(wire, None, &account, patience).await;
+    let said = pattern(400_000, 3);
+    relay.app.write_all(&said).await.unwrap();
+    relay.app.shutdown().await.unwrap();
+    let (mut seen, mut room) = (0, [0; 8 * 1024]);
+    while seen < 400_000 {
+        tokio::time::sleep(SHORT / 10).await;
+        raw.tcp.readable().await.unwrap();
+        seen += raw.tcp.try_read(&mut room).unwrap_or(0);
+        assert!(!relay.task.is_finished(), "broken off after {seen} bytes");
+    }
+}
+
+/// Of a slow application in the same way.
+#[tokio::test]
+async fn an_application_that_reads_slowly_is_waited_for() {
+    let account = account();
+    let (wire, mut raw) = with_raw(tcp_pair().await, &account);
+    let patience = Patience { idle: Some(SHORT), half_closed: Some(SHORT) };
+    let mut relay = Relay::between(narrow_tcp_pair().await, wire, None, &account, patience);
+    let records: Vec<u8> =
+        (0..24).flat_map(|_| raw.seal(ContentType::ApplicationData, &pattern(16_000, 3))).collect();
+    let writing = tokio::spawn(async move {
+        raw.write(&records).await;
+        raw
+    });
+    let (mut seen, mut room) = (0, [0; 8 * 1024]);
+    while seen < 24 * 16_000 {
+        tokio::time::sleep(SHORT / 10).await;
+        seen += relay.app.read(&mut room).await.unwrap();
+    }
+    drop(writing.await.unwrap());
+}
