@@ -4,6 +4,7 @@ mod service_manager;
 
 use std::fs::{self, File};
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -94,8 +95,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
         counters: Arc::new(AgentCounters::default()),
-        shares: Shares::new(config.limits),
-        idle: IdleSessions::new(config.reuse, published.sessions.clone()),
+        shares: Arc::new(Shares::new(config.limits, threads())),
+        idle: Arc::new(IdleSessions::new(config.reuse, published.sessions.clone())),
         reuse: config.reuse,
         timeouts: config.timeouts,
         ids: FlowIds::new(run_number(&provider)),
@@ -112,6 +113,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         instance: config.instance.name.clone(),
         started,
         counters: pipeline.counters.clone(),
+        shares: pipeline.shares.clone(),
+        idle: pipeline.idle.clone(),
         identities: published.identities,
         tables: supervisor.tables(),
     };
@@ -169,6 +172,11 @@ async fn reload_on(mut hangup: Signal, control: mpsc::WeakSender<ControlRequest>
             tracing::error!(reason, "configuration not reloaded; the one before stays in force");
         }
     }
+}
+
+/// Cores to work on flows with.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Takes the lock of an instance, for as long as the result lives. Makes its directory if need be.

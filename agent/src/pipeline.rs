@@ -20,6 +20,7 @@ mod starter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use sheath_common::workload::{InboundMode, WorkloadId};
 use tokio::net::TcpStream;
@@ -34,11 +35,15 @@ use crate::framing::{Open, Refused, Reset};
 use crate::identity::Credentials;
 use crate::policy::Policy;
 use crate::relay::{self, Framing};
-use crate::sessions::{Basis, FlowSession, IdleSessions, Live, Revision, SessionFacts, Side};
-use crate::shares::Shares;
+use crate::sessions::{
+    Basis, FlowSession, IdleSessions, Live, Revision, SessionFacts, Side, Terms,
+};
+use crate::shares::{Share, Shares};
 use crate::sys::sockopt;
 use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
-use crate::tls::{self, Contexts, Greeting, PeerCertificates, Session, Stream, Target};
+use crate::tls::{
+    self, Content, Contexts, Greeting, PeerCertificates, Proof, Session, Stream, Target,
+};
 
 use error::FlowError;
 pub use starter::Starter;
@@ -48,8 +53,8 @@ pub use starter::Starter;
 pub struct Pipeline {
     pub published: Published,
     pub counters: Arc<AgentCounters>,
-    pub shares: Shares,
-    pub idle: IdleSessions,
+    pub shares: Arc<Shares>,
+    pub idle: Arc<IdleSessions>,
     pub reuse: Reuse,
     pub timeouts: Timeouts,
     pub ids: FlowIds,
@@ -85,6 +90,7 @@ impl Pipeline {
         &self,
         namespace: &Namespace,
         mut accepted: AcceptedOutbound,
+        share: &Share,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
         let AcceptedOutbound { workload, destination, .. } = accepted;
@@ -97,8 +103,10 @@ impl Pipeline {
         let session = match self.reopen(namespace, &accepted, record).await? {
             Some(session) => Proved::Flows(session),
             None => {
-                let session = self.connect(namespace, &accepted, &target, &credentials, record);
-                let session = Proved::new(session.await?, Side::Client, &credentials, revision);
+                let connecting =
+                    self.connect(namespace, &accepted, &target, &credentials, share, record);
+                let terms = terms(namespace, &credentials, revision);
+                let session = Proved::new(connecting.await?, Side::Client, terms);
                 session.begun(record.source, destination)?
             }
         };
@@ -119,27 +127,35 @@ impl Pipeline {
         accepted: &AcceptedOutbound,
         target: &Target,
         credentials: &Credentials,
+        share: &Share,
         record: &mut FlowRecord,
     ) -> Result<Session, FlowError> {
+        share.begin_handshake(self.timeouts.handshake).await?;
         let limit = target.connect_timeout().unwrap_or(self.timeouts.connect);
         let wire = namespace
             .dial_wire(accepted.app, accepted.destination, limit)
             .await
             .map_err(FlowError::DialWire)?;
         record.source = wire.local_addr().map_err(FlowError::DialWire)?;
-        let buffers = self.shares.of(accepted.workload).buffers.clone();
         let limit = self.timeouts.handshake;
-        let session = tls::connect(wire, &credentials.contexts, target, limit, buffers).await?;
-        record_session(record, &session);
+        let session = tls::connect(wire, &credentials.contexts, target, limit, share).await?;
+        record_session(record, &session.proof);
         Ok(session)
     }
 
-    async fn inbound(&self, namespace: &Namespace, accepted: AcceptedInbound, mut flow: Flow) {
+    async fn inbound(
+        &self,
+        namespace: &Namespace,
+        accepted: AcceptedInbound,
+        share: &Share,
+        mut flow: Flow,
+    ) {
         let AcceptedInbound { workload, client, destination, .. } = accepted;
         let call = Call { workload, client, destination };
         let revision = self.published.sessions.revision();
         // On the heap, and only for as long as it takes: an idle flow must be small.
-        let admitting = Box::pin(self.admit(namespace, accepted, revision, &mut flow.record));
+        let record = &mut flow.record;
+        let admitting = Box::pin(self.admit(namespace, accepted, revision, share, record));
         let result = match admitting.await {
             Ok(Some(Proved::Flows(session))) => {
                 return self.serve(namespace, call, session, flow).await;
@@ -160,9 +176,12 @@ impl Pipeline {
         namespace: &Namespace,
         accepted: AcceptedInbound,
         revision: Revision,
+        share: &Share,
         record: &mut FlowRecord,
     ) -> Result<Option<Proved>, FlowError> {
-        let AcceptedInbound { stream: wire, client, destination, workload, unproven } = accepted;
+        let AcceptedInbound { stream: wire, client, destination, workload } = accepted;
+        let limit = self.timeouts.handshake;
+        let unproven = share.unproven(limit).await?;
 
         let credentials = self.published.identities.current(workload);
         let policy = self.published.policy.load_full();
@@ -181,12 +200,12 @@ impl Pipeline {
         record.local_id = Some(credentials.svid.name());
 
         // The contexts were made with the callers that policy allows: the handshake fails for anybody else.
-        let buffers = self.shares.of(workload).buffers.clone();
-        let limit = self.timeouts.handshake;
-        let session = tls::accept(wire, &credentials.contexts, limit, buffers).await?;
+        share.begin_handshake(limit).await?;
+        let session = tls::accept(wire, &credentials.contexts, limit, share).await?;
         drop(unproven);
-        record_session(record, &session);
-        Ok(Some(Proved::new(session, Side::Server, &credentials, revision)))
+        record_session(record, &session.proof);
+        let terms = terms(namespace, &credentials, revision);
+        Ok(Some(Proved::new(session, Side::Server, terms)))
     }
 
     /// Serves one flow of a session. Returns it if it can have another.
@@ -338,10 +357,16 @@ impl Pipeline {
 }
 
 impl Proved {
-    fn new(session: Session, side: Side, credentials: &Credentials, revision: Revision) -> Self {
-        match FlowSession::of(session, side, credentials.svid.facts.not_after, revision) {
-            Ok(session) => Self::Flows(session),
-            Err(session) => Self::Bytes(session),
+    fn new(session: Session, side: Side, terms: Terms) -> Self {
+        match session {
+            Session { stream: Stream::Records(stream), proof }
+                if proof.content == Content::Flows =>
+            {
+                let good_until = terms.good_until.min(proof.certificates.good_until());
+                let terms = Terms { good_until, ..terms };
+                Self::Flows(FlowSession::new(stream, proof, side, terms))
+            }
+            session => Self::Bytes(session),
         }
     }
 
@@ -371,14 +396,14 @@ impl Proved {
     fn is_of_agent(&self) -> bool {
         match self {
             Self::Flows(_) => true,
-            Self::Bytes(session) => session.content.is_of_agent(),
+            Self::Bytes(session) => session.proof.content.is_of_agent(),
         }
     }
 
     fn certificates(&self) -> &PeerCertificates {
         match self {
-            Self::Flows(session) => &session.certificates,
-            Self::Bytes(session) => &session.certificates,
+            Self::Flows(session) => &session.proof.certificates,
+            Self::Bytes(session) => &session.proof.certificates,
         }
     }
 }
@@ -396,10 +421,20 @@ async fn greet(
     tls::greet(wire, protocols, every_tls).await.map_err(FlowError::Greeting)
 }
 
-fn record_session(record: &mut FlowRecord, session: &Session) {
-    record.peer_id = Some(session.peer.clone());
-    record.negotiated = session.negotiated;
-    record.protection = if session.is_mutual { Protection::Mtls } else { Protection::Tls };
+/// How a session of a workload may be used again.
+fn terms(namespace: &Namespace, credentials: &Credentials, revision: Revision) -> Terms {
+    Terms {
+        revision,
+        opened: Instant::now(),
+        good_until: credentials.svid.facts.not_after,
+        place: namespace.closed().clone(),
+    }
+}
+
+fn record_session(record: &mut FlowRecord, proof: &Proof) {
+    record.peer_id = Some(proof.peer.clone());
+    record.negotiated = proof.negotiated;
+    record.protection = if proof.is_mutual { Protection::Mtls } else { Protection::Tls };
 }
 
 /// Does something for as long as a session is good. Nothing moves once it is not.

@@ -1,18 +1,36 @@
 //! What each workload takes of the agent, and how much of it there is: flows, handshakes, buffers. Whoever wants more
 //! than its share is refused or slowed down itself, and nobody else notices.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+mod rate;
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::workload::WorkloadId;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::buffers::{Account, Buffers};
 use crate::config::Limits;
+
+use rate::Rate;
+
+/// Descriptors that flows leave to everything else.
+const RESERVE: usize = 512;
+/// Clients of one workload that may be connected before they have proved who they are.
+const MOST_UNPROVEN: usize = 1024;
 
 /// The shares of all workloads.
 #[derive(Debug)]
 pub struct Shares {
     limits: Limits,
+    /// Flows that all workloads together may have open, each with two descriptors.
+    capacity: usize,
+    /// Handshakes of one workload that may be computed at once.
+    turns: usize,
+    open: Arc<AtomicUsize>,
     buffers: Arc<Buffers>,
     /// Locked for a lookup alone.
     by_workload: Mutex<HashMap<WorkloadId, Arc<Share>>>,
@@ -22,19 +40,216 @@ pub struct Shares {
 #[derive(Debug)]
 pub struct Share {
     pub buffers: Arc<Account>,
+    most_flows: usize,
+    flows: AtomicUsize,
+    handshakes: Rate,
+    turns: Semaphore,
+    unproven: Arc<Semaphore>,
+    counters: ShareCounters,
+}
+
+/// What was refused or slowed down.
+#[derive(Debug, Default)]
+struct ShareCounters {
+    flows_refused: AtomicU64,
+    handshakes_refused: AtomicU64,
+    handshakes_delayed: AtomicU64,
+}
+
+/// The right to be open, for as long as this lives.
+#[derive(Debug)]
+pub struct Admitted {
+    share: Arc<Share>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Admitted {
+    /// The share it is part of.
+    #[must_use]
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.share.flows.fetch_sub(1, Relaxed);
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Why a workload gets nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverLimit {
+    #[error("the workload has {0} connections open, as many as it may")]
+    Flows(usize),
+    #[error("all workloads together have {0} connections open, as many as the descriptors allow")]
+    Capacity(usize),
+    #[error("the workload wants more than {0} handshakes per second")]
+    Handshakes(u32),
+    #[error("the workload has too many clients that have not proved who they are")]
+    Unproven,
 }
 
 impl Shares {
+    /// `threads` is how many cores flows are worked on.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, buffers: Arc::default(), by_workload: Mutex::default() }
+    pub fn new(limits: Limits, threads: usize) -> Self {
+        let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+        let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+        Self {
+            limits,
+            // An eighth is for sessions that wait for the next flow.
+            capacity: (descriptors - descriptors / 8).saturating_sub(RESERVE).max(2) / 2,
+            // One core is always left to others.
+            turns: threads.saturating_sub(1).max(1),
+            open: Arc::default(),
+            buffers: Arc::default(),
+            by_workload: Mutex::default(),
+        }
     }
 
     #[must_use]
     pub fn of(&self, workload: WorkloadId) -> Arc<Share> {
         let mut shares = self.by_workload.lock().unwrap_or_else(PoisonError::into_inner);
-        let new =
-            || Arc::new(Share { buffers: Account::new(self.buffers.clone(), self.limits.buffers) });
-        shares.entry(workload).or_insert_with(new).clone()
+        shares.entry(workload).or_insert_with(|| Arc::new(self.share())).clone()
+    }
+
+    fn share(&self) -> Share {
+        Share {
+            buffers: Account::new(self.buffers.clone(), self.limits.buffers),
+            most_flows: self.limits.flows.unwrap_or(self.capacity / 2),
+            flows: AtomicUsize::default(),
+            handshakes: Rate::new(self.limits.handshakes_per_second),
+            turns: Semaphore::new(self.turns),
+            unproven: Arc::new(Semaphore::new(MOST_UNPROVEN.min(self.capacity / 8).max(1))),
+            counters: ShareCounters::default(),
+        }
+    }
+
+    /// Lets a workload have one more connection.
+    ///
+    /// # Errors
+    /// If it has as many as it may, or if there are as many as there can be.
+    pub fn admit(&self, workload: WorkloadId) -> Result<Admitted, OverLimit> {
+        let share = self.of(workload);
+        let refused = |reason| {
+            share.counters.flows_refused.fetch_add(1, Relaxed);
+            Err(reason)
+        };
+        // Counted first, so that two at once cannot both be the last.
+        let admitted = Admitted { share: share.clone(), open: self.open.clone() };
+        let of_all = admitted.open.fetch_add(1, Relaxed);
+        let of_workload = share.flows.fetch_add(1, Relaxed);
+        if of_workload >= share.most_flows {
+            return refused(OverLimit::Flows(share.most_flows));
+        }
+        if of_all >= self.capacity {
+            return refused(OverLimit::Capacity(self.capacity));
+        }
+        Ok(admitted)
+    }
+
+    /// Names and values, of all workloads together.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+        let shares = self.by_workload.lock().unwrap_or_else(PoisonError::into_inner);
+        let sum = |count: fn(&Share) -> u64| shares.values().map(|share| count(share)).sum();
+        vec![
+            ("flows_refused", sum(|share| share.counters.flows_refused.load(Relaxed))),
+            ("handshakes_refused", sum(|share| share.counters.handshakes_refused.load(Relaxed))),
+            ("handshakes_delayed", sum(|share| share.counters.handshakes_delayed.load(Relaxed))),
+            ("buffers_capped", sum(|share| share.buffers.capped())),
+            ("buffered_bytes", sum(|share| share.buffers.leased() as u64)),
+        ]
+    }
+}
+
+impl Share {
+    /// Waits until a handshake may begin, if that is within `patience`.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub async fn begin_handshake(&self, patience: Duration) -> Result<(), OverLimit> {
+        let delay = self.handshakes.take(patience).ok_or_else(|| {
+            self.counters.handshakes_refused.fetch_add(1, Relaxed);
+            OverLimit::Handshakes(self.handshakes.per_second())
+        })?;
+        if !delay.is_zero() {
+            self.counters.handshakes_delayed.fetch_add(1, Relaxed);
+            tokio::time::sleep(delay).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for the turn of a client that has not proved who it is.
+    ///
+    /// # Errors
+    /// If that takes longer than `patience`.
+    pub async fn unproven(&self, patience: Duration) -> Result<OwnedSemaphorePermit, OverLimit> {
+        match tokio::time::timeout(patience, self.unproven.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(OverLimit::Unproven),
+        }
+    }
+
+    /// Waits for the turn of one step of a handshake. However many a workload has, some core is left to others.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.turns.acquire().await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(limits: Limits) -> Shares {
+        Shares { capacity: 10, ..Shares::new(limits, 4) }
+    }
+
+    fn limits(flows: Option<usize>) -> Limits {
+        Limits { flows, handshakes_per_second: 100, buffers: 1 << 20 }
+    }
+
+    #[test]
+    fn a_workload_has_no_more_flows_than_it_may() {
+        let shares = shares(limits(Some(2)));
+        let first = shares.admit(1).unwrap();
+        let _second = shares.admit(1).unwrap();
+        assert_eq!(shares.admit(1).unwrap_err(), OverLimit::Flows(2));
+        assert!(shares.admit(2).is_ok(), "another workload pays for it");
+        drop(first);
+        assert!(shares.admit(1).is_ok());
+    }
+
+    #[test]
+    fn all_workloads_together_have_no_more_than_there_is() {
+        let shares = shares(limits(None));
+        let held: Vec<_> = (0..10).map(|workload| shares.admit(workload).unwrap()).collect();
+        assert_eq!(shares.admit(99).unwrap_err(), OverLimit::Capacity(10));
+        drop(held);
+        // By default nobody can have all of it.
+        let held: Vec<_> = std::iter::from_fn(|| shares.admit(1).ok()).collect();
+        assert_eq!(held.len(), 5);
+        let counters: HashMap<_, _> = shares.snapshot().into_iter().collect();
+        assert_eq!(counters["flows_refused"], 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_beyond_the_rate_wait_or_are_refused() {
+        let shares = shares(limits(None));
+        let share = shares.of(1);
+        let start = tokio::time::Instant::now();
+        for _ in 0..150 {
+            share.begin_handshake(Duration::from_secs(1)).await.unwrap();
+        }
+        assert!(start.elapsed() >= Duration::from_millis(450), "{:?}", start.elapsed());
+        for _ in 0..20 {
+            share.begin_handshake(Duration::from_secs(1)).await.unwrap();
+        }
+        let hurried = share.begin_handshake(Duration::ZERO).await;
+        assert_eq!(hurried, Err(OverLimit::Handshakes(100)));
+        shares.of(2).begin_handshake(Duration::ZERO).await.unwrap();
     }
 }

@@ -60,6 +60,7 @@ pub fn config(world: &World, node: &Node) -> Config {
         external_peers: Vec::new(),
         dns: None,
         environment: Vec::new(),
+        binary: binaries::sheath(),
     }
 }
 
@@ -113,7 +114,7 @@ impl Agent {
 
     /// `sheath run` with this agent's configuration, in this agent's place.
     pub fn run_command(&self) -> Command {
-        let mut command = self.place.command(binaries::sheath());
+        let mut command = self.place.command(&self.config.binary);
         command.args(["run", "--config"]).arg(&self.file);
         command.envs(self.config.environment.iter().cloned());
         command
@@ -121,7 +122,7 @@ impl Agent {
 
     /// Another subcommand of `sheath` for this instance, e.g. `status`.
     pub fn sheath(&self, subcommand: &str, more: &[&str]) -> Output {
-        Command::new(binaries::sheath())
+        Command::new(&self.config.binary)
             .args([subcommand, "--instance", &self.config.instance, "--run-dir"])
             .arg(&self.config.run_dir)
             .args(more)
@@ -141,6 +142,11 @@ impl Agent {
 
     pub fn signal(&self, signal: Signal) {
         self.process.as_ref().expect("a running agent").signal(signal);
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Changes the configuration file; the next [`Self::launch`] reads it.

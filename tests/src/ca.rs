@@ -220,15 +220,18 @@ impl Ca {
 
     /// A certificate with these names that is valid now.
     pub fn issue_named(&self, names: &[San]) -> Leaf {
+        self.issue_named_for(names, std::time::Duration::from_hours(1))
+    }
+
+    /// The same, valid for so long from now on.
+    pub fn issue_named_for(&self, names: &[San], life: std::time::Duration) -> Leaf {
         let now = OffsetDateTime::now_utc();
-        self.issue_for(names, now - Duration::hours(1), now + Duration::hours(1))
+        self.issue_for(names, now - Duration::hours(1), now + life)
     }
 
     /// An SVID that is valid for so long from now on.
     pub fn issue_short(&self, spiffe_id: &str, life: std::time::Duration) -> Leaf {
-        let now = OffsetDateTime::now_utc();
-        let names = [San::Uri(spiffe_id.to_owned())];
-        self.issue_for(&names, now - Duration::hours(1), now + life)
+        self.issue_named_for(&[San::Uri(spiffe_id.to_owned())], life)
     }
 
     /// Writes a CRL that revokes these certificates, in place of the file before.

@@ -33,6 +33,9 @@ pub struct Config {
     /// Environment variables of the agent.
     #[serde(skip)]
     pub environment: Vec<(&'static str, PathBuf)>,
+    /// The agent's program.
+    #[serde(skip)]
+    pub binary: PathBuf,
 }
 
 /// Where identities come from, if a workload does not say otherwise.

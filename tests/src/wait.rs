@@ -17,6 +17,11 @@ pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
 }
 
+/// Whether somebody has asked for the end: see [`interrupt`].
+pub fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
 /// Polls `condition` until it yields a value.
 ///
 /// # Panics
@@ -39,8 +44,7 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 pub fn try_for<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     uninterrupted(limit, || {
         let value = condition();
-        let interrupted = INTERRUPTED.load(Ordering::Relaxed);
-        assert!(value.is_some() || !interrupted || thread::panicking(), "interrupted");
+        assert!(value.is_some() || !is_interrupted() || thread::panicking(), "interrupted");
         value
     })
 }

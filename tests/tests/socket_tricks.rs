@@ -1,6 +1,7 @@
 //! Promise 1 against the processes of the workload itself: no way of making or connecting a
 //! socket gets plaintext out.
 
+use sheath_tests::config::{Reuse, Sessions};
 use sheath_tests::names::marker;
 use sheath_tests::pair::{PORT, Pair, Setting, any, configs, say, server};
 use sheath_tests::probe::Probe;
@@ -126,7 +127,10 @@ fn a_socket_created_before_the_workload_was_enrolled() {
 
 #[test]
 fn the_same_source_port_again_and_again() {
-    let pair = Pair::host();
+    // With a session for each connection.
+    let pair = Pair::with(Setting::Host, |a, _| {
+        a.sessions = Sessions::reused(Reuse { per_workload: 0, ..Reuse::default() });
+    });
     let tap = pair.world.tap();
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
     for _ in 0..5 {

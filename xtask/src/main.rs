@@ -1,6 +1,7 @@
 //! Every developer command: `cargo xtask <command>`.
 
 mod apt;
+mod bench;
 mod command;
 mod console;
 mod demo;
@@ -30,6 +31,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Put Sheath and the proxies that people use under the same load, and compare
+    Bench {
+        /// Passed on to the benchmark, for example `--quick`; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Build the BPF programs into target/bpf/sheath.bpf.o
     BuildEbpf,
     /// Build everything and show it at work between two nodes on this machine
@@ -60,6 +67,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Bench { args } => bench::run(&args),
         Command::BuildEbpf => ebpf::run(),
         Command::Demo { args } => demo::run(&args),
         Command::Fuzz { seconds, target, inputs } => fuzz::run(seconds, target, &inputs),

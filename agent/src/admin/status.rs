@@ -9,6 +9,8 @@ use sheath_common::workload::workload_id;
 
 use crate::capture::{ProgramStatus, StatusView, Tables, WorkloadStatus};
 use crate::identity::{Held, Identities, Svid};
+use crate::sessions::IdleSessions;
+use crate::shares::Shares;
 use crate::telemetry::{AgentCounters, rfc3339};
 
 /// Where the parts of a status come from.
@@ -18,6 +20,8 @@ pub struct AgentInfo {
     pub instance: String,
     pub started: Instant,
     pub counters: Arc<AgentCounters>,
+    pub shares: Arc<Shares>,
+    pub idle: Arc<IdleSessions>,
     pub identities: Arc<Identities>,
     pub tables: Arc<Tables>,
 }
@@ -34,6 +38,8 @@ pub struct Status {
     pub workloads: Vec<Workload>,
     /// Open now.
     pub flows: u64,
+    /// Sessions kept for the next flow.
+    pub idle_sessions: usize,
     pub counters: BTreeMap<&'static str, u64>,
     pub maps: MapEntries,
 }
@@ -75,6 +81,7 @@ impl AgentInfo {
     /// Adds what the rest of the agent knows to what capture sees.
     pub fn status(&self, view: StatusView) -> Status {
         let mut counters: BTreeMap<_, _> = self.counters.snapshot().into_iter().collect();
+        counters.extend(self.shares.snapshot());
         counters.extend(self.tables.counters().unwrap_or_default());
         Status {
             node: self.node.clone(),
@@ -85,6 +92,7 @@ impl AgentInfo {
             programs: view.programs,
             workloads: view.workloads.into_iter().map(|capture| self.workload(capture)).collect(),
             flows: self.counters.flows(),
+            idle_sessions: self.idle.count(),
             counters,
             maps: MapEntries::count(&self.tables),
         }

@@ -4,6 +4,7 @@
 //! [`Supervisor`] is the only writer of all this. Flows use [`Namespace`] to accept and to dial, and the maps
 //! behind it one entry at a time.
 
+mod accept;
 mod bpffs;
 mod cgroups;
 mod dial;

@@ -6,19 +6,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
-use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::flow::{FlowKey, ListenerKey, ListenerKind, SteeredKey};
 use sheath_common::net::{AF_INET, AF_INET6, AGENT_PORT, Address, Endpoint};
 use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
 
+use super::accept::Accepting;
 use super::programs::{SteerLoader, Steering};
 use super::{CaptureError, Tables};
 use crate::policy::mapped_length;
@@ -28,8 +28,6 @@ use crate::sys::sockopt;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
-/// Pause after `accept()` fails for want of descriptors or memory.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// A connection that a workload opened, and what the kernel recorded about it.
 #[derive(Debug)]
@@ -41,9 +39,6 @@ pub struct AcceptedOutbound {
     pub workload: WorkloadId,
 }
 
-/// The right to be a connection whose client has proved nothing yet.
-pub type Unproven = OwnedSemaphorePermit;
-
 /// A connection that the network opened to a workload.
 #[derive(Debug)]
 pub struct AcceptedInbound {
@@ -51,8 +46,6 @@ pub struct AcceptedInbound {
     pub client: SocketAddr,
     pub destination: SocketAddr,
     pub workload: WorkloadId,
-    /// To be dropped when the client has proved who it is.
-    pub unproven: Unproven,
 }
 
 /// What happens to accepted connections: the other stages, as capture sees them. Must return at once.
@@ -61,6 +54,8 @@ pub trait FlowStarter: std::fmt::Debug + Send + Sync {
     fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound);
     /// A connection that belongs to no workload; it has been reset.
     fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr);
+    /// A connection for which there was no descriptor; it has been reset.
+    fn shed(&self, namespace: &Namespace);
 }
 
 /// A namespace that is served.
@@ -74,10 +69,9 @@ pub struct Namespace {
     /// `None` until it is first known whose the ports are; connections wait for it.
     inbound: ArcSwapOption<InboundPorts>,
     ports_known: Notify,
-    /// Taken by each inbound connection until its client has proved who it is.
-    unproven: Arc<Semaphore>,
     steering: Mutex<Option<Steering>>,
     accepting: Mutex<Vec<AbortHandle>>,
+    closed: CancellationToken,
 }
 
 /// Whose a port is.
@@ -138,9 +132,9 @@ impl Namespace {
             next_port: AtomicU32::new(0),
             inbound: ArcSwapOption::empty(),
             ports_known: Notify::new(),
-            unproven: Arc::new(Semaphore::new(unproven_limit())),
             steering: Mutex::new(None),
             accepting: Mutex::new(Vec::new()),
+            closed: CancellationToken::new(),
         });
         match namespace.bring_up(loader, starter) {
             Ok(()) => Ok(namespace),
@@ -263,9 +257,16 @@ impl Namespace {
         }
     }
 
+    /// Tells when the namespace is let go: sockets that are of no use to anybody then keep it alive.
+    #[must_use]
+    pub fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
     /// Lets go of a namespace that has no workload any more.
     pub fn close(&self) {
         self.stop_accepting();
+        self.closed.cancel();
         if let Some(steering) = self.steering().take() {
             steering.detach();
         }
@@ -296,13 +297,8 @@ impl Namespace {
             let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
             self.tables.listeners.insert(&key, &SocketFd(listener.as_raw_fd() as u32))?;
             let listener = TcpListener::from_std(listener.into())?;
-            let (namespace, starter) = (self.clone(), starter.clone());
-            let task = match kind {
-                ListenerKind::Outbound => {
-                    tokio::spawn(accept_outbound(namespace, listener, starter))
-                }
-                ListenerKind::Inbound => tokio::spawn(accept_inbound(namespace, listener, starter)),
-            };
+            let accepting = Accepting::new(self.clone(), listener, starter.clone());
+            let task = tokio::spawn(accepting.run(kind));
             self.accepting.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
         }
         Ok(())
@@ -312,7 +308,7 @@ impl Namespace {
     /// `connect()` is turned to: whoever finds another way to this listener could otherwise come with the
     /// source of somebody else's connection. And only in the order of `accept()`: an entry stands for the
     /// oldest connection of its source that waits.
-    fn take_flow(
+    pub(super) fn take_flow(
         &self,
         stream: TcpStream,
         app: SocketAddr,
@@ -347,11 +343,10 @@ impl Namespace {
 
     /// What is steered here never comes to a loopback address: a connection to one has found the listener
     /// itself.
-    fn identify_inbound(
+    pub(super) fn identify_inbound(
         &self,
         stream: TcpStream,
         client: SocketAddr,
-        unproven: Unproven,
     ) -> io::Result<Option<AcceptedInbound>> {
         let local = stream.local_addr()?;
         let destination = SocketAddr::new(local.ip().to_canonical(), local.port());
@@ -359,83 +354,17 @@ impl Namespace {
             return Ok(None);
         }
         let owner = self.inbound.load().as_ref().and_then(|ports| ports.owner(destination.port()));
-        Ok(owner.map(|workload| AcceptedInbound {
-            stream,
-            client,
-            destination,
-            workload,
-            unproven,
-        }))
+        Ok(owner.map(|workload| AcceptedInbound { stream, client, destination, workload }))
     }
 
     /// Waits until it is known whose the ports are.
-    async fn ports_known(&self) {
+    pub(super) async fn ports_known(&self) {
         loop {
             let known = self.ports_known.notified();
             if self.inbound.load().is_some() {
                 return;
             }
             known.await;
-        }
-    }
-}
-
-/// Inbound connections of one namespace that may be open before their clients have proved who they are. Those
-/// beyond it wait in the kernel's queue: a stranger can neither use up the node's descriptors nor make so many
-/// handshakes run at once that none ends in time.
-fn unproven_limit() -> usize {
-    const MOST: u64 = 1024;
-    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((MOST, MOST));
-    (soft / 16).clamp(16, MOST) as usize
-}
-
-async fn accept_outbound(
-    namespace: Arc<Namespace>,
-    listener: TcpListener,
-    starter: Arc<dyn FlowStarter>,
-) {
-    loop {
-        let (stream, app) = accept(&namespace, &listener).await;
-        match namespace.take_flow(stream, app) {
-            Ok(Some(accepted)) => starter.outbound(namespace.clone(), accepted),
-            // No workload's: dropping the stream has reset it.
-            Ok(None) => starter.stranger(&namespace, ListenerKind::Outbound, app),
-            Err(error) => tracing::warn!(%app, %error, "accepted connection lost"),
-        }
-    }
-}
-
-async fn accept_inbound(
-    namespace: Arc<Namespace>,
-    listener: TcpListener,
-    starter: Arc<dyn FlowStarter>,
-) {
-    namespace.ports_known().await;
-    loop {
-        // The semaphore is never closed.
-        let Ok(unproven) = namespace.unproven.clone().acquire_owned().await else {
-            return;
-        };
-        let (stream, client) = accept(&namespace, &listener).await;
-        match namespace.identify_inbound(stream, client, unproven) {
-            Ok(Some(accepted)) => starter.inbound(namespace.clone(), accepted),
-            Ok(None) => starter.stranger(&namespace, ListenerKind::Inbound, client),
-            Err(error) => tracing::warn!(%client, %error, "accepted connection lost"),
-        }
-    }
-}
-
-/// The next connection. Want of descriptors or memory passes; until then connections wait in the queue.
-async fn accept(namespace: &Namespace, listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, remote)) => {
-                return (stream, SocketAddr::new(remote.ip().to_canonical(), remote.port()));
-            }
-            Err(error) => {
-                tracing::warn!(namespace = namespace.inode(), %error, "accept");
-                tokio::time::sleep(ACCEPT_RETRY).await;
-            }
         }
     }
 }

@@ -12,7 +12,7 @@ use rustls_pki_types::CertificateDer;
 use crate::config::{Config, CrlConfig, PinConfig, StandardTls, TlsContextConfig, TrustChoice};
 use crate::identity::{KeyPair, read_small_file};
 use crate::sys::files;
-use crate::trust::{OnDoubt, Pin, Revocation};
+use crate::trust::{Anchors, OnDoubt, Pin, Revocation, VerifiedChains};
 use crate::x509::{self, CertificateFacts, CrlFacts, Fingerprint};
 
 /// Longest file of CRLs: a million certificates revoked.
@@ -81,6 +81,9 @@ pub struct Materials {
     pub contexts: BTreeMap<String, (TlsContextConfig, Kept<KeyPair>)>,
     /// Authorities that the system trusts, if any entry wants them.
     pub system: Option<Kept<Vec<CertificateDer<'static>>>>,
+    /// Chains that were verified, for whichever workload. They are known by the content of what they were
+    /// verified by, so they stay when anything is read again.
+    pub verified: Arc<VerifiedChains>,
 }
 
 impl Materials {
@@ -265,7 +268,7 @@ fn read_certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Finge
     let certificates =
         x509::certificates(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     // webpki knows best what it can use.
-    crate::trust::anchors(&certificates).map_err(|error| format!("{}: {error}", path.display()))?;
+    Anchors::new(&certificates).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok((certificates, Fingerprint::of(&bytes)))
 }
 
@@ -309,7 +312,7 @@ fn read_system() -> Result<(Vec<CertificateDer<'static>>, Fingerprint), String> 
         .into_iter()
         .filter(|certificate| {
             CertificateFacts::of(certificate).is_ok()
-                && crate::trust::anchors(std::slice::from_ref(certificate)).is_ok()
+                && Anchors::new(std::slice::from_ref(certificate)).is_ok()
         })
         .collect();
     if usable.is_empty() {

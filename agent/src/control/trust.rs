@@ -30,5 +30,40 @@ pub fn complete(source: &Trust, config: &Config, materials: &Materials) -> Trust
             domain.revocation = materials.revocation(crl);
         }
     }
-    Trust::new(domains)
+    Trust::new(domains).with_verified(materials.verified.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rustls_pki_types::UnixTime;
+
+    use super::*;
+    use crate::trust::Role;
+    use crate::trust::testing::{Ca, expecting, judge, svid};
+
+    const CONFIG: &str = r#"
+trustDomain: example.org
+node: a
+identity: { ca: { dir: /x } }
+workloads: [{ name: web, select: { cgroup: web }, spiffeId: "spiffe://example.org/web" }]
+"#;
+
+    #[test]
+    fn a_chain_that_was_verified_stays_so_when_trust_is_published_again() {
+        let config = Config::parse(CONFIG, Path::new("test.yaml")).unwrap();
+        let mut materials = Materials::default();
+        let ca = Ca::new("example.org");
+        let web = "spiffe://example.org/web";
+        let leaf = ca.issue(svid(web, |_| {}));
+        let believed = |materials: &Materials| {
+            let judge = judge(complete(&ca.trust(), &config, materials), expecting(&[web]));
+            judge.judge(leaf.peer(), Role::Client, UnixTime::now()).is_ok()
+        };
+        assert!(believed(&materials));
+        materials.follow(&config);
+        assert!(believed(&materials) && believed(&materials.clone()));
+        assert_eq!((materials.verified.hits(), materials.verified.misses()), (2, 1));
+    }
 }

@@ -7,6 +7,7 @@ use crate::framing::Refused;
 use crate::identity::NoIdentity;
 use crate::policy::PolicyError;
 use crate::relay::RelayError;
+use crate::shares::OverLimit;
 use crate::telemetry::Ending;
 use crate::tls::TlsError;
 
@@ -15,6 +16,8 @@ use crate::tls::TlsError;
 pub enum FlowError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Limit(#[from] OverLimit),
     #[error(transparent)]
     NoIdentity(#[from] NoIdentity),
     #[error("destination: {0}")]
@@ -46,6 +49,7 @@ impl From<FlowError> for Ending {
             FlowError::NoIdentity(_) | FlowError::Tls(TlsError::NoCertificate(_)) => {
                 (Outcome::Error, Stage::Identity)
             }
+            FlowError::Limit(_) => (Outcome::Refused, Stage::Capture),
             FlowError::DialWire(_) => (Outcome::Refused, Stage::Capture),
             FlowError::DialApp(_) => (Outcome::Refused, Stage::Relay),
             FlowError::Greeting(_) => (Outcome::Reset, Stage::Tls),

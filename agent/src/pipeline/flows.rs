@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
-use super::{Call, Flow, FlowError, Pipeline, Proved};
+use super::{Call, Flow, FlowError, Pipeline, Proved, record_session};
 use crate::capture::{AcceptedOutbound, Namespace};
-use crate::flow::{Direction, FlowRecord, Protection};
+use crate::flow::{Direction, FlowRecord};
 use crate::framing::{GoAway, Open};
 use crate::relay::RelayError;
-use crate::sessions::{FlowSession, NotAccepted, Route};
+use crate::sessions::{FlowSession, NotAccepted, Route, Terms};
 use crate::sys::clock;
 
 /// How a server's wait for the next flow ends.
@@ -41,7 +41,8 @@ impl Pipeline {
                 Ok(()) => {
                     self.counters.sessions_reused.fetch_add(1, Relaxed);
                     record.source = source;
-                    record_reused(record, &session);
+                    record.is_reused = true;
+                    record_session(record, &session.proof);
                     return Ok(Some(session));
                 }
                 Err(NotAccepted::Refused(code)) => return Err(FlowError::NotAccepted(code)),
@@ -110,11 +111,12 @@ impl Pipeline {
                 let mut flow =
                     self.begin(Direction::Inbound, call.workload, client, call.destination);
                 flow.record.local_id.clone_from(&local_id);
-                record_reused(&mut flow.record, &session);
+                flow.record.is_reused = true;
+                record_session(&mut flow.record, &session.proof);
                 flow
             });
             flow.record.source = client;
-            let (revision, proved) = (session.revision, Proved::Flows(session));
+            let (revision, proved) = (session.terms.revision, Proved::Flows(session));
             let served = self.serve_one(namespace, call, proved, revision, &mut flow.record).await;
             match served {
                 Ok(Some(clean)) => {
@@ -130,11 +132,13 @@ impl Pipeline {
     async fn next_flow(&self, session: &mut FlowSession) -> Next {
         // Longer than a client: it should be the one to end it, as it knows best.
         let idle = Instant::now() + 2 * self.reuse.max_idle;
-        let (revision, good_until) = (session.revision, session.good_until);
+        let Terms { revision, good_until, .. } = session.terms;
+        let place = session.terms.place.clone();
         tokio::select! {
             biased;
             () = self.published.sessions.changed_since(revision) => Next::Over(GoAway::CHANGED),
             () = self.ending.cancelled() => Next::Over(GoAway::SHUTDOWN),
+            () = place.cancelled() => Next::Over(GoAway::SHUTDOWN),
             next = session.next_flow() => match next {
                 Ok(Some(open)) => Next::Flow(open),
                 Ok(None) => Next::Closed,
@@ -154,11 +158,4 @@ fn route(namespace: &Namespace, accepted: &AcceptedOutbound) -> Route {
         source: Some(accepted.app.ip()).filter(|ip| !ip.is_loopback()),
         destination: accepted.destination,
     }
-}
-
-fn record_reused(record: &mut FlowRecord, session: &FlowSession) {
-    record.is_reused = true;
-    record.peer_id = Some(session.peer.clone());
-    record.negotiated = session.negotiated;
-    record.protection = Protection::Mtls;
 }

@@ -20,8 +20,13 @@ impl FlowStarter for Starter {
         let pipeline = self.0.clone();
         let AcceptedOutbound { workload, app, destination, .. } = accepted;
         let mut flow = pipeline.begin(Direction::Outbound, workload, app, destination);
+        let admitted = match pipeline.shares.admit(workload) {
+            Ok(admitted) => admitted,
+            Err(limit) => return pipeline.conclude(flow, Err(limit.into())),
+        };
         self.0.tasks.spawn(async move {
-            let result = pipeline.outbound(&namespace, accepted, &mut flow.record).await;
+            let share = admitted.share();
+            let result = pipeline.outbound(&namespace, accepted, share, &mut flow.record).await;
             pipeline.conclude(flow, result);
         });
     }
@@ -30,11 +35,22 @@ impl FlowStarter for Starter {
         let pipeline = self.0.clone();
         let AcceptedInbound { workload, client, destination, .. } = accepted;
         let flow = pipeline.begin(Direction::Inbound, workload, client, destination);
-        self.0.tasks.spawn(async move { pipeline.inbound(&namespace, accepted, flow).await });
+        let admitted = match pipeline.shares.admit(workload) {
+            Ok(admitted) => admitted,
+            Err(limit) => return pipeline.conclude(flow, Err(limit.into())),
+        };
+        self.0.tasks.spawn(async move {
+            pipeline.inbound(&namespace, accepted, admitted.share(), flow).await;
+        });
     }
 
     fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr) {
         self.0.counters.strangers.fetch_add(1, Relaxed);
         tracing::debug!(namespace = namespace.inode(), ?kind, %remote, "connection of no workload reset");
+    }
+
+    fn shed(&self, namespace: &Namespace) {
+        self.0.counters.connections_shed.fetch_add(1, Relaxed);
+        tracing::debug!(namespace = namespace.inode(), "no descriptor for a connection; reset");
     }
 }

@@ -15,7 +15,7 @@ use crate::config::{
 use crate::control::Materials;
 use crate::spiffe::SpiffeId;
 use crate::tls::{ExternalPeer, Inbound, InboundTls, Shown, Target};
-use crate::trust::{Expectation, Names, Pin, Proof, Revocation, Way, anchors};
+use crate::trust::{Anchors, Expectation, Names, Pin, Proof, Revocation, Way};
 
 /// What the entries for one destination say.
 #[derive(Default)]
@@ -200,6 +200,6 @@ fn chain(
 ) -> Proof {
     let revocation: Option<Arc<Revocation>> = crl.and_then(|crl| materials.revocation(crl));
     // Checked when the files were read; with none, no chain ends anywhere.
-    let anchors = anchors(authorities).unwrap_or_default().into();
+    let anchors = Anchors::new(authorities).unwrap_or_else(|_| Anchors::none());
     Proof::Chain { anchors, revocation, names: names.clone() }
 }

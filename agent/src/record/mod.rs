@@ -57,7 +57,7 @@ pub enum RecordError {
     #[error("more records without content than anybody needs")]
     Idle,
     /// The peer ends the session, and says why.
-    #[error("the peer sent the alert {0}")]
+    #[error("received fatal alert: {0}")]
     Alert(Alert),
 }
 

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::Revision;
 use crate::framing::{Control, GoAway, Item, Open, Reader, Refused, Reset};
 use crate::record::{Alert, ContentType};
 use crate::relay::{self, Framing, Moved, Patience, RelayError};
 use crate::sys::sockopt;
-use crate::tls::{Content, Negotiated, PeerCertificates, Received, RecordStream, Session, Stream};
-use crate::trust::PeerId;
+use crate::tls::{Proof, Received, RecordStream};
 
 /// How long a peer may take to answer on a session that has been idle. It may be there no more, without anybody having
 /// said so; then the flow goes on with another session.
@@ -25,16 +25,22 @@ const ANSWER: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct FlowSession {
     pub stream: Box<RecordStream>,
+    pub proof: Proof,
+    pub terms: Terms,
     /// Of what the peer sends.
-    pub reader: Reader,
-    pub peer: PeerId,
-    pub certificates: PeerCertificates,
-    pub negotiated: Negotiated,
+    reader: Reader,
+}
+
+/// What a session is good for.
+#[derive(Debug)]
+pub struct Terms {
     /// What the peer was judged by.
     pub revision: Revision,
     pub opened: Instant,
     /// When the first of the certificates that it rests on expires.
     pub good_until: SystemTime,
+    /// Cancelled when the place it is used from is gone.
+    pub place: CancellationToken,
 }
 
 /// Which side of a session we are.
@@ -54,32 +60,13 @@ pub enum NotAccepted {
 }
 
 impl FlowSession {
-    /// `own_not_after` is when our own certificate expires.
-    ///
-    /// # Errors
-    /// The session, if it is not of this kind.
-    pub fn of(
-        session: Session,
-        side: Side,
-        own_not_after: SystemTime,
-        revision: Revision,
-    ) -> Result<Self, Session> {
-        match session {
-            Session { stream: Stream::Records(stream), content: Content::Flows, .. } => Ok(Self {
-                stream,
-                reader: match side {
-                    Side::Client => Reader::of_server(),
-                    Side::Server => Reader::of_client(),
-                },
-                peer: session.peer,
-                good_until: session.certificates.good_until().min(own_not_after),
-                certificates: session.certificates,
-                negotiated: session.negotiated,
-                revision,
-                opened: Instant::now(),
-            }),
-            other => Err(other),
-        }
+    #[must_use]
+    pub fn new(stream: Box<RecordStream>, proof: Proof, side: Side, terms: Terms) -> Self {
+        let reader = match side {
+            Side::Client => Reader::of_server(),
+            Side::Server => Reader::of_client(),
+        };
+        Self { stream, proof, terms, reader }
     }
 
     /// Client: begins a flow, and does not wait for an answer.

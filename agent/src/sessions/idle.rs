@@ -76,7 +76,7 @@ impl IdleSessions {
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.shelves().count.values().sum()
     }
 
@@ -103,10 +103,12 @@ impl IdleSessions {
     }
 
     fn is_good(&self, idle: &Idle) -> bool {
-        idle.session.revision == self.sessions.revision()
+        let terms = &idle.session.terms;
+        terms.revision == self.sessions.revision()
             && idle.since.elapsed() < self.reuse.max_idle
-            && idle.session.opened.elapsed() < self.reuse.max_age
-            && SystemTime::now() < idle.session.good_until
+            && terms.opened.elapsed() < self.reuse.max_age
+            && SystemTime::now() < terms.good_until
+            && !terms.place.is_cancelled()
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {

@@ -4,6 +4,6 @@ mod flows;
 mod idle;
 mod live;
 
-pub use flows::{FlowSession, NotAccepted, Side};
+pub use flows::{FlowSession, NotAccepted, Side, Terms};
 pub use idle::{IdleSessions, Route};
 pub use live::{Basis, Live, Revision, SessionFacts, Sessions};

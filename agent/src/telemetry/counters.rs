@@ -19,6 +19,8 @@ pub struct AgentCounters {
     pub inbound_passthrough: AtomicU64,
     /// Accepted connections that no workload had opened.
     pub strangers: AtomicU64,
+    /// Accepted connections for which there was no descriptor.
+    pub connections_shed: AtomicU64,
     live: Mutex<HashMap<WorkloadId, u64>>,
 }
 
@@ -56,6 +58,7 @@ impl AgentCounters {
             ("inbound_plaintext", self.inbound_plaintext.load(Relaxed)),
             ("inbound_passthrough", self.inbound_passthrough.load(Relaxed)),
             ("strangers", self.strangers.load(Relaxed)),
+            ("connections_shed", self.connections_shed.load(Relaxed)),
         ]
     }
 

@@ -1,7 +1,6 @@
 //! The server's side of a flow: what a connection begins with, and the handshake.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -10,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::client_hello::{FirstBytes, classify};
 use super::contexts::Acceptance;
 use super::{Contexts, Session, Stream, TlsError, handshake, library};
-use crate::buffers::Account;
+use crate::shares::Share;
 use crate::trust::Role;
 
 /// How long a client may stay silent before it is taken for one that waits for the server to speak first.
@@ -64,7 +63,7 @@ pub async fn accept(
     mut wire: TcpStream,
     contexts: &Contexts,
     limit: Duration,
-    account: Arc<Account>,
+    share: &Share,
 ) -> Result<Session, TlsError> {
     let handshake = async {
         let (read, is_agent) = handshake::read_hello(&mut wire).await?;
@@ -73,7 +72,7 @@ pub async fn accept(
         let (stream, facts) = if *needs_library {
             library::accept(wire, config, &read).await?
         } else {
-            let (stream, facts) = handshake::accept(wire, config, read, account).await?;
+            let (stream, facts) = handshake::accept(wire, config, read, share).await?;
             (Stream::Records(Box::new(stream)), facts)
         };
         // Without a client certificate there is no handshake.

@@ -19,8 +19,8 @@ use super::TlsError;
 use super::client_hello::offers;
 use super::session::Facts;
 use super::stream::{NextKeys, RecordStream, Remains};
-use crate::buffers::Account;
 use crate::record::{HEADER, Keys, LONGEST_RECORD, Opener, Sealer};
+use crate::shares::Share;
 
 /// More than the longest handshake message and the records it comes in, by far.
 const LONGEST_FLIGHT: usize = 128 * 1024;
@@ -88,10 +88,12 @@ pub(super) async fn connect(
     wire: TcpStream,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-    account: Arc<Account>,
+    share: &Share,
 ) -> Result<(RecordStream, Facts), TlsError> {
+    let turn = share.turn().await;
     let side = UnbufferedClientConnection::new(config, name).map_err(TlsError::handshake)?;
-    Handshake { side, wire, read: Vec::new(), shown: 0, out: Vec::new() }.shake(account).await
+    drop(turn);
+    Handshake { side, wire, read: Vec::new(), shown: 0, out: Vec::new() }.shake(share).await
 }
 
 /// Shakes hands as the server, of which `read` has been read.
@@ -99,10 +101,10 @@ pub(super) async fn accept(
     wire: TcpStream,
     config: Arc<ServerConfig>,
     read: Vec<u8>,
-    account: Arc<Account>,
+    share: &Share,
 ) -> Result<(RecordStream, Facts), TlsError> {
     let side = UnbufferedServerConnection::new(config).map_err(TlsError::handshake)?;
-    Handshake { side, wire, read, shown: 0, out: Vec::new() }.shake(account).await
+    Handshake { side, wire, read, shown: 0, out: Vec::new() }.shake(share).await
 }
 
 /// Reads a ClientHello, and no more. Returns what was read, and whether it offers a protocol of agents.
@@ -153,16 +155,14 @@ enum Step {
 }
 
 impl<S: Side> Handshake<S> {
-    async fn shake(mut self, account: Arc<Account>) -> Result<(RecordStream, Facts), TlsError> {
+    async fn shake(mut self, share: &Share) -> Result<(RecordStream, Facts), TlsError> {
         loop {
-            match self.step() {
-                Ok(Step::Again) => {}
-                Ok(Step::Done) => break,
-                Ok(Step::Read) => {
-                    if let Some(length) = record_length(&self.read[self.shown..]) {
-                        self.shown += length;
-                        continue;
-                    }
+            let turn = share.turn().await;
+            let advanced = self.advance();
+            drop(turn);
+            match advanced {
+                Ok(true) => break,
+                Ok(false) => {
                     self.flush().await?;
                     read_more(&mut self.wire, &mut self.read).await?;
                 }
@@ -184,9 +184,24 @@ impl<S: Side> Handshake<S> {
         let opener = Opener::new(opening.map_err(unusable)?);
         let remains = Remains { unread: self.read, unsent: self.out };
         let next_keys: Box<dyn NextKeys> = Box::new(kernel);
-        let stream = RecordStream::new(self.wire, sealer, opener, next_keys, account, &remains)
+        let buffers = share.buffers.clone();
+        let stream = RecordStream::new(self.wire, sealer, opener, next_keys, buffers, &remains)
             .map_err(TlsError::Io)?;
         Ok((stream, facts))
+    }
+
+    /// Goes as far as what has been read allows. True when the handshake is done.
+    fn advance(&mut self) -> Result<bool, rustls::Error> {
+        loop {
+            match self.step()? {
+                Step::Again => {}
+                Step::Done => return Ok(true),
+                Step::Read => match record_length(&self.read[self.shown..]) {
+                    Some(length) => self.shown += length,
+                    None => return Ok(false),
+                },
+            }
+        }
     }
 
     fn step(&mut self) -> Result<Step, rustls::Error> {
@@ -212,7 +227,8 @@ impl<S: Side> Handshake<S> {
 
     /// Sends what rustls says to the peer about an error.
     async fn alert(&mut self) {
-        while let Ok(Step::Again) = self.step() {}
+        // Asked when it has nothing to send, it would look at what it has refused once more.
+        while self.side.state().wants_write() && matches!(self.step(), Ok(Step::Again)) {}
         let _ = self.flush().await;
     }
 

@@ -1,6 +1,6 @@
 //! Sessions in which TLS 1.2 may be agreed on: their records are left to rustls.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use rustls::{ClientConfig, ServerConfig, ServerConnection};
@@ -37,8 +37,9 @@ pub(super) async fn accept(
 }
 
 fn show(connection: &mut ServerConnection, mut read: &[u8]) -> io::Result<()> {
-    let read: &mut dyn Read = &mut read;
-    while connection.read_tls(read)? > 0 {
+    // Being shown nothing would be the end of the stream.
+    while !read.is_empty() {
+        connection.read_tls(&mut read)?;
         connection.process_new_packets().map_err(io::Error::other)?;
     }
     Ok(())

@@ -15,13 +15,12 @@ mod target;
 mod verifier;
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
-use crate::buffers::Account;
+use crate::shares::Share;
 use crate::trust::{PeerId, Refusal, Role};
 
 use verifier::Refused;
@@ -29,7 +28,7 @@ use verifier::Refused;
 pub use accept::{Greeting, accept, greet};
 pub use contexts::{Contexts, Inbound, InboundTls};
 pub use profile::{Choice, Profile, Version, crypto_provider};
-pub use session::{Content, Negotiated, PeerCertificates, Session, Stream};
+pub use session::{Content, Negotiated, PeerCertificates, Proof, Session, Stream};
 pub use stream::{Prefix, Received, RecordStream, SealFromError, StreamError};
 pub use target::{ExternalPeer, Shown, Target};
 
@@ -119,7 +118,7 @@ pub async fn connect(
     contexts: &Contexts,
     target: &Target,
     limit: Duration,
-    account: Arc<Account>,
+    share: &Share,
 ) -> Result<Session, TlsError> {
     let address = wire.peer_addr().map_err(TlsError::Io)?;
     let approach = contexts.client(target)?;
@@ -128,7 +127,7 @@ pub async fn connect(
         if approach.needs_library {
             return library::connect(wire, approach.config, name).await;
         }
-        let (stream, facts) = handshake::connect(wire, approach.config, name, account).await?;
+        let (stream, facts) = handshake::connect(wire, approach.config, name, share).await?;
         Ok((Stream::Records(Box::new(stream)), facts))
     };
     // On the heap, and only for as long as it takes: a session that is idle must be small.

@@ -17,6 +17,12 @@ use crate::x509::{CertificateFacts, Fingerprint};
 #[derive(Debug)]
 pub struct Session {
     pub stream: Stream,
+    pub proof: Proof,
+}
+
+/// What a session's handshake has proved and agreed on.
+#[derive(Debug)]
+pub struct Proof {
     pub peer: PeerId,
     pub certificates: PeerCertificates,
     /// Both sides have shown certificates.
@@ -115,7 +121,8 @@ impl Session {
             judge.identify(peer, role, certificates.shown).map_err(|error| (&error).into())
         })?;
         let Facts { content, negotiated, .. } = facts;
-        Ok(Self { stream, peer, certificates, is_mutual, content, negotiated })
+        let proof = Proof { peer, certificates, is_mutual, content, negotiated };
+        Ok(Self { stream, proof })
     }
 }
 

@@ -7,6 +7,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::{Contexts, Inbound, Target, crypto_provider};
+use crate::config::Limits;
+use crate::shares::{Share, Shares};
 use crate::trust::Expectation;
 use crate::trust::testing::{Ca, svid};
 
@@ -28,6 +30,12 @@ pub(crate) fn contexts_with_suite(ca: &Ca, id: &str, callers: &[&str], suite: us
     let mut provider = crypto_provider();
     provider.cipher_suites = vec![provider.cipher_suites[suite]];
     contexts(provider, ca, ca.issue(svid(id, |_| {})).certified(), callers)
+}
+
+/// What a workload may take; `buffers` is in bytes.
+pub(crate) fn share(buffers: usize) -> Arc<Share> {
+    let limits = Limits { flows: None, handshakes_per_second: 1000, buffers };
+    Shares::new(limits, 2).of(1)
 }
 
 pub(crate) fn ids(texts: &[&str]) -> Expectation {

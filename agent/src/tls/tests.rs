@@ -4,10 +4,11 @@ use std::time::SystemTime;
 
 use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose};
 use rustls::sign::CertifiedKey;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::client_hello::{FirstBytes, classify};
-use super::testing::ids;
+use super::testing::{ids, share};
 use super::*;
 use crate::record::ContentType;
 use crate::trust::Expectation;
@@ -28,6 +29,8 @@ impl Ca {
 const WEB: &str = "spiffe://example.org/web";
 const CLIENT: &str = "spiffe://example.org/client";
 
+const BUFFERS: usize = 1 << 20;
+
 /// A handshake over loopback; both sides' results.
 async fn shake(
     client: &Contexts,
@@ -38,17 +41,16 @@ async fn shake(
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
     let target = Target::Agent(expected);
-    // Over its limit from the start: handshakes must do with what there is.
-    let account = Account::new(Arc::default(), 0);
+    let share = share(BUFFERS);
     let connecting = async {
-        let mut session = connect(dialled, client, &target, LIMIT, account.clone()).await?;
+        let mut session = connect(dialled, client, &target, LIMIT, &share).await?;
         // The end of the handshake travels with the first data; there is none yet.
         if let Stream::Records(stream) = &mut session.stream {
             poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
         }
         Ok(session)
     };
-    tokio::join!(connecting, accept(accepted, server, LIMIT, account.clone()))
+    tokio::join!(connecting, accept(accepted, server, LIMIT, &share))
 }
 
 /// A chain may be longer than a record, and longer than the buffers that the workload has left. Data that comes right
@@ -68,18 +70,19 @@ async fn a_long_chain_is_no_reason_to_fail() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
-        let account = Account::new(Arc::default(), 0);
+        // Over its limit from the start.
+        let share = share(0);
         let said = vec![7; 4_000];
         let connecting = async {
             let target = Target::Agent(ids(&[WEB]));
-            let session = connect(dialled, &client, &target, LIMIT, account.clone()).await;
+            let session = connect(dialled, &client, &target, LIMIT, &share).await;
             let mut session = session.unwrap_or_else(|error| panic!("{length}: {error}"));
             for _ in 0..16 {
                 write(&mut session, &said).await.unwrap();
             }
             session
         };
-        let accepting = accept(accepted, &web, LIMIT, account.clone());
+        let accepting = accept(accepted, &web, LIMIT, &share);
         let (_outbound, inbound) = tokio::join!(connecting, accepting);
         let mut inbound = inbound.unwrap_or_else(|error| panic!("{length}: {error}"));
         for _ in 0..16 {
@@ -137,13 +140,13 @@ async fn both_sides_learn_who_the_other_is() {
     let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
     let (outbound, inbound) = shake(&client, ids(&[WEB]), &web).await;
     let (mut outbound, mut inbound) = (outbound.unwrap(), inbound.unwrap());
-    assert_eq!(outbound.peer.to_string(), WEB);
-    assert_eq!(inbound.peer.to_string(), CLIENT);
+    assert_eq!(outbound.proof.peer.to_string(), WEB);
+    assert_eq!(inbound.proof.peer.to_string(), CLIENT);
     for session in [&outbound, &inbound] {
-        assert_eq!(session.content, Content::Flows);
-        assert_eq!(session.negotiated.version, "TLSv1.3");
-        assert_eq!(session.negotiated.suite, "TLS13_AES_128_GCM_SHA256");
-        assert_eq!(session.negotiated.group, "X25519MLKEM768");
+        assert_eq!(session.proof.content, Content::Flows);
+        assert_eq!(session.proof.negotiated.version, "TLSv1.3");
+        assert_eq!(session.proof.negotiated.suite, "TLS13_AES_128_GCM_SHA256");
+        assert_eq!(session.proof.negotiated.group, "X25519MLKEM768");
     }
     write(&mut outbound, b"ping").await.unwrap();
     assert_eq!(read(&mut inbound).await.unwrap(), b"ping");
@@ -211,8 +214,7 @@ async fn a_silent_peer_does_not_hold_a_handshake_open() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
-    let account = Account::new(Arc::default(), usize::MAX);
-    let result = accept(accepted, &web, Duration::from_millis(50), account).await;
+    let result = accept(accepted, &web, Duration::from_millis(50), &share(BUFFERS)).await;
     assert!(matches!(result, Err(TlsError::Timeout(_))));
 }
 
@@ -264,6 +266,47 @@ proptest::proptest! {
         let verdict = classify(&bytes, &[]);
         if let Some(first) = bytes.first() {
             proptest::prop_assert_eq!(verdict == FirstBytes::Plaintext, *first != 22);
+        }
+    }
+}
+
+/// Whatever a peer says instead of TLS is an error, and one that is told.
+#[tokio::test]
+async fn a_peer_that_does_not_speak_tls_is_an_error() {
+    let ca = Ca::new("example.org");
+    let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
+    let server = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
+    let server_hello_of_a_stranger = [22, 3, 3, 0, 6, 2, 0, 0, 2, 3, 3];
+    for said in [
+        &b"trust me"[..],
+        b"t",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        &[0; 100],
+        &[22, 3, 3, 0, 0],
+        &[22, 3, 3, 0xff, 0xff, 1],
+        &[23, 3, 3, 0, 17, 1, 2, 3],
+        &[21, 3, 3, 0, 2, 2, 40],
+        &server_hello_of_a_stranger,
+        // A fragment of a message, and then something else.
+        &[22, 3, 3, 0, 2, 2, 0, 23, 3, 3, 0, 1, 1],
+        &[22, 3, 3, 0, 2, 2, 0, 99, 3, 3, 0, 1, 1],
+    ] {
+        for as_client in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut theirs, _) = listener.accept().await.unwrap();
+            theirs.write_all(said).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            let share = share(BUFFERS);
+            let result = if as_client {
+                connect(ours, &client, &Target::Agent(ids(&[WEB])), LIMIT, &share).await
+            } else {
+                accept(ours, &server, LIMIT, &share).await
+            };
+            assert!(
+                matches!(result, Err(TlsError::Protocol(_) | TlsError::Io(_))),
+                "{said:?} {as_client} {result:?}"
+            );
         }
     }
 }

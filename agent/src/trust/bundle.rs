@@ -2,8 +2,9 @@
 
 use std::time::SystemTime;
 
-use rustls_pki_types::{CertificateDer, TrustAnchor};
+use rustls_pki_types::CertificateDer;
 
+use super::Anchors;
 use crate::spiffe::TrustDomain;
 
 /// The authorities of one trust domain (SPIFFE Trust Domain and Bundle, section 3).
@@ -11,7 +12,7 @@ use crate::spiffe::TrustDomain;
 pub struct TrustBundle {
     trust_domain: TrustDomain,
     authorities: Vec<CertificateDer<'static>>,
-    anchors: Vec<TrustAnchor<'static>>,
+    anchors: Anchors,
     loaded: SystemTime,
 }
 
@@ -32,7 +33,7 @@ impl TrustBundle {
         if authorities.is_empty() {
             return Err(BundleError::Empty(trust_domain));
         }
-        let anchors = anchors(&authorities).map_err(|error| BundleError::Unusable {
+        let anchors = Anchors::new(&authorities).map_err(|error| BundleError::Unusable {
             domain: trust_domain.clone(),
             reason: error.to_string(),
         })?;
@@ -62,19 +63,7 @@ impl TrustBundle {
     }
 
     #[must_use]
-    pub fn anchors(&self) -> &[TrustAnchor<'static>] {
+    pub fn anchors(&self) -> &Anchors {
         &self.anchors
     }
-}
-
-/// Certificates as webpki wants to have them.
-pub fn anchors(
-    authorities: &[CertificateDer<'_>],
-) -> Result<Vec<TrustAnchor<'static>>, webpki::Error> {
-    authorities
-        .iter()
-        .map(|authority| {
-            webpki::anchor_from_trusted_cert(authority).map(|anchor| anchor.to_owned())
-        })
-        .collect()
 }

@@ -3,9 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls_pki_types::TrustAnchor;
-
-use super::{Pin, Revocation};
+use super::{Anchors, Pin, Revocation};
 use crate::spiffe::SpiffeId;
 
 /// Ways to be believed; one of them will do. Cheap to clone.
@@ -28,11 +26,7 @@ pub enum Proof {
     /// To be an X.509-SVID of one of these, by the bundle of its own trust domain.
     Spiffe(Vec<SpiffeId>),
     /// A chain to one of these authorities, and one of these names.
-    Chain {
-        anchors: Arc<[TrustAnchor<'static>]>,
-        revocation: Option<Arc<Revocation>>,
-        names: Names,
-    },
+    Chain { anchors: Anchors, revocation: Option<Arc<Revocation>>, names: Names },
     /// To be pinned, and nothing else but that the peer has the key.
     Pinned,
 }
@@ -53,7 +47,7 @@ impl fmt::Debug for Proof {
             Self::Spiffe(ids) => f.debug_tuple("Spiffe").field(ids).finish(),
             Self::Chain { anchors, names, .. } => f
                 .debug_struct("Chain")
-                .field("anchors", &anchors.len())
+                .field("anchors", &anchors.as_slice().len())
                 .field("names", names)
                 .finish(),
             Self::Pinned => f.write_str("Pinned"),

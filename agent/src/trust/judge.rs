@@ -1,19 +1,21 @@
 //! The judgement on a peer's certificate, the same in both directions, at the handshake and ever after.
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls_pki_types::{CertificateDer, DnsName, ServerName, TrustAnchor, UnixTime};
+use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RevocationOptions};
 
-use super::{Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
+use super::validity::Validity;
+use super::verified::Claim;
+use super::{Anchors, Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
 use crate::spiffe::{LeafError, SpiffeId, TrustDomain, spiffe_id_of};
-use crate::x509::CertificateFacts;
+use crate::x509::{CertificateFacts, Fingerprint};
 
 /// Certificates that a peer may send besides its own. Real chains have one or two; looking for a way through
 /// many takes time that the peer chooses.
 const MOST_INTERMEDIATES: usize = 8;
 
 /// The part a peer plays in the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     Client,
     Server,
@@ -34,6 +36,12 @@ impl Role {
 pub struct PeerChain<'c> {
     pub leaf: &'c CertificateDer<'c>,
     pub intermediates: &'c [CertificateDer<'c>],
+}
+
+impl<'c> PeerChain<'c> {
+    fn certificates(self) -> impl Iterator<Item = &'c CertificateDer<'c>> {
+        std::iter::once(self.leaf).chain(self.intermediates)
+    }
 }
 
 /// The rule a peer breaks.
@@ -172,34 +180,70 @@ impl Judge {
         if expected.contains(&id) { Ok(id.into()) } else { Err(Refusal::Unexpected { found: id }) }
     }
 
+    /// Verifies a chain, if that has not been done.
     fn verify_chain(
         &self,
         peer: PeerChain<'_>,
         role: Role,
         now: UnixTime,
-        anchors: &[TrustAnchor<'_>],
+        anchors: &Anchors,
         revocation: Option<&Revocation>,
     ) -> Result<(), webpki::Error> {
+        let algorithms = self.algorithms.all;
+        let claim = Claim {
+            chain: Fingerprint::of_sequence(peer.certificates().map(AsRef::as_ref)),
+            role,
+            anchors: anchors.fingerprint(),
+            revocation: revocation.map(Revocation::fingerprint),
+            algorithms: (algorithms.as_ptr().addr(), algorithms.len()),
+        };
+        let verified = self.trust.verified();
+        if verified.holds(&claim, now) {
+            return Ok(());
+        }
+        let proof = self.prove(peer, role, now, anchors, revocation)?;
+        if let Some(validity) = proof.filter(|validity| validity.contains(now)) {
+            verified.remember(claim, validity);
+        }
+        Ok(())
+    }
+
+    /// Verifies a chain. Returns when that would have the same outcome, if it may be remembered.
+    fn prove(
+        &self,
+        peer: PeerChain<'_>,
+        role: Role,
+        now: UnixTime,
+        anchors: &Anchors,
+        revocation: Option<&Revocation>,
+    ) -> Result<Option<Validity>, webpki::Error> {
         let leaf = EndEntityCert::try_from(peer.leaf)?;
         let verify = |options: Option<RevocationOptions<'_>>| {
             leaf.verify_for_usage(
                 self.algorithms.all,
-                anchors,
+                anchors.as_slice(),
                 peer.intermediates,
                 now,
                 role.usage(),
                 options,
                 None,
             )
-            .map(|_| ())
+            .map(|path| path.intermediate_certificates().count())
         };
-        match revocation {
+        let used = match revocation {
             Some(revocation) if revocation.denies_everybody() => {
                 Err(webpki::Error::UnknownRevocationStatus)
             }
             Some(revocation) => revocation.with_options(verify),
             None => verify(None),
+        }?;
+        // Nobody has vouched for what is not on the path: with a bit of it changed each time, one good chain
+        // would crowd out all others.
+        if used < peer.intermediates.len() {
+            return Ok(None);
         }
+        let crls = revocation.map_or(Validity::ALWAYS, Revocation::validity);
+        Ok(peer.certificates().try_fold(crls, |all, one| Some(all.and(Validity::of(one)?))))
     }
 }
 

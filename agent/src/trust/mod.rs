@@ -1,6 +1,7 @@
 //! Whom to believe: trust bundles and CRLs of trust domains, pins, expected names, and the judgement of a
 //! peer's certificate by them.
 
+mod anchors;
 mod bundle;
 mod expectation;
 mod judge;
@@ -8,14 +9,18 @@ mod peer_id;
 mod pin;
 mod revocation;
 mod store;
+mod validity;
+mod verified;
 
-pub use bundle::{BundleError, TrustBundle, anchors};
+pub use anchors::Anchors;
+pub use bundle::{BundleError, TrustBundle};
 pub use expectation::{Expectation, Names, Proof, Way};
 pub use judge::{Judge, PeerChain, Refusal, Role};
 pub use peer_id::PeerId;
 pub use pin::Pin;
 pub use revocation::{OnDoubt, Revocation};
 pub use store::{DomainTrust, Trust};
+pub use verified::VerifiedChains;
 
 #[cfg(test)]
 pub(crate) mod testing;

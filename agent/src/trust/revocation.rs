@@ -8,7 +8,8 @@ use webpki::{
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
-use crate::x509::X509Error;
+use super::validity::Validity;
+use crate::x509::{Fingerprint, X509Error, next_update};
 
 /// What to do where the CRLs give no answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,6 +26,8 @@ pub struct Revocation {
     unknown: OnDoubt,
     /// What if a CRL is past its `nextUpdate`?
     expired: OnDoubt,
+    fingerprint: Fingerprint,
+    validity: Validity,
 }
 
 impl fmt::Debug for Revocation {
@@ -53,8 +56,31 @@ impl Revocation {
                 .map(CertRevocationList::Owned)
                 .map_err(|error| X509Error::BadCrl { index: index + 1, reason: error.to_string() })
         };
-        let lists = lists.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
-        Ok(Self { lists, unknown, expired })
+        let options = [unknown as u8, expired as u8];
+        let content = lists.iter().map(AsRef::as_ref);
+        Ok(Self {
+            lists: lists.iter().enumerate().map(parse).collect::<Result<_, _>>()?,
+            unknown,
+            expired,
+            fingerprint: Fingerprint::of_sequence(
+                std::iter::once(&options[..]).chain(content.clone()),
+            ),
+            validity: match expired {
+                OnDoubt::Allow => Validity::ALWAYS,
+                OnDoubt::Deny => content.map(validity).fold(Validity::ALWAYS, Validity::and),
+            },
+        })
+    }
+
+    /// SHA-256 of the lists, in order, and of what to do where they do not say.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// Until when what the lists say stays what they say.
+    pub(super) fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// True if no list is there and certificates of unknown status are refused: then nobody passes.
@@ -84,4 +110,9 @@ impl Revocation {
         });
         verify(options)
     }
+}
+
+/// Until a list's `nextUpdate` (RFC 5280, 5.1.2.5). Of one that does not say, nothing may be remembered.
+fn validity(list: &[u8]) -> Validity {
+    next_update(list).map_or(Validity::NEVER, Validity::before)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Revocation, TrustBundle};
+use super::{Revocation, TrustBundle, VerifiedChains};
 use crate::spiffe::TrustDomain;
 
 /// What is believed of one trust domain.
@@ -18,12 +18,19 @@ pub struct DomainTrust {
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     domains: Arc<BTreeMap<TrustDomain, DomainTrust>>,
+    verified: Arc<VerifiedChains>,
 }
 
 impl Trust {
     #[must_use]
     pub fn new(domains: BTreeMap<TrustDomain, DomainTrust>) -> Self {
-        Self { domains: Arc::new(domains) }
+        Self { domains: Arc::new(domains), verified: Arc::default() }
+    }
+
+    /// The same, but with proofs in common with others.
+    #[must_use]
+    pub fn with_verified(self, verified: Arc<VerifiedChains>) -> Self {
+        Self { verified, ..self }
     }
 
     /// Trust without any CRL.
@@ -43,5 +50,11 @@ impl Trust {
     #[must_use]
     pub fn domains(&self) -> &BTreeMap<TrustDomain, DomainTrust> {
         &self.domains
+    }
+
+    /// The chains that have been verified, by this trust or by any that it has its proofs in common with.
+    #[must_use]
+    pub fn verified(&self) -> &VerifiedChains {
+        &self.verified
     }
 }

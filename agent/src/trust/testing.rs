@@ -1,15 +1,17 @@
 //! Authorities and certificates for unit tests.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use super::{Trust, TrustBundle};
+use super::{Expectation, Judge, PeerChain, Trust, TrustBundle};
+use crate::spiffe::SpiffeId;
 use crate::tls::crypto_provider;
 
 /// An authority of a trust domain.
@@ -26,6 +28,11 @@ pub struct Leaf {
 }
 
 impl Leaf {
+    pub fn peer(&self) -> PeerChain<'_> {
+        let (leaf, intermediates) = self.chain.split_first().unwrap();
+        PeerChain { leaf, intermediates }
+    }
+
     pub fn certified(&self) -> Arc<CertifiedKey> {
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
         Arc::new(CertifiedKey::from_der(self.chain.clone(), key, &crypto_provider()).unwrap())
@@ -77,8 +84,12 @@ impl Ca {
 
     /// An authority below this one.
     pub fn intermediate(&self, name: &str, constraints: BasicConstraints) -> Self {
+        self.subordinate(authority(name, constraints))
+    }
+
+    pub fn subordinate(&self, params: CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
-        let certificate = authority(name, constraints).signed_by(&key, &self.issuer).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let certificate = certificate.der().clone();
         Self {
             domain: self.domain.clone(),
@@ -101,4 +112,37 @@ impl Ca {
     pub fn trust(&self) -> Trust {
         Trust::of_bundles([self.bundle()])
     }
+}
+
+pub fn judge(trust: Trust, expectation: Expectation) -> Judge {
+    let algorithms = crypto_provider().signature_verification_algorithms;
+    Judge { trust, expectation, algorithms }
+}
+
+pub fn expecting(ids: &[&str]) -> Expectation {
+    let ids: Vec<SpiffeId> = ids.iter().map(|id| id.parse().unwrap()).collect();
+    Expectation::of(ids, Vec::new())
+}
+
+/// A CRL of `ca` that revokes some serial numbers.
+pub fn crl(
+    ca: &Ca,
+    serials: &[u64],
+    next_update: SystemTime,
+) -> CertificateRevocationListDer<'static> {
+    let revoked = |serial: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(*serial),
+        revocation_time: SystemTime::now().into(),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: (SystemTime::now() - Duration::from_secs(7200)).into(),
+        next_update: next_update.into(),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(&ca.issuer).unwrap().der().clone()
 }

@@ -9,31 +9,18 @@ use rcgen::{
 };
 use rustls_pki_types::UnixTime;
 
-use super::testing::{Ca, Leaf, dns, svid, uri};
+use super::testing::{Ca, Leaf, crl, dns, expecting, judge, svid, uri};
 use super::*;
-use crate::spiffe::SpiffeId;
-use crate::tls::crypto_provider;
 use crate::x509::Fingerprint;
 
 const WEB: &str = "spiffe://example.org/web";
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn judge(trust: Trust, expectation: Expectation) -> Judge {
-    let algorithms = crypto_provider().signature_verification_algorithms;
-    Judge { trust, expectation, algorithms }
-}
-
-fn expecting(ids: &[&str]) -> Expectation {
-    let ids: Vec<SpiffeId> = ids.iter().map(|id| id.parse().unwrap()).collect();
-    Expectation::of(ids, Vec::new())
-}
-
 /// What is said of a leaf as a client and as a server.
 fn verdicts(judge: &Judge, leaf: &Leaf) -> [Result<PeerId, String>; 2] {
-    let (first, rest) = leaf.chain.split_first().unwrap();
-    let peer = PeerChain { leaf: first, intermediates: rest };
-    [Role::Client, Role::Server]
-        .map(|role| judge.judge(peer, role, UnixTime::now()).map_err(|refusal| refusal.to_string()))
+    [Role::Client, Role::Server].map(|role| {
+        judge.judge(leaf.peer(), role, UnixTime::now()).map_err(|refusal| refusal.to_string())
+    })
 }
 
 #[track_caller]
@@ -303,7 +290,7 @@ fn several_pins_allow_rotation_and_ids_may_stand_beside_them() {
 }
 
 fn chain_way(ca: &Ca, names: Names, pins: Vec<Pin>) -> Expectation {
-    let anchors = ca.bundle().anchors().to_vec().into();
+    let anchors = ca.bundle().anchors().clone();
     let proof = Proof::Chain { anchors, revocation: None, names };
     Expectation::new(vec![Way { proof, pins }])
 }
@@ -347,29 +334,6 @@ fn pins_beside_a_chain_are_required_in_addition() {
     let judge = judge(Trust::default(), chain_way(&ca, names(), vec![pin]));
     assert_believed(&judge, &pinned, "dns:web");
     assert_refused(&judge, &other, "valid but not pinned", "not pinned");
-}
-
-/// A CRL of `ca` that revokes some serial numbers.
-fn crl(
-    ca: &Ca,
-    serials: &[u64],
-    next_update: SystemTime,
-) -> rustls_pki_types::CertificateRevocationListDer<'static> {
-    let revoked = |serial: &u64| RevokedCertParams {
-        serial_number: SerialNumber::from(*serial),
-        revocation_time: SystemTime::now().into(),
-        reason_code: None,
-        invalidity_date: None,
-    };
-    let params = CertificateRevocationListParams {
-        this_update: (SystemTime::now() - 2 * HOUR).into(),
-        next_update: next_update.into(),
-        crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: serials.iter().map(revoked).collect(),
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    params.signed_by(&ca.issuer).unwrap().der().clone()
 }
 
 fn with_crls(

@@ -3,7 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{ASN1Time, CertificateRevocationList, FromDer, X509Certificate};
+use x509_parser::asn1_rs::Any;
+use x509_parser::prelude::{
+    ASN1Time, AlgorithmIdentifier, CertificateRevocationList, FromDer, X509Certificate, X509Name,
+};
 
 use super::{Fingerprint, X509Error};
 
@@ -69,6 +72,20 @@ impl CrlFacts {
     }
 }
 
+/// When the next version of a CRL is due at the latest (`nextUpdate`; RFC 5280, 5.1.2.5), if it says so. What is
+/// revoked is not read: it can be millions of entries.
+#[must_use]
+pub fn next_update(crl: &[u8]) -> Option<SystemTime> {
+    let (_, list) = Any::from_der(crl).ok()?;
+    let (_, to_be_signed) = Any::from_der(list.data).ok()?;
+    let (rest, _version) = Option::<u32>::from_der(to_be_signed.data).ok()?;
+    let (rest, _signature) = AlgorithmIdentifier::from_der(rest).ok()?;
+    let (rest, _issuer) = X509Name::from_der(rest).ok()?;
+    let (rest, _this_update) = ASN1Time::from_der(rest).ok()?;
+    let (_, next_update) = ASN1Time::from_der(rest).ok()?;
+    Some(system_time(next_update))
+}
+
 /// Names are whatever their maker liked, and are shown on terminals.
 fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -82,4 +99,33 @@ fn system_time(time: ASN1Time) -> SystemTime {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::testing::{Ca, crl};
+
+    #[test]
+    fn the_next_update_is_the_one_that_a_whole_crl_has() {
+        let ca = Ca::new("example.org");
+        // Before 2050 and after, which is written differently (RFC 5280, 5.1.2.6).
+        for seconds in [1_900_000_000, 2_524_607_999, 2_524_608_000, 4_000_000_000] {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            let list = crl(&ca, &[1, 2, 3], time);
+            assert_eq!(next_update(&list), Some(time));
+            assert_eq!(CrlFacts::of(&list).unwrap().next_update, Some(time));
+        }
+    }
+
+    #[test]
+    fn what_is_no_crl_has_no_next_update() {
+        let ca = Ca::new("example.org");
+        let list = crl(&ca, &[], SystemTime::now());
+        assert_eq!(next_update(&[]), None);
+        assert_eq!(next_update(&ca.certificate), None);
+        for length in 0..list.len() {
+            assert_eq!(next_update(&list[..length]), None, "{length}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
 use base64ct::{Base64, Encoding};
 
 /// A SHA-256 digest. Displayed in lower-case hexadecimal.
@@ -12,8 +12,24 @@ pub struct Fingerprint([u8; 32]);
 impl Fingerprint {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
+        Self::from_digest(&digest(&SHA256, bytes))
+    }
+
+    /// Of several things, each with its length (64 bits, big-endian) before it: no other sequence has the same
+    /// bytes.
+    #[must_use]
+    pub fn of_sequence<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
+        let mut context = Context::new(&SHA256);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        Self::from_digest(&context.finish())
+    }
+
+    fn from_digest(digest: &Digest) -> Self {
         let mut value = [0; 32];
-        value.copy_from_slice(digest(&SHA256, bytes).as_ref());
+        value.copy_from_slice(digest.as_ref());
         Self(value)
     }
 
@@ -105,6 +121,15 @@ mod tests {
         fn what_is_printed_can_be_read(bytes: Vec<u8>) {
             let fingerprint = Fingerprint::of(&bytes);
             prop_assert_eq!(Fingerprint::parse(&fingerprint.to_string()), Some(fingerprint));
+        }
+
+        #[test]
+        fn sequences_differ_wherever_they_are_cut(bytes: Vec<u8>, cuts: [prop::sample::Index; 2]) {
+            let [one, two] = cuts.map(|cut| cut.index(bytes.len() + 1));
+            let of = |cut| Fingerprint::of_sequence(<[&[u8]; 2]>::from(bytes.split_at(cut)));
+            prop_assert_eq!(of(one) == of(two), one == two);
+            prop_assert_ne!(of(one), Fingerprint::of_sequence([&bytes[..]]));
+            prop_assert_ne!(of(one), Fingerprint::of_sequence([&bytes[..one], &bytes[one..], b""]));
         }
 
         #[test]

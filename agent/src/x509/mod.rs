@@ -4,6 +4,6 @@ mod facts;
 mod fingerprint;
 mod pem;
 
-pub use facts::{CertificateFacts, CrlFacts};
+pub use facts::{CertificateFacts, CrlFacts, next_update};
 pub use fingerprint::Fingerprint;
 pub use pem::{X509Error, certificates, concatenated_certificates, crls, private_key};

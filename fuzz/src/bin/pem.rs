@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sheath::trust::{OnDoubt, Revocation};
-use sheath::x509::{CertificateFacts, certificates, crls, private_key};
+use sheath::x509::{CertificateFacts, CrlFacts, certificates, crls, next_update, private_key};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(found) = certificates(bytes) {
@@ -36,6 +36,11 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(all.is_ok(), lists.iter().all(is_usable));
         if let Ok(all) = all {
             assert!(!all.denies_everybody());
+            for list in &lists {
+                if let Some(facts) = CrlFacts::of(list) {
+                    assert_eq!(next_update(list), facts.next_update);
+                }
+            }
         }
     }
 });

@@ -13,7 +13,9 @@ const SERVER_HELLO: u8 = 2;
 
 const EXTENSION_SERVER_NAME: u16 = 0;
 const EXTENSION_ALPN: u16 = 16;
+const EXTENSION_PRE_SHARED_KEY: u16 = 41;
 const EXTENSION_SUPPORTED_VERSIONS: u16 = 43;
+const EXTENSION_KEY_SHARE: u16 = 51;
 
 /// One record: its content type and its content, encrypted or not.
 pub struct Record<'a> {
@@ -104,13 +106,41 @@ pub fn version_selected(stream: &[u8]) -> Option<u16> {
     }
 }
 
+/// The cipher suite that a ServerHello at the start of `stream` selects, by its number.
+pub fn suite_selected(stream: &[u8]) -> Option<u16> {
+    let records = records(stream).ok()?;
+    let hello = records.first()?.content;
+    // Message header, version and random come before the session id, the suite after it.
+    let session = usize::from(*hello.get(SESSION_ID)?);
+    number(hello.get(SESSION_ID + 1 + session..)?)
+}
+
+/// The group of the key agreement in the ServerHello of TLS 1.3 at the start of `stream`, by its number.
+pub fn group_selected(stream: &[u8]) -> Option<u16> {
+    let records = records(stream).ok()?;
+    number(extension(records.first()?.content, SERVER_HELLO, EXTENSION_KEY_SHARE)?)
+}
+
+/// Whether the ServerHello at the start of `stream` resumes an earlier TLS 1.3 session.
+pub fn is_resumed(stream: &[u8]) -> Option<bool> {
+    let records = records(stream).ok()?;
+    let hello = records.first()?.content;
+    Some(extension(hello, SERVER_HELLO, EXTENSION_PRE_SHARED_KEY).is_some())
+}
+
+/// Where the session id of a hello message starts, with its length.
+const SESSION_ID: usize = 4 + 2 + 32;
+
+fn number(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?))
+}
+
 /// The body of one extension of a hello message.
 fn extension(handshake: &[u8], hello: u8, wanted: u16) -> Option<&[u8]> {
     if *handshake.first()? != hello {
         return None;
     }
-    // Message header, version and random come before the session id.
-    let mut rest = handshake.get(4 + 2 + 32..)?;
+    let mut rest = handshake.get(SESSION_ID..)?;
     let session = usize::from(*rest.first()?);
     rest = rest.get(1 + session..)?;
     rest = if hello == CLIENT_HELLO {

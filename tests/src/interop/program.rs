@@ -57,6 +57,10 @@ impl Program {
         program
     }
 
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Writes to the program's standard input.
     pub fn say(&mut self, text: &str) {
         let stdin = self.process.child().stdin.as_mut().expect("an open input");

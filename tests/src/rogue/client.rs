@@ -51,12 +51,17 @@ impl Dial<'_> {
         answer.certificate = tls.conn.peer_certificates().map(|chain| chain[0].clone());
         shaken?;
         tls.write_all(self.send.as_bytes())?;
-        if self.end == End::CloseNotify {
+        let mut bytes = Vec::new();
+        if self.end == End::AfterEcho {
+            bytes.resize(self.send.len(), 0);
+            tls.read_exact(&mut bytes)?;
+            answer.received = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        if self.end != End::Truncate {
             tls.conn.send_close_notify();
         }
         tls.flush()?;
         tls.sock.shutdown(Shutdown::Write)?;
-        let mut bytes = Vec::new();
         let result = tls.read_to_end(&mut bytes);
         answer.received = String::from_utf8_lossy(&bytes).into_owned();
         result.map(|_| ())

@@ -22,6 +22,9 @@ pub enum End {
     CloseNotify,
     /// FIN alone: to TLS, a truncation.
     Truncate,
+    /// The first, but not before as much has come back as was sent: there are servers that answer nobody who
+    /// has ended. A client's alone.
+    AfterEcho,
 }
 
 /// The certificates one is asked about in [`credentials`].

@@ -11,7 +11,8 @@ use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, Str
 
 use super::*;
 use crate::record::{Alert, RecordError};
-use crate::tls::testing::{contexts_with_suite, ids, limit_keys};
+use crate::shares::Share;
+use crate::tls::testing::{contexts_with_suite, ids, limit_keys, share};
 use crate::tls::{self, Stream, Target};
 use crate::trust::testing::Ca;
 
@@ -101,7 +102,7 @@ where
 /// Our end of a session with rustls, which does `talk` on its thread.
 async fn session<T: Send + 'static>(
     setting: Setting,
-    account: &Arc<Account>,
+    share: &Share,
     talk: impl FnOnce(Box<dyn Peer>) -> T + Send + 'static,
 ) -> (RecordStream, thread::JoinHandle<T>) {
     let Setting { ours, suite, fragment, segment, tickets } = setting;
@@ -129,7 +130,7 @@ async fn session<T: Send + 'static>(
             let wire = TcpStream::connect(address).await.unwrap();
             sockopt::prepare_leg(&wire).unwrap();
             let target = Target::Agent(ids(&[WEB]));
-            (tls::connect(wire, &client, &target, GENEROUS, account.clone()).await, thread)
+            (tls::connect(wire, &client, &target, GENEROUS, share).await, thread)
         }
         Ours::Server => {
             let mut config = client.client_config(&[WEB]);
@@ -144,7 +145,7 @@ async fn session<T: Send + 'static>(
             wire.set_nonblocking(true).unwrap();
             let wire = TcpStream::from_std(wire).unwrap();
             sockopt::prepare_leg(&wire).unwrap();
-            (tls::accept(wire, &web, GENEROUS, account.clone()).await, thread)
+            (tls::accept(wire, &web, GENEROUS, share).await, thread)
         }
     };
     let Stream::Records(stream) = session.unwrap().stream else {
@@ -189,9 +190,10 @@ async fn play_ours(app: &mut TcpStream, rounds: &[Round]) {
 
 /// A conversation that ends in order, by rustls first or by us.
 async fn converse(setting: Setting, rounds: Vec<Round>, rustls_ends: bool, limit: Option<u64>) {
-    let account = account();
+    let share = share(usize::MAX);
+    let account = &share.buffers;
     let script = rounds.clone();
-    let (wire, thread) = session(setting, &account, move |mut peer| {
+    let (wire, thread) = session(setting, &share, move |mut peer| {
         play(&mut *peer, &script);
         let mut rest = Vec::new();
         if rustls_ends {
@@ -210,7 +212,7 @@ async fn converse(setting: Setting, rounds: Vec<Round>, rustls_ends: bool, limit
         Some(records) => limit_keys(wire, records),
         None => wire,
     };
-    let mut relay = Relay::start(wire, None, &account).await;
+    let mut relay = Relay::start(wire, None, account).await;
     play_ours(&mut relay.app, &rounds).await;
     if !rustls_ends {
         relay.app.shutdown().await.unwrap();
@@ -295,15 +297,16 @@ async fn a_handshake_may_come_in_crumbs() {
 
 /// How a relay ends whose peer talks like this after a word each way; the application's end is a reset.
 async fn cut(ours: Ours, talk: fn(Box<dyn Peer>)) -> RelayError {
-    let account = account();
+    let share = share(usize::MAX);
+    let account = &share.buffers;
     let setting = Setting { ours, ..PLAIN };
     let rounds = [Round { theirs: 3, ours: 3, refresh: false }];
-    let (wire, thread) = session(setting, &account, move |mut peer| {
+    let (wire, thread) = session(setting, &share, move |mut peer| {
         play(&mut *peer, &rounds);
         talk(peer);
     })
     .await;
-    let mut relay = Relay::start(wire, None, &account).await;
+    let mut relay = Relay::start(wire, None, account).await;
     play_ours(&mut relay.app, &rounds).await;
     let result = ended(relay.task).await.result;
     thread.join().unwrap();
@@ -356,18 +359,19 @@ async fn rustls_hears_our_alert() {
 
 #[tokio::test]
 async fn we_hear_rustls_s_alert() {
-    let account = account();
-    let (wire, thread) = session(PLAIN, &account, |mut peer| {
+    let share = share(usize::MAX);
+    let account = &share.buffers;
+    let (mut wire, thread) = session(PLAIN, &share, |mut peer| {
         peer.write_all(b"hello").unwrap();
         peer.read(&mut [0]).unwrap_err()
     })
     .await;
     let forged = [23, 3, 3, 0, 17, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17];
-    // The end of the handshake goes first.
-    let mut wire = wire;
+    // Amid the handshake it would have another meaning.
     std::future::poll_fn(|cx| wire.poll_flush(cx)).await.unwrap();
+    wire.tcp().readable().await.unwrap();
     wire.tcp().try_write(&forged).unwrap();
-    let mut relay = Relay::start(wire, None, &account).await;
+    let mut relay = Relay::start(wire, None, account).await;
     relay.app.read_exact(&mut [0; 5]).await.unwrap();
     let error = ended(relay.task).await.result.unwrap_err();
     let expected = RecordError::Alert(Alert::BAD_RECORD_MAC);

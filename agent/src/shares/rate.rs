@@ -1,0 +1,41 @@
+//! A limit to how often something may happen: the generic cell rate algorithm, with a second's worth as a burst.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+#[derive(Debug)]
+pub struct Rate {
+    per_second: u32,
+    start: Instant,
+    /// When the rate would have been kept exactly, in nanoseconds after `start`.
+    due: AtomicU64,
+}
+
+impl Rate {
+    pub fn new(per_second: u32) -> Self {
+        Self { per_second: per_second.max(1), start: Instant::now(), due: AtomicU64::new(0) }
+    }
+
+    pub fn per_second(&self) -> u32 {
+        self.per_second
+    }
+
+    /// Takes the next place, and returns how long to wait for it. `None`, and nothing is taken, if that is longer than
+    /// `patience`.
+    pub fn take(&self, patience: Duration) -> Option<Duration> {
+        const BURST: u64 = 1_000_000_000;
+        let interval = BURST / u64::from(self.per_second);
+        let now = self.start.elapsed().as_nanos() as u64;
+        let patience = patience.as_nanos() as u64;
+        let mut delay = 0;
+        let take = |due: u64| {
+            let due = due.max(now) + interval;
+            delay = due.saturating_sub(now + BURST);
+            (delay <= patience).then_some(due)
+        };
+        self.due.fetch_update(Relaxed, Relaxed, take).ok()?;
+        Some(Duration::from_nanos(delay))
+    }
+}

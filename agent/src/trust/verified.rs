@@ -1,0 +1,116 @@
+//! Chains that have been verified, so that a peer that is known costs no signatures.
+//!
+//! What is remembered is a proof, never a verdict: a chain leads to these authorities, and none of these CRLs
+//! speaks against it. Whether somebody is expected, and whether it is the time for it, is asked each time, and
+//! that the peer has the key is proved in each handshake. Claims name everything by its content, so a proof is
+//! good for whoever asks, and nothing has to be forgotten when trust changes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustls_pki_types::UnixTime;
+
+use super::Role;
+use super::validity::Validity;
+use crate::x509::Fingerprint;
+
+/// Proofs that are remembered at most; together they take less than a megabyte.
+const CAPACITY: usize = 4096;
+
+/// What a proof is about: all that decides whether a chain is good, the time apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Claim {
+    /// The certificates that the peer has sent.
+    pub chain: Fingerprint,
+    pub role: Role,
+    pub anchors: Fingerprint,
+    /// The CRLs and what to do where they do not say; `None` if none are asked.
+    pub revocation: Option<Fingerprint>,
+    /// The signature algorithms that count: where their static list is, and how long.
+    pub algorithms: (usize, usize),
+}
+
+/// Proofs that have been made, the latest of them. What is in use stays.
+#[derive(Default)]
+pub struct VerifiedChains {
+    proofs: Mutex<Generations>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl VerifiedChains {
+    /// True if `claim` has been proved in a way that is good at `now`.
+    pub(super) fn holds(&self, claim: &Claim, now: UnixTime) -> bool {
+        let validity = self.lock().get(claim);
+        let holds = validity.is_some_and(|validity| validity.contains(now));
+        let counter = if holds { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        holds
+    }
+
+    /// Remembers that `claim` has been proved, and when the proof is good.
+    pub(super) fn remember(&self, claim: Claim, validity: Validity) {
+        self.lock().insert(claim, validity);
+    }
+
+    /// How often a proof was found, since the start.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// How often a proof had to be made, or could not be.
+    #[must_use]
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    /// Proofs that are remembered.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        let proofs = self.lock();
+        proofs.recent.len() + proofs.older.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for VerifiedChains {
+    /// Without the proofs: there may be thousands.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedChains").field("entries", &self.entries()).finish_non_exhaustive()
+    }
+}
+
+/// Two halves: when the recent one is full it becomes the older one, and what nobody has asked for meanwhile
+/// is forgotten with the older one before it.
+#[derive(Default)]
+struct Generations {
+    recent: HashMap<Claim, Validity>,
+    older: HashMap<Claim, Validity>,
+}
+
+impl Generations {
+    fn get(&mut self, claim: &Claim) -> Option<Validity> {
+        if let Some(validity) = self.recent.get(claim) {
+            return Some(*validity);
+        }
+        let validity = self.older.remove(claim)?;
+        self.insert(*claim, validity);
+        Some(validity)
+    }
+
+    fn insert(&mut self, claim: Claim, validity: Validity) {
+        if self.recent.len() == CAPACITY / 2 && !self.recent.contains_key(&claim) {
+            self.older = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(claim, validity);
+    }
+}
+
+#[cfg(test)]
+mod tests;
