@@ -1,3 +1,5 @@
+mod specification;
+
 use proptest::prelude::*;
 
 use super::*;

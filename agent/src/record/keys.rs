@@ -70,7 +70,7 @@ impl Keys {
     }
 
     #[cfg(test)]
-    pub(super) fn with_limit(self, limit: u64) -> Self {
+    pub(crate) fn with_limit(self, limit: u64) -> Self {
         Self { limit, ..self }
     }
 

@@ -14,6 +14,8 @@ mod seal;
 pub use alert::{Alert, CLOSE_NOTIFY};
 pub use keys::{Keys, UnsupportedKeys};
 pub use open::{Opened, Opener};
+#[cfg(test)]
+pub(crate) use seal::RESERVE;
 pub use seal::{KEY_UPDATE, SealError, Sealer};
 
 /// `TLSPlaintext.type` (RFC 8446, 5.1), of which these are seen after the handshake.
@@ -73,5 +75,7 @@ impl RecordError {
     }
 }
 
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use super::{ContentType, HEADER, Keys, LONGEST_CONTENT, OVERHEAD, TAG, VERSION};
 pub const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 
 /// Records that are left of a key's limit when it is time for the next key: more than one buffer holds.
-const RESERVE: u64 = 1 << 10;
+pub(crate) const RESERVE: u64 = 1 << 10;
 
 /// Seals the records of one direction.
 #[derive(Debug)]

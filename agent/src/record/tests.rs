@@ -1,6 +1,7 @@
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Algorithm, CHACHA20_POLY1305};
 use proptest::prelude::*;
 
+use super::testing::record;
 use super::*;
 
 /// RFC 8448, 3: the application traffic of a simple handshake.
@@ -72,17 +73,6 @@ fn keys(algorithm: &'static Algorithm) -> Keys {
 
 fn pair() -> (Sealer, Opener) {
     (Sealer::new(keys(&AES_128_GCM)), Opener::new(keys(&AES_128_GCM)))
-}
-
-/// A record with any content of any type, padded.
-fn record(keys: &mut Keys, content: &[u8], kind: u8, padding: usize) -> Vec<u8> {
-    let mut inner = content.to_vec();
-    inner.push(kind);
-    inner.resize(inner.len() + padding, 0);
-    let length = (inner.len() + TAG) as u16;
-    let header = [23, 3, 3, (length >> 8) as u8, length as u8];
-    let tag = keys.seal(header, &mut inner).unwrap();
-    [header.as_slice(), &inner, &tag].concat()
 }
 
 const DATA: u8 = ContentType::ApplicationData as u8;

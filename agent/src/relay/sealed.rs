@@ -26,7 +26,7 @@ pub struct Sealed<'s> {
     app: &'s TcpStream,
     wire: &'s mut RecordStream,
     framing: Framing<'s>,
-    moved: &'s mut Moved,
+    pub(super) moved: &'s mut Moved,
     outgoing: Outgoing,
     incoming: Incoming,
     watch: Watch,
@@ -189,29 +189,31 @@ impl<'s> Sealed<'s> {
         turn: &mut usize,
     ) -> Poll<Result<(), RelayError>> {
         loop {
-            while !self.incoming.pieces.is_empty() {
-                let (slices, count) = self.incoming.pieces.slices(self.wire.buffer());
-                match ready!(readiness::poll_write(self.app, cx, &slices[..count])) {
-                    Ok(written) => {
-                        self.incoming.pieces.advance(written);
-                        self.moved.received += written as u64;
-                        *turn = turn.saturating_sub(written);
-                    }
-                    Err(error) if is_hung_up(&error) => return self.app_hung_up(error),
-                    Err(error) => return Poll::Ready(Err(RelayError::App(error))),
-                }
+            match ready!(self.poll_deliver(cx, turn)) {
+                Ok(()) => {}
+                Err(error) if is_hung_up(&error) => self.app_hung_up(error),
+                Err(error) => return Poll::Ready(Err(RelayError::App(error))),
             }
             match self.incoming.state {
-                State::Ended => return Poll::Ready(Ok(())),
+                State::Ended => {
+                    self.wire.rest_receiving();
+                    return Poll::Ready(Ok(()));
+                }
                 State::Ending => {
                     self.incoming.state = State::Ended;
                     if let Err(error) = SockRef::from(self.app).shutdown(std::net::Shutdown::Write)
                     {
-                        return self.app_hung_up(error);
+                        self.app_hung_up(error);
                     }
                     continue;
                 }
-                State::Copying => self.collect()?,
+                State::Copying => {
+                    if let Err(error) = self.collect() {
+                        // What came before was good, but nobody waits for it to be taken.
+                        let _ = self.poll_deliver(cx, turn);
+                        return Poll::Ready(Err(error));
+                    }
+                }
             }
             if self.incoming.pieces.is_empty() && self.incoming.state == State::Copying {
                 if *turn == 0 {
@@ -225,12 +227,23 @@ impl<'s> Sealed<'s> {
         }
     }
 
+    /// Ready when the application has taken all that was collected for it.
+    fn poll_deliver(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Poll<io::Result<()>> {
+        while !self.incoming.pieces.is_empty() {
+            let (slices, count) = self.incoming.pieces.slices(self.wire.buffer());
+            let written = ready!(readiness::poll_write(self.app, cx, &slices[..count]))?;
+            self.incoming.pieces.advance(written);
+            self.moved.received += written as u64;
+            *turn = turn.saturating_sub(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// The application takes nothing any more.
-    fn app_hung_up(&mut self, error: io::Error) -> Poll<Result<(), RelayError>> {
+    fn app_hung_up(&mut self, error: io::Error) {
         self.incoming.pieces = Pieces::default();
         self.incoming.state = State::Ended;
         self.incoming.refused = Some(error);
-        Poll::Ready(Ok(()))
     }
 
     /// Opens what has come, up to as many pieces as are written at once, or to the end.
@@ -305,12 +318,12 @@ impl Future for Sealed<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let before = *this.moved;
+        // What waits is much more than a peer may take at once that reads slowly.
+        let before = (*this.moved, this.wire.waiting());
         if let Poll::Ready(result) = this.poll_both(cx) {
-            this.wire.rest();
             return Poll::Ready(result);
         }
-        if *this.moved != before {
+        if (*this.moved, this.wire.waiting()) != before {
             this.watch.touch();
         }
         this.watch.poll(cx).map(|limit| Err(RelayError::Idle(limit)))

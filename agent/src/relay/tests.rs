@@ -1,133 +1,163 @@
+//! Relays between applications and sessions over real TCP connections on loopback.
+
+mod against_rustls;
+mod duplex;
+mod ends;
+mod flows;
+mod patterns;
+mod sessions;
+mod turns;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
 use super::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use crate::buffers::Account;
+use crate::framing::{Control, Open, data_header};
+use crate::record::ContentType;
+use crate::sys::sockopt;
+use crate::tls::testing::{Raw, narrow_tcp_pair, sessions, tcp_pair, with_raw};
 
-struct Ends {
-    app: DuplexStream,
-    peer: DuplexStream,
-    relay: tokio::task::JoinHandle<(Result<(), RelayError>, Moved)>,
+/// For what should take no time at all.
+const GENEROUS: Duration = Duration::from_secs(30);
+/// What must happen soon, and need not at once.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A relay that runs, and the application at its one end.
+struct Relay {
+    app: TcpStream,
+    account: Arc<Account>,
+    task: JoinHandle<Ended>,
 }
 
-fn start() -> Ends {
-    let (app, mut app_leg) = duplex(1024);
-    let (peer, mut wire_leg) = duplex(1024);
-    let relay = tokio::spawn(async move {
-        let mut moved = Moved::default();
-        let result = run(&mut app_leg, &mut wire_leg, &mut moved).await;
-        (result, moved)
-    });
-    Ends { app, peer, relay }
+/// A relay that has come to its end.
+struct Ended {
+    result: Result<(), RelayError>,
+    moved: Moved,
+    /// `None` after an error.
+    wire: Option<RecordStream>,
+    /// Of what the peer sends, if the session is framed.
+    reader: Option<Reader>,
 }
 
-#[tokio::test]
-async fn bytes_and_ends_pass_in_both_directions() {
-    let Ends { mut app, mut peer, relay } = start();
-    app.write_all(b"question").await.unwrap();
-    app.shutdown().await.unwrap();
-    let mut question = Vec::new();
-    peer.read_to_end(&mut question).await.unwrap();
-    assert_eq!(question, b"question");
-    // The other direction is still open after the first has ended.
-    let respond = async {
-        peer.write_all(&[7; 100_000]).await.unwrap();
-        peer.shutdown().await.unwrap();
-    };
-    let mut answer = Vec::new();
-    let (_, read) = tokio::join!(respond, app.read_to_end(&mut answer));
-    read.unwrap();
-    assert_eq!(answer.len(), 100_000);
-    let (result, moved) = relay.await.unwrap();
-    assert!(result.is_ok());
-    assert_eq!(moved, Moved { sent: 8, received: 100_000 });
-}
+impl Relay {
+    async fn start(wire: RecordStream, reader: Option<Reader>, account: &Arc<Account>) -> Self {
+        Self::patient(wire, reader, account, Patience::default()).await
+    }
 
-#[tokio::test]
-async fn the_server_may_speak_first() {
-    let Ends { mut app, mut peer, relay } = start();
-    peer.write_all(b"welcome").await.unwrap();
-    let mut greeting = [0; 7];
-    app.read_exact(&mut greeting).await.unwrap();
-    assert_eq!(&greeting, b"welcome");
-    relay.abort();
-}
+    async fn patient(
+        wire: RecordStream,
+        reader: Option<Reader>,
+        account: &Arc<Account>,
+        patience: Patience,
+    ) -> Self {
+        Self::between(tcp_pair().await, wire, reader, account, patience)
+    }
 
-#[tokio::test]
-async fn a_slow_reader_slows_the_writer_down() {
-    let Ends { mut app, peer, relay } = start();
-    let capacity = async {
-        let mut written = 0_usize;
-        loop {
-            app.write_all(&[0; 1024]).await.unwrap();
-            written += 1024;
-            tokio::task::yield_now().await;
-            if written > 1024 * 1024 {
-                break;
+    fn between(
+        (app, leg): (TcpStream, TcpStream),
+        mut wire: RecordStream,
+        mut reader: Option<Reader>,
+        account: &Arc<Account>,
+        patience: Patience,
+    ) -> Self {
+        sockopt::close_gracefully(&app).unwrap();
+        let task = tokio::spawn(async move {
+            let mut moved = Moved::default();
+            let framing = reader.as_mut().map_or(Framing::Bytes, Framing::Flows);
+            let result = run_sealed(&leg, &mut wire, framing, patience, &mut moved).await;
+            let wire = result.is_ok().then_some(wire);
+            if let Some(wire) = &wire {
+                sockopt::close_gracefully(&leg).unwrap();
+                if reader.is_none() {
+                    sockopt::close_gracefully(wire.tcp()).unwrap();
+                }
             }
-        }
-    };
-    let blocked = tokio::time::timeout(std::time::Duration::from_millis(200), capacity).await;
-    assert!(blocked.is_err(), "a megabyte was swallowed while nobody read");
-    drop(peer);
-    relay.abort();
-}
-
-#[tokio::test]
-async fn a_failing_leg_is_named() {
-    let (mut app_leg, app) = duplex(64);
-    let mut wire_leg = cut_stream();
-    let mut moved = Moved::default();
-    let result = run(&mut app_leg, &mut wire_leg, &mut moved).await;
-    assert!(matches!(result, Err(RelayError::Wire(_))));
-    drop(app);
-}
-
-/// A stream whose reads fail as a TLS stream's do when the connection is cut.
-fn cut_stream() -> impl AsyncRead + AsyncWrite + Unpin {
-    struct Cut;
-    impl AsyncRead for Cut {
-        fn poll_read(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            _: &mut tokio::io::ReadBuf<'_>,
-        ) -> std::task::Poll<io::Result<()>> {
-            std::task::Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
-        }
+            Ended { result, moved, wire, reader }
+        });
+        Self { app, account: account.clone(), task }
     }
-    impl AsyncWrite for Cut {
-        fn poll_write(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            bytes: &[u8],
-        ) -> std::task::Poll<io::Result<usize>> {
-            std::task::Poll::Ready(Ok(bytes.len()))
-        }
-        fn poll_flush(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<io::Result<()>> {
-            std::task::Poll::Ready(Ok(()))
-        }
-        fn poll_shutdown(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<io::Result<()>> {
-            std::task::Poll::Ready(Ok(()))
-        }
-    }
-    Cut
 }
 
-/// As TCP has it: what a peer said before it hung up is there to be read, although nothing can be sent to it
-/// any more.
-#[tokio::test]
-async fn what_was_said_before_hanging_up_is_delivered() {
-    let Ends { mut app, mut peer, relay } = start();
-    peer.write_all(b"go away").await.unwrap();
-    drop(peer);
-    app.write_all(&[0; 10]).await.unwrap();
-    let mut said = Vec::new();
-    app.read_to_end(&mut said).await.unwrap();
-    assert_eq!(said, b"go away");
-    let (result, moved) = relay.await.unwrap();
-    assert!(matches!(result, Err(RelayError::Wire(_))), "{result:?}");
-    assert_eq!(moved.received, 7);
+/// Waits for a relay to end by itself.
+async fn ended(task: JoinHandle<Ended>) -> Ended {
+    tokio::time::timeout(GENEROUS, task).await.expect("the relay goes on").unwrap()
+}
+
+/// How the bytes of a session are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Bytes,
+    Flows,
+}
+
+const KINDS: [Kind; 2] = [Kind::Bytes, Kind::Flows];
+
+/// Two relays back to back, as two agents have them: the client's and the server's.
+async fn back_to_back(kind: Kind) -> (Relay, Relay) {
+    let (mine, theirs) = (account(), account());
+    let (client, server) = sessions(tcp_pair().await, [&mine, &theirs]);
+    let (client, server) = begin(kind, client, server);
+    (Relay::start(client.0, client.1, &mine).await, Relay::start(server.0, server.1, &theirs).await)
+}
+
+type Wire = (RecordStream, Option<Reader>);
+
+/// Begins a flow at both ends of a session.
+fn begin(kind: Kind, mut client: RecordStream, mut server: RecordStream) -> (Wire, Wire) {
+    if kind == Kind::Bytes {
+        return ((client, None), (server, None));
+    }
+    let mut reader = Reader::of_server();
+    open(&mut client, &mut reader);
+    put(&mut server, Control::Accepted);
+    ((client, Some(reader)), (server, Some(Reader::of_client())))
+}
+
+fn open(client: &mut RecordStream, reader: &mut Reader) {
+    reader.expect_answer();
+    put(client, opening());
+}
+
+fn put(wire: &mut RecordStream, control: Control) {
+    wire.put(ContentType::ApplicationData, control.encode().as_ref()).unwrap();
+}
+
+fn opening() -> Control {
+    Control::Open(Open {
+        source: "192.0.2.1:40000".parse().unwrap(),
+        destination: "192.0.2.2:443".parse().unwrap(),
+    })
+}
+
+/// A session as a server has it, whose client sends what it is told to.
+async fn serving(account: &Arc<Account>) -> (Wire, Raw) {
+    let (wire, raw) = with_raw(tcp_pair().await, account);
+    ((wire, Some(Reader::of_client())), raw)
+}
+
+fn data_frame(payload: &[u8]) -> Vec<u8> {
+    [&data_header(payload.len())[..], payload].concat()
+}
+
+fn account() -> Arc<Account> {
+    Account::new(Arc::default(), usize::MAX)
+}
+
+/// Bytes of which none can be missed or put elsewhere without being noticed.
+fn pattern(length: usize, seed: u8) -> Vec<u8> {
+    (0..length as u32).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8 ^ seed).collect()
+}
+
+/// Waits until a workload holds no buffers.
+async fn none_held(account: &Account) {
+    let until = tokio::time::Instant::now() + SOON;
+    while account.leased() > 0 {
+        assert!(tokio::time::Instant::now() < until, "{} bytes are still held", account.leased());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }

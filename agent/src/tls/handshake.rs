@@ -24,7 +24,10 @@ use crate::shares::Share;
 
 /// More than the longest handshake message and the records it comes in, by far.
 const LONGEST_FLIGHT: usize = 128 * 1024;
-const FIRST_READ: usize = 4 * 1024;
+/// What is read at once. No more than this of what comes behind a handshake is read along with it.
+const READ: usize = 4 * 1024;
+/// The longest end of a handshake that waits for the data it may travel with.
+const LONGEST_UNSENT: usize = 8 * 1024;
 
 /// One end of a handshake.
 trait Side: Sized {
@@ -169,6 +172,9 @@ impl<S: Side> Handshake<S> {
                 }
             }
         }
+        if self.out.len() > LONGEST_UNSENT {
+            self.flush().await?;
+        }
         let facts = Facts::of(self.side.state());
         let (secrets, kernel) = self.side.into_secrets().map_err(TlsError::handshake)?;
         let (sealing, opening) =
@@ -260,8 +266,8 @@ async fn read_more(wire: &mut TcpStream, read: &mut Vec<u8>) -> Result<(), TlsEr
     if read.len() > LONGEST_FLIGHT {
         return Err(TlsError::Io(io::Error::other("more of a handshake than anybody needs")));
     }
-    read.reserve(FIRST_READ);
-    match wire.read_buf(read).await.map_err(TlsError::Io)? {
+    read.reserve(READ);
+    match wire.take(READ as u64).read_buf(read).await.map_err(TlsError::Io)? {
         0 => Err(TlsError::Io(io::ErrorKind::UnexpectedEof.into())),
         _ => Ok(()),
     }

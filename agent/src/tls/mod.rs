@@ -142,4 +142,6 @@ pub async fn connect(
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -118,7 +118,7 @@ pub enum Received {
 /// A header before the data of each record, made from their length.
 pub type Prefix = fn(usize) -> [u8; PREFIX];
 
-/// What a handshake leaves besides keys.
+/// What a handshake leaves besides keys; less than the smallest buffer holds.
 #[derive(Debug, Default)]
 pub(super) struct Remains {
     /// Read from the peer, but not looked at.
@@ -149,13 +149,13 @@ impl RecordStream {
         };
         let too_long = || io::Error::other("the end of a handshake that is too long");
         if !remains.unread.is_empty() {
-            let lease = stream.inbox.lease.insert(stream.account.lease(Size::Four));
+            let lease = stream.inbox.lease.insert(stream.account.lease(Size::One));
             let room = lease.get_mut(..remains.unread.len()).ok_or_else(too_long)?;
             room.copy_from_slice(&remains.unread);
             stream.inbox.sealed = 0..remains.unread.len();
         }
         if !remains.unsent.is_empty() {
-            let lease = stream.outbox.lease.insert(stream.account.lease(Size::Four));
+            let lease = stream.outbox.lease.insert(stream.account.lease(Size::One));
             let room = lease.get_mut(..remains.unsent.len()).ok_or_else(too_long)?;
             room.copy_from_slice(&remains.unsent);
             stream.outbox.waiting = 0..remains.unsent.len();
@@ -187,7 +187,13 @@ impl RecordStream {
     /// True if there is something to write.
     #[must_use]
     pub fn has_waiting(&self) -> bool {
-        !self.outbox.waiting.is_empty()
+        self.waiting() > 0
+    }
+
+    /// How many bytes there are to write.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.outbox.waiting.len()
     }
 
     /// Writes what waits to be written.
@@ -204,11 +210,15 @@ impl RecordStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Puts a record with a copy of `content` behind what waits to be written.
+    /// Puts a record with a copy of `content` behind what waits to be written; application data behind a KeyUpdate, if
+    /// there must be one (RFC 8446, 4.6.3).
     ///
     /// # Errors
     /// If it is longer than a control message.
     pub fn put(&mut self, kind: ContentType, content: &[u8]) -> Result<(), StreamError> {
+        if kind == ContentType::ApplicationData && self.must_rekey() {
+            self.rekey()?;
+        }
         let lease = match &mut self.outbox.lease {
             Some(lease) => lease,
             none => none.insert(self.account.lease(Size::One)),
@@ -357,9 +367,8 @@ impl RecordStream {
         }
     }
 
-    /// Gives back both buffers, if they hold nothing. Nothing that was received may be in use any more.
-    pub fn rest(&mut self) {
-        self.rest_sending();
+    /// Gives back the buffer for receiving, if it holds nothing. Nothing that was received may be in use any more.
+    pub fn rest_receiving(&mut self) {
         if self.inbox.open.is_empty() {
             self.inbox.rest(&self.account);
         }
@@ -425,3 +434,6 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;

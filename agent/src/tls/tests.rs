@@ -2,16 +2,15 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
+use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose};
 use rustls::sign::CertifiedKey;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::client_hello::{FirstBytes, classify};
+use super::testing::{ids, share};
 use super::*;
-use crate::config::Limits;
 use crate::record::ContentType;
-use crate::shares::{Share, Shares};
 use crate::trust::Expectation;
 use crate::trust::testing::{Ca, svid};
 
@@ -23,22 +22,14 @@ impl Ca {
     }
 
     fn contexts(&self, key: Arc<CertifiedKey>, callers: &[&str]) -> Contexts {
-        let inbound = Inbound { callers: ids(callers), standard: None };
-        Contexts::new(Arc::new(crypto_provider()), key, self.trust(), &inbound).unwrap()
+        testing::contexts(crypto_provider(), self, key, callers)
     }
-}
-
-fn ids(texts: &[&str]) -> Expectation {
-    Expectation::of(texts.iter().map(|text| text.parse().unwrap()).collect(), Vec::new())
 }
 
 const WEB: &str = "spiffe://example.org/web";
 const CLIENT: &str = "spiffe://example.org/client";
 
-fn share() -> Arc<Share> {
-    let limits = Limits { flows: None, handshakes_per_second: 1000, buffers: 1 << 20 };
-    Shares::new(limits, 2).of(1)
-}
+const BUFFERS: usize = 1 << 20;
 
 /// A handshake over loopback; both sides' results.
 async fn shake(
@@ -50,7 +41,7 @@ async fn shake(
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
     let target = Target::Agent(expected);
-    let share = share();
+    let share = share(BUFFERS);
     let connecting = async {
         let mut session = connect(dialled, client, &target, LIMIT, &share).await?;
         // The end of the handshake travels with the first data; there is none yet.
@@ -60,6 +51,44 @@ async fn shake(
         Ok(session)
     };
     tokio::join!(connecting, accept(accepted, server, LIMIT, &share))
+}
+
+/// A chain may be longer than a record, and longer than the buffers that the workload has left. Data that comes right
+/// behind it is not lost.
+#[tokio::test]
+async fn a_long_chain_is_no_reason_to_fail() {
+    let ca = Ca::new("example.org");
+    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
+    for length in [5_000, 20_000, 40_000, 60_000] {
+        let leaf = ca.issue(svid(CLIENT, |params| {
+            // Of a private arc, for nobody to look at.
+            let oid = [1, 3, 6, 1, 4, 1, 55555, 1];
+            params.custom_extensions =
+                vec![CustomExtension::from_oid_content(&oid, vec![4; length])];
+        }));
+        let client = ca.contexts(leaf.certified(), &[]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        // Over its limit from the start.
+        let share = share(0);
+        let said = vec![7; 4_000];
+        let connecting = async {
+            let target = Target::Agent(ids(&[WEB]));
+            let session = connect(dialled, &client, &target, LIMIT, &share).await;
+            let mut session = session.unwrap_or_else(|error| panic!("{length}: {error}"));
+            for _ in 0..16 {
+                write(&mut session, &said).await.unwrap();
+            }
+            session
+        };
+        let accepting = accept(accepted, &web, LIMIT, &share);
+        let (_outbound, inbound) = tokio::join!(connecting, accepting);
+        let mut inbound = inbound.unwrap_or_else(|error| panic!("{length}: {error}"));
+        for _ in 0..16 {
+            assert!(read(&mut inbound).await.unwrap() == said, "{length}");
+        }
+    }
 }
 
 /// Waits for the next record with data.
@@ -185,7 +214,7 @@ async fn a_silent_peer_does_not_hold_a_handshake_open() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
-    let result = accept(accepted, &web, Duration::from_millis(50), &share()).await;
+    let result = accept(accepted, &web, Duration::from_millis(50), &share(BUFFERS)).await;
     assert!(matches!(result, Err(TlsError::Timeout(_))));
 }
 
@@ -268,7 +297,7 @@ async fn a_peer_that_does_not_speak_tls_is_an_error() {
             let (mut theirs, _) = listener.accept().await.unwrap();
             theirs.write_all(said).await.unwrap();
             theirs.shutdown().await.unwrap();
-            let share = share();
+            let share = share(BUFFERS);
             let result = if as_client {
                 connect(ours, &client, &Target::Agent(ids(&[WEB])), LIMIT, &share).await
             } else {

@@ -8,6 +8,7 @@ use std::process::Command;
 use super::{Program, Route, Tls, Versions};
 use crate::ca::PemFiles;
 use crate::netns::must_succeed;
+use crate::wait::{GENEROUS, wait_until};
 
 /// `openssl s_server` at `route.listen`, for one connection after the other.
 #[track_caller]
@@ -24,27 +25,76 @@ pub fn s_server_by_name(route: &Route, tls: &Tls, name: &str, other: &PemFiles) 
     start_server(route, tls, &[servername, name, cert2, certificate, key2, key])
 }
 
+/// The same, taking `K` or `k` at the start of what it is told for a command: to change its keys, and with `K` to ask
+/// for the client's new ones. It sends tickets, and short, padded records of one cipher suite.
+#[track_caller]
+pub fn s_server_that_obeys(route: &Route, tls: &Tls, suite: &str) -> Program {
+    // It does not flush what it says of its keys.
+    let mut command = route.place.command("stdbuf");
+    command.args(["--output=L", "openssl"]);
+    server(&mut command, route, tls);
+    command.args(["-num_tickets", "5"]);
+    command.args(ODD_RECORDS).args(["-ciphersuites", suite]);
+    route.start("s_server", &mut command)
+}
+
+/// [`s_client`] with the same commands and records.
+#[track_caller]
+pub fn s_client_that_obeys(route: &Route, tls: &Tls, suite: &str) -> Program {
+    let mut command = client(route, tls);
+    command.args(ODD_RECORDS).args(["-ciphersuites", suite]);
+    Program::spawn("s_client", &route.place, &route.dir, &mut command)
+}
+
+/// Has a program change its keys.
+#[track_caller]
+pub fn change_keys(program: &mut Program, asks_for_ours: bool) {
+    let changes = |program: &Program| {
+        let log = program.log();
+        KEYS_CHANGED.iter().map(|words| log.matches(words).count()).sum::<usize>()
+    };
+    let before = changes(program);
+    program.say(if asks_for_ours { "K\n" } else { "k\n" });
+    wait_until("the program's next keys", GENEROUS, || changes(program) > before);
+}
+
+/// What s_client and s_server print when they change their keys.
+const KEYS_CHANGED: [&str; 2] = ["KEYUPDATE", "SSL_do_handshake -> 1"];
+
+/// As short as OpenSSL makes records, and none of the length of what is in it.
+const ODD_RECORDS: [&str; 4] = ["-max_send_frag", "512", "-record_padding", "300"];
+
 #[track_caller]
 fn start_server(route: &Route, tls: &Tls, more: &[&OsStr]) -> Program {
     let mut command = route.place.command("openssl");
+    server(&mut command, route, tls);
     // Quiet, it takes no line of its input for a command.
-    command.args(["s_server", "-quiet", "-accept", &route.listen.to_string()]);
-    options(&mut command, tls);
+    command.arg("-quiet").args(more);
+    route.start("s_server", &mut command)
+}
+
+fn server(command: &mut Command, route: &Route, tls: &Tls) {
+    command.args(["s_server", "-accept", &route.listen.to_string()]);
+    options(command, tls);
     if tls.trust.is_some() {
         command.args(["-Verify", "1"]);
     }
-    command.args(more);
-    route.start("s_server", &mut command)
 }
 
 /// `openssl s_client`, connecting to `route.forward`.
 #[track_caller]
 pub fn s_client(route: &Route, tls: &Tls) -> Program {
-    let mut command = route.place.command("openssl");
+    let mut command = client(route, tls);
     // With the end of its input ignored, it takes no line of it for a command either.
-    command.args(["s_client", "-ign_eof", "-connect", &route.forward.to_string()]);
-    options(&mut command, tls);
+    command.arg("-ign_eof");
     Program::spawn("s_client", &route.place, &route.dir, &mut command)
+}
+
+fn client(route: &Route, tls: &Tls) -> Command {
+    let mut command = route.place.command("openssl");
+    command.args(["s_client", "-connect", &route.forward.to_string()]);
+    options(&mut command, tls);
+    command
 }
 
 /// What both understand.

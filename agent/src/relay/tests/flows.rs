@@ -1,0 +1,160 @@
+//! Flow after flow in one session, and what the peer says out of its turn.
+
+use super::*;
+
+fn frame(control: Control) -> Vec<u8> {
+    control.encode().as_ref().to_vec()
+}
+
+async fn hear(app: &mut TcpStream) -> Vec<u8> {
+    let mut heard = Vec::new();
+    tokio::time::timeout(GENEROUS, app.read_to_end(&mut heard)).await.expect("no end").unwrap();
+    heard
+}
+
+/// What a client sends behind the end of a flow belongs to the next one, also when it came in the same record.
+#[tokio::test]
+async fn the_next_flow_may_begin_in_the_record_in_which_the_last_one_ends() {
+    let account = account();
+    let ((mut wire, mut reader), mut raw) = serving(&account).await;
+    let flows: [&[u8]; 4] = [b"first", b"", b"third", b"the last"];
+    let mut sent = Vec::new();
+    for said in flows {
+        sent.extend(frame(opening()));
+        if !said.is_empty() {
+            sent.extend(data_frame(said));
+        }
+        sent.extend(frame(Control::Fin));
+    }
+    // In two records, cut where it hurts: amid a frame's header.
+    let (now, later) = sent.split_at(sent.len() / 2 - 1);
+    let both = [
+        raw.seal(ContentType::ApplicationData, now),
+        raw.seal(ContentType::ApplicationData, later),
+    ];
+    raw.write(&both.concat()).await;
+    for (number, said) in flows.into_iter().enumerate() {
+        put(&mut wire, Control::Accepted);
+        let mut relay = Relay::start(wire, reader, &account).await;
+        assert_eq!(hear(&mut relay.app).await, said, "flow {number}");
+        relay.app.write_all(said).await.unwrap();
+        relay.app.shutdown().await.unwrap();
+        let ended = ended(relay.task).await;
+        ended.result.unwrap();
+        (wire, reader) = (ended.wire.unwrap(), ended.reader);
+        assert!(reader.as_ref().unwrap().is_between_flows());
+    }
+    assert_eq!(account.leased(), 0);
+
+    let mut answered = Vec::new();
+    while answered.len() < 4 * 2 * 4 + 5 + 4 + 5 + 4 + 8 + 4 {
+        answered.extend(raw.receive().await.unwrap().unwrap().1);
+    }
+    let expected = flows.map(|said| {
+        let said = if said.is_empty() { Vec::new() } else { data_frame(said) };
+        [frame(Control::Accepted), said, frame(Control::Fin)].concat()
+    });
+    assert_eq!(answered, expected.concat());
+}
+
+/// The application has ended its direction, and what has come for it waits until it reads: what waits stays where it is.
+#[tokio::test]
+async fn what_waits_for_a_slow_application_outlives_the_end_of_the_other_direction() {
+    for kind in KINDS {
+        let account = account();
+        let (wire, mut raw) = with_raw(tcp_pair().await, &account);
+        let reader = (kind == Kind::Flows).then(Reader::of_client);
+        let mut relay =
+            Relay::between(narrow_tcp_pair().await, wire, reader, &account, Patience::default());
+        let said = pattern(600_000, 9);
+        let mut records = match kind {
+            Kind::Bytes => Vec::new(),
+            Kind::Flows => raw.seal(ContentType::ApplicationData, &frame(opening())),
+        };
+        for chunk in said.chunks(10_000) {
+            let content = if kind == Kind::Flows { data_frame(chunk) } else { chunk.to_vec() };
+            records.extend(raw.seal(ContentType::ApplicationData, &content));
+        }
+        records.extend(match kind {
+            Kind::Flows => raw.seal(ContentType::ApplicationData, &frame(Control::Fin)),
+            Kind::Bytes => raw.seal(ContentType::Alert, &[1, 0]),
+        });
+        let mut first = [0];
+        let (_, first) = tokio::join!(
+            // As much as there is room for.
+            tokio::time::timeout(Duration::from_millis(200), raw.write(&records[..400_000])),
+            relay.app.read_exact(&mut first)
+        );
+        first.unwrap();
+        assert!(account.leased() > 0, "nothing waits");
+        relay.app.shutdown().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!relay.task.is_finished());
+
+        let rest = raw.write(&records[400_000..]);
+        let (_, heard) = tokio::join!(rest, hear(&mut relay.app));
+        assert!(heard == said[1..], "{kind:?}: {} bytes came", heard.len());
+        ended(relay.task).await.result.unwrap();
+        assert_eq!(account.leased(), 0);
+    }
+}
+
+/// How a relay ends to which a server says this after the client's OPEN.
+async fn answered(answer: &[u8]) -> RelayError {
+    let account = account();
+    let (mut wire, mut raw) = with_raw(tcp_pair().await, &account);
+    let mut reader = Reader::of_server();
+    open(&mut wire, &mut reader);
+    let relay = Relay::start(wire, Some(reader), &account).await;
+    raw.send(ContentType::ApplicationData, answer).await;
+    ended(relay.task).await.result.unwrap_err()
+}
+
+#[tokio::test]
+async fn answers_other_than_accepted_end_the_flow_with_their_reason() {
+    use crate::framing::FrameError;
+
+    let refused = Control::Refused(Refused::UNREACHABLE);
+    let error = answered(&frame(refused)).await;
+    assert!(matches!(error, RelayError::Refused(Refused::UNREACHABLE)), "{error:?}");
+    let error = answered(&[frame(Control::Accepted), frame(refused)].concat()).await;
+    assert!(matches!(error, RelayError::Refused(Refused::UNREACHABLE)), "{error:?}");
+    let error = answered(&frame(Control::GoAway(GoAway::CHANGED))).await;
+    assert!(matches!(error, RelayError::GoneAway(GoAway::CHANGED)), "{error:?}");
+    let error = answered(&data_frame(b"unasked")).await;
+    assert!(matches!(error, RelayError::Frame(FrameError::OutOfOrder(_))), "{error:?}");
+    let error = answered(&[9, 0, 0, 0]).await;
+    assert!(matches!(error, RelayError::Frame(FrameError::UnknownKind(9))), "{error:?}");
+}
+
+/// Whoever breaks the rules of the framing is told so in the words of TLS.
+#[tokio::test]
+async fn a_frame_out_of_order_is_answered_by_an_alert() {
+    use crate::record::{Alert, RecordError};
+    use crate::tls::StreamError;
+
+    let account = account();
+    let ((wire, reader), mut raw) = serving(&account).await;
+    let relay = Relay::start(wire, reader, &account).await;
+    raw.send(ContentType::ApplicationData, &data_frame(b"without an OPEN")).await;
+    ended(relay.task).await.result.unwrap_err();
+    let told = raw.receive().await;
+    let alert = RecordError::Alert(Alert::UNEXPECTED_MESSAGE);
+    assert!(matches!(&told, Err(StreamError::Record(error)) if *error == alert), "{told:?}");
+}
+
+/// The session's end is not the flow's: whoever has something to say has not said it.
+#[tokio::test]
+async fn a_session_that_closes_amid_a_flow_is_cut_short() {
+    let account = account();
+    let ((wire, reader), mut raw) = serving(&account).await;
+    let mut relay = Relay::start(wire, reader, &account).await;
+    let begun = [frame(opening()), data_frame(b"begun")].concat();
+    raw.send(ContentType::ApplicationData, &begun).await;
+    raw.send(ContentType::Alert, &[1, 0]).await;
+    let error = ended(relay.task).await.result.unwrap_err();
+    assert!(matches!(&error, RelayError::Wire(e) if e.kind() == io::ErrorKind::UnexpectedEof));
+    let mut heard = Vec::new();
+    let end = relay.app.read_to_end(&mut heard).await;
+    assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}

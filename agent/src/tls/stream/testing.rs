@@ -1,0 +1,181 @@
+//! Sessions without a handshake, and with keys that come to their limit soon.
+
+use std::net::Ipv4Addr;
+
+use aws_lc_rs::aead::AES_128_GCM;
+use tokio::net::TcpSocket;
+
+use super::*;
+use crate::record::testing::record;
+use crate::sys::sockopt;
+
+/// The two ends of a connection over loopback, set up as legs are.
+pub(crate) async fn tcp_pair() -> (TcpStream, TcpStream) {
+    connected(None).await
+}
+
+/// The same, of which the kernel holds but little.
+pub(crate) async fn narrow_tcp_pair() -> (TcpStream, TcpStream) {
+    connected(Some(16 * 1024)).await
+}
+
+async fn connected(buffers: Option<u32>) -> (TcpStream, TcpStream) {
+    let socket = || {
+        let socket = TcpSocket::new_v4().unwrap();
+        if let Some(size) = buffers {
+            socket.set_send_buffer_size(size).unwrap();
+            socket.set_recv_buffer_size(size).unwrap();
+        }
+        socket
+    };
+    let listening = socket();
+    listening.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = listening.listen(1).unwrap();
+    let dialled = socket().connect(listener.local_addr().unwrap()).await.unwrap();
+    let accepted = listener.accept().await.unwrap().0;
+    sockopt::prepare_leg(&dialled).unwrap();
+    sockopt::prepare_leg(&accepted).unwrap();
+    (dialled, accepted)
+}
+
+/// Keys that both ends make alike.
+fn keys(direction: u8, generation: u8) -> Keys {
+    Keys::of(&AES_128_GCM, &[direction; 16], &[generation; 12], 0).unwrap()
+}
+
+/// The next keys of both directions.
+struct Counted {
+    sending: (u8, u8),
+    receiving: (u8, u8),
+}
+
+impl NextKeys for Counted {
+    fn for_sending(&mut self) -> Result<Keys, UnsupportedKeys> {
+        self.sending.1 += 1;
+        Ok(keys(self.sending.0, self.sending.1))
+    }
+
+    fn for_receiving(&mut self) -> Result<Keys, UnsupportedKeys> {
+        self.receiving.1 += 1;
+        Ok(keys(self.receiving.0, self.receiving.1))
+    }
+}
+
+/// Our end of a session with [`Raw`], or one end of two.
+fn session(
+    tcp: TcpStream,
+    account: &Arc<Account>,
+    sending: u8,
+    receiving: u8,
+    remains: &Remains,
+) -> RecordStream {
+    let next_keys = Counted { sending: (sending, 0), receiving: (receiving, 0) };
+    let (sealer, opener) = (Sealer::new(keys(sending, 0)), Opener::new(keys(receiving, 0)));
+    RecordStream::new(tcp, sealer, opener, Box::new(next_keys), account.clone(), remains).unwrap()
+}
+
+/// Both ends of a session over a TCP connection.
+pub(crate) fn sessions(
+    (one, other): (TcpStream, TcpStream),
+    accounts: [&Arc<Account>; 2],
+) -> (RecordStream, RecordStream) {
+    let remains = Remains::default();
+    (session(one, accounts[0], 1, 2, &remains), session(other, accounts[1], 2, 1, &remains))
+}
+
+/// A session whose peer sends what it is told to.
+pub(crate) fn with_raw(
+    (one, other): (TcpStream, TcpStream),
+    account: &Arc<Account>,
+) -> (RecordStream, Raw) {
+    let (sealing, opener) = (keys(2, 0), Opener::new(keys(1, 0)));
+    let raw = Raw { tcp: other, sealing, opener, generation: 0, received: Vec::new() };
+    (session(one, account, 1, 2, &Remains::default()), raw)
+}
+
+/// A peer that sends any record whatever, and looks at each it gets.
+pub(crate) struct Raw {
+    pub tcp: TcpStream,
+    pub sealing: Keys,
+    opener: Opener,
+    generation: u8,
+    received: Vec<u8>,
+}
+
+impl Raw {
+    pub fn seal(&mut self, kind: ContentType, content: &[u8]) -> Vec<u8> {
+        record(&mut self.sealing, content, kind as u8, 0)
+    }
+
+    /// Changes over to its next keys, as it should after a KeyUpdate.
+    pub fn rekey(&mut self) {
+        self.generation += 1;
+        self.sealing = keys(2, self.generation);
+    }
+
+    /// Follows the other end to its next keys.
+    pub fn follow(&mut self, generation: u8) {
+        self.opener.rekey(keys(1, generation));
+    }
+
+    /// Writes all of it.
+    pub async fn write(&self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.tcp.writable().await.unwrap();
+            match self.tcp.try_write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+    }
+
+    pub async fn send(&mut self, kind: ContentType, content: &[u8]) {
+        let record = self.seal(kind, content);
+        self.write(&record).await;
+    }
+
+    /// The next record, with its content if that is data. `None` at the end of the TCP connection.
+    pub async fn receive(&mut self) -> Result<Option<(Opened, Vec<u8>)>, StreamError> {
+        loop {
+            if let Some((length, opened)) = self.opener.open(&mut self.received)? {
+                let record: Vec<u8> = self.received.drain(..length).collect();
+                let content = match &opened {
+                    Opened::Data(place) => record[place.clone()].to_vec(),
+                    _ => Vec::new(),
+                };
+                return Ok(Some((opened, content)));
+            }
+            self.tcp.readable().await?;
+            let mut room = [0; 4096];
+            match self.tcp.try_read(&mut room) {
+                Ok(0) => return Ok(None),
+                Ok(read) => self.received.extend_from_slice(&room[..read]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// Keys of a session, with a limit.
+struct Limited {
+    keys: Box<dyn NextKeys>,
+    limit: u64,
+}
+
+impl NextKeys for Limited {
+    fn for_sending(&mut self) -> Result<Keys, UnsupportedKeys> {
+        Ok(self.keys.for_sending()?.with_limit(self.limit))
+    }
+
+    fn for_receiving(&mut self) -> Result<Keys, UnsupportedKeys> {
+        self.keys.for_receiving()
+    }
+}
+
+/// Has a session change its keys before its next data, and from then on after this many records.
+pub(crate) fn limit_keys(stream: RecordStream, records: u64) -> RecordStream {
+    let limit = records + crate::record::RESERVE;
+    let next_keys = Box::new(Limited { keys: stream.next_keys, limit });
+    RecordStream { next_keys, owes_key_update: true, ..stream }
+}
