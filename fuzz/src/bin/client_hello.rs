@@ -12,8 +12,8 @@ use sheath::tls::client_hello::{FirstBytes, classify, offers};
 
 /// The record type of a handshake (RFC 8446, 5.1), the only one that can begin a session.
 const HANDSHAKE: u8 = 22;
-/// The protocol name as an entry of the ALPN extension (RFC 7301, 3.1).
-const OUR_ALPN: &[u8] = b"\x08sheath/0";
+/// The protocol names as entries of the ALPN extension (RFC 7301, 3.1).
+const OUR_ALPN: [&[u8]; 2] = [b"\x08sheath/0", b"\x08sheath/1"];
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = classify(bytes, &[]);
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(claiming == whole || (whole, claiming) == (FirstBytes::ForeignTls, FirstBytes::Ours));
     if whole == FirstBytes::Ours {
         let handshake = handshake_messages(bytes);
-        assert!(handshake.windows(OUR_ALPN.len()).any(|window| window == OUR_ALPN));
+        assert!(handshake.windows(OUR_ALPN[0].len()).any(|window| OUR_ALPN.contains(&window)));
     }
 });
 

@@ -1,0 +1,174 @@
+//! Frames, from a peer that has proved who it is and may still be mad.
+//!
+//! What is read is what was written, however it was cut up, and comes in the order of `docs/wire.md`.
+
+#![no_main]
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use libfuzzer_sys::fuzz_target;
+use sheath::framing::{Control, FrameError, HEADER, Item, Kind, LONGEST_DATA, Reader, data_header};
+
+/// Something that was read.
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    Control(Control),
+    Data(Vec<u8>),
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((flags, stream)) = input.split_first() else {
+        return;
+    };
+    let role = match flags % 3 {
+        0 => Role::Client,
+        1 => Role::Server { asked: true },
+        _ => Role::Server { asked: false },
+    };
+    let (read, error) = read(role, &[stream]);
+    let written: Vec<u8> = read.iter().flat_map(write).collect();
+    assert_written(stream, &written, error);
+    assert_order(role, &read);
+    let whole = (read, error);
+    for pieces in cuts(stream) {
+        assert_eq!(self::read(role, &pieces), whole, "cut up");
+    }
+});
+
+/// Whose frames they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Client,
+    /// `asked` says that an OPEN comes before every flow.
+    Server {
+        asked: bool,
+    },
+}
+
+/// Reads a stream in pieces, to its end or to the first error. Data in a row is put together.
+fn read(role: Role, pieces: &[&[u8]]) -> (Vec<Read>, Option<FrameError>) {
+    let mut reader = match role {
+        Role::Client => Reader::of_client(),
+        Role::Server { .. } => Reader::of_server(),
+    };
+    let asks = role == Role::Server { asked: true };
+    if asks {
+        reader.expect_answer();
+    }
+    let mut read = Vec::new();
+    for piece in pieces {
+        let mut rest = *piece;
+        loop {
+            let (used, item) = match reader.next(rest) {
+                Ok(next) => next,
+                Err(error) => return (read, Some(error)),
+            };
+            assert!(used <= rest.len());
+            match item {
+                Item::More => {
+                    assert_eq!(used, rest.len(), "it stops before the end");
+                    break;
+                }
+                Item::Data(place) => {
+                    assert!(!place.is_empty() && place.end == used && place.len() <= LONGEST_DATA);
+                    match read.last_mut() {
+                        Some(Read::Data(before)) => before.extend_from_slice(&rest[place]),
+                        _ => read.push(Read::Data(rest[place].to_vec())),
+                    }
+                }
+                Item::Control(control) => {
+                    assert!(used > 0, "it stands still");
+                    if control == Control::Fin {
+                        assert!(reader.is_between_flows());
+                        if asks {
+                            reader.expect_answer();
+                        }
+                    }
+                    read.push(Read::Control(control));
+                }
+            }
+            rest = &rest[used..];
+        }
+    }
+    (read, None)
+}
+
+fn write(item: &Read) -> Vec<u8> {
+    match item {
+        Read::Control(control) => control.encode().as_ref().to_vec(),
+        Read::Data(data) => data.clone(),
+    }
+}
+
+/// Up to where it was read, a stream is what would be written, but for how data is framed.
+fn assert_written(stream: &[u8], written: &[u8], error: Option<FrameError>) {
+    let (mut rest, mut plain) = (stream, Vec::new());
+    while let Some((header, payload)) = rest.split_first_chunk::<HEADER>() {
+        let length = usize::from(header[2]) << 8 | usize::from(header[3]);
+        let is_data = header[0] == Kind::Data as u8;
+        if is_data && (1..=LONGEST_DATA).contains(&length) && header[1] == 0 {
+            assert_eq!(*header, data_header(length));
+        } else {
+            plain.extend_from_slice(header);
+        }
+        let end = length.min(payload.len());
+        plain.extend_from_slice(&payload[..end]);
+        rest = &payload[end..];
+    }
+    plain.extend_from_slice(rest);
+    assert!(plain.starts_with(written));
+    // What is left is a frame that is wrong or not there as a whole.
+    assert!(error.is_some() || plain.len() - written.len() < HEADER + 36);
+}
+
+/// The tables of `docs/wire.md`.
+fn assert_order(role: Role, read: &[Read]) {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum State {
+        Between,
+        Asked,
+        Taken,
+        Open,
+        Over,
+    }
+    let between = match role {
+        Role::Server { asked: true } => State::Asked,
+        _ => State::Between,
+    };
+    let is_client = role == Role::Client;
+    let mut state = between;
+    for item in read {
+        let kind = match item {
+            Read::Data(_) => Kind::Data,
+            Read::Control(control) => control.kind(),
+        };
+        state = match (state, kind) {
+            (State::Between, Kind::Open) if is_client => State::Open,
+            (State::Between | State::Asked, Kind::GoAway) if !is_client => State::Over,
+            (State::Asked, Kind::Accepted) => State::Taken,
+            (State::Asked | State::Taken, Kind::Refused) => State::Over,
+            (State::Taken | State::Open, Kind::Data) => State::Open,
+            (State::Taken | State::Open, Kind::Fin) => between,
+            (State::Taken | State::Open, Kind::Reset) => State::Over,
+            (state, kind) => panic!("{kind:?} in {state:?}"),
+        };
+    }
+}
+
+/// A few ways to cut a stream up: others for each one, the same for the same one.
+fn cuts(stream: &[u8]) -> [Vec<&[u8]>; 2] {
+    let mut hasher = DefaultHasher::new();
+    stream.hash(&mut hasher);
+    // Many pieces of short streams, not many more of long ones.
+    [1 + stream.len() / 50, 700].map(|most| {
+        let (mut pieces, mut rest) = (Vec::new(), stream);
+        while !rest.is_empty() {
+            hasher.write_u8(0);
+            let length = 1 + hasher.finish() as usize % most;
+            let (piece, later) = rest.split_at(length.min(rest.len()));
+            pieces.push(piece);
+            rest = later;
+        }
+        pieces
+    })
+}
