@@ -50,6 +50,11 @@ impl Pipeline {
                 Err(NotAccepted::Dead) => {
                     self.counters.sessions_found_dead.fetch_add(1, Relaxed);
                 }
+                // A flow waits in vain once, not for each session that is kept.
+                Err(NotAccepted::Silent) => {
+                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                    return Ok(None);
+                }
             }
         }
         Ok(None)

@@ -57,6 +57,8 @@ pub enum NotAccepted {
     Refused(Refused),
     /// The peer has not taken it, and never will: another session may.
     Dead,
+    /// No answer has come in time. Others that have been idle may lead as little to anybody.
+    Silent,
 }
 
 impl FlowSession {
@@ -88,7 +90,8 @@ impl FlowSession {
         match tokio::time::timeout(ANSWER, poll_fn(|cx| self.poll_control(cx))).await {
             Ok(Ok(Some(Control::Accepted))) => Ok(()),
             Ok(Ok(Some(Control::Refused(code)))) => Err(NotAccepted::Refused(code)),
-            _ => Err(NotAccepted::Dead),
+            Ok(_) => Err(NotAccepted::Dead),
+            Err(_) => Err(NotAccepted::Silent),
         }
     }
 
