@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use memchr::memmem;
 
 use crate::ca::Leaf;
+use crate::wait::{self, GENEROUS};
 
 /// In PKCS#8 (RFC 5208) of an elliptic curve key (RFC 5915), what stands before the 32 bytes of a P-256 key.
 const BEFORE_SCALAR: [u8; 5] = [0x02, 0x01, 0x01, 0x04, 0x20];
@@ -49,6 +50,12 @@ impl Secrets {
 
     /// What of them is in the memory of a process: everything that it can write to and does not share.
     pub fn in_memory(&self, pid: u32) -> Vec<&str> {
+        // Mappings come and go: only a look at all of them says what is not there.
+        wait::try_for(GENEROUS, || self.look(pid)).expect("memory that can be read as a whole")
+    }
+
+    /// `None` if a mapping has gone in between.
+    fn look(&self, pid: u32) -> Option<Vec<&str>> {
         let memory = File::open(format!("/proc/{pid}/mem")).expect("the memory of the process");
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("its mappings");
         let mut found: Vec<&str> = Vec::new();
@@ -56,12 +63,10 @@ impl Secrets {
             let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
             let [from, to] = [from, to].map(|text| u64::from_str_radix(text, 16).unwrap());
             let mut bytes = vec![0; usize::try_from(to - from).unwrap()];
-            // Mappings come and go while this looks.
-            if memory.read_exact_at(&mut bytes, from).is_ok() {
-                found.extend(self.find(&bytes));
-            }
+            memory.read_exact_at(&mut bytes, from).ok()?;
+            found.extend(self.find(&bytes));
         }
-        found
+        Some(found)
     }
 }
 

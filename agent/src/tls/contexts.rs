@@ -1,7 +1,8 @@
 //! TLS configurations of one workload, made once for each snapshot of its identity.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
@@ -11,8 +12,8 @@ use rustls::{ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersi
 use rustls_pki_types::ServerName;
 
 use super::target::{Shown, Target};
-use super::verifier::PeerVerifier;
-use super::{Profile, TlsError, agent_protocols};
+use super::verifier::{ClientVerifier, ServerVerifier};
+use super::{ExternalPeer, Profile, TlsError, agent_protocols, encounter};
 use crate::trust::{Expectation, Judge, Trust};
 
 /// Between agents.
@@ -53,8 +54,10 @@ pub struct Contexts {
     svid: Arc<CertifiedKey>,
     trust: Trust,
     algorithms: WebPkiSupportedAlgorithms,
-    /// Towards agents; the verifier and the certificate are others for each connection.
-    client: ClientConfig,
+    /// Towards agents.
+    client: Arc<ClientConfig>,
+    /// Towards external peers that have been met. Locked for a lookup alone.
+    external_clients: Mutex<HashMap<ByPlace, Arc<ClientConfig>>>,
     /// For clients that offer a protocol of agents.
     agent_server: Acceptance,
     /// For all others.
@@ -78,28 +81,11 @@ pub(super) struct Approach {
     pub server_name: Option<ServerName<'static>>,
     /// The records of the session are not ours.
     pub needs_library: bool,
-    /// `None` if our side means to show nothing.
-    pub shown: Option<Arc<ShownOnRequest>>,
 }
 
-/// A client's certificate, and whether the server has asked for one.
+/// Shows a certificate to servers that ask for one.
 #[derive(Debug)]
-pub(super) struct ShownOnRequest {
-    certificate: SingleCertAndKey,
-    was_shown: AtomicBool,
-}
-
-impl ShownOnRequest {
-    fn new(key: &Arc<CertifiedKey>) -> Arc<Self> {
-        let certificate = SingleCertAndKey::from(key.clone());
-        Arc::new(Self { certificate, was_shown: AtomicBool::new(false) })
-    }
-
-    /// True if the server knows who we are: a server that does not ask never learns it.
-    pub fn was_shown(&self) -> bool {
-        self.was_shown.load(Ordering::Relaxed)
-    }
-}
+struct ShownOnRequest(SingleCertAndKey);
 
 impl ResolvesClientCert for ShownOnRequest {
     fn resolve(
@@ -107,9 +93,9 @@ impl ResolvesClientCert for ShownOnRequest {
         root_hint_subjects: &[&[u8]],
         schemes: &[SignatureScheme],
     ) -> Option<Arc<CertifiedKey>> {
-        let found = ResolvesClientCert::resolve(&self.certificate, root_hint_subjects, schemes)?;
+        let found = ResolvesClientCert::resolve(&self.0, root_hint_subjects, schemes)?;
         if found.key.choose_scheme(schemes).is_some() {
-            self.was_shown.store(true, Ordering::Relaxed);
+            encounter::asked();
         }
         Some(found)
     }
@@ -133,7 +119,7 @@ impl Contexts {
             |expectation: Expectation| Judge { trust: trust.clone(), expectation, algorithms };
         let profile =
             Profile { provider, versions: AGENT_VERSIONS.to_vec(), alpn: agent_protocols() };
-        let client = client_config(&profile, judge(Expectation::default()), None)?;
+        let client = client_config(&profile, algorithms, Some(&svid))?.into();
         let agent_server = Acceptance::new(&profile, judge(inbound.callers.clone()), &svid)?;
         let without_alpn = Profile { alpn: Vec::new(), ..profile };
         let standard_server = match &inbound.standard {
@@ -154,6 +140,7 @@ impl Contexts {
             trust,
             algorithms,
             client,
+            external_clients: Mutex::default(),
             agent_server,
             standard_server: standard_server.map_err(|error| error.to_string()),
         })
@@ -180,39 +167,38 @@ impl Contexts {
     /// For one connection to `target`.
     pub(super) fn client(&self, target: &Target) -> Result<Approach, TlsError> {
         let judge = self.judge(target.expectation().clone());
-        match target {
-            Target::Agent(_) => {
-                let mut config = self.client.clone();
-                let verifier = Arc::new(PeerVerifier(judge.clone()));
-                config.dangerous().set_certificate_verifier(verifier);
-                let shown = ShownOnRequest::new(&self.svid);
-                config.client_auth_cert_resolver = shown.clone();
-                // Without a name no SNI is sent, and names in the certificate other than the SPIFFE ID mean
-                // nothing.
-                let shown = Some(shown);
-                Ok(Approach {
-                    config: Arc::new(config),
-                    judge,
-                    server_name: None,
-                    needs_library: false,
-                    shown,
-                })
-            }
-            Target::External { peer, server_name } => {
-                let shown = match &peer.certificate {
-                    Shown::Nothing => None,
-                    certificate => {
-                        let key = certificate.key(&self.svid).map_err(TlsError::NoCertificate)?;
-                        Some(ShownOnRequest::new(&key))
-                    }
-                };
-                let config = client_config(&peer.profile, judge.clone(), shown.clone())
-                    .map_err(TlsError::Protocol)?;
-                let server_name = server_name.clone().map(ServerName::DnsName);
-                let needs_library = peer.profile.may_be_older();
-                Ok(Approach { config: Arc::new(config), judge, server_name, needs_library, shown })
-            }
+        Ok(match target {
+            // Without a name no SNI is sent, and names in the certificate other than the SPIFFE ID mean nothing.
+            Target::Agent(_) => Approach {
+                config: self.client.clone(),
+                judge,
+                server_name: None,
+                needs_library: false,
+            },
+            Target::External { peer, server_name } => Approach {
+                config: self.external_client(peer)?,
+                judge,
+                server_name: server_name.clone().map(ServerName::DnsName),
+                needs_library: peer.profile.may_be_older(),
+            },
+        })
+    }
+
+    /// Made when an external peer is met for the first time, as most workloads never meet most of them.
+    fn external_client(&self, peer: &Arc<ExternalPeer>) -> Result<Arc<ClientConfig>, TlsError> {
+        let known = || self.external_clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = ByPlace(peer.clone());
+        if let Some(config) = known().get(&place) {
+            return Ok(config.clone());
         }
+        let key = match &peer.certificate {
+            Shown::Nothing => None,
+            certificate => Some(certificate.key(&self.svid).map_err(TlsError::NoCertificate)?),
+        };
+        let config = client_config(&peer.profile, self.algorithms, key.as_ref());
+        let config = Arc::new(config.map_err(TlsError::Protocol)?);
+        known().insert(place, config.clone());
+        Ok(config)
     }
 
     /// For a client that does or does not offer a protocol of agents.
@@ -232,7 +218,7 @@ impl Acceptance {
     ) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(profile.provider.clone())
             .with_protocol_versions(&profile.versions)?
-            .with_client_cert_verifier(Arc::new(PeerVerifier(judge.clone())))
+            .with_client_cert_verifier(Arc::new(ClientVerifier(judge.clone())))
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -255,18 +241,38 @@ impl Shown {
     }
 }
 
+/// An external peer of one policy: another policy's is another, even if it says the same.
+#[derive(Debug)]
+struct ByPlace(Arc<ExternalPeer>);
+
+impl PartialEq for ByPlace {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for ByPlace {}
+
+impl Hash for ByPlace {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
 fn client_config(
     profile: &Profile,
-    judge: Judge,
-    certificate: Option<Arc<ShownOnRequest>>,
+    algorithms: WebPkiSupportedAlgorithms,
+    key: Option<&Arc<CertifiedKey>>,
 ) -> Result<ClientConfig, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(profile.provider.clone())
         .with_protocol_versions(&profile.versions)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PeerVerifier(judge)));
-    let mut config = match certificate {
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier(algorithms)));
+    let mut config = match key {
         None => builder.with_no_client_auth(),
-        Some(certificate) => builder.with_client_cert_resolver(certificate),
+        Some(key) => {
+            builder.with_client_cert_resolver(Arc::new(ShownOnRequest(key.clone().into())))
+        }
     };
     config.alpn_protocols.clone_from(&profile.alpn);
     // A resumed session would skip the peer's certificate.

@@ -6,6 +6,7 @@
 mod accept;
 pub mod client_hello;
 mod contexts;
+mod encounter;
 mod handshake;
 mod library;
 mod profile;
@@ -131,10 +132,10 @@ pub async fn connect(
         Ok((Stream::Records(Box::new(stream)), facts))
     };
     // On the heap, and only for as long as it takes: a session that is idle must be small.
-    let (stream, facts) = tokio::time::timeout(limit, Box::pin(handshake))
-        .await
-        .map_err(|_| TlsError::Timeout(limit))??;
-    let is_mutual = approach.shown.is_some_and(|shown| shown.was_shown());
+    let shaking = Box::pin(encounter::with_server(approach.judge.clone(), handshake));
+    let (shaken, is_mutual) =
+        tokio::time::timeout(limit, shaking).await.map_err(|_| TlsError::Timeout(limit))?;
+    let (stream, facts) = shaken?;
     if !is_mutual && matches!(target, Target::Agent(_)) {
         return Err(TlsError::NotMutual);
     }

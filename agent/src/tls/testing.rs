@@ -12,6 +12,7 @@ use crate::shares::{Share, Shares};
 use crate::trust::Expectation;
 use crate::trust::testing::{Ca, svid};
 
+pub(crate) use super::encounter::with_server_blocking;
 pub(crate) use super::stream::testing::*;
 
 /// Contexts of a workload that may be called by `callers`.
@@ -43,9 +44,9 @@ pub(crate) fn ids(texts: &[&str]) -> Expectation {
 }
 
 impl Contexts {
-    /// What our own client shakes hands with.
-    pub(crate) fn client_config(&self, expected: &[&str]) -> ClientConfig {
-        ClientConfig::clone(&self.client(&Target::Agent(ids(expected))).unwrap().config)
+    /// What our own client shakes hands with, within [`with_server_blocking`].
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        ClientConfig::clone(&self.client(&Target::Agent(ids(&[]))).unwrap().config)
     }
 
     /// What our own server shakes hands with.

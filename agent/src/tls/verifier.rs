@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
+use super::encounter;
 use crate::trust::{Judge, PeerChain, Refusal, Role};
 
 /// A refusal on its way through rustls.
@@ -23,24 +24,15 @@ impl From<Refused> for Error {
     }
 }
 
-/// Verifies peers for one workload and one expectation.
+/// Verifies servers, each by what is expected in its handshake.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerVerifier(pub WebPkiSupportedAlgorithms);
+
+/// Verifies the clients of one workload.
 #[derive(Clone, Debug)]
-pub struct PeerVerifier(pub Judge);
+pub struct ClientVerifier(pub Judge);
 
-impl PeerVerifier {
-    fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-        role: Role,
-    ) -> Result<(), Refused> {
-        let peer = PeerChain { leaf, intermediates };
-        self.0.judge(peer, role, now).map(|_| ()).map_err(Refused)
-    }
-}
-
-impl ServerCertVerifier for PeerVerifier {
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -49,7 +41,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verify(leaf, intermediates, now, Role::Server)?;
+        encounter::judge(PeerChain { leaf, intermediates }, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -59,7 +51,7 @@ impl ServerCertVerifier for PeerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.algorithms)
+        verify_tls12_signature(message, certificate, signature, &self.0)
     }
 
     fn verify_tls13_signature(
@@ -68,15 +60,15 @@ impl ServerCertVerifier for PeerVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.algorithms)
+        verify_tls13_signature(message, certificate, signature, &self.0)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.algorithms.supported_schemes()
+        self.0.supported_schemes()
     }
 }
 
-impl ClientCertVerifier for PeerVerifier {
+impl ClientCertVerifier for ClientVerifier {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -87,7 +79,8 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(leaf, intermediates, now, Role::Client)?;
+        let client = PeerChain { leaf, intermediates };
+        self.0.judge(client, Role::Client, now).map_err(Refused)?;
         Ok(ClientCertVerified::assertion())
     }
 

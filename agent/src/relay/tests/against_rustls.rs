@@ -12,7 +12,7 @@ use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, Str
 use super::*;
 use crate::record::{Alert, RecordError};
 use crate::shares::Share;
-use crate::tls::testing::{contexts_with_suite, ids, limit_keys, share};
+use crate::tls::testing::{contexts_with_suite, ids, limit_keys, share, with_server_blocking};
 use crate::tls::{self, Stream, Target};
 use crate::trust::testing::Ca;
 
@@ -133,13 +133,16 @@ async fn session<T: Send + 'static>(
             (tls::connect(wire, &client, &target, GENEROUS, share).await, thread)
         }
         Ours::Server => {
-            let mut config = client.client_config(&[WEB]);
+            let mut config = client.client_config();
             config.max_fragment_size = fragment;
+            let judge = client.judge(ids(&[WEB]));
             let thread = thread::spawn(move || {
-                let name = address.ip().into();
-                let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-                let tcp = over(std::net::TcpStream::connect(address).unwrap());
-                talk(Box::new(StreamOwned::new(connection, tcp)))
+                with_server_blocking(judge, || {
+                    let name = address.ip().into();
+                    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+                    let tcp = over(std::net::TcpStream::connect(address).unwrap());
+                    talk(Box::new(StreamOwned::new(connection, tcp)))
+                })
             });
             let wire = listener.accept().unwrap().0;
             wire.set_nonblocking(true).unwrap();
