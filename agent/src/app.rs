@@ -29,6 +29,7 @@ use crate::shares::Shares;
 use crate::sys::hardening;
 use crate::telemetry::AgentCounters;
 use crate::tls::crypto_provider;
+use crate::workers::Workers;
 
 /// Why the agent did not start, or stopped without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,9 @@ pub fn run(path: &Path, config: Config) -> Result<(), StartError> {
     hardening::apply()
         .map_err(|errno| StartError::io("cannot harden the process")(errno.into()))?;
     let _lock = lock(&config.instance)?;
+    // For everything but flows.
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
         .enable_all()
         .build()
         .map_err(StartError::io("cannot start the runtime"))?
@@ -100,6 +103,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         reuse: config.reuse,
         timeouts: config.timeouts,
         ids: FlowIds::new(run_number(&provider)),
+        workers: Workers::start(threads())
+            .map_err(StartError::io("cannot start the threads for flows"))?,
         tasks: TaskTracker::new(),
         ending: CancellationToken::new(),
     });

@@ -25,4 +25,5 @@ mod sys;
 pub mod telemetry;
 pub mod tls;
 pub mod trust;
+pub mod workers;
 pub mod x509;

@@ -18,6 +18,7 @@ mod flows;
 mod starter;
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
@@ -44,6 +45,7 @@ use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
 use crate::tls::{
     self, Content, Contexts, Greeting, PeerCertificates, Proof, Session, Stream, Target,
 };
+use crate::workers::Workers;
 
 use error::FlowError;
 pub use starter::Starter;
@@ -58,6 +60,7 @@ pub struct Pipeline {
     pub reuse: Reuse,
     pub timeouts: Timeouts,
     pub ids: FlowIds,
+    pub workers: Workers,
     pub tasks: TaskTracker,
     /// Cancelled when the agent is about to end.
     pub ending: CancellationToken,
@@ -65,7 +68,7 @@ pub struct Pipeline {
 
 /// A flow that is open, and what will be told about it.
 struct Flow {
-    record: FlowRecord,
+    record: Box<FlowRecord>,
     _open: OpenFlow,
 }
 
@@ -80,9 +83,9 @@ struct Call {
 /// A session whose peer is proved and approved.
 enum Proved {
     /// It carries flow after flow.
-    Flows(FlowSession),
+    Flows(Box<FlowSession>),
     /// It carries the bytes of one.
-    Bytes(Session),
+    Bytes(Box<Session>),
 }
 
 impl Pipeline {
@@ -100,13 +103,14 @@ impl Pipeline {
         let credentials = self.published.identities.current(workload)?;
         record.local_id = Some(credentials.svid.name());
 
-        let session = match self.reopen(namespace, &accepted, record).await? {
+        // On the heap, and only for as long as it takes: a flow that is idle must be small.
+        let session = match Box::pin(self.reopen(namespace, &accepted, record)).await? {
             Some(session) => Proved::Flows(session),
             None => {
                 let connecting =
                     self.connect(namespace, &accepted, &target, &credentials, share, record);
                 let terms = terms(namespace, &credentials, revision);
-                let session = Proved::new(connecting.await?, Side::Client, terms);
+                let session = Proved::new(Box::pin(connecting).await?, Side::Client, terms);
                 session.begun(record.source, destination)?
             }
         };
@@ -153,7 +157,7 @@ impl Pipeline {
         let AcceptedInbound { workload, client, destination, .. } = accepted;
         let call = Call { workload, client, destination };
         let revision = self.published.sessions.revision();
-        // On the heap, and only for as long as it takes: an idle flow must be small.
+        // On the heap, as above.
         let record = &mut flow.record;
         let admitting = Box::pin(self.admit(namespace, accepted, revision, share, record));
         let result = match admitting.await {
@@ -161,8 +165,9 @@ impl Pipeline {
                 return self.serve(namespace, call, session, flow).await;
             }
             Ok(Some(session)) => {
-                let served = self.serve_one(namespace, call, session, revision, &mut flow.record);
-                served.await.map(|_| ())
+                let record = &mut flow.record;
+                let serving = self.serve_one(namespace, call, session, revision, record);
+                Box::pin(serving).await.map(|_| ())
             }
             Ok(None) => Ok(()),
             Err(error) => Err(error),
@@ -193,7 +198,7 @@ impl Pipeline {
                 drop(unproven);
                 let mut live = self.live(workload, Basis::Permissive, revision)?;
                 let passing = self.pass_through(namespace, wire, client, destination, record);
-                return unless_cut(&mut live, passing).await?.map(|()| None);
+                return unless_cut(&mut live, pin!(passing)).await?.map(|()| None);
             }
         }
         let credentials = credentials?;
@@ -216,7 +221,7 @@ impl Pipeline {
         mut session: Proved,
         revision: Revision,
         record: &mut FlowRecord,
-    ) -> Result<Option<FlowSession>, FlowError> {
+    ) -> Result<Option<Box<FlowSession>>, FlowError> {
         let basis = Basis::Inbound {
             as_agent: session.is_of_agent(),
             certificates: session.certificates().clone(),
@@ -229,8 +234,10 @@ impl Pipeline {
             }
         };
         session.accept()?;
-        let dialling = self.dial_app(namespace, call.client, call.destination);
-        let mut app = match unless_cut(&mut live, dialling).await? {
+        let mut dialling = Box::pin(self.dial_app(namespace, call.client, call.destination));
+        let dialled = unless_cut(&mut live, dialling.as_mut()).await?;
+        drop(dialling);
+        let mut app = match dialled {
             Ok(app) => app,
             Err(error) => {
                 session.refuse(Refused::UNREACHABLE);
@@ -247,11 +254,15 @@ impl Pipeline {
         session: Proved,
         live: &mut Live,
         record: &mut FlowRecord,
-    ) -> Result<Option<FlowSession>, FlowError> {
+    ) -> Result<Option<Box<FlowSession>>, FlowError> {
         let (patience, moved) = (self.timeouts.patience, &mut record.moved);
         match session {
             Proved::Flows(mut session) => {
-                match unless_cut(live, session.run(app, patience, moved)).await {
+                let done = {
+                    let running = pin!(session.run(app, patience, moved));
+                    unless_cut(live, running).await
+                };
+                match done {
                     Ok(done) => done?,
                     Err(revoked) => {
                         session.reset(Reset::REVOKED);
@@ -261,14 +272,19 @@ impl Pipeline {
                 close(app)?;
                 Ok(Some(session))
             }
-            Proved::Bytes(Session { stream: Stream::Records(mut wire), .. }) => {
-                let relaying = relay::run_sealed(app, &mut wire, Framing::Bytes, patience, moved);
-                unless_cut(live, relaying).await??;
-                close(app).and_then(|()| close(wire.tcp())).map(|()| None)
-            }
-            Proved::Bytes(Session { stream: Stream::Library(mut wire), .. }) => {
-                unless_cut(live, relay::run(app, &mut *wire, moved)).await??;
-                close(app).and_then(|()| close(wire.get_ref().0)).map(|()| None)
+            Proved::Bytes(mut session) => {
+                match &mut session.stream {
+                    Stream::Records(wire) => {
+                        let framing = Framing::Bytes;
+                        let relaying = relay::run_sealed(app, wire, framing, patience, moved);
+                        unless_cut(live, pin!(relaying)).await??;
+                    }
+                    Stream::Library(wire) => {
+                        let relaying = Box::pin(relay::run(app, &mut **wire, moved));
+                        unless_cut(live, pin!(relaying)).await??;
+                    }
+                }
+                close(app).and_then(|()| close(session.stream.tcp())).map(|()| None)
             }
         }
     }
@@ -336,7 +352,7 @@ impl Pipeline {
         if let Some(config) = self.published.policy.load().workload(workload) {
             record.workload.clone_from(&config.name);
         }
-        Flow { record, _open: self.counters.open(workload) }
+        Flow { record: Box::new(record), _open: self.counters.open(workload) }
     }
 
     fn conclude(&self, flow: Flow, result: Result<(), FlowError>) {
@@ -364,9 +380,9 @@ impl Proved {
             {
                 let good_until = terms.good_until.min(proof.certificates.good_until());
                 let terms = Terms { good_until, ..terms };
-                Self::Flows(FlowSession::new(stream, proof, side, terms))
+                Self::Flows(Box::new(FlowSession::new(stream, proof, side, terms)))
             }
-            session => Self::Bytes(session),
+            session => Self::Bytes(Box::new(session)),
         }
     }
 
@@ -438,7 +454,10 @@ fn record_session(record: &mut FlowRecord, proof: &Proof) {
 }
 
 /// Does something for as long as a session is good. Nothing moves once it is not.
-async fn unless_cut<T>(live: &mut Live, work: impl Future<Output = T>) -> Result<T, FlowError> {
+async fn unless_cut<T>(
+    live: &mut Live,
+    work: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, FlowError> {
     tokio::select! {
         biased;
         reason = live.cut() => Err(FlowError::Revoked(reason)),

@@ -24,6 +24,8 @@ pub struct Config {
     pub trust_domains: Vec<TrustDomain>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sessions: Option<Sessions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tls_contexts: Vec<TlsContext>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -104,10 +106,15 @@ pub struct Log {
 }
 
 #[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Timeouts {
     pub connect: &'static str,
     pub handshake: &'static str,
     pub drain: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_closed: Option<&'static str>,
 }
 
 #[derive(Clone, Serialize)]
@@ -289,6 +296,18 @@ impl Sessions {
     pub fn reused(reuse: Reuse) -> Option<Self> {
         Some(Self { reuse: Some(reuse), ..Self::default() })
     }
+}
+
+/// What each workload may take of the agent. What is left out has its default.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handshakes_per_second: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub buffers: Option<&'static str>,
 }
 
 #[derive(Clone, Serialize)]

@@ -104,6 +104,11 @@ impl NetNs {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
     }
 
+    /// Whether this namespace has an interface of that name.
+    pub fn has_interface(&self, name: &str) -> bool {
+        self.run(|| nix::net::if_::if_nametoindex(name).is_ok())
+    }
+
     /// The index of an interface of this namespace.
     pub fn interface(&self, name: &str) -> u32 {
         self.run(|| nix::net::if_::if_nametoindex(name).expect("the interface's index"))

@@ -19,8 +19,11 @@ pub enum Job {
     Server { listen: SocketAddr, socket: ListenerOptions, steps: Vec<Step> },
     /// `count` connections, all open at the same time, each echoing one message when they are.
     Crowd { to: SocketAddr, count: usize },
-    /// `count` connections, one after the other on each of `threads`, each echoing one message.
+    /// `count` connections, one after the other on each of `threads`, each echoing a message that no other has.
     Churn { to: SocketAddr, count: usize, threads: usize },
+    /// The same, but every second connection is reset when its message is sent, or when a part of the answer is
+    /// there. Those are not counted.
+    RudeChurn { to: SocketAddr, count: usize, threads: usize },
     /// One short connection after the other, each sending `text` and reading it back, until the
     /// gate opens. Reports each as a [`Event::Try`].
     Hammer { to: SocketAddr, text: String },

@@ -15,6 +15,8 @@ pub struct Status {
     pub programs: Vec<Program>,
     pub workloads: Vec<Workload>,
     pub flows: u64,
+    /// Sessions that wait for the next flow.
+    pub idle_sessions: u64,
     pub counters: BTreeMap<String, u64>,
     pub maps: Maps,
 }
@@ -123,6 +125,8 @@ pub struct Access {
     pub tls_version: String,
     pub tls_suite: String,
     pub tls_group: String,
+    /// On a session that was open already.
+    pub reused: bool,
     pub outcome: String,
     pub stage: String,
     pub reason: String,

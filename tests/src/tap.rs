@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::dissect::packet::Segment;
 use crate::dissect::stream::{self, Stream};
+use crate::dissect::tls;
 use crate::netns::NetNs;
 
 /// Larger than any frame: segmentation offload hands over up to 64 KiB at once.
@@ -79,6 +80,12 @@ impl Tap {
     /// The streams towards `port`.
     pub fn streams_to(&self, port: u16) -> Vec<Stream> {
         self.streams().into_iter().filter(|stream| stream.destination.port() == port).collect()
+    }
+
+    /// TLS handshakes that clients have begun on `port`.
+    pub fn handshakes(&self, port: u16) -> usize {
+        let begun = |stream: &Stream| tls::alpn_offered(&stream.bytes).is_some();
+        self.streams_to(port).iter().filter(|stream| begun(stream)).count()
     }
 
     /// How often `text` was seen: packets that contain it, plus streams that contain it only

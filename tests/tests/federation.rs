@@ -7,6 +7,7 @@ use sheath_tests::config::{Config, Peer, TrustDomain, Workload, spiffe_id};
 use sheath_tests::pair::{PORT, Pair, SERVER_NETWORKS, Setting, say};
 use sheath_tests::rogue::{Dial, End};
 use sheath_tests::script::Step;
+use sheath_tests::wait::{GENEROUS, wait_for};
 use sheath_tests::world::{FAMILIES, Family, TRUST_DOMAIN};
 
 const PARTNER: &str = "partner.example";
@@ -111,8 +112,11 @@ fn no_authority_speaks_for_the_other_domain() {
         let answer = dial(&forged);
         assert!(answer.error.is_some() && answer.received.is_empty(), "{answer:?}");
     }
-    let denied = pair.agent_b.access().into_iter().filter(|line| line.outcome == "denied");
-    let reasons: Vec<_> = denied.map(|line| line.reason).collect();
+    let reasons = wait_for("both refusals", GENEROUS, || {
+        let denied = pair.agent_b.access().into_iter().filter(|line| line.outcome == "denied");
+        let reasons: Vec<_> = denied.map(|line| line.reason).collect();
+        (reasons.len() >= 2).then_some(reasons)
+    });
     assert_eq!(reasons.len(), 2, "{reasons:?}");
     assert!(reasons.iter().all(|reason| reason.contains("does not chain")), "{reasons:?}");
 }

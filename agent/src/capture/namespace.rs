@@ -14,6 +14,7 @@ use sheath_common::net::{AF_INET, AF_INET6, AGENT_PORT, Address, Endpoint};
 use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ pub struct AcceptedInbound {
 
 /// What happens to accepted connections: the other stages, as capture sees them. Must return at once.
 pub trait FlowStarter: std::fmt::Debug + Send + Sync {
+    /// Where the next listener should be waited on.
+    fn runtime(&self) -> Handle;
     fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound);
     fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound);
     /// A connection that belongs to no workload; it has been reset.
@@ -296,9 +299,13 @@ impl Namespace {
             };
             let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
             self.tables.listeners.insert(&key, &SocketFd(listener.as_raw_fd() as u32))?;
-            let listener = TcpListener::from_std(listener.into())?;
+            let runtime = starter.runtime();
+            let listener = {
+                let _entered = runtime.enter();
+                TcpListener::from_std(listener.into())?
+            };
             let accepting = Accepting::new(self.clone(), listener, starter.clone());
-            let task = tokio::spawn(accepting.run(kind));
+            let task = runtime.spawn(accepting.run(kind));
             self.accepting.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
         }
         Ok(())

@@ -262,8 +262,12 @@ impl Config {
 
     /// Parses a configuration; `path` is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let raw: raw::Config =
-            serde_saphyr::from_str(text).map_err(|error| ConfigError::malformed(path, &error))?;
+        // Peers can be a hundred thousand. The file is root's own: these bounds are against mistakes.
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_events: 40_000_000, max_nodes: 20_000_000 },
+        };
+        let raw: raw::Config = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| ConfigError::malformed(path, &error))?;
         Self::try_from(raw).map_err(|reason| ConfigError::invalid(path, &reason))
     }
 }

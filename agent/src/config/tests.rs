@@ -271,3 +271,39 @@ fn what_takes_a_restart_is_named_at_a_reload() {
     let more = parse(&EXAMPLE.replace("10.0.2.0/24", "10.0.3.0/24")).unwrap();
     assert_eq!(config.check_reload(&more), Ok(()));
 }
+
+#[test]
+fn more_peers_can_be_configured_than_a_yaml_reader_allows_by_itself() {
+    let peer = |number: u32| {
+        let address = std::net::Ipv4Addr::from(0x0a80_0000 + number);
+        format!(
+            "  - match: [\"{address}:8443\"]\n    spiffeIds: [\"spiffe://example.org/ns/a/sa/{number}\"]\n"
+        )
+    };
+    let peers: String = (0..40_000).map(peer).collect();
+    let config = parse(&format!("{EXAMPLE}{peers}")).unwrap();
+    assert_eq!(config.peers.len(), 40_001);
+}
+
+#[test]
+fn limits_and_timers_are_read() {
+    let config = parse(EXAMPLE).unwrap();
+    let day = Duration::from_secs(24 * 60 * 60);
+    assert_eq!(config.timeouts.patience.idle, Some(day));
+    assert_eq!((config.limits.flows, config.limits.buffers), (None, 64 << 20));
+    assert_eq!(config.reuse.per_workload, 256);
+    let text = format!(
+        "{EXAMPLE}timeouts: {{ idle: never, halfClosed: 5m }}\nsessions: {{ reuse: {{ perWorkload: 0 }} }}\n\
+         limits: {{ flows: 10, handshakesPerSecond: 5, buffers: 512KiB }}\n"
+    );
+    let config = parse(&text).unwrap();
+    assert_eq!(config.timeouts.patience.idle, None);
+    assert_eq!(config.timeouts.patience.half_closed, Some(Duration::from_secs(300)));
+    assert_eq!(config.reuse.per_workload, 0);
+    let limits = Limits { flows: Some(10), handshakes_per_second: 5, buffers: 512 << 10 };
+    assert_eq!(config.limits, limits);
+    for wrong in ["flows: 0", "handshakesPerSecond: 0", "buffers: lots", "buffers: 99999999999GiB"]
+    {
+        assert!(parse(&format!("{EXAMPLE}limits: {{ {wrong} }}\n")).is_err(), "{wrong}");
+    }
+}

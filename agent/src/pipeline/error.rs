@@ -40,6 +40,8 @@ pub enum FlowError {
     Revoked(String),
     #[error("close: {0}")]
     Close(io::Error),
+    #[error("no place to work on it: {0}")]
+    Settle(io::Error),
 }
 
 impl From<FlowError> for Ending {
@@ -61,6 +63,7 @@ impl From<FlowError> for Ending {
             FlowError::Relay(_) | FlowError::NoFlow => (Outcome::Reset, Stage::Relay),
             FlowError::Revoked(_) => (Outcome::Revoked, Stage::Relay),
             FlowError::Close(_) => (Outcome::Error, Stage::Relay),
+            FlowError::Settle(_) => (Outcome::Error, Stage::Capture),
         };
         Self { outcome, stage, reason: error.to_string() }
     }

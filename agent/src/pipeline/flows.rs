@@ -30,7 +30,7 @@ impl Pipeline {
         namespace: &Namespace,
         accepted: &AcceptedOutbound,
         record: &mut FlowRecord,
-    ) -> Result<Option<FlowSession>, FlowError> {
+    ) -> Result<Option<Box<FlowSession>>, FlowError> {
         let destination = accepted.destination;
         while let Some(mut session) = self.idle.take(&route(namespace, accepted)) {
             let Ok(local) = session.stream.tcp().local_addr() else {
@@ -50,6 +50,11 @@ impl Pipeline {
                 Err(NotAccepted::Dead) => {
                     self.counters.sessions_found_dead.fetch_add(1, Relaxed);
                 }
+                // A flow waits in vain once, not for each session that is kept.
+                Err(NotAccepted::Silent) => {
+                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                    return Ok(None);
+                }
             }
         }
         Ok(None)
@@ -60,7 +65,7 @@ impl Pipeline {
         &self,
         namespace: &Namespace,
         accepted: &AcceptedOutbound,
-        session: FlowSession,
+        session: Box<FlowSession>,
     ) {
         if self.ending.is_cancelled() {
             session.close();
@@ -74,13 +79,14 @@ impl Pipeline {
         &self,
         namespace: &Namespace,
         call: Call,
-        mut session: FlowSession,
+        mut session: Box<FlowSession>,
         first: Flow,
     ) {
         let local_id = first.record.local_id.clone();
         let mut first = Some(first);
         loop {
-            let open = match self.next_flow(&mut session).await {
+            // On the heap while it lasts: a session in use must be small.
+            let open = match Box::pin(self.next_flow(&mut session)).await {
                 Next::Flow(open) => open,
                 end => {
                     let error = match end {

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
+use std::net::Shutdown;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -201,7 +202,10 @@ impl<'s> Sealed<'s> {
                 }
                 State::Ending => {
                     self.incoming.state = State::Ended;
-                    if let Err(error) = SockRef::from(self.app).shutdown(std::net::Shutdown::Write)
+                    // If nothing is left in the other direction either, closing the leg says the same.
+                    let is_last = self.outgoing.state == State::Ended && !self.wire.has_waiting();
+                    if !is_last
+                        && let Err(error) = SockRef::from(self.app).shutdown(Shutdown::Write)
                     {
                         self.app_hung_up(error);
                     }

@@ -57,6 +57,8 @@ pub enum NotAccepted {
     Refused(Refused),
     /// The peer has not taken it, and never will: another session may.
     Dead,
+    /// No answer has come in time. Others that have been idle may lead as little to anybody.
+    Silent,
 }
 
 impl FlowSession {
@@ -67,6 +69,12 @@ impl FlowSession {
             Side::Server => Reader::of_client(),
         };
         Self { stream, proof, terms, reader }
+    }
+
+    /// The same, on the runtime of the calling thread.
+    pub fn settled(self) -> io::Result<Self> {
+        let stream = Box::new((*self.stream).settled()?);
+        Ok(Self { stream, ..self })
     }
 
     /// Client: begins a flow, and does not wait for an answer.
@@ -82,7 +90,8 @@ impl FlowSession {
         match tokio::time::timeout(ANSWER, poll_fn(|cx| self.poll_control(cx))).await {
             Ok(Ok(Some(Control::Accepted))) => Ok(()),
             Ok(Ok(Some(Control::Refused(code)))) => Err(NotAccepted::Refused(code)),
-            _ => Err(NotAccepted::Dead),
+            Ok(_) => Err(NotAccepted::Dead),
+            Err(_) => Err(NotAccepted::Silent),
         }
     }
 

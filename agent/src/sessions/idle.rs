@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use sheath_common::workload::WorkloadId;
+use tokio::runtime::{self, Handle};
 
 use super::{FlowSession, Sessions};
 use crate::config::Reuse;
@@ -41,7 +42,7 @@ struct Shelves {
 
 #[derive(Debug)]
 struct Idle {
-    session: FlowSession,
+    session: Box<FlowSession>,
     since: Instant,
 }
 
@@ -51,20 +52,21 @@ impl IdleSessions {
         Self { reuse, sessions, shelves: Mutex::default() }
     }
 
-    /// A session for another flow, the one that was used last.
+    /// A session for another flow, the one that was used last; one of the calling thread's, if there is one.
     #[must_use]
-    pub fn take(&self, route: &Route) -> Option<FlowSession> {
+    pub fn take(&self, route: &Route) -> Option<Box<FlowSession>> {
         loop {
-            let idle = self.shelves().take(route)?;
-            if self.is_good(&idle) && idle.session.is_quiet() {
-                return Some(idle.session);
+            let idle = self.shelves().take(route, Handle::current().id())?;
+            if !self.is_good(&idle) || !idle.session.is_quiet() {
+                idle.session.close();
+            } else if let Ok(session) = idle.session.settled() {
+                return Some(Box::new(session));
             }
-            idle.session.close();
         }
     }
 
     /// Keeps a session for the next flow, if it may have one.
-    pub fn keep(&self, route: Route, session: FlowSession) {
+    pub fn keep(&self, route: Route, session: Box<FlowSession>) {
         let idle = Idle { session, since: Instant::now() };
         if !self.is_good(&idle) {
             return idle.session.close();
@@ -117,9 +119,10 @@ impl IdleSessions {
 }
 
 impl Shelves {
-    fn take(&mut self, route: &Route) -> Option<Idle> {
+    fn take(&mut self, route: &Route, here: runtime::Id) -> Option<Idle> {
         let shelf = self.by_route.get_mut(route)?;
-        let idle = shelf.pop();
+        let near = shelf.iter().rposition(|idle| idle.session.stream.runtime() == here);
+        let idle = near.map(|near| shelf.remove(near)).or_else(|| shelf.pop());
         if shelf.is_empty() {
             self.by_route.remove(route);
         }

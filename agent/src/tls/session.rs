@@ -40,6 +40,16 @@ pub enum Stream {
     Library(Box<TlsStream<TcpStream>>),
 }
 
+impl Stream {
+    #[must_use]
+    pub fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Records(stream) => stream.tcp(),
+            Self::Library(stream) => stream.get_ref().0,
+        }
+    }
+}
+
 /// What the bytes of a session mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use rustls::kernel::KernelConnection;
 use tokio::net::TcpStream;
+use tokio::runtime::{self, Handle};
 
 use crate::buffers::{Account, Lease, Size};
 use crate::framing;
@@ -28,6 +29,7 @@ const PREFIX: usize = framing::HEADER;
 #[derive(Debug)]
 pub struct RecordStream {
     tcp: TcpStream,
+    runtime: runtime::Id,
     sealer: Sealer,
     opener: Opener,
     next_keys: Box<dyn NextKeys>,
@@ -136,6 +138,7 @@ impl RecordStream {
     ) -> io::Result<Self> {
         let mut stream = Self {
             tcp,
+            runtime: Handle::current().id(),
             sealer,
             opener,
             next_keys,
@@ -160,15 +163,25 @@ impl RecordStream {
         Ok(stream)
     }
 
+    /// The same session, waited on by the runtime of the calling thread.
+    pub fn settled(self) -> io::Result<Self> {
+        let here = Handle::current().id();
+        if self.runtime == here {
+            return Ok(self);
+        }
+        let tcp = TcpStream::from_std(self.tcp.into_std()?)?;
+        Ok(Self { tcp, runtime: here, ..self })
+    }
+
+    /// The runtime that waits for its events.
+    #[must_use]
+    pub fn runtime(&self) -> runtime::Id {
+        self.runtime
+    }
+
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
-    }
-
-    /// The TCP connection alone, with which nothing can be done any more but close it.
-    #[must_use]
-    pub fn into_tcp(self) -> TcpStream {
-        self.tcp
     }
 
     /// True if there is something to write.

@@ -24,10 +24,6 @@ pub struct Peers;
 
 const MANY: u32 = 100_000;
 
-/// How many destinations share an entry of the configuration, as those of one service do. The agent's YAML reader takes
-/// 250 000 nodes, and an entry of one destination has seven.
-const PER_ENTRY: u32 = 100;
-
 /// Calls of `connect()` that are timed: enough for a median that stands still.
 const CONNECTIONS: usize = 1_000;
 
@@ -79,7 +75,7 @@ impl Load for Peers {
         let place = fresh.client.clone();
         let agent = fresh.agent().context("only agents have peers")?;
         agent.kill();
-        agent.reconfigure(|config| config.peers.extend((0..MANY / PER_ENTRY).map(others)));
+        agent.reconfigure(|config| config.peers.extend((0..MANY).map(other)));
         let started = agent.launch();
         agent.wait_enrolled("client", &place);
         figures.push((START, started.as_secs_f64()));
@@ -98,13 +94,10 @@ impl Load for Peers {
 
 const PINGPONG_BYTES: u32 = 100;
 
-/// Peers that nobody here talks to.
-fn others(entry: u32) -> Peer {
-    let first = u32::from(Ipv4Addr::new(11, 0, 0, 0)) + entry * PER_ENTRY;
-    let addresses = (first..first + PER_ENTRY).map(|bits| format!("{}/32", Ipv4Addr::from(bits)));
-    let addresses: Vec<String> = addresses.collect();
-    let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-    Peer::new(&addresses, &["somebody-else"])
+/// A peer that nobody here talks to.
+fn other(number: u32) -> Peer {
+    let address = Ipv4Addr::from(u32::from(Ipv4Addr::new(11, 0, 0, 0)) + number);
+    Peer::new(&[&format!("{address}/32")], &["somebody-else"])
 }
 
 /// The medians of `connect()` to a peer and to somebody else.

@@ -33,8 +33,39 @@ pub fn crowd(to: SocketAddr, count: usize) -> Tally {
 /// Makes `count` connections, each thread one after the other.
 pub fn churn(to: SocketAddr, count: usize, threads: usize) -> Tally {
     in_threads(threads, |thread| {
-        (thread..count).step_by(threads).map(|_| echo(&connect(to)?, MESSAGE)).collect()
+        let numbers = (thread..count).step_by(threads);
+        numbers.map(|number| echo(&connect(to)?, &message(number))).collect()
     })
+}
+
+/// The same, with as many connections in between that are broken off.
+pub fn rude_churn(to: SocketAddr, count: usize, threads: usize) -> Tally {
+    in_threads(threads, |thread| {
+        let numbers = (thread..count).step_by(threads);
+        let polite = |number| {
+            // What becomes of it is nobody's business.
+            let _ = connect(to).and_then(|socket| break_off(&socket, &message(count + number)));
+            echo(&connect(to)?, &message(number))
+        };
+        numbers.map(polite).collect()
+    })
+}
+
+/// No two are the same; some are a few bytes, some fill several records.
+fn message(number: usize) -> String {
+    const LONGEST: usize = 5_000;
+    let word = format!("{:x}.{number};", std::process::id());
+    word.repeat(1 + number * 7919 % LONGEST * usize::from(number % 4 == 0))
+}
+
+/// Sends a message, waits for a part of the answer every other time, and resets the connection.
+fn break_off(mut socket: &Socket, text: &str) -> io::Result<()> {
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.write_all(text.as_bytes())?;
+    if text.len() % 2 == 0 {
+        socket.read_exact(&mut [0; 4])?;
+    }
+    Ok(())
 }
 
 /// Makes one connection after the other until the gate opens, reporting each.

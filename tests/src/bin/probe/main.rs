@@ -26,6 +26,9 @@ fn main() {
         Job::Server { listen, socket, steps } => server::run(listen, &socket, &steps),
         Job::Crowd { to, count } => emit(&Event::Tally(load::crowd(to, count))),
         Job::Churn { to, count, threads } => emit(&Event::Tally(load::churn(to, count, threads))),
+        Job::RudeChurn { to, count, threads } => {
+            emit(&Event::Tally(load::rude_churn(to, count, threads)));
+        }
         Job::Hammer { to, text } => load::hammer(to, &text),
         Job::Newborn { cgroup, to, text, tries } => load::newborn(&cgroup, to, &text, tries),
         Job::Lender { path, v6 } => lend::lend(&path, v6),
