@@ -133,6 +133,8 @@ pub enum Step {
     },
     /// Sends a few bytes and receives as many, again and again until the gate opens; reports each time.
     Converse,
+    /// Sends a byte every half second until the gate opens, and receives nothing.
+    Drip,
     /// Sends until the socket has taken nothing for a while or `at_most` bytes are gone.
     Fill {
         at_most: u64,

@@ -166,9 +166,13 @@ impl FlowSession {
         relay::reset(&mut self.stream, code);
     }
 
-    /// True unless the peer has said or ended anything since the last flow.
+    /// True unless the peer has said or ended anything since the last flow. What was read along with the end of that
+    /// would pass for the answer to the next OPEN.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
+        if self.stream.has_unread() || !self.reader.is_between_flows() {
+            return false;
+        }
         let mut byte = [MaybeUninit::uninit()];
         let peeked = SockRef::from(self.stream.tcp()).peek(&mut byte);
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)

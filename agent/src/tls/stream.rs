@@ -332,6 +332,12 @@ impl RecordStream {
         }
     }
 
+    /// True if something has been read that nobody has dealt with.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !self.inbox.open.is_empty() || !self.inbox.sealed.is_empty()
+    }
+
     /// Takes note that this many bytes of what was received have been dealt with.
     pub fn consume(&mut self, bytes: usize) {
         debug_assert!(bytes <= self.inbox.open.len());

@@ -2,6 +2,7 @@
 //! about the other side, so whatever is refused was refused by the agent.
 
 mod client;
+pub mod frames;
 mod server;
 mod trust;
 

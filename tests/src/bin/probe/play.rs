@@ -23,6 +23,9 @@ const BLOCK: usize = 256 * 1024;
 /// Between the blocks of a transfer that is meant to last, and between the words of a conversation.
 const PACE: Duration = Duration::from_millis(20);
 
+/// Between two bytes of [`Step::Drip`].
+const DRIP: Duration = Duration::from_millis(500);
+
 /// Received bytes between two reports of a transfer.
 const REPORT_EVERY: u64 = 1024 * 1024;
 
@@ -108,6 +111,7 @@ impl Endpoint {
                 })
             }
             Step::Converse => self.converse(outcome),
+            Step::Drip => self.drip(outcome),
             Step::Fill { at_most } => self.fill(*at_most, outcome),
         }
     }
@@ -181,6 +185,15 @@ impl Endpoint {
             outcome.bytes += WORDS.len() as u64;
             emit(&Event::Moved(outcome.bytes));
             thread::sleep(PACE);
+        }
+        Ok(())
+    }
+
+    fn drip(&self, outcome: &mut Outcome) -> io::Result<()> {
+        while !gate::is_open() {
+            (&self.socket).write_all(b".")?;
+            outcome.bytes += 1;
+            thread::sleep(DRIP);
         }
         Ok(())
     }
