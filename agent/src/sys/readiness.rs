@@ -1,8 +1,8 @@
 //! Reading and writing sockets with as few system calls as there can be.
 //!
-//! A read that fills less than its room has emptied the socket, and a write that takes less than it was given has
-//! filled it: asking once more, only to be told `EAGAIN`, would be wasted. What happens in between is not lost, as the
-//! runtime takes note of every event that comes after the call began.
+//! A write that takes less than it was given has filled the socket: asking once more, only to be told `EAGAIN`, would be
+//! wasted. What happens in between is not lost, as the runtime takes note of every event that comes after the call began.
+//! Nothing of the kind is true of reads: one that ends at urgent data is short, too.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::task::{Context, Poll, ready};
@@ -13,10 +13,7 @@ use tokio::net::TcpStream;
 
 /// Reads once, if there is anything to read: `None` if not. 0 bytes are the end.
 pub fn try_read(stream: &TcpStream, room: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
-    let wanted: usize = room.iter().map(|room| room.len()).sum();
-    // At its end a stream stays readable.
-    let emptied = |read: usize| read > 0 && read < wanted;
-    transfer(stream, Interest::READABLE, emptied, || Ok(readv(stream, room)?))
+    transfer(stream, Interest::READABLE, |_| false, || Ok(readv(stream, room)?))
 }
 
 /// Writes once, as much as the socket takes.
@@ -99,6 +96,29 @@ mod tests {
         assert_eq!(read(&other, &mut room).await, 3);
         assert_eq!(read(&other, &mut room).await, 0);
         assert_eq!(read(&other, &mut room).await, 0);
+    }
+
+    /// A read stops before urgent data, and the next one behind it (tcp(7), `SO_OOBINLINE`), without another event.
+    #[tokio::test]
+    async fn urgent_data_leaves_nothing_unread() {
+        let (one, other) = pair().await;
+        socket2::SockRef::from(&other).set_out_of_band_inline(true).unwrap();
+        let one = socket2::SockRef::from(&one);
+        one.send(b"before").unwrap();
+        one.send_out_of_band(b"!").unwrap();
+        one.send(b"behind").unwrap();
+        let all_there = std::time::Duration::from_millis(100);
+        tokio::time::sleep(all_there).await;
+        let mut seen = Vec::new();
+        let mut room = [0; 64];
+        while seen.len() < b"before!behind".len() {
+            let reading = read(&other, &mut room);
+            let count = tokio::time::timeout(std::time::Duration::from_secs(10), reading).await;
+            seen.extend_from_slice(&room[..count.expect("an event for what is there")]);
+            // The runtime looks at its events in between.
+            tokio::time::sleep(all_there).await;
+        }
+        assert_eq!(seen, b"before!behind");
     }
 
     #[tokio::test]
