@@ -176,15 +176,17 @@ fn a_revoked_client_is_not_served_on_the_session_that_it_has() {
 /// Has several sessions kept, which then die as told; the next flow must not suffer from it.
 #[track_caller]
 fn assert_unnoticed(setting: Setting, die: impl FnOnce(&mut Pair)) {
-    const SESSIONS: usize = 16;
+    // If each of them were waited for, it would not be soon.
+    const SESSIONS: std::ops::RangeInclusive<u64> = 12..=24;
     let mut pair = Pair::new(setting);
     let tap = pair.world.tap();
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
     let to = pair.target(Family::V4);
-    let tally = Probe::start(&pair.client, &Job::Crowd { to, count: SESSIONS }).tally(GENEROUS);
+    let tally = Probe::start(&pair.client, &Job::Crowd { to, count: *SESSIONS.end() as usize })
+        .tally(GENEROUS);
     assert!(tally.errors.is_empty(), "{tally:?}");
-    pair.agent_a.wait_for_status("the sessions", |status| {
-        status.is_idle() && status.idle_sessions == SESSIONS as u64
+    let kept = pair.agent_a.wait_for_status("the sessions", |status| {
+        status.is_idle() && SESSIONS.contains(&status.idle_sessions)
     });
     die(&mut pair);
     let start = Instant::now();
@@ -192,7 +194,7 @@ fn assert_unnoticed(setting: Setting, die: impl FnOnce(&mut Pair)) {
     let took = start.elapsed();
     assert_eq!((seen.ended_by(), &*seen.last().text), (None, "still there?"), "{seen:?}");
     assert!(took < SOON, "the flow took {took:?}");
-    assert_eq!(tap.handshakes(PORT), SESSIONS + 1);
+    assert_eq!(tap.handshakes(PORT) as u64, kept.idle_sessions + 1);
     let line = pair.agent_a.wait_for_access("the flow", |line| line.sent == 12);
     assert_eq!((&*line.outcome, line.reused), ("ok", false), "{line:?}");
 }

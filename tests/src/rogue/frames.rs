@@ -105,7 +105,7 @@ impl Called {
     }
 
     /// Reads one frame: its type and payload. `None` at the end of the session.
-    pub fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+    pub fn receive(&mut self) -> Option<(u8, Vec<u8>)> {
         let mut header = [0; 4];
         self.0.read_exact(&mut header).ok()?;
         let length = u32::from_be_bytes([0, header[1], header[2], header[3]]);
@@ -116,14 +116,14 @@ impl Called {
 
     /// Reads an OPEN.
     pub fn opened(&mut self) -> bool {
-        self.next().is_some_and(|(kind, _)| kind == OPEN)
+        self.receive().is_some_and(|(kind, _)| kind == OPEN)
     }
 
     /// Reads up to the client's FIN, and returns the data before it.
     pub fn to_fin(&mut self) -> Option<String> {
         let mut text = Vec::new();
         loop {
-            match self.next()? {
+            match self.receive()? {
                 (DATA, payload) => text.extend(payload),
                 (FIN, _) => return Some(String::from_utf8_lossy(&text).into_owned()),
                 _ => return None,
@@ -151,7 +151,7 @@ impl Called {
 
     /// Waits for the end of the session.
     pub fn wait_end(&mut self) {
-        while self.next().is_some() {}
+        while self.receive().is_some() {}
     }
 }
 

@@ -55,14 +55,14 @@ pub fn rude_churn(to: SocketAddr, count: usize, threads: usize) -> Tally {
 fn message(number: usize) -> String {
     const LONGEST: usize = 5_000;
     let word = format!("{:x}.{number};", std::process::id());
-    word.repeat(1 + number * 7919 % LONGEST * usize::from(number % 4 == 0))
+    word.repeat(1 + number * 7919 % LONGEST * usize::from(number.is_multiple_of(4)))
 }
 
 /// Sends a message, waits for a part of the answer every other time, and resets the connection.
 fn break_off(mut socket: &Socket, text: &str) -> io::Result<()> {
     socket.set_linger(Some(Duration::ZERO))?;
     socket.write_all(text.as_bytes())?;
-    if text.len() % 2 == 0 {
+    if text.len().is_multiple_of(2) {
         socket.read_exact(&mut [0; 4])?;
     }
     Ok(())
