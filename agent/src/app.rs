@@ -95,15 +95,15 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         Control::start(path.to_owned(), config.clone(), roster.clone(), provider.clone())?;
     control.settle().await;
     let published = control.published();
+    let threads = threads();
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
         counters: Arc::new(AgentCounters::default()),
-        shares: Arc::new(Shares::new(config.limits, threads())),
+        shares: Arc::new(Shares::new(config.limits, threads)),
         idle: Arc::new(IdleSessions::new(config.reuse, published.sessions.clone())),
-        reuse: config.reuse,
         timeouts: config.timeouts,
         ids: FlowIds::new(run_number(&provider)),
-        workers: Workers::start(threads())
+        workers: Workers::start(threads)
             .map_err(StartError::io("cannot start the threads for flows"))?,
         tasks: TaskTracker::new(),
         ending: CancellationToken::new(),

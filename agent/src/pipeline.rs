@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::capture::{AcceptedInbound, AcceptedOutbound, LocalLeg, Namespace};
-use crate::config::{Reuse, Timeouts};
+use crate::config::Timeouts;
 use crate::control::Published;
 use crate::flow::{Direction, FlowIds, FlowRecord, Outcome, Protection, Stage};
 use crate::framing::{Open, Refused, Reset};
@@ -57,7 +57,6 @@ pub struct Pipeline {
     pub counters: Arc<AgentCounters>,
     pub shares: Arc<Shares>,
     pub idle: Arc<IdleSessions>,
-    pub reuse: Reuse,
     pub timeouts: Timeouts,
     pub ids: FlowIds,
     pub workers: Workers,

@@ -137,7 +137,7 @@ impl Pipeline {
     /// Waits for the client to open a flow, for as long as the session may be used.
     async fn next_flow(&self, session: &mut FlowSession) -> Next {
         // Longer than a client: it should be the one to end it, as it knows best.
-        let idle = Instant::now() + 2 * self.reuse.max_idle;
+        let idle = Instant::now() + 2 * self.idle.max_idle();
         let Terms { revision, good_until, .. } = session.terms;
         let place = session.terms.place.clone();
         tokio::select! {

@@ -9,7 +9,7 @@ use sheath_common::workload::WorkloadId;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-use super::{FlowError, Pipeline};
+use super::{Flow, FlowError, Pipeline};
 use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 use crate::flow::Direction;
 use crate::shares::Admitted;
@@ -25,52 +25,29 @@ impl FlowStarter for Starter {
         self.0.workers.next().clone()
     }
 
-    fn outbound(&self, namespace: Arc<Namespace>, mut accepted: AcceptedOutbound) {
-        let pipeline = self.0.clone();
-        let AcceptedOutbound { workload, app, destination, .. } = accepted;
-        let mut flow = pipeline.begin(Direction::Outbound, workload, app, destination);
-        let (admitted, place) = match self.admit(workload) {
-            Ok(admitted) => admitted,
-            Err(limit) => return pipeline.conclude(flow, Err(limit)),
-        };
-        let runtime = place.runtime.clone();
-        self.0.tasks.spawn_on(
-            async move {
-                let result = match settle(accepted.stream, &place) {
-                    Ok(stream) => {
-                        accepted.stream = stream;
-                        let share = admitted.share();
-                        pipeline.outbound(&namespace, accepted, share, &mut flow.record).await
-                    }
-                    Err(error) => Err(error),
-                };
+    fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound) {
+        let AcceptedOutbound { stream, workload, app, destination } = accepted;
+        let flow = self.0.begin(Direction::Outbound, workload, app, destination);
+        self.start(
+            workload,
+            stream,
+            flow,
+            move |pipeline, stream, admitted, mut flow| async move {
+                let accepted = AcceptedOutbound { stream, workload, app, destination };
+                let share = admitted.share();
+                let result = pipeline.outbound(&namespace, accepted, share, &mut flow.record).await;
                 pipeline.conclude(flow, result);
             },
-            &runtime,
         );
     }
 
-    fn inbound(&self, namespace: Arc<Namespace>, mut accepted: AcceptedInbound) {
-        let pipeline = self.0.clone();
-        let AcceptedInbound { workload, client, destination, .. } = accepted;
-        let flow = pipeline.begin(Direction::Inbound, workload, client, destination);
-        let (admitted, place) = match self.admit(workload) {
-            Ok(admitted) => admitted,
-            Err(limit) => return pipeline.conclude(flow, Err(limit)),
-        };
-        let runtime = place.runtime.clone();
-        self.0.tasks.spawn_on(
-            async move {
-                match settle(accepted.stream, &place) {
-                    Ok(stream) => {
-                        accepted.stream = stream;
-                        pipeline.inbound(&namespace, accepted, admitted.share(), flow).await;
-                    }
-                    Err(error) => pipeline.conclude(flow, Err(error)),
-                }
-            },
-            &runtime,
-        );
+    fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound) {
+        let AcceptedInbound { stream, workload, client, destination } = accepted;
+        let flow = self.0.begin(Direction::Inbound, workload, client, destination);
+        self.start(workload, stream, flow, move |pipeline, stream, admitted, flow| async move {
+            let accepted = AcceptedInbound { stream, workload, client, destination };
+            pipeline.inbound(&namespace, accepted, admitted.share(), flow).await;
+        });
     }
 
     fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr) {
@@ -85,8 +62,32 @@ impl FlowStarter for Starter {
 }
 
 impl Starter {
-    fn admit(&self, workload: WorkloadId) -> Result<(Admitted, Place), FlowError> {
-        Ok((self.0.shares.admit(workload)?, self.0.workers.place()))
+    /// Has a connection worked on, if its workload may have one more.
+    fn start<W>(
+        &self,
+        workload: WorkloadId,
+        stream: TcpStream,
+        flow: Flow,
+        work: impl FnOnce(Arc<Pipeline>, TcpStream, Admitted, Flow) -> W + Send + 'static,
+    ) where
+        W: Future<Output = ()> + Send,
+    {
+        let pipeline = self.0.clone();
+        let admitted = match pipeline.shares.admit(workload) {
+            Ok(admitted) => admitted,
+            Err(limit) => return pipeline.conclude(flow, Err(limit.into())),
+        };
+        let place = pipeline.workers.place();
+        let runtime = place.runtime.clone();
+        self.0.tasks.spawn_on(
+            async move {
+                match settle(stream, &place) {
+                    Ok(stream) => work(pipeline, stream, admitted, flow).await,
+                    Err(error) => pipeline.conclude(flow, Err(error)),
+                }
+            },
+            &runtime,
+        );
     }
 }
 

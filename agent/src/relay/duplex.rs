@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Moved, RelayError, is_hung_up};
+use super::{Moved, RelayError, is_hung_up, outcome};
 
 /// One TLS record's worth of plaintext (RFC 8446, 5.1), so that a full buffer becomes a full record.
 const BUFFER: usize = 16 * 1024;
@@ -52,11 +52,7 @@ where
         if outgoing.is_pending() || incoming.is_pending() {
             return Poll::Pending;
         }
-        Poll::Ready(match (this.outgoing.refused.take(), this.incoming.refused.take()) {
-            (Some(error), _) => Err(RelayError::Wire(error)),
-            (None, Some(error)) => Err(RelayError::App(error)),
-            (None, None) => Ok(()),
-        })
+        Poll::Ready(outcome(this.outgoing.refused.take(), this.incoming.refused.take()))
     }
 }
 

@@ -19,7 +19,7 @@ use crate::tls::{RecordStream, StreamError};
 use duplex::Duplex;
 use sealed::Sealed;
 
-pub use sealed::{break_off, reset};
+pub use sealed::break_off;
 pub use timers::Patience;
 
 /// Bytes moved so far.
@@ -117,6 +117,16 @@ pub async fn run_sealed(
         break_off(wire, is_framed, error);
     }
     result
+}
+
+/// What a flow has come to when both directions are over: why the wire, or else the application, took nothing any more,
+/// if it did.
+fn outcome(wire: Option<io::Error>, app: Option<io::Error>) -> Result<(), RelayError> {
+    match (wire, app) {
+        (Some(error), _) => Err(RelayError::Wire(error)),
+        (None, Some(error)) => Err(RelayError::App(error)),
+        (None, None) => Ok(()),
+    }
 }
 
 /// True if a connection is gone, so that reading from it comes to an end as well.

@@ -12,10 +12,10 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::timers::{Patience, Watch};
-use super::{Framing, Moved, RelayError, is_hung_up};
+use super::{Framing, Moved, RelayError, is_hung_up, outcome};
 use crate::framing::{Control, Item, Reset, data_header};
-use crate::record::{Alert, ContentType};
-use crate::sys::{readiness, sockopt};
+use crate::record::{Alert, CLOSE_NOTIFY, ContentType};
+use crate::sys::readiness;
 use crate::tls::{Prefix, Received, RecordStream, SealFromError};
 
 /// Bytes that one direction of a flow may move before others get their turn.
@@ -33,15 +33,16 @@ pub struct Sealed<'s> {
     watch: Watch,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
+    #[default]
     Copying,
     /// The source has ended; what was read is written, and now the end itself is passed on.
     Ending,
     Ended,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Outgoing {
     state: State,
     /// Bytes of the application's in what waits to be written.
@@ -51,7 +52,7 @@ struct Outgoing {
     refused: Option<io::Error>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Incoming {
     state: State,
     pieces: Pieces,
@@ -112,14 +113,13 @@ impl<'s> Sealed<'s> {
         patience: Patience,
         moved: &'s mut Moved,
     ) -> Self {
-        let (state, refused) = (State::Copying, || None);
         Self {
             app,
             wire,
             framing,
             moved,
-            outgoing: Outgoing { state, waiting: 0, refused: refused() },
-            incoming: Incoming { state, pieces: Pieces::default(), refused: refused() },
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
             watch: Watch::new(patience),
         }
     }
@@ -171,12 +171,8 @@ impl<'s> Sealed<'s> {
                 State::Ending => {
                     self.outgoing.state = State::Ended;
                     match self.framing {
-                        Framing::Bytes => {
-                            self.wire.put(ContentType::Alert, &Alert::CLOSE_NOTIFY.content())?
-                        }
-                        Framing::Flows(_) => self
-                            .wire
-                            .put(ContentType::ApplicationData, Control::Fin.encode().as_ref())?,
+                        Framing::Bytes => self.wire.put(ContentType::Alert, &CLOSE_NOTIFY)?,
+                        Framing::Flows(_) => self.wire.put_frame(Control::Fin)?,
                     }
                 }
             }
@@ -309,11 +305,7 @@ impl<'s> Sealed<'s> {
                 return Poll::Pending;
             }
         }
-        Poll::Ready(match (self.outgoing.refused.take(), self.incoming.refused.take()) {
-            (Some(error), _) => Err(RelayError::Wire(error)),
-            (None, Some(error)) => Err(RelayError::App(error)),
-            (None, None) => Ok(()),
-        })
+        Poll::Ready(outcome(self.outgoing.refused.take(), self.incoming.refused.take()))
     }
 }
 
@@ -344,20 +336,8 @@ pub fn break_off(wire: &mut RecordStream, is_framed: bool, error: &RelayError) {
             }
         }
         RelayError::Frame(_) => wire.say_goodbye(Alert::UNEXPECTED_MESSAGE),
-        RelayError::App(_) if is_framed => reset(wire, Reset::APPLICATION),
-        RelayError::Idle(_) if is_framed => reset(wire, Reset::TIMEOUT),
+        RelayError::App(_) if is_framed => wire.close(Some(Control::Reset(Reset::APPLICATION))),
+        RelayError::Idle(_) if is_framed => wire.close(Some(Control::Reset(Reset::TIMEOUT))),
         _ => {}
-    }
-}
-
-/// Breaks off a framed flow.
-pub fn reset(wire: &mut RecordStream, code: Reset) {
-    let frame = Control::Reset(code).encode();
-    if wire.put(ContentType::ApplicationData, frame.as_ref()).is_ok() {
-        wire.say_goodbye(Alert::CLOSE_NOTIFY);
-        if !wire.has_waiting() {
-            // It was said: there is no need for a reset of the connection as well.
-            let _ = sockopt::close_gracefully(wire.tcp());
-        }
     }
 }

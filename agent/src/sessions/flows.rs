@@ -12,9 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Revision;
 use crate::framing::{Control, GoAway, Item, Open, Reader, Refused, Reset};
-use crate::record::{Alert, ContentType};
 use crate::relay::{self, Framing, Moved, Patience, RelayError};
-use crate::sys::sockopt;
 use crate::tls::{Proof, Received, RecordStream};
 
 /// How long a peer may take to answer on a session that has been idle. It may be there no more, without anybody having
@@ -80,7 +78,7 @@ impl FlowSession {
     /// Client: begins a flow, and does not wait for an answer.
     pub fn open(&mut self, open: Open) -> Result<(), RelayError> {
         self.reader.expect_answer();
-        self.put(Control::Open(open))
+        Ok(self.stream.put_frame(Control::Open(open))?)
     }
 
     /// Client: begins a flow on a session that has been idle, and waits until the peer has taken it. Before that, nothing
@@ -132,7 +130,7 @@ impl FlowSession {
 
     /// Server: the flow is ours from here on.
     pub fn accept(&mut self) -> Result<(), RelayError> {
-        self.put(Control::Accepted)?;
+        self.stream.put_frame(Control::Accepted)?;
         // At once, if that is possible; otherwise it goes with what comes next.
         match self.stream.poll_flush(&mut Context::from_waker(std::task::Waker::noop())) {
             Poll::Ready(Err(error)) => Err(RelayError::Wire(error)),
@@ -141,8 +139,8 @@ impl FlowSession {
     }
 
     /// Server: there will be no flow.
-    pub fn refuse(self, code: Refused) {
-        self.end(Some(Control::Refused(code)));
+    pub fn refuse(mut self, code: Refused) {
+        self.stream.close(Some(Control::Refused(code)));
     }
 
     /// Moves the bytes of a flow that has begun.
@@ -163,7 +161,7 @@ impl FlowSession {
 
     /// Breaks off a flow.
     pub fn reset(mut self, code: Reset) {
-        relay::reset(&mut self.stream, code);
+        self.stream.close(Some(Control::Reset(code)));
     }
 
     /// True unless the peer has said or ended anything since the last flow. What was read along with the end of that
@@ -179,26 +177,12 @@ impl FlowSession {
     }
 
     /// Ends a session between flows in order.
-    pub fn close(self) {
-        self.end(None);
+    pub fn close(mut self) {
+        self.stream.close(None);
     }
 
     /// Server: ends a session between flows, and says why.
-    pub fn go_away(self, code: GoAway) {
-        self.end(Some(Control::GoAway(code)));
-    }
-
-    fn end(mut self, last: Option<Control>) {
-        if last.is_none_or(|last| self.put(last).is_ok()) {
-            self.stream.say_goodbye(Alert::CLOSE_NOTIFY);
-            if !self.stream.has_waiting() {
-                let _ = sockopt::close_gracefully(self.stream.tcp());
-            }
-        }
-    }
-
-    fn put(&mut self, control: Control) -> Result<(), RelayError> {
-        let frame = control.encode();
-        Ok(self.stream.put(ContentType::ApplicationData, frame.as_ref())?)
+    pub fn go_away(mut self, code: GoAway) {
+        self.stream.close(Some(Control::GoAway(code)));
     }
 }

@@ -76,6 +76,12 @@ impl IdleSessions {
         }
     }
 
+    /// How long one may wait for its next flow.
+    #[must_use]
+    pub fn max_idle(&self) -> Duration {
+        self.reuse.max_idle
+    }
+
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -7,13 +7,16 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::task::{Context, Poll, ready};
 
-use nix::sys::uio::{readv, writev};
+use nix::sys::uio::writev;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Reads once, if there is anything to read: `None` if not. 0 bytes are the end.
 pub fn try_read(stream: &TcpStream, room: &mut [IoSliceMut<'_>]) -> io::Result<Option<usize>> {
-    transfer(stream, Interest::READABLE, |_| false, || Ok(readv(stream, room)?))
+    match stream.try_read_vectored(room) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// Writes once, as much as the socket takes.
@@ -25,35 +28,19 @@ pub fn poll_write(
     let given: usize = bytes.iter().map(|bytes| bytes.len()).sum();
     loop {
         ready!(stream.poll_write_ready(cx))?;
-        let filled = |written: usize| written < given;
-        let write = || Ok(writev(stream, bytes)?);
-        if let Some(written) = transfer(stream, Interest::WRITABLE, filled, write)? {
-            return Poll::Ready(Ok(written));
-        }
-    }
-}
-
-/// Runs a system call, and has the runtime wait for the next event if there is nothing more to do before.
-fn transfer(
-    stream: &TcpStream,
-    interest: Interest,
-    is_exhausted: impl Fn(usize) -> bool,
-    mut call: impl FnMut() -> io::Result<usize>,
-) -> io::Result<Option<usize>> {
-    let mut moved = None;
-    let done = stream.try_io(interest, || {
-        let count = loop {
-            match call() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => break done?,
+        let mut written = None;
+        let done = stream.try_io(Interest::WRITABLE, || {
+            let count = *written.insert(writev(stream, bytes)?);
+            // Full: the runtime is to wait for the next event.
+            if count < given { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        match (written, done) {
+            (Some(written), _) => return Poll::Ready(Ok(written)),
+            (None, Err(error)) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Poll::Ready(Err(error));
             }
-        };
-        moved = Some(count);
-        if is_exhausted(count) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    match done {
-        Err(error) if moved.is_none() && error.kind() != io::ErrorKind::WouldBlock => Err(error),
-        _ => Ok(moved),
+            (None, _) => {}
+        }
     }
 }
 

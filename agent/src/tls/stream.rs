@@ -14,12 +14,12 @@ use tokio::net::TcpStream;
 use tokio::runtime::{self, Handle};
 
 use crate::buffers::{Account, Lease, Size};
-use crate::framing;
+use crate::framing::{self, Control};
 use crate::record::{
     Alert, ContentType, HEADER, KEY_UPDATE, Keys, LONGEST_CONTENT, OVERHEAD, Opened, Opener,
     RecordError, SealError, Sealer, TRAILER, UnsupportedKeys,
 };
-use crate::sys::readiness;
+use crate::sys::{readiness, sockopt};
 
 /// One full record of our own.
 const SLOT: usize = LONGEST_CONTENT + OVERHEAD;
@@ -228,6 +228,11 @@ impl RecordStream {
         Ok(())
     }
 
+    /// Puts a frame behind what waits to be written.
+    pub fn put_frame(&mut self, frame: Control) -> Result<(), StreamError> {
+        self.put(ContentType::ApplicationData, frame.encode().as_ref())
+    }
+
     /// True if a KeyUpdate must come before the next data.
     #[must_use]
     pub fn must_rekey(&self) -> bool {
@@ -384,6 +389,18 @@ impl RecordStream {
     pub fn say_goodbye(&mut self, alert: Alert) {
         let _ = self.put(ContentType::Alert, &alert.content());
         let _ = self.poll_flush(&mut Context::from_waker(Waker::noop()));
+    }
+
+    /// Ends the session with a last frame, if there is one. If all of it can be said at once, the connection may end in
+    /// order as well; otherwise it is reset.
+    pub fn close(&mut self, last: Option<Control>) {
+        if last.is_some_and(|last| self.put_frame(last).is_err()) {
+            return;
+        }
+        self.say_goodbye(Alert::CLOSE_NOTIFY);
+        if !self.has_waiting() {
+            let _ = sockopt::close_gracefully(&self.tcp);
+        }
     }
 }
 

@@ -4,10 +4,9 @@
 
 #![no_main]
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use libfuzzer_sys::fuzz_target;
 use sheath::framing::{Control, FrameError, HEADER, Item, Kind, LONGEST_DATA, Reader, data_header};
+use sheath_fuzz::cuts;
 
 /// Something that was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,7 +29,7 @@ fuzz_target!(|input: &[u8]| {
     assert_written(stream, &written, error);
     assert_order(role, &read);
     let whole = (read, error);
-    for pieces in cuts(stream) {
+    for pieces in cuts(stream, 700) {
         assert_eq!(self::read(role, &pieces), whole, "cut up");
     }
 });
@@ -153,22 +152,4 @@ fn assert_order(role: Role, read: &[Read]) {
             (state, kind) => panic!("{kind:?} in {state:?}"),
         };
     }
-}
-
-/// A few ways to cut a stream up: others for each one, the same for the same one.
-fn cuts(stream: &[u8]) -> [Vec<&[u8]>; 2] {
-    let mut hasher = DefaultHasher::new();
-    stream.hash(&mut hasher);
-    // Many pieces of short streams, not many more of long ones.
-    [1 + stream.len() / 50, 700].map(|most| {
-        let (mut pieces, mut rest) = (Vec::new(), stream);
-        while !rest.is_empty() {
-            hasher.write_u8(0);
-            let length = 1 + hasher.finish() as usize % most;
-            let (piece, later) = rest.split_at(length.min(rest.len()));
-            pieces.push(piece);
-            rest = later;
-        }
-        pieces
-    })
 }
