@@ -2,12 +2,9 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
-    UnboundKey,
-};
 use rustls::ConnectionTrafficSecrets;
 
+use super::aead::{Aead, Cipher, NONCE};
 use super::{HEADER, TAG};
 
 /// Records that may be sealed with one AES-GCM key, and some room to spare: RFC 8446, 5.5 allows 2^24.5 of full
@@ -16,8 +13,8 @@ const GCM_LIMIT: u64 = 1 << 24;
 
 /// The key and the initialisation vector of one direction, and the number of the next record.
 pub struct Keys {
-    key: LessSafeKey,
-    iv: [u8; NONCE_LEN],
+    key: Aead,
+    iv: [u8; NONCE],
     sequence: u64,
     limit: u64,
 }
@@ -38,30 +35,32 @@ impl Keys {
     /// # Errors
     /// If TLS 1.3 has no such keys.
     pub fn new(sequence: u64, secrets: &ConnectionTrafficSecrets) -> Result<Self, UnsupportedKeys> {
-        let (algorithm, key, iv) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+        let (cipher, key, iv) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Cipher::Aes128Gcm, key, iv),
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Cipher::Aes256Gcm, key, iv),
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
+                (Cipher::ChaCha20Poly1305, key, iv)
+            }
             _ => return Err(UnsupportedKeys),
         };
-        Self::of(algorithm, key.as_ref(), iv.as_ref(), sequence)
+        Self::of(cipher, key.as_ref(), iv.as_ref(), sequence)
     }
 
     /// From a key and an initialisation vector as they are.
     ///
     /// # Errors
-    /// If one of them has not the length that the algorithm asks for.
+    /// If one of them has not the length that the cipher asks for.
     pub fn of(
-        algorithm: &'static Algorithm,
+        cipher: Cipher,
         key: &[u8],
         iv: &[u8],
         sequence: u64,
     ) -> Result<Self, UnsupportedKeys> {
-        let key = UnboundKey::new(algorithm, key).map_err(|_| UnsupportedKeys)?;
+        let key = Aead::new(cipher, key).ok_or(UnsupportedKeys)?;
         let iv = iv.try_into().map_err(|_| UnsupportedKeys)?;
         // With ChaCha20-Poly1305 the sequence number would wrap first.
-        let limit = if *algorithm == CHACHA20_POLY1305 { u64::MAX } else { GCM_LIMIT };
-        Ok(Self { key: LessSafeKey::new(key), iv, sequence, limit })
+        let limit = if cipher == Cipher::ChaCha20Poly1305 { u64::MAX } else { GCM_LIMIT };
+        Ok(Self { key, iv, sequence, limit })
     }
 
     /// Records that may still be sealed with these keys.
@@ -81,27 +80,23 @@ impl Keys {
         inner: &mut [u8],
     ) -> Result<[u8; TAG], Spent> {
         let nonce = self.next_nonce().ok_or(Spent)?;
-        let tag = self
-            .key
-            .seal_in_place_separate_tag(nonce, Aad::from(header), inner)
-            .map_err(|_| Spent)?;
-        tag.as_ref().try_into().map_err(|_| Spent)
+        self.key.seal(nonce, header, inner).ok_or(Spent)
     }
 
     /// Decrypts in place what has a tag at its end, and returns how long it is without. `None` if it is forged.
     pub(super) fn open(&mut self, header: [u8; HEADER], ciphertext: &mut [u8]) -> Option<usize> {
         let nonce = self.next_nonce()?;
-        self.key.open_in_place(nonce, Aad::from(header), ciphertext).ok().map(|inner| inner.len())
+        self.key.open(nonce, header, ciphertext)
     }
 
     /// The nonce of the next record (RFC 8446, 5.3): no number is used twice.
-    fn next_nonce(&mut self) -> Option<Nonce> {
+    fn next_nonce(&mut self) -> Option<[u8; NONCE]> {
         let mut nonce = self.iv;
-        for (byte, number) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.sequence.to_be_bytes()) {
+        for (byte, number) in nonce[NONCE - 8..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= number;
         }
         self.sequence = self.sequence.checked_add(1)?;
-        Some(Nonce::assume_unique_for_key(nonce))
+        Some(nonce)
     }
 }
 

@@ -5,12 +5,14 @@
 //! nothing is allocated for it. A record that does not open, or that breaks a rule, ends the session: every
 //! error is final.
 
+mod aead;
 mod alert;
 mod handshake;
 mod keys;
 mod open;
 mod seal;
 
+pub use aead::Cipher;
 pub use alert::{Alert, CLOSE_NOTIFY};
 pub use keys::{Keys, UnsupportedKeys};
 pub use open::{Opened, Opener};

@@ -1,4 +1,3 @@
-use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Algorithm, CHACHA20_POLY1305};
 use proptest::prelude::*;
 
 use super::testing::record;
@@ -18,13 +17,13 @@ mod rfc8448 {
     fn client(sequence: u64) -> Keys {
         let key = bytes("17 42 2d da 59 6e d5 d9 ac d8 90 e3 c6 3f 50 51");
         let iv = bytes("5b 78 92 3d ee 08 57 90 33 e5 23 d9");
-        Keys::of(&AES_128_GCM, &key, &iv, sequence).unwrap()
+        Keys::of(Cipher::Aes128Gcm, &key, &iv, sequence).unwrap()
     }
 
     fn server(sequence: u64) -> Keys {
         let key = bytes("9f 02 28 3b 6c 9c 07 ef c2 6b b9 f2 ac 92 e3 56");
         let iv = bytes("cf 78 2b 88 dd 83 54 9a ad f1 e9 84");
-        Keys::of(&AES_128_GCM, &key, &iv, sequence).unwrap()
+        Keys::of(Cipher::Aes128Gcm, &key, &iv, sequence).unwrap()
     }
 
     const CLIENT_DATA: &str = "17 03 03 00 43 a2 3f 70 54 b6 2c 94 d0 af fa fe 82 28 ba 55 cb ef ac ea \
@@ -66,13 +65,13 @@ mod rfc8448 {
     }
 }
 
-fn keys(algorithm: &'static Algorithm) -> Keys {
-    let key: Vec<u8> = (0..algorithm.key_len() as u8).collect();
-    Keys::of(algorithm, &key, &[9; 12], 0).unwrap()
+fn keys(cipher: Cipher) -> Keys {
+    let key: Vec<u8> = (0..cipher.key_len() as u8).collect();
+    Keys::of(cipher, &key, &[9; 12], 0).unwrap()
 }
 
 fn pair() -> (Sealer, Opener) {
-    (Sealer::new(keys(&AES_128_GCM)), Opener::new(keys(&AES_128_GCM)))
+    (Sealer::new(keys(Cipher::Aes128Gcm)), Opener::new(keys(Cipher::Aes128Gcm)))
 }
 
 const DATA: u8 = ContentType::ApplicationData as u8;
@@ -107,10 +106,10 @@ proptest! {
             1..12,
         ),
         pieces in prop::collection::vec(1_usize..3000, 1..8),
-        algorithm in prop::sample::select(vec![&AES_128_GCM, &AES_256_GCM, &CHACHA20_POLY1305]),
+        cipher in prop::sample::select(&Cipher::ALL[..]),
     ) {
-        let mut sealing = keys(algorithm);
-        let mut opener = Opener::new(keys(algorithm));
+        let mut sealing = keys(cipher);
+        let mut opener = Opener::new(keys(cipher));
         let stream: Vec<u8> = records
             .iter()
             .flat_map(|(content, padding)| record(&mut sealing, content, DATA, *padding))
@@ -149,8 +148,8 @@ proptest! {
         ticket in prop::collection::vec(any::<u8>(), 1..500),
         pieces in prop::collection::vec(1_usize..60, 1..20),
     ) {
-        let mut sealing = keys(&AES_128_GCM);
-        let mut opener = Opener::new(keys(&AES_128_GCM));
+        let mut sealing = keys(Cipher::Aes128Gcm);
+        let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
         let mut messages = vec![4, 0, (ticket.len() >> 8) as u8, ticket.len() as u8];
         messages.extend(&ticket);
         messages.extend([24, 0, 0, 1, 1]);
@@ -171,14 +170,14 @@ proptest! {
 
 #[test]
 fn a_record_that_is_repeated_or_left_out_is_noticed() {
-    let mut sealing = keys(&AES_128_GCM);
+    let mut sealing = keys(Cipher::Aes128Gcm);
     let first = record(&mut sealing, b"one", DATA, 0);
     record(&mut sealing, b"two", DATA, 0);
     let third = record(&mut sealing, b"three", DATA, 0);
-    let mut opener = Opener::new(keys(&AES_128_GCM));
+    let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
     opener.open(&mut first.clone()).unwrap();
     assert_eq!(opener.open(&mut first.clone()), Err(RecordError::BadMac));
-    let mut opener = Opener::new(keys(&AES_128_GCM));
+    let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
     opener.open(&mut first.clone()).unwrap();
     assert_eq!(opener.open(&mut third.clone()), Err(RecordError::BadMac));
 }
@@ -194,7 +193,7 @@ fn lengths_have_their_limits() {
     assert_eq!(sealer.seal(ContentType::ApplicationData, &mut [0; 21]), Err(SealError::Length));
 
     let open = |content: usize, padding: usize| {
-        let sealed = record(&mut keys(&AES_128_GCM), &vec![1; content], DATA, padding);
+        let sealed = record(&mut keys(Cipher::Aes128Gcm), &vec![1; content], DATA, padding);
         pair().1.open(&mut sealed.clone()).map(|opened| opened.map(|(length, _)| length))
     };
     assert_eq!(open(LONGEST_CONTENT, 0), Ok(Some(LONGEST_CONTENT + OVERHEAD)));
@@ -209,7 +208,7 @@ fn lengths_have_their_limits() {
 
 /// One record as the first of a session.
 fn first(content: &[u8], kind: u8) -> Result<Opened, RecordError> {
-    let mut sealed = record(&mut keys(&AES_128_GCM), content, kind, 3);
+    let mut sealed = record(&mut keys(Cipher::Aes128Gcm), content, kind, 3);
     pair().1.open(&mut sealed).map(|opened| opened.unwrap().1)
 }
 
@@ -247,8 +246,8 @@ fn what_records_may_say() {
 
 #[test]
 fn a_message_in_pieces_is_not_interrupted() {
-    let mut sealing = keys(&AES_128_GCM);
-    let mut opener = Opener::new(keys(&AES_128_GCM));
+    let mut sealing = keys(Cipher::Aes128Gcm);
+    let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
     opener.open(&mut record(&mut sealing, &[24, 0], HANDSHAKE, 0)).unwrap();
     let data = opener.open(&mut record(&mut sealing, b"x", DATA, 0));
     assert!(matches!(data, Err(RecordError::Unexpected(_))));
@@ -256,8 +255,8 @@ fn a_message_in_pieces_is_not_interrupted() {
 
 #[test]
 fn records_without_content_have_an_end() {
-    let mut sealing = keys(&AES_128_GCM);
-    let mut opener = Opener::new(keys(&AES_128_GCM));
+    let mut sealing = keys(Cipher::Aes128Gcm);
+    let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
     let mut nothing = || opener.open(&mut record(&mut sealing, b"", DATA, 0));
     for _ in 0..32 {
         nothing().unwrap();
@@ -267,7 +266,7 @@ fn records_without_content_have_an_end() {
 
 #[test]
 fn a_key_is_left_before_its_limit() {
-    let mut sealer = Sealer::new(keys(&AES_128_GCM).with_limit(1026));
+    let mut sealer = Sealer::new(keys(Cipher::Aes128Gcm).with_limit(1026));
     let mut room = [0; 100];
     let mut seal =
         |sealer: &mut Sealer| sealer.seal_copy(ContentType::ApplicationData, b"x", &mut room);
@@ -280,8 +279,8 @@ fn a_key_is_left_before_its_limit() {
     }
     // Never beyond it.
     assert_eq!(seal(&mut sealer), Err(SealError::Spent));
-    sealer.rekey(keys(&AES_128_GCM));
+    sealer.rekey(keys(Cipher::Aes128Gcm));
     assert!(!sealer.wants_rekey());
     seal(&mut sealer).unwrap();
-    assert!(!Sealer::new(keys(&CHACHA20_POLY1305)).wants_rekey());
+    assert!(!Sealer::new(keys(Cipher::ChaCha20Poly1305)).wants_rekey());
 }

@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod clock;
+pub mod erased;
 pub mod files;
 pub mod hardening;
 pub mod netns;

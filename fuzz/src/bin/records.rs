@@ -5,11 +5,10 @@
 #![no_main]
 
 use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce,
-    UnboundKey,
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
 use libfuzzer_sys::fuzz_target;
-use sheath::record::{HEADER, Keys, LONGEST_CONTENT, Opened, Opener, RecordError};
+use sheath::record::{Cipher, HEADER, Keys, LONGEST_CONTENT, Opened, Opener, RecordError};
 use sheath_fuzz::cuts;
 
 const ALERT: u8 = 21;
@@ -21,12 +20,12 @@ fuzz_target!(|input: &[u8]| {
     let Some((suite, input)) = input.split_first() else {
         return;
     };
-    let algorithm = [&AES_128_GCM, &AES_256_GCM, &CHACHA20_POLY1305][usize::from(suite % 3)];
-    assert_forged(algorithm, input);
+    let cipher = Cipher::ALL[usize::from(suite % 3)];
+    assert_forged(cipher, input);
     let sent = plan(input);
-    let records = seal(algorithm, &sent);
+    let records = seal(cipher, &sent);
     let stream = records.concat();
-    let (opened, error) = open(algorithm, &[&stream]);
+    let (opened, error) = open(cipher, &[&stream]);
     assert!(opened.len() <= sent.len());
     for ((sent, record), (length, what)) in sent.iter().zip(&records).zip(&opened) {
         assert_eq!(record.len(), *length);
@@ -38,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
         assert_refused(failed, error);
     }
     for pieces in cuts(&stream, 9000) {
-        assert_eq!(open(algorithm, &pieces), (opened.clone(), error), "cut up");
+        assert_eq!(open(cipher, &pieces), (opened.clone(), error), "cut up");
     }
 });
 
@@ -92,12 +91,12 @@ fn plan(mut input: &[u8]) -> Vec<Sent<'_>> {
 }
 
 /// The key and the initialisation vector after so many changes.
-fn secrets(algorithm: &Algorithm, generation: u8) -> (Vec<u8>, [u8; NONCE_LEN]) {
-    (vec![generation; algorithm.key_len()], [!generation; NONCE_LEN])
+fn secrets(cipher: Cipher, generation: u8) -> (Vec<u8>, [u8; NONCE_LEN]) {
+    (vec![generation; cipher.key_len()], [!generation; NONCE_LEN])
 }
 
 /// Seals as any implementation might, by RFC 8446, 5.2, changing keys where the opener should.
-fn seal(algorithm: &'static Algorithm, sent: &[Sent<'_>]) -> Vec<Vec<u8>> {
+fn seal(cipher: Cipher, sent: &[Sent<'_>]) -> Vec<Vec<u8>> {
     let mut messages = Messages::default();
     let (mut generation, mut sequence) = (0, 0_u64);
     sent.iter()
@@ -107,7 +106,12 @@ fn seal(algorithm: &'static Algorithm, sent: &[Sent<'_>]) -> Vec<Vec<u8>> {
             let updates = sent.may_change_keys() && messages.end_in_key_update(&inner);
             inner.push(sent.kind);
             inner.resize(inner.len() + sent.padding, 0);
-            let (key, iv) = secrets(algorithm, generation);
+            let (key, iv) = secrets(cipher, generation);
+            let algorithm = match cipher {
+                Cipher::Aes128Gcm => &AES_128_GCM,
+                Cipher::Aes256Gcm => &AES_256_GCM,
+                Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+            };
             let key = LessSafeKey::new(UnboundKey::new(algorithm, &key).expect("a key"));
             let mut nonce = iv;
             for (byte, number) in nonce[4..].iter_mut().zip(sequence.to_be_bytes()) {
@@ -150,13 +154,10 @@ impl Messages {
 }
 
 /// Opens a stream in pieces, to its end or to the first error.
-fn open(
-    algorithm: &'static Algorithm,
-    pieces: &[&[u8]],
-) -> (Vec<(usize, What)>, Option<RecordError>) {
+fn open(cipher: Cipher, pieces: &[&[u8]]) -> (Vec<(usize, What)>, Option<RecordError>) {
     let keys = |generation| {
-        let (key, iv) = secrets(algorithm, generation);
-        Keys::of(algorithm, &key, &iv, 0).expect("keys")
+        let (key, iv) = secrets(cipher, generation);
+        Keys::of(cipher, &key, &iv, 0).expect("keys")
     };
     let mut generation = 0_u8;
     let mut opener = Opener::new(keys(generation));
@@ -235,8 +236,8 @@ fn assert_refused(sent: &Sent<'_>, error: Option<RecordError>) {
 }
 
 /// What nobody has sealed does not open.
-fn assert_forged(algorithm: &'static Algorithm, input: &[u8]) {
-    let (key, iv) = secrets(algorithm, 0);
-    let mut opener = Opener::new(Keys::of(algorithm, &key, &iv, 0).expect("keys"));
+fn assert_forged(cipher: Cipher, input: &[u8]) {
+    let (key, iv) = secrets(cipher, 0);
+    let mut opener = Opener::new(Keys::of(cipher, &key, &iv, 0).expect("keys"));
     assert!(!matches!(opener.open(&mut input.to_vec()), Ok(Some(_))));
 }

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use aws_lc_rs::aead::AES_128_GCM;
 use tokio::net::TcpSocket;
 
 use super::*;
+use crate::record::Cipher;
 use crate::record::testing::record;
 use crate::sys::sockopt;
 
@@ -40,7 +40,7 @@ async fn connected(buffers: Option<u32>) -> (TcpStream, TcpStream) {
 
 /// Keys that both ends make alike.
 fn keys(direction: u8, generation: u8) -> Keys {
-    Keys::of(&AES_128_GCM, &[direction; 16], &[generation; 12], 0).unwrap()
+    Keys::of(Cipher::Aes128Gcm, &[direction; 16], &[generation; 12], 0).unwrap()
 }
 
 /// The next keys of both directions.
