@@ -13,6 +13,7 @@ const GCM_LIMIT: u64 = 1 << 24;
 
 /// The key and the initialisation vector of one direction, and the number of the next record.
 pub struct Keys {
+    cipher: Cipher,
     key: Aead,
     iv: [u8; NONCE],
     sequence: u64,
@@ -60,7 +61,12 @@ impl Keys {
         let iv = iv.try_into().map_err(|_| UnsupportedKeys)?;
         // With ChaCha20-Poly1305 the sequence number would wrap first.
         let limit = if cipher == Cipher::ChaCha20Poly1305 { u64::MAX } else { GCM_LIMIT };
-        Ok(Self { key, iv, sequence, limit })
+        Ok(Self { cipher, key, iv, sequence, limit })
+    }
+
+    #[must_use]
+    pub fn cipher(&self) -> Cipher {
+        self.cipher
     }
 
     /// Records that may still be sealed with these keys.

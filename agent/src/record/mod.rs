@@ -11,6 +11,7 @@ mod handshake;
 mod keys;
 mod open;
 mod seal;
+mod secret;
 
 pub use aead::Cipher;
 pub use alert::{Alert, CLOSE_NOTIFY};
@@ -19,6 +20,7 @@ pub use open::{Opened, Opener};
 #[cfg(test)]
 pub(crate) use seal::RESERVE;
 pub use seal::{KEY_UPDATE, SealError, Sealer};
+pub use secret::TrafficSecret;
 
 /// `TLSPlaintext.type` (RFC 8446, 5.1), of which these are seen after the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -37,6 +37,19 @@ mod rfc8448 {
     const SERVER_CLOSE: &str =
         "17 03 03 00 13 b5 8f d6 71 66 eb f5 99 d2 47 20 cf be 7e fa 7a 88 64 a9";
 
+    #[test]
+    fn keys_come_from_traffic_secrets() {
+        let secret = bytes(
+            "9e 40 64 6c e7 9a 7f 9d c0 5a f8 88 9b ce 65 52 87 5a fa 0b 06 df 00 87 f7 92 eb b7 c1 75 04 a5",
+        );
+        let keys = TrafficSecret::new(Cipher::Aes128Gcm, &secret).unwrap().keys().unwrap();
+        let mut room = [0; 100];
+        let length = Sealer::new(keys)
+            .seal_copy(ContentType::ApplicationData, &payload(), &mut room)
+            .unwrap();
+        assert_eq!(room[..length], bytes(CLIENT_DATA));
+    }
+
     fn payload() -> Vec<u8> {
         (0..50).collect()
     }

@@ -11,6 +11,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
 
+use super::key_log::OwnLog;
 use super::target::{Shown, Target};
 use super::verifier::{ClientVerifier, ServerVerifier};
 use super::{ExternalPeer, Profile, TlsError, agent_protocols, encounter};
@@ -223,6 +224,7 @@ impl Acceptance {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.enable_secret_extraction = true;
+        config.key_log = Arc::new(OwnLog);
         config.alpn_protocols.clone_from(&profile.alpn);
         Ok(Self { config: Arc::new(config), judge, needs_library: profile.may_be_older() })
     }
@@ -279,5 +281,6 @@ fn client_config(
     config.resumption = Resumption::disabled();
     // Our record layer takes over after the handshake.
     config.enable_secret_extraction = true;
+    config.key_log = Arc::new(OwnLog);
     Ok(config)
 }

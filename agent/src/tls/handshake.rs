@@ -14,12 +14,16 @@ use rustls::{ClientConfig, CommonState, ExtractedSecrets, ServerConfig};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use zeroize::Zeroizing;
 
 use super::TlsError;
 use super::client_hello::offers;
+use super::key_log::{self, Told};
 use super::session::Facts;
-use super::stream::{NextKeys, RecordStream, Remains};
-use crate::record::{HEADER, Keys, LONGEST_RECORD, Opener, Sealer};
+use super::stream::{RecordStream, Remains, Secrets};
+use crate::record::{
+    Cipher, HEADER, Keys, LONGEST_RECORD, Opener, Sealer, TrafficSecret, UnsupportedKeys,
+};
 use crate::shares::Share;
 
 /// More than the longest handshake message and the records it comes in, by far.
@@ -31,7 +35,9 @@ const LONGEST_UNSENT: usize = 8 * 1024;
 
 /// One end of a handshake.
 trait Side: Sized {
-    type Data: Send + Sync + 'static;
+    type Data;
+    /// Whether this end sends what clients send.
+    const IS_CLIENT: bool;
 
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
     -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -43,6 +49,7 @@ trait Side: Sized {
 
 impl Side for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    const IS_CLIENT: bool = true;
 
     fn process<'c, 'i>(
         &'c mut self,
@@ -64,6 +71,7 @@ impl Side for UnbufferedClientConnection {
 
 impl Side for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    const IS_CLIENT: bool = false;
 
     fn process<'c, 'i>(
         &'c mut self,
@@ -93,7 +101,7 @@ pub(super) async fn connect(
     let turn = share.turn().await;
     let side = UnbufferedClientConnection::new(config, name).map_err(TlsError::handshake)?;
     drop(turn);
-    Handshake { side, wire, read: Vec::new(), shown: 0, out: Vec::new() }.shake(share).await
+    Handshake::new(side, wire, Vec::new()).shake(share).await
 }
 
 /// Shakes hands as the server, of which `read` has been read.
@@ -104,7 +112,7 @@ pub(super) async fn accept(
     share: &Share,
 ) -> Result<(RecordStream, Facts), TlsError> {
     let side = UnbufferedServerConnection::new(config).map_err(TlsError::handshake)?;
-    Handshake { side, wire, read, shown: 0, out: Vec::new() }.shake(share).await
+    Handshake::new(side, wire, read).shake(share).await
 }
 
 /// Reads a ClientHello, and no more. Returns what was read, and whether it offers a protocol of agents.
@@ -144,6 +152,7 @@ struct Handshake<S> {
     shown: usize,
     /// For the peer, and not written.
     out: Vec<u8>,
+    told: Told,
 }
 
 /// What to do next.
@@ -155,6 +164,10 @@ enum Step {
 }
 
 impl<S: Side> Handshake<S> {
+    fn new(side: S, wire: TcpStream, read: Vec<u8>) -> Self {
+        Self { side, wire, read, shown: 0, out: Vec::new(), told: Told::default() }
+    }
+
     async fn shake(mut self, share: &Share) -> Result<(RecordStream, Facts), TlsError> {
         loop {
             let turn = share.turn().await;
@@ -176,16 +189,17 @@ impl<S: Side> Handshake<S> {
             self.flush().await?;
         }
         let facts = Facts::of(self.side.state());
-        let (secrets, kernel) = self.side.into_secrets().map_err(TlsError::handshake)?;
-        let (sealing, opening) =
-            (Keys::new(secrets.tx.0, &secrets.tx.1), Keys::new(secrets.rx.0, &secrets.rx.1));
+        // The keys are all that is wanted: the rest of the connection would take more memory than everything else of an
+        // idle session, and cannot be taken over by another process.
+        let (keys, _) = self.side.into_secrets().map_err(TlsError::handshake)?;
         let unusable = |error| TlsError::Io(io::Error::other(error));
-        let sealer = Sealer::new(sealing.map_err(unusable)?);
-        let opener = Opener::new(opening.map_err(unusable)?);
+        let sealing = Keys::new(keys.tx.0, &keys.tx.1).map_err(unusable)?;
+        let opening = Keys::new(keys.rx.0, &keys.rx.1).map_err(unusable)?;
+        let secrets = secrets::<S>(self.told, sealing.cipher()).map_err(unusable)?;
+        let (sealer, opener) = (Sealer::new(sealing), Opener::new(opening));
         let remains = Remains { unread: self.read, unsent: self.out };
-        let next_keys: Box<dyn NextKeys> = Box::new(kernel);
         let buffers = share.buffers.clone();
-        let stream = RecordStream::new(self.wire, sealer, opener, next_keys, buffers, &remains)
+        let stream = RecordStream::new(self.wire, sealer, opener, secrets, buffers, &remains)
             .map_err(TlsError::Io)?;
         Ok((stream, facts))
     }
@@ -205,7 +219,11 @@ impl<S: Side> Handshake<S> {
     }
 
     fn step(&mut self) -> Result<Step, rustls::Error> {
-        let UnbufferedStatus { discard, state } = self.side.process(&mut self.read[..self.shown]);
+        let (side, records) = (&mut self.side, &mut self.read[..self.shown]);
+        let (status, told) = key_log::listen(move || side.process(records));
+        let UnbufferedStatus { discard, state } = status;
+        self.told.client = self.told.client.take().or(told.client);
+        self.told.server = self.told.server.take().or(told.server);
         let step = match state {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, &mut self.out).map(|()| Step::Again)
@@ -237,6 +255,16 @@ impl<S: Side> Handshake<S> {
         self.out.clear();
         Ok(())
     }
+}
+
+/// The secrets of both directions, as this side sees them.
+fn secrets<S: Side>(told: Told, cipher: Cipher) -> Result<Secrets, UnsupportedKeys> {
+    let of = |secret: Option<Zeroizing<Vec<u8>>>| {
+        TrafficSecret::new(cipher, &secret.ok_or(UnsupportedKeys)?)
+    };
+    let (client, server) = (of(told.client)?, of(told.server)?);
+    let (sending, receiving) = if S::IS_CLIENT { (client, server) } else { (server, client) };
+    Ok(Secrets { sending, receiving })
 }
 
 fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), rustls::Error> {

@@ -8,6 +8,7 @@ pub mod client_hello;
 mod contexts;
 mod encounter;
 mod handshake;
+mod key_log;
 mod library;
 mod profile;
 mod session;

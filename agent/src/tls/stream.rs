@@ -3,21 +3,19 @@
 //! Two boxes, each over at most one leased buffer: what is sealed and waits to be written, and what was read and
 //! waits to be opened. An idle session has neither.
 
-use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use rustls::kernel::KernelConnection;
 use tokio::net::TcpStream;
 use tokio::runtime::{self, Handle};
 
 use crate::buffers::{Account, Lease, Size};
 use crate::framing::{self, Control};
 use crate::record::{
-    Alert, ContentType, HEADER, KEY_UPDATE, Keys, LONGEST_CONTENT, OVERHEAD, Opened, Opener,
-    RecordError, SealError, Sealer, TRAILER, UnsupportedKeys,
+    Alert, ContentType, HEADER, KEY_UPDATE, LONGEST_CONTENT, OVERHEAD, Opened, Opener, RecordError,
+    SealError, Sealer, TRAILER, TrafficSecret, UnsupportedKeys,
 };
 use crate::sys::{readiness, sockopt};
 
@@ -32,7 +30,7 @@ pub struct RecordStream {
     runtime: runtime::Id,
     sealer: Sealer,
     opener: Opener,
-    next_keys: Box<dyn NextKeys>,
+    secrets: Secrets,
     /// The peer has asked for our next keys.
     owes_key_update: bool,
     account: Arc<Account>,
@@ -40,28 +38,11 @@ pub struct RecordStream {
     inbox: Inbox,
 }
 
-/// Where the keys after the present ones come from (RFC 8446, 7.2).
-pub(super) trait NextKeys: Send + Sync {
-    fn for_sending(&mut self) -> Result<Keys, UnsupportedKeys>;
-    fn for_receiving(&mut self) -> Result<Keys, UnsupportedKeys>;
-}
-
-impl<Side: Send + Sync> NextKeys for KernelConnection<Side> {
-    fn for_sending(&mut self) -> Result<Keys, UnsupportedKeys> {
-        let (sequence, secrets) = self.update_tx_secret().map_err(|_| UnsupportedKeys)?;
-        Keys::new(sequence, &secrets)
-    }
-
-    fn for_receiving(&mut self) -> Result<Keys, UnsupportedKeys> {
-        let (sequence, secrets) = self.update_rx_secret().map_err(|_| UnsupportedKeys)?;
-        Keys::new(sequence, &secrets)
-    }
-}
-
-impl fmt::Debug for dyn NextKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("NextKeys")
-    }
+/// Where the keys of both directions come from.
+#[derive(Debug)]
+pub(super) struct Secrets {
+    pub sending: TrafficSecret,
+    pub receiving: TrafficSecret,
 }
 
 /// Sealed records: `lease[waiting]`.
@@ -132,7 +113,7 @@ impl RecordStream {
         tcp: TcpStream,
         sealer: Sealer,
         opener: Opener,
-        next_keys: Box<dyn NextKeys>,
+        secrets: Secrets,
         account: Arc<Account>,
         remains: &Remains,
     ) -> io::Result<Self> {
@@ -141,7 +122,7 @@ impl RecordStream {
             runtime: Handle::current().id(),
             sealer,
             opener,
-            next_keys,
+            secrets,
             owes_key_update: false,
             account,
             outbox: Outbox::default(),
@@ -242,7 +223,7 @@ impl RecordStream {
     /// Changes over to our next keys.
     pub fn rekey(&mut self) -> Result<(), StreamError> {
         self.put(ContentType::Handshake, &KEY_UPDATE)?;
-        self.sealer.rekey(self.next_keys.for_sending()?);
+        self.sealer.rekey(self.secrets.sending.update()?);
         self.owes_key_update = false;
         Ok(())
     }
@@ -329,7 +310,7 @@ impl RecordStream {
                 Opened::Data(place) => self.inbox.open = start + place.start..start + place.end,
                 Opened::Nothing => {}
                 Opened::KeyUpdate { is_requested } => {
-                    self.opener.rekey(self.next_keys.for_receiving()?);
+                    self.opener.rekey(self.secrets.receiving.update()?);
                     self.owes_key_update |= is_requested;
                 }
                 Opened::Closed => return Ok(Received::Closed),

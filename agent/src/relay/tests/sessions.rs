@@ -70,7 +70,7 @@ async fn a_peer_may_change_its_keys_amid_data() {
     // It was asked for once, and is done at once, although there is nothing to send.
     let (opened, _) = raw.receive().await.unwrap().unwrap();
     assert_eq!(opened, Opened::KeyUpdate { is_requested: false });
-    raw.follow(1);
+    raw.follow();
     relay.app.write_all(b"new").await.unwrap();
     let (_, content) = raw.receive().await.unwrap().unwrap();
     assert_eq!(content, b"new");
@@ -90,7 +90,7 @@ async fn requests_for_new_keys_are_not_answered_one_by_one() {
     assert_eq!(next(&mut relay.app, 4).await, b"done");
     let (opened, _) = raw.receive().await.unwrap().unwrap();
     assert_eq!(opened, Opened::KeyUpdate { is_requested: false });
-    raw.follow(1);
+    raw.follow();
     relay.app.write_all(b"answer").await.unwrap();
     assert_eq!(raw.receive().await.unwrap().unwrap().1, b"answer");
 }
@@ -117,7 +117,7 @@ async fn keys_asked_for_between_flows_come_before_the_next_frame() {
     std::future::poll_fn(|cx| wire.poll_flush(cx)).await.unwrap();
     let (opened, _) = raw.receive().await.unwrap().unwrap();
     assert_eq!(opened, Opened::KeyUpdate { is_requested: false });
-    raw.follow(1);
+    raw.follow();
     assert_eq!(raw.receive().await.unwrap().unwrap().1, Control::Accepted.encode().as_ref());
 }
 

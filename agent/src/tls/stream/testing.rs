@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use tokio::net::TcpSocket;
 
 use super::*;
-use crate::record::Cipher;
 use crate::record::testing::record;
+use crate::record::{Cipher, Keys};
 use crate::sys::sockopt;
 
 /// The two ends of a connection over loopback, set up as legs are.
@@ -38,27 +38,9 @@ async fn connected(buffers: Option<u32>) -> (TcpStream, TcpStream) {
     (dialled, accepted)
 }
 
-/// Keys that both ends make alike.
-fn keys(direction: u8, generation: u8) -> Keys {
-    Keys::of(Cipher::Aes128Gcm, &[direction; 16], &[generation; 12], 0).unwrap()
-}
-
-/// The next keys of both directions.
-struct Counted {
-    sending: (u8, u8),
-    receiving: (u8, u8),
-}
-
-impl NextKeys for Counted {
-    fn for_sending(&mut self) -> Result<Keys, UnsupportedKeys> {
-        self.sending.1 += 1;
-        Ok(keys(self.sending.0, self.sending.1))
-    }
-
-    fn for_receiving(&mut self) -> Result<Keys, UnsupportedKeys> {
-        self.receiving.1 += 1;
-        Ok(keys(self.receiving.0, self.receiving.1))
-    }
+/// A secret that both ends make alike.
+fn secret(direction: u8) -> TrafficSecret {
+    TrafficSecret::new(Cipher::Aes128Gcm, &[direction; 32]).unwrap()
 }
 
 /// Our end of a session with [`Raw`], or one end of two.
@@ -69,9 +51,10 @@ fn session(
     receiving: u8,
     remains: &Remains,
 ) -> RecordStream {
-    let next_keys = Counted { sending: (sending, 0), receiving: (receiving, 0) };
-    let (sealer, opener) = (Sealer::new(keys(sending, 0)), Opener::new(keys(receiving, 0)));
-    RecordStream::new(tcp, sealer, opener, Box::new(next_keys), account.clone(), remains).unwrap()
+    let secrets = Secrets { sending: secret(sending), receiving: secret(receiving) };
+    let sealer = Sealer::new(secrets.sending.keys().unwrap());
+    let opener = Opener::new(secrets.receiving.keys().unwrap());
+    RecordStream::new(tcp, sealer, opener, secrets, account.clone(), remains).unwrap()
 }
 
 /// Both ends of a session over a TCP connection.
@@ -88,8 +71,10 @@ pub(crate) fn with_raw(
     (one, other): (TcpStream, TcpStream),
     account: &Arc<Account>,
 ) -> (RecordStream, Raw) {
-    let (sealing, opener) = (keys(2, 0), Opener::new(keys(1, 0)));
-    let raw = Raw { tcp: other, sealing, opener, generation: 0, received: Vec::new() };
+    let secrets = Secrets { sending: secret(2), receiving: secret(1) };
+    let sealing = secrets.sending.keys().unwrap();
+    let opener = Opener::new(secrets.receiving.keys().unwrap());
+    let raw = Raw { tcp: other, sealing, opener, secrets, received: Vec::new() };
     (session(one, account, 1, 2, &Remains::default()), raw)
 }
 
@@ -98,7 +83,7 @@ pub(crate) struct Raw {
     pub tcp: TcpStream,
     pub sealing: Keys,
     opener: Opener,
-    generation: u8,
+    secrets: Secrets,
     received: Vec<u8>,
 }
 
@@ -109,13 +94,12 @@ impl Raw {
 
     /// Changes over to its next keys, as it should after a KeyUpdate.
     pub fn rekey(&mut self) {
-        self.generation += 1;
-        self.sealing = keys(2, self.generation);
+        self.sealing = self.secrets.sending.update().unwrap();
     }
 
     /// Follows the other end to its next keys.
-    pub fn follow(&mut self, generation: u8) {
-        self.opener.rekey(keys(1, generation));
+    pub fn follow(&mut self) {
+        self.opener.rekey(self.secrets.receiving.update().unwrap());
     }
 
     /// Writes all of it.
@@ -157,25 +141,10 @@ impl Raw {
     }
 }
 
-/// Keys of a session, with a limit.
-struct Limited {
-    keys: Box<dyn NextKeys>,
-    limit: u64,
-}
-
-impl NextKeys for Limited {
-    fn for_sending(&mut self) -> Result<Keys, UnsupportedKeys> {
-        Ok(self.keys.for_sending()?.with_limit(self.limit))
-    }
-
-    fn for_receiving(&mut self) -> Result<Keys, UnsupportedKeys> {
-        self.keys.for_receiving()
-    }
-}
-
 /// Has a session change its keys before its next data, and from then on after this many records.
 pub(crate) fn limit_keys(stream: RecordStream, records: u64) -> RecordStream {
-    let limit = records + crate::record::RESERVE;
-    let next_keys = Box::new(Limited { keys: stream.next_keys, limit });
-    RecordStream { next_keys, owes_key_update: true, ..stream }
+    let RecordStream { secrets: Secrets { sending, receiving }, .. } = stream;
+    let sending = sending.with_limit(records + crate::record::RESERVE);
+    let secrets = Secrets { sending, receiving };
+    RecordStream { secrets, owes_key_update: true, ..stream }
 }
