@@ -40,6 +40,7 @@ use crate::sessions::{
     Basis, FlowSession, IdleSessions, Live, Revision, SessionFacts, Side, Terms,
 };
 use crate::shares::{Share, Shares};
+use crate::sys::shared::Shared;
 use crate::sys::sockopt;
 use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
 use crate::tls::{
@@ -279,7 +280,8 @@ impl Pipeline {
                         unless_cut(live, pin!(relaying)).await??;
                     }
                     Stream::Library(wire) => {
-                        let relaying = Box::pin(relay::run(app, &mut **wire, moved));
+                        let tcp = wire.get_ref().0.0.clone();
+                        let relaying = Box::pin(relay::run(app, &mut **wire, &tcp, moved));
                         unless_cut(live, pin!(relaying)).await??;
                     }
                 }
@@ -317,13 +319,14 @@ impl Pipeline {
     async fn pass_through(
         &self,
         namespace: &Namespace,
-        mut wire: TcpStream,
+        wire: TcpStream,
         client: SocketAddr,
         destination: SocketAddr,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
-        let mut app = self.dial_app(namespace, client, destination).await?;
-        relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
+        let app = self.dial_app(namespace, client, destination).await?;
+        let moved = &mut record.moved;
+        relay::run(&app.stream, &mut Shared(&wire), &wire, moved).await?;
         close(&app.stream).and_then(|()| close(&wire))
     }
 

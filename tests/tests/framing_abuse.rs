@@ -184,6 +184,41 @@ fn a_flow_in_which_the_rules_are_broken_is_reset() {
     pair.assert_served();
 }
 
+/// Behind its FIN a client waits for the server's. RESET is all that it may say, and is heard; anything else ends the
+/// session, also while the application has nothing to say.
+#[test]
+fn a_client_that_goes_on_behind_its_fin_breaks_the_rules() {
+    let pair = Pair::host();
+    let leaf = client_leaf(&pair);
+    let steps = [Step::ReceiveToEnd, Step::Pause, Step::Send("still there?".into())];
+    let opened = honest_open(&pair, Family::V4);
+    for (what, bytes, alert) in [
+        ("the next OPEN", opened.clone(), true),
+        ("the header of the next OPEN", opened[..4].to_vec(), true),
+        ("data", data("smuggled"), true),
+        ("FIN", fin(), true),
+        ("RESET", frame(RESET, &[1]), false),
+    ] {
+        let mut app = pair.serve(Family::V4, &steps);
+        let mut caller = Caller::dial(&pair.world.a.netns, pair.target(Family::V4), &leaf);
+        caller.send(&[opened.clone(), data("before"), fin()].concat());
+        assert_eq!(caller.receive(4), frame(ACCEPTED, &[]), "{what}");
+        app.accepted();
+        app.wait_paused();
+        caller.send(&bytes);
+        let (received, end) = caller.end();
+        assert_eq!(received, b"", "{what}");
+        let is_told = end.as_ref().is_some_and(|end| end.contains("UnexpectedMessage"));
+        assert_eq!(is_told, alert, "{what}: {end:?}");
+        pair.agent_b.wait_for_status("nothing left of the flow", Status::is_idle);
+        app.go();
+        let served = app.connection();
+        assert!(matches!(served.ended_by(), Some(libc::EPIPE | libc::ECONNRESET)), "{served:?}");
+        assert_eq!(served.steps[0].text, "before", "{what}: {served:?}");
+        assert_eq!(app.pending(), 0, "{what}: another flow");
+    }
+}
+
 /// A server under the rogue's control, where the client's agent expects the workload.
 struct Rogue {
     pair: Pair,

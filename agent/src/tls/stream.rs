@@ -28,7 +28,8 @@ const PREFIX: usize = framing::HEADER;
 /// A TLS 1.3 session after its handshake.
 #[derive(Debug)]
 pub struct RecordStream {
-    tcp: TcpStream,
+    /// Shared with nobody but whoever waits for its failure.
+    tcp: Arc<TcpStream>,
     runtime: runtime::Id,
     sealer: Sealer,
     opener: Opener,
@@ -137,7 +138,7 @@ impl RecordStream {
         remains: &Remains,
     ) -> io::Result<Self> {
         let mut stream = Self {
-            tcp,
+            tcp: Arc::new(tcp),
             runtime: Handle::current().id(),
             sealer,
             opener,
@@ -169,7 +170,9 @@ impl RecordStream {
         if self.runtime == here {
             return Ok(self);
         }
-        let tcp = TcpStream::from_std(self.tcp.into_std()?)?;
+        let in_use = || io::Error::other("a connection that is waited on");
+        let tcp = Arc::into_inner(self.tcp).ok_or_else(in_use)?;
+        let tcp = Arc::new(TcpStream::from_std(tcp.into_std()?)?);
         Ok(Self { tcp, runtime: here, ..self })
     }
 
@@ -180,7 +183,7 @@ impl RecordStream {
     }
 
     #[must_use]
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> &Arc<TcpStream> {
         &self.tcp
     }
 
