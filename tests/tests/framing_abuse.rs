@@ -313,6 +313,32 @@ fn data_before_a_flow_is_accepted_is_nobodys() {
     }
 }
 
+/// An application that has said nothing has lost nothing: its flow is tried again, once.
+#[test]
+fn go_away_on_a_new_session_is_not_the_applications_loss() {
+    for (bad, served) in [(1, true), (usize::MAX, false)] {
+        let rogue = Rogue::start(move |number, session| {
+            if number >= bad {
+                session.opened();
+                session.send(&[frame(ACCEPTED, &[]), data("welcome"), fin()].concat());
+            } else {
+                session.send(&frame(GO_AWAY, &[3]));
+            }
+            session.wait_end();
+        });
+        let start = Instant::now();
+        let seen = rogue.pair.connect(rogue.to, &[Step::ReceiveToEnd]);
+        assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
+        let (end, text) = if served { (None, "welcome") } else { (Some(libc::ECONNRESET), "") };
+        assert_eq!((seen.ended_by(), &*seen.last().text), (end, text), "{seen:?}");
+        assert_eq!(rogue.server.sessions(), 2);
+        rogue.pair.agent_a.wait_for_access("the flow", |line| {
+            line.outcome == if served { "ok" } else { "reset" }
+        });
+        assert_eq!(rogue.pair.agent_a.access().len(), 1, "one flow");
+    }
+}
+
 /// On a new session the application's bytes may have been sent: there the flow ends, and is not tried again.
 #[test]
 fn a_new_session_that_breaks_the_rules_resets_the_flow() {

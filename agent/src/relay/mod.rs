@@ -48,9 +48,12 @@ pub enum RelayError {
     Reset(Reset),
     #[error("peer: {0}")]
     Refused(Refused),
-    /// The session came to its end before the flow was taken.
+    /// The session came to its end before the flow was taken, and what had been sent is lost.
     #[error("peer: {0}")]
     GoneAway(GoAway),
+    /// The same, before anything of the application's was read: another session may carry the flow.
+    #[error("peer: {0}")]
+    NotTaken(GoAway),
     #[error("nothing has moved for {}", humantime::format_duration(*.0))]
     Idle(Duration),
     #[error("wire: {0}")]

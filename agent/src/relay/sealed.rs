@@ -317,10 +317,18 @@ impl<'s> Sealed<'s> {
                 }
                 Item::Control(Control::Reset(code)) => return Err(RelayError::Reset(code)),
                 Item::Control(Control::Refused(code)) => return Err(RelayError::Refused(code)),
-                Item::Control(Control::GoAway(code)) => return Err(RelayError::GoneAway(code)),
+                Item::Control(Control::GoAway(code)) if self.has_taken() => {
+                    return Err(RelayError::GoneAway(code));
+                }
+                Item::Control(Control::GoAway(code)) => return Err(RelayError::NotTaken(code)),
                 Item::Control(Control::Accepted | Control::Open(_)) | Item::More => {}
             }
         }
+    }
+
+    /// True if anything was read from the application: it cannot be read again.
+    fn has_taken(&self) -> bool {
+        self.moved.sent > 0 || self.outgoing.waiting > 0
     }
 
     /// Ready when the application fails, which has ended its direction and still listens.

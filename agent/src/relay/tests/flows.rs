@@ -128,11 +128,34 @@ async fn answers_other_than_accepted_end_the_flow_with_their_reason() {
     let error = answered(&[frame(Control::Accepted), frame(refused)].concat()).await;
     assert!(matches!(error, RelayError::Refused(Refused::UNREACHABLE)), "{error:?}");
     let error = answered(&frame(Control::GoAway(GoAway::CHANGED))).await;
-    assert!(matches!(error, RelayError::GoneAway(GoAway::CHANGED)), "{error:?}");
+    assert!(matches!(error, RelayError::NotTaken(GoAway::CHANGED)), "{error:?}");
     let error = answered(&data_frame(b"unasked")).await;
     assert!(matches!(error, RelayError::Frame(FrameError::OutOfOrder(_))), "{error:?}");
     let error = answered(&[9, 0, 0, 0]).await;
     assert!(matches!(error, RelayError::Frame(FrameError::UnknownKind(9))), "{error:?}");
+}
+
+/// Nothing is lost of an application that has said nothing, although it may have ended its direction.
+#[tokio::test]
+async fn go_away_tells_a_flow_that_is_lost_from_one_that_can_go_elsewhere() {
+    for (said, is_lost) in [(&b"question"[..], true), (b"", false)] {
+        let account = account();
+        let (mut wire, mut raw) = with_raw(tcp_pair().await, &account);
+        let mut reader = Reader::of_server();
+        open(&mut wire, &mut reader);
+        let mut relay = Relay::start(wire, Some(reader), &account).await;
+        relay.app.write_all(said).await.unwrap();
+        relay.app.shutdown().await.unwrap();
+        let (mut heard, fin) = (Vec::new(), frame(Control::Fin));
+        while !heard.ends_with(&fin) {
+            heard.extend(raw.receive().await.unwrap().unwrap().1);
+        }
+        let go_away = frame(Control::GoAway(GoAway::CHANGED));
+        raw.send(ContentType::ApplicationData, &go_away).await;
+        let error = ended(relay.task).await.result.unwrap_err();
+        let lost = matches!(error, RelayError::GoneAway(GoAway::CHANGED));
+        assert!(lost == is_lost && (lost || matches!(error, RelayError::NotTaken(_))), "{error:?}");
+    }
 }
 
 /// Whoever breaks the rules of the framing is told so in the words of TLS.
