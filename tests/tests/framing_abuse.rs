@@ -2,6 +2,7 @@
 //! of it. No application ever sees anything that is not its own.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -310,6 +311,43 @@ fn data_before_a_flow_is_accepted_is_nobodys() {
             session.opened();
             session.send(&[early.clone(), frame(ACCEPTED, &[]), data("too late"), fin()].concat());
         });
+    }
+}
+
+/// Whoever says between flows what makes no sense there is told so, whether the session is wanted again meanwhile or not.
+#[test]
+fn a_server_that_speaks_between_flows_is_sent_an_alert() {
+    for is_wanted in [false, true] {
+        for (said, alert) in [
+            (data("unasked for"), true),
+            (frame(ACCEPTED, &[]), true),
+            (frame(RESET, &[1])[..2].to_vec(), false),
+            // It may have crossed the client's FIN.
+            (frame(RESET, &[1]), false),
+            (frame(GO_AWAY, &[1]), false),
+        ] {
+            let ends: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+            let (sent, seen) = (said.clone(), ends.clone());
+            let rogue = Rogue::start(move |number, session| {
+                session.echo();
+                if number > 0 {
+                    return session.wait_end();
+                }
+                session.send(&sent);
+                seen.lock().unwrap().push(session.end());
+            });
+            rogue.assert_answered("first");
+            if is_wanted {
+                thread::sleep(A_MOMENT);
+                rogue.assert_answered("second");
+            }
+            wait::wait_until("the session's end", wait::GENEROUS, || {
+                !ends.lock().unwrap().is_empty()
+            });
+            let end = ends.lock().unwrap().pop().flatten();
+            let is_told = end.as_ref().is_some_and(|end| end.contains("UnexpectedMessage"));
+            assert_eq!(is_told, alert, "{said:?}, {is_wanted}: {end:?}");
+        }
     }
 }
 

@@ -374,6 +374,18 @@ impl RecordStream {
         }
     }
 
+    /// Reads once what has come, whether the runtime knows of it already or not. As [`Self::poll_fill`] otherwise.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing.
+    pub fn fill_now(&mut self) -> io::Result<usize> {
+        debug_assert!(self.inbox.open.is_empty());
+        let room = self.inbox.room(&self.account);
+        let read = nix::unistd::read(&*self.tcp, room)?;
+        self.inbox.sealed.end += read;
+        Ok(read)
+    }
+
     /// Gives back the buffer for sending, if nothing waits in it.
     pub fn rest_sending(&mut self) {
         if !self.has_waiting() {
