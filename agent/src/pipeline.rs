@@ -35,11 +35,12 @@ use crate::flow::{Direction, FlowIds, FlowRecord, Outcome, Protection, Stage};
 use crate::framing::{Open, Refused, Reset};
 use crate::identity::Credentials;
 use crate::policy::Policy;
-use crate::relay::{self, Framing};
+use crate::relay::{self, Framing, RelayError};
 use crate::sessions::{
     Basis, FlowSession, IdleSessions, Live, Revision, SessionFacts, Side, Terms,
 };
 use crate::shares::{Share, Shares};
+use crate::sys::shared::Shared;
 use crate::sys::sockopt;
 use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
 use crate::tls::{
@@ -95,7 +96,32 @@ impl Pipeline {
         share: &Share,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
-        let AcceptedOutbound { workload, destination, .. } = accepted;
+        let mut is_again = false;
+        let session = loop {
+            let begun = self.call(namespace, &mut accepted, share, record, is_again).await;
+            match begun {
+                // A new session is over already, and has taken nothing of the application's: another may last longer.
+                Err(FlowError::Relay(RelayError::NotTaken(_))) if !is_again => is_again = true,
+                done => break done?,
+            }
+        };
+        if let Some(session) = session {
+            self.keep(namespace, &accepted, session);
+        }
+        Ok(())
+    }
+
+    /// Carries a flow to its destination: on a session that is kept, unless it must be a new one. Returns the session if
+    /// it can have another.
+    async fn call(
+        &self,
+        namespace: &Namespace,
+        accepted: &mut AcceptedOutbound,
+        share: &Share,
+        record: &mut FlowRecord,
+        must_be_new: bool,
+    ) -> Result<Option<Box<FlowSession>>, FlowError> {
+        let AcceptedOutbound { workload, destination, .. } = *accepted;
 
         let revision = self.published.sessions.revision();
         let target = self.published.policy.load().target_at(destination)?;
@@ -103,11 +129,15 @@ impl Pipeline {
         record.local_id = Some(credentials.svid.name());
 
         // On the heap, and only for as long as it takes: a flow that is idle must be small.
-        let session = match Box::pin(self.reopen(namespace, &accepted, record)).await? {
+        let kept = match must_be_new {
+            true => None,
+            false => Box::pin(self.reopen(namespace, accepted, record)).await?,
+        };
+        let session = match kept {
             Some(session) => Proved::Flows(session),
             None => {
                 let connecting =
-                    self.connect(namespace, &accepted, &target, &credentials, share, record);
+                    self.connect(namespace, accepted, &target, &credentials, share, record);
                 let terms = terms(namespace, &credentials, revision);
                 let session = Proved::new(Box::pin(connecting).await?, Side::Client, terms);
                 session.begun(record.source, destination)?
@@ -117,10 +147,7 @@ impl Pipeline {
         let certificates = session.certificates().clone();
         let basis = Basis::Outbound { target, destination, certificates };
         let mut live = self.live(workload, basis, revision)?;
-        if let Some(session) = self.relay(&mut accepted.stream, session, &mut live, record).await? {
-            self.keep(namespace, &accepted, session);
-        }
-        Ok(())
+        self.relay(&mut accepted.stream, session, &mut live, record).await
     }
 
     /// Dials the wire leg, and shakes hands on it.
@@ -279,7 +306,8 @@ impl Pipeline {
                         unless_cut(live, pin!(relaying)).await??;
                     }
                     Stream::Library(wire) => {
-                        let relaying = Box::pin(relay::run(app, &mut **wire, moved));
+                        let tcp = wire.get_ref().0.0.clone();
+                        let relaying = Box::pin(relay::run(app, &mut **wire, &tcp, moved));
                         unless_cut(live, pin!(relaying)).await??;
                     }
                 }
@@ -317,13 +345,14 @@ impl Pipeline {
     async fn pass_through(
         &self,
         namespace: &Namespace,
-        mut wire: TcpStream,
+        wire: TcpStream,
         client: SocketAddr,
         destination: SocketAddr,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
-        let mut app = self.dial_app(namespace, client, destination).await?;
-        relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
+        let app = self.dial_app(namespace, client, destination).await?;
+        let moved = &mut record.moved;
+        relay::run(&app.stream, &mut Shared(&wire), &wire, moved).await?;
         close(&app.stream).and_then(|()| close(&wire))
     }
 

@@ -2,6 +2,7 @@
 //! of it. No application ever sees anything that is not its own.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -184,6 +185,41 @@ fn a_flow_in_which_the_rules_are_broken_is_reset() {
     pair.assert_served();
 }
 
+/// Behind its FIN a client waits for the server's. RESET is all that it may say, and is heard; anything else ends the
+/// session, also while the application has nothing to say.
+#[test]
+fn a_client_that_goes_on_behind_its_fin_breaks_the_rules() {
+    let pair = Pair::host();
+    let leaf = client_leaf(&pair);
+    let steps = [Step::ReceiveToEnd, Step::Pause, Step::Send("still there?".into())];
+    let opened = honest_open(&pair, Family::V4);
+    for (what, bytes, alert) in [
+        ("the next OPEN", opened.clone(), true),
+        ("the header of the next OPEN", opened[..4].to_vec(), true),
+        ("data", data("smuggled"), true),
+        ("FIN", fin(), true),
+        ("RESET", frame(RESET, &[1]), false),
+    ] {
+        let mut app = pair.serve(Family::V4, &steps);
+        let mut caller = Caller::dial(&pair.world.a.netns, pair.target(Family::V4), &leaf);
+        caller.send(&[opened.clone(), data("before"), fin()].concat());
+        assert_eq!(caller.receive(4), frame(ACCEPTED, &[]), "{what}");
+        app.accepted();
+        app.wait_paused();
+        caller.send(&bytes);
+        let (received, end) = caller.end();
+        assert_eq!(received, b"", "{what}");
+        let is_told = end.as_ref().is_some_and(|end| end.contains("UnexpectedMessage"));
+        assert_eq!(is_told, alert, "{what}: {end:?}");
+        pair.agent_b.wait_for_status("nothing left of the flow", Status::is_idle);
+        app.go();
+        let served = app.connection();
+        assert!(matches!(served.ended_by(), Some(libc::EPIPE | libc::ECONNRESET)), "{served:?}");
+        assert_eq!(served.steps[0].text, "before", "{what}: {served:?}");
+        assert_eq!(app.pending(), 0, "{what}: another flow");
+    }
+}
+
 /// A server under the rogue's control, where the client's agent expects the workload.
 struct Rogue {
     pair: Pair,
@@ -275,6 +311,69 @@ fn data_before_a_flow_is_accepted_is_nobodys() {
             session.opened();
             session.send(&[early.clone(), frame(ACCEPTED, &[]), data("too late"), fin()].concat());
         });
+    }
+}
+
+/// Whoever says between flows what makes no sense there is told so, whether the session is wanted again meanwhile or not.
+#[test]
+fn a_server_that_speaks_between_flows_is_sent_an_alert() {
+    for is_wanted in [false, true] {
+        for (said, alert) in [
+            (data("unasked for"), true),
+            (frame(ACCEPTED, &[]), true),
+            (frame(RESET, &[1])[..2].to_vec(), false),
+            // It may have crossed the client's FIN.
+            (frame(RESET, &[1]), false),
+            (frame(GO_AWAY, &[1]), false),
+        ] {
+            let ends: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+            let (sent, seen) = (said.clone(), ends.clone());
+            let rogue = Rogue::start(move |number, session| {
+                session.echo();
+                if number > 0 {
+                    return session.wait_end();
+                }
+                session.send(&sent);
+                seen.lock().unwrap().push(session.end());
+            });
+            rogue.assert_answered("first");
+            if is_wanted {
+                thread::sleep(A_MOMENT);
+                rogue.assert_answered("second");
+            }
+            wait::wait_until("the session's end", wait::GENEROUS, || {
+                !ends.lock().unwrap().is_empty()
+            });
+            let end = ends.lock().unwrap().pop().flatten();
+            let is_told = end.as_ref().is_some_and(|end| end.contains("UnexpectedMessage"));
+            assert_eq!(is_told, alert, "{said:?}, {is_wanted}: {end:?}");
+        }
+    }
+}
+
+/// An application that has said nothing has lost nothing: its flow is tried again, once.
+#[test]
+fn go_away_on_a_new_session_is_not_the_applications_loss() {
+    for (bad, served) in [(1, true), (usize::MAX, false)] {
+        let rogue = Rogue::start(move |number, session| {
+            if number >= bad {
+                session.opened();
+                session.send(&[frame(ACCEPTED, &[]), data("welcome"), fin()].concat());
+            } else {
+                session.send(&frame(GO_AWAY, &[3]));
+            }
+            session.wait_end();
+        });
+        let start = Instant::now();
+        let seen = rogue.pair.connect(rogue.to, &[Step::ReceiveToEnd]);
+        assert!(start.elapsed() < SOON, "it took {:?}", start.elapsed());
+        let (end, text) = if served { (None, "welcome") } else { (Some(libc::ECONNRESET), "") };
+        assert_eq!((seen.ended_by(), &*seen.last().text), (end, text), "{seen:?}");
+        assert_eq!(rogue.server.sessions(), 2);
+        rogue.pair.agent_a.wait_for_access("the flow", |line| {
+            line.outcome == if served { "ok" } else { "reset" }
+        });
+        assert_eq!(rogue.pair.agent_a.access().len(), 1, "one flow");
     }
 }
 

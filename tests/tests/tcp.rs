@@ -1,10 +1,11 @@
 //! Promise 6: TCP is still TCP.
 
 use sheath_tests::config::spiffe_id;
-use sheath_tests::pair::{PORT, Pair, Setting, any, say};
+use sheath_tests::pair::{PORT, Pair, Setting, any, client, say};
 use sheath_tests::probe::Probe;
 use sheath_tests::rogue::{Dial, End, Face, RogueServer};
 use sheath_tests::script::{Job, ListenerOptions, Step};
+use sheath_tests::wait::{GENEROUS, wait_until};
 use sheath_tests::world::{FAMILIES, Family};
 
 const ROGUE_PORT: u16 = 9443;
@@ -118,6 +119,41 @@ fn a_reset_by_the_client_is_a_reset_to_the_server() {
     }
 }
 
+/// Whoever has ended its own direction may still die: the other learns of it at once, although it has nothing to read any
+/// more and may have nothing to say.
+#[test]
+fn a_reset_behind_the_end_of_a_direction_is_a_reset_to_the_other() {
+    let pair = Pair::host();
+    for family in FAMILIES {
+        let ends = [send("all"), Step::EndSending, Step::Pause, Step::Reset];
+        // Of two words, the first would find out what the second is told.
+        let listens = [Step::ReceiveToEnd, Step::Pause, send("still there?")];
+        for of_client in [true, false] {
+            let (asks, serves) =
+                if of_client { (&ends[..], &listens[..]) } else { (&listens[..], &ends[..]) };
+            let mut served = pair.serve(family, serves);
+            let mut asking = Probe::start(&pair.client, &client(pair.target(family), asks));
+            asking.wait_paused();
+            served.wait_paused();
+            let before = (pair.agent_a.access().len(), pair.agent_b.access().len());
+            let (dies, lives) =
+                if of_client { (&mut asking, &mut served) } else { (&mut served, &mut asking) };
+            dies.go();
+            wait_until("the end of the flow", GENEROUS, || {
+                pair.agent_a.access().len() > before.0 && pair.agent_b.access().len() > before.1
+            });
+            lives.go();
+            let seen = lives.connection();
+            assert!(matches!(seen.ended_by(), Some(libc::EPIPE | libc::ECONNRESET)), "{seen:?}");
+            assert_eq!(seen.steps[0].text, "all");
+            for agent in [&pair.agent_a, &pair.agent_b] {
+                let line = agent.access().pop().expect("the flow");
+                assert_eq!(line.outcome, "reset", "{line:?}");
+            }
+        }
+    }
+}
+
 /// TLS that ends without close_notify may have been cut by anyone on the way.
 #[test]
 fn a_truncated_answer_is_a_reset_to_the_client() {
@@ -168,7 +204,7 @@ fn a_slow_reader_holds_the_writer_back() {
     let before = (pair.agent_a.resident_bytes(), pair.agent_b.resident_bytes());
     let steps =
         [Step::Fill { at_most: AT_MOST }, Step::Pause, Step::EndSending, Step::ReceiveToEnd];
-    let job = sheath_tests::pair::client(pair.target(Family::V4), &steps);
+    let job = client(pair.target(Family::V4), &steps);
     let mut writer = Probe::start(&pair.client, &job);
     server.wait_paused();
     writer.wait_paused();

@@ -13,6 +13,10 @@ pub struct Reader {
     expects: Expects,
     /// What it expects when no flow is open.
     between: Expects,
+    /// The other side has been sent our FIN, and its own is still to come.
+    sent_fin: bool,
+    /// The last frame was a FIN.
+    follows_fin: bool,
     /// Header and payload of a control frame, as far as they are there; of a DATA frame the header alone.
     partial: [u8; LONGEST_CONTROL],
     have: usize,
@@ -33,6 +37,8 @@ enum Expects {
     First,
     /// From either, within a flow.
     Data,
+    /// From either, behind its FIN and before ours: nothing but a RESET.
+    OurFin,
     /// After something that ends the session.
     End,
 }
@@ -74,13 +80,30 @@ impl Reader {
     }
 
     fn new(between: Expects) -> Self {
-        Self { expects: between, between, partial: [0; LONGEST_CONTROL], have: 0, data: 0 }
+        Self {
+            expects: between,
+            between,
+            sent_fin: false,
+            follows_fin: false,
+            partial: [0; LONGEST_CONTROL],
+            have: 0,
+            data: 0,
+        }
     }
 
     /// The other side, a server, has been sent an OPEN.
     pub fn expect_answer(&mut self) {
         debug_assert_eq!(self.expects, Expects::Nothing);
         self.expects = Expects::Answer;
+    }
+
+    /// The other side has been sent our FIN, all of it: once its own has come, the flow is over.
+    pub fn sent_fin(&mut self) {
+        if self.expects == Expects::OurFin {
+            self.expects = self.between;
+        } else {
+            self.sent_fin = true;
+        }
     }
 
     /// True if neither a flow nor a frame has begun.
@@ -127,6 +150,7 @@ impl Reader {
             return Ok(HEADER);
         }
         let (kind, length) = self.header()?;
+        self.after(kind)?;
         Ok(if kind == Kind::Data { HEADER } else { HEADER + length })
     }
 
@@ -154,6 +178,9 @@ impl Reader {
     fn complete(&mut self) -> Result<Option<Control>, FrameError> {
         let (kind, length) = self.header()?;
         self.expects = self.after(kind)?;
+        self.follows_fin = kind == Kind::Fin;
+        // It takes both to end a flow; the next one begins without.
+        self.sent_fin &= kind != Kind::Fin;
         self.have = 0;
         let payload = &self.partial[HEADER..HEADER + length.min(OPEN_PAYLOAD)];
         Ok(Some(match kind {
@@ -181,8 +208,11 @@ impl Reader {
             (Expects::Answer | Expects::First, Kind::Refused) => Expects::End,
             (Expects::Open, Kind::Open) => Expects::Data,
             (Expects::First | Expects::Data, Kind::Data) => Expects::Data,
-            (Expects::First | Expects::Data, Kind::Fin) => self.between,
+            (Expects::First | Expects::Data, Kind::Fin) if self.sent_fin => self.between,
+            (Expects::First | Expects::Data, Kind::Fin) => Expects::OurFin,
             (Expects::First | Expects::Data, Kind::Reset) => Expects::End,
+            // It may have crossed our FIN, and even the OPEN behind that.
+            (_, Kind::Reset) if self.follows_fin => Expects::End,
             (Expects::Answer | Expects::Nothing, Kind::GoAway) => Expects::End,
             _ => return Err(FrameError::OutOfOrder(kind)),
         })

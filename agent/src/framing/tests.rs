@@ -19,7 +19,7 @@ fn data(payload: &[u8]) -> Vec<u8> {
     [&data_header(payload.len())[..], payload].concat()
 }
 
-/// What a reader makes of a stream in pieces of these lengths: controls, and the data between them.
+/// What a reader makes of a stream in pieces of these lengths: controls, and the data between them. Each FIN is answered.
 fn read_all(
     reader: &mut Reader,
     stream: &[u8],
@@ -35,7 +35,12 @@ fn read_all(
             let (used, item) = reader.next(piece)?;
             match item {
                 Item::Data(range) => payload.extend_from_slice(&piece[range]),
-                Item::Control(control) => controls.push(control),
+                Item::Control(control) => {
+                    controls.push(control);
+                    if control == Control::Fin {
+                        reader.sent_fin();
+                    }
+                }
                 Item::More => {
                     assert_eq!(used, piece.len());
                     break;
@@ -159,9 +164,85 @@ fn frames_come_in_their_order_alone() {
         (answering(), vec![&refused, &accepted], Kind::Accepted),
         (answering(), vec![&accepted, &fin, &accepted], Kind::Accepted),
         (answering(), vec![&accepted, &fin, &go_away, &go_away], Kind::GoAway),
+        (client(), vec![&reset], Kind::Reset),
+        (client(), vec![&opened, &reset, &reset], Kind::Reset),
+        (server(), vec![&reset], Kind::Reset),
+        (answering(), vec![&reset], Kind::Reset),
     ] {
         assert_eq!(fine(reader, &frames), Err(FrameError::OutOfOrder(wrong)));
     }
+}
+
+/// A flow takes two FINs to end.
+#[test]
+fn behind_a_fin_the_other_one_is_waited_for() {
+    let [open, accepted, fin, reset, go_away] = [
+        Control::Open(open()),
+        Control::Accepted,
+        Control::Fin,
+        Control::Reset(Reset::APPLICATION),
+        Control::GoAway(GoAway::IDLE),
+    ]
+    .map(frame);
+    let ended = |mut reader: Reader, frames: [&Vec<u8>; 2]| {
+        for frame in frames {
+            reader.next(frame).unwrap();
+        }
+        assert!(!reader.is_between_flows());
+        reader
+    };
+    let client = || ended(Reader::of_client(), [&open, &fin]);
+    let server = || ended(answering(), [&accepted, &fin]);
+    for (reader, wrong) in [
+        (client(), &open),
+        (client(), &fin),
+        (client(), &data(b"more")),
+        (server(), &go_away),
+        (server(), &accepted),
+        (server(), &fin),
+        (server(), &data(b"more")),
+    ] {
+        // As soon as the header is there.
+        let result = { reader }.next(&wrong[..HEADER]).unwrap_err();
+        assert!(matches!(result, FrameError::OutOfOrder(_)), "{result:?}");
+    }
+    for mut reader in [client(), server()] {
+        assert!(matches!(reader.next(&reset), Ok((_, Item::Control(Control::Reset(_))))));
+    }
+    // It may have been sent before our FIN was heard, and OPEN after that.
+    let over = |mut reader: Reader| {
+        reader.sent_fin();
+        assert!(reader.is_between_flows());
+        reader
+    };
+    let asked = |mut reader: Reader| {
+        reader.expect_answer();
+        reader
+    };
+    for mut reader in [over(client()), over(server()), asked(over(server()))] {
+        assert!(matches!(reader.next(&reset), Ok((_, Item::Control(Control::Reset(_))))));
+        assert!(reader.next(&reset).is_err());
+    }
+    assert!(over(client()).next(&open).is_ok());
+    assert!(over(server()).next(&go_away).is_ok());
+    // The next flow needs a FIN of its own.
+    let mut next = over(client());
+    next.next(&open).unwrap();
+    next.next(&fin).unwrap();
+    assert!(!next.is_between_flows());
+    let mut next = asked(over(server()));
+    next.next(&accepted).unwrap();
+    assert!(next.next(&reset).is_ok());
+}
+
+/// Whoever asks without waiting may have ended its direction before there is an answer.
+#[test]
+fn our_fin_may_come_before_theirs() {
+    let mut reader = answering();
+    reader.sent_fin();
+    reader.next(&frame(Control::Accepted)).unwrap();
+    reader.next(&frame(Control::Fin)).unwrap();
+    assert!(reader.is_between_flows());
 }
 
 #[test]

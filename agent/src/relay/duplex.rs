@@ -6,53 +6,86 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 
 use super::{Moved, RelayError, is_hung_up, outcome};
+use crate::sys::readiness::{self, Failure};
+use crate::sys::shared::Shared;
 
 /// One TLS record's worth of plaintext (RFC 8446, 5.1), so that a full buffer becomes a full record.
 const BUFFER: usize = 16 * 1024;
 
-pub struct Duplex<'s, A, W> {
-    app: &'s mut A,
+pub struct Duplex<'s, W> {
+    app: Shared<&'s TcpStream>,
     wire: &'s mut W,
+    /// What `wire` is on.
+    tcp: &'s TcpStream,
     outgoing: Direction,
     incoming: Direction,
+    /// Of the side that has come to its end, while the other goes on.
+    failure: Option<Failure<'s>>,
     moved: &'s mut Moved,
 }
 
-impl<'s, A, W> Duplex<'s, A, W>
+impl<'s, W> Duplex<'s, W>
 where
-    A: AsyncRead + AsyncWrite + Unpin,
     W: AsyncRead + AsyncWrite + Unpin,
 {
-    pub fn new(app: &'s mut A, wire: &'s mut W, moved: &'s mut Moved) -> Self {
-        Self { app, wire, outgoing: Direction::new(), incoming: Direction::new(), moved }
+    pub fn new(
+        app: &'s TcpStream,
+        wire: &'s mut W,
+        tcp: &'s TcpStream,
+        moved: &'s mut Moved,
+    ) -> Self {
+        Self {
+            app: Shared(app),
+            wire,
+            tcp,
+            outgoing: Direction::new(),
+            incoming: Direction::new(),
+            failure: None,
+            moved,
+        }
+    }
+
+    /// Ready when a connection fails.
+    fn poll_failure(&mut self, cx: &mut Context<'_>, of: &'s TcpStream) -> Poll<io::Error> {
+        self.failure.get_or_insert_with(|| readiness::failure(of)).as_mut().poll(cx)
     }
 }
 
-impl<A, W> Future for Duplex<'_, A, W>
+impl<W> Future for Duplex<'_, W>
 where
-    A: AsyncRead + AsyncWrite + Unpin,
     W: AsyncRead + AsyncWrite + Unpin,
 {
     type Output = Result<(), RelayError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let outgoing = this.outgoing.poll(cx, this.app, this.wire, &mut this.moved.sent);
+        let outgoing = this.outgoing.poll(cx, &mut this.app, this.wire, &mut this.moved.sent);
         let outgoing = this
             .outgoing
             .settle(outgoing)
             .map_err(|side| side.into_error(RelayError::App, RelayError::Wire))?;
-        let incoming = this.incoming.poll(cx, this.wire, this.app, &mut this.moved.received);
+        let incoming = this.incoming.poll(cx, this.wire, &mut this.app, &mut this.moved.received);
         let incoming = this
             .incoming
             .settle(incoming)
             .map_err(|side| side.into_error(RelayError::Wire, RelayError::App))?;
-        if outgoing.is_pending() || incoming.is_pending() {
-            return Poll::Pending;
+        let (mut wire, mut app) = (None, None);
+        match (outgoing, incoming) {
+            (Poll::Ready(()), Poll::Ready(())) => {}
+            (Poll::Pending, Poll::Pending) => return Poll::Pending,
+            // Nothing is read any more from the side that has ended: its failure has to be waited for.
+            (Poll::Ready(()), Poll::Pending) => {
+                app = Some(ready!(this.poll_failure(cx, this.app.0)))
+            }
+            (Poll::Pending, Poll::Ready(())) => {
+                wire = Some(ready!(this.poll_failure(cx, this.tcp)))
+            }
         }
-        Poll::Ready(outcome(this.outgoing.refused.take(), this.incoming.refused.take()))
+        let wire = this.outgoing.refused.take().or(wire);
+        Poll::Ready(outcome(wire, this.incoming.refused.take().or(app)))
     }
 }
 

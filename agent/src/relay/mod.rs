@@ -48,9 +48,12 @@ pub enum RelayError {
     Reset(Reset),
     #[error("peer: {0}")]
     Refused(Refused),
-    /// The session came to its end before the flow was taken.
+    /// The session came to its end before the flow was taken, and what had been sent is lost.
     #[error("peer: {0}")]
     GoneAway(GoAway),
+    /// The same, before anything of the application's was read: another session may carry the flow.
+    #[error("peer: {0}")]
+    NotTaken(GoAway),
     #[error("nothing has moved for {}", humantime::format_duration(*.0))]
     Idle(Duration),
     #[error("wire: {0}")]
@@ -79,16 +82,20 @@ fn describe_wire(error: &io::Error) -> String {
 
 /// Relays until both directions have ended with an orderly close, or until one leg fails. The end of one
 /// direction is passed on at once and leaves the other open. `moved` is kept up to date, also when this
-/// future is dropped.
+/// future is dropped. `tcp` is what `wire` is on.
 ///
 /// # Errors
 /// The leg that failed. The caller then drops both legs, which resets them.
-pub async fn run<A, W>(app: &mut A, wire: &mut W, moved: &mut Moved) -> Result<(), RelayError>
+pub async fn run<W>(
+    app: &TcpStream,
+    wire: &mut W,
+    tcp: &TcpStream,
+    moved: &mut Moved,
+) -> Result<(), RelayError>
 where
-    A: AsyncRead + AsyncWrite + Unpin,
     W: AsyncRead + AsyncWrite + Unpin,
 {
-    Duplex::new(app, wire, moved).await
+    Duplex::new(app, wire, tcp, moved).await
 }
 
 /// What the bytes of a session mean.
@@ -112,7 +119,8 @@ pub async fn run_sealed(
     moved: &mut Moved,
 ) -> Result<(), RelayError> {
     let is_framed = matches!(framing, Framing::Flows(_));
-    let result = Sealed::new(app, wire, framing, patience, moved).await;
+    let tcp = wire.tcp().clone();
+    let result = Sealed::new(app, wire, &tcp, framing, patience, moved).await;
     if let Err(error) = &result {
         break_off(wire, is_framed, error);
     }

@@ -15,7 +15,7 @@ use super::timers::{Patience, Watch};
 use super::{Framing, Moved, RelayError, is_hung_up, outcome};
 use crate::framing::{Control, Item, Reset, data_header};
 use crate::record::{Alert, CLOSE_NOTIFY, ContentType};
-use crate::sys::readiness;
+use crate::sys::readiness::{self, Failure};
 use crate::tls::{Prefix, Received, RecordStream, SealFromError};
 
 /// Bytes that one direction of a flow may move before others get their turn.
@@ -26,10 +26,14 @@ const PIECES: usize = 32;
 pub struct Sealed<'s> {
     app: &'s TcpStream,
     wire: &'s mut RecordStream,
+    /// What `wire` is on.
+    tcp: &'s TcpStream,
     framing: Framing<'s>,
     pub(super) moved: &'s mut Moved,
     outgoing: Outgoing,
     incoming: Incoming,
+    /// Of the side that has come to its end, while the other goes on.
+    failure: Option<Failure<'s>>,
     watch: Watch,
 }
 
@@ -45,6 +49,8 @@ enum State {
 #[derive(Debug, Default)]
 struct Outgoing {
     state: State,
+    /// The end has left, too.
+    is_sent: bool,
     /// Bytes of the application's in what waits to be written.
     waiting: usize,
     /// Why the destination takes nothing any more. What it had said before is still on its way in the other
@@ -55,9 +61,21 @@ struct Outgoing {
 #[derive(Debug, Default)]
 struct Incoming {
     state: State,
+    /// The peer has ended its direction.
+    has_end: bool,
     pieces: Pieces,
     /// As in [`Outgoing`].
     refused: Option<io::Error>,
+}
+
+/// What has come from the peer.
+enum Came {
+    /// Bytes for the application, at this place of the wire's buffer.
+    Data(Range<usize>),
+    /// The end of its direction.
+    End,
+    /// Nothing yet.
+    Nothing,
 }
 
 /// Places of the wire's buffer that wait to be written to the application, in order.
@@ -109,6 +127,7 @@ impl<'s> Sealed<'s> {
     pub fn new(
         app: &'s TcpStream,
         wire: &'s mut RecordStream,
+        tcp: &'s TcpStream,
         framing: Framing<'s>,
         patience: Patience,
         moved: &'s mut Moved,
@@ -116,10 +135,12 @@ impl<'s> Sealed<'s> {
         Self {
             app,
             wire,
+            tcp,
             framing,
             moved,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
+            failure: None,
             watch: Watch::new(patience),
         }
     }
@@ -148,6 +169,10 @@ impl<'s> Sealed<'s> {
             }
             match self.outgoing.state {
                 State::Ended => {
+                    let is_known = std::mem::replace(&mut self.outgoing.is_sent, true);
+                    if let (false, Framing::Flows(reader)) = (is_known, &mut self.framing) {
+                        reader.sent_fin();
+                    }
                     self.wire.rest_sending();
                     return Poll::Ready(Ok(()));
                 }
@@ -249,46 +274,114 @@ impl<'s> Sealed<'s> {
     /// Opens what has come, up to as many pieces as are written at once, or to the end.
     fn collect(&mut self) -> Result<(), RelayError> {
         while !self.incoming.pieces.is_full() {
+            match self.receive()? {
+                Came::Data(place) => self.incoming.pieces.push(place),
+                Came::End => {
+                    self.incoming.state = State::Ending;
+                    break;
+                }
+                Came::Nothing => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the next thing that has come.
+    fn receive(&mut self) -> Result<Came, RelayError> {
+        loop {
             let place = match self.wire.receive()? {
-                Received::Nothing => break,
+                Received::Nothing => return Ok(Came::Nothing),
                 Received::Closed => {
                     if let Framing::Flows(_) = self.framing {
                         // Amid a flow.
                         return Err(RelayError::Wire(io::ErrorKind::UnexpectedEof.into()));
                     }
-                    self.incoming.state = State::Ending;
-                    break;
+                    self.incoming.has_end = true;
+                    return Ok(Came::End);
                 }
                 Received::Data(place) => place,
             };
             let Framing::Flows(reader) = &mut self.framing else {
                 self.wire.consume(place.len());
-                self.incoming.pieces.push(place);
-                continue;
+                return Ok(Came::Data(place));
             };
             let (used, item) = reader.next(&self.wire.buffer()[place.clone()])?;
             self.wire.consume(used);
             match item {
                 Item::Data(data) => {
-                    self.incoming.pieces.push(place.start + data.start..place.start + data.end);
+                    return Ok(Came::Data(place.start + data.start..place.start + data.end));
                 }
                 Item::Control(Control::Fin) => {
-                    self.incoming.state = State::Ending;
-                    break;
+                    self.incoming.has_end = true;
+                    return Ok(Came::End);
                 }
                 Item::Control(Control::Reset(code)) => return Err(RelayError::Reset(code)),
                 Item::Control(Control::Refused(code)) => return Err(RelayError::Refused(code)),
-                Item::Control(Control::GoAway(code)) => return Err(RelayError::GoneAway(code)),
+                Item::Control(Control::GoAway(code)) if self.has_taken() => {
+                    return Err(RelayError::GoneAway(code));
+                }
+                Item::Control(Control::GoAway(code)) => return Err(RelayError::NotTaken(code)),
                 Item::Control(Control::Accepted | Control::Open(_)) | Item::More => {}
             }
         }
-        Ok(())
+    }
+
+    /// True if anything was read from the application: it cannot be read again.
+    fn has_taken(&self) -> bool {
+        self.moved.sent > 0 || self.outgoing.waiting > 0
+    }
+
+    /// Ready when the application fails, which has ended its direction and still listens.
+    fn poll_app_failure(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let app = self.app;
+        self.failure.get_or_insert_with(|| readiness::failure(app)).as_mut().poll(cx)
+    }
+
+    /// Ready when the wire fails from which nothing more is to come: by whatever the peer says behind its end, or by
+    /// its connection.
+    fn poll_wire_failure(&mut self, cx: &mut Context<'_>, turn: &mut usize) -> Poll<RelayError> {
+        while self.failure.is_none() {
+            loop {
+                match self.receive() {
+                    // Of frames it is data for an application that is gone. Behind close_notify it is to be ignored
+                    // (RFC 8446, 6.1).
+                    Ok(Came::Data(_) | Came::End) => {}
+                    Ok(Came::Nothing) => break,
+                    Err(error) => return Poll::Ready(error),
+                }
+            }
+            if *turn == 0 {
+                return Poll::Pending;
+            }
+            match ready!(self.wire.poll_fill(cx)) {
+                Ok(0) if matches!(self.framing, Framing::Bytes) && self.incoming.has_end => {
+                    // The peer has ended its direction of TCP as well; now nothing can be read that would tell more.
+                    self.wire.rest_receiving();
+                    self.failure = Some(readiness::failure(self.tcp));
+                }
+                Ok(0) => {
+                    return Poll::Ready(RelayError::Wire(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Ok(read) => *turn = turn.saturating_sub(read),
+                Err(error) => return Poll::Ready(RelayError::Wire(error)),
+            }
+        }
+        match &mut self.failure {
+            Some(failure) => failure.as_mut().poll(cx).map(RelayError::Wire),
+            None => Poll::Pending,
+        }
     }
 
     fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
         let (mut sending, mut receiving) = (TURN, TURN);
         let mut outgoing = self.poll_outgoing(cx, &mut sending)?;
         let incoming = self.poll_incoming(cx, &mut receiving)?;
+        if outgoing.is_pending()
+            && incoming.is_ready()
+            && let Poll::Ready(error) = self.poll_wire_failure(cx, &mut receiving)
+        {
+            return Poll::Ready(Err(error));
+        }
         // The peer may have asked for our next keys just now.
         if outgoing.is_pending() && self.wire.must_rekey() {
             outgoing = self.poll_outgoing(cx, &mut sending)?;
@@ -297,15 +390,19 @@ impl<'s> Sealed<'s> {
             // There is more to do, after the others.
             cx.waker().wake_by_ref();
         }
-        match (outgoing, incoming) {
-            (Poll::Ready(()), Poll::Ready(())) => {}
+        let app = match (outgoing, incoming) {
+            (Poll::Ready(()), Poll::Ready(())) => self.incoming.refused.take(),
             (Poll::Pending, Poll::Pending) => return Poll::Pending,
-            _ => {
+            (Poll::Pending, Poll::Ready(())) => {
                 self.watch.half_close();
                 return Poll::Pending;
             }
-        }
-        Poll::Ready(outcome(self.outgoing.refused.take(), self.incoming.refused.take()))
+            (Poll::Ready(()), Poll::Pending) => {
+                self.watch.half_close();
+                Some(ready!(self.poll_app_failure(cx)))
+            }
+        };
+        Poll::Ready(outcome(self.outgoing.refused.take(), app))
     }
 }
 

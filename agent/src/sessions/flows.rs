@@ -59,6 +59,15 @@ pub enum NotAccepted {
     Silent,
 }
 
+/// What the peer has said when no flow is open.
+enum Said {
+    Frame(Control),
+    /// That the session is over.
+    Closed,
+    /// Nothing yet.
+    Nothing,
+}
+
 impl FlowSession {
     #[must_use]
     pub fn new(stream: Box<RecordStream>, proof: Proof, side: Side, terms: Terms) -> Self {
@@ -88,7 +97,11 @@ impl FlowSession {
         match tokio::time::timeout(ANSWER, poll_fn(|cx| self.poll_control(cx))).await {
             Ok(Ok(Some(Control::Accepted))) => Ok(()),
             Ok(Ok(Some(Control::Refused(code)))) => Err(NotAccepted::Refused(code)),
-            Ok(_) => Err(NotAccepted::Dead),
+            Ok(Ok(_)) => Err(NotAccepted::Dead),
+            Ok(Err(error)) => {
+                relay::break_off(&mut self.stream, true, &error);
+                Err(NotAccepted::Dead)
+            }
             Err(_) => Err(NotAccepted::Silent),
         }
     }
@@ -108,22 +121,32 @@ impl FlowSession {
             return Poll::Ready(Err(RelayError::Wire(error)));
         }
         loop {
-            match self.stream.receive()? {
-                Received::Closed => return Poll::Ready(Ok(None)),
-                Received::Data(place) => {
-                    let (used, item) = self.reader.next(&self.stream.buffer()[place])?;
-                    self.stream.consume(used);
-                    if let Item::Control(control) = item {
-                        return Poll::Ready(Ok(Some(control)));
-                    }
-                }
-                Received::Nothing => {
+            match self.receive()? {
+                Said::Frame(control) => return Poll::Ready(Ok(Some(control))),
+                Said::Closed => return Poll::Ready(Ok(None)),
+                Said::Nothing => {
                     if ready!(self.stream.poll_fill(cx)).map_err(RelayError::Wire)? == 0 {
                         let cut = || RelayError::Wire(io::ErrorKind::UnexpectedEof.into());
                         let is_clean = self.reader.is_between_flows();
                         return Poll::Ready(if is_clean { Ok(None) } else { Err(cut()) });
                     }
                 }
+            }
+        }
+    }
+
+    /// Opens the next thing that has come, when no flow is open.
+    fn receive(&mut self) -> Result<Said, RelayError> {
+        loop {
+            let place = match self.stream.receive()? {
+                Received::Closed => return Ok(Said::Closed),
+                Received::Nothing => return Ok(Said::Nothing),
+                Received::Data(place) => place,
+            };
+            let (used, item) = self.reader.next(&self.stream.buffer()[place])?;
+            self.stream.consume(used);
+            if let Item::Control(control) = item {
+                return Ok(Said::Frame(control));
             }
         }
     }
@@ -176,9 +199,26 @@ impl FlowSession {
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Ends a session between flows in order.
+    /// Ends a session between flows in order, unless the peer has said what it may not say there: then it is told so.
     pub fn close(mut self) {
-        self.stream.close(None);
+        match self.last_words() {
+            Ok(()) => self.stream.close(None),
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// Looks at what the peer has said since the last flow.
+    fn last_words(&mut self) -> Result<(), RelayError> {
+        loop {
+            match self.receive()? {
+                Said::Frame(_) | Said::Closed => return Ok(()),
+                Said::Nothing => {}
+            }
+            // Whether the connection is there no more does not matter now.
+            if matches!(self.stream.fill_now(), Ok(0) | Err(_)) {
+                return Ok(());
+            }
+        }
     }
 
     /// Server: ends a session between flows, and says why.

@@ -5,6 +5,7 @@
 //! Nothing of the kind is true of reads: one that ends at urgent data is short, too.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use nix::sys::uio::writev;
@@ -42,6 +43,22 @@ pub fn poll_write(
             (None, _) => {}
         }
     }
+}
+
+/// Why a connection has failed, once it has.
+pub type Failure<'s> = Pin<Box<dyn Future<Output = io::Error> + Send + 's>>;
+
+/// Waits until a connection fails: by a reset, or because nobody answers any more. Who has read to the end of a stream
+/// learns of it in no other way, unless by writing.
+pub fn failure(stream: &TcpStream) -> Failure<'_> {
+    Box::pin(async {
+        let failed = stream.ready(Interest::ERROR).await;
+        match failed.and_then(|_| stream.take_error()) {
+            Ok(Some(error)) | Err(error) => error,
+            // Somebody else has been told.
+            Ok(None) => io::ErrorKind::ConnectionReset.into(),
+        }
+    })
 }
 
 #[cfg(test)]

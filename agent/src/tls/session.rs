@@ -10,6 +10,7 @@ use tokio_rustls::TlsStream;
 
 use super::stream::RecordStream;
 use super::{ALPN_BYTES, ALPN_FLOWS, TlsError};
+use crate::sys::shared::Shared;
 use crate::trust::{Judge, PeerChain, PeerId, Role};
 use crate::x509::{CertificateFacts, Fingerprint};
 
@@ -37,15 +38,15 @@ pub enum Stream {
     /// TLS 1.3: records of our own.
     Records(Box<RecordStream>),
     /// Where an older version may have been agreed on.
-    Library(Box<TlsStream<TcpStream>>),
+    Library(Box<TlsStream<Shared<Arc<TcpStream>>>>),
 }
 
 impl Stream {
     #[must_use]
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> &Arc<TcpStream> {
         match self {
             Self::Records(stream) => stream.tcp(),
-            Self::Library(stream) => stream.get_ref().0,
+            Self::Library(stream) => &stream.get_ref().0.0,
         }
     }
 }

@@ -26,7 +26,8 @@ const PREFIX: usize = framing::HEADER;
 /// A TLS 1.3 session after its handshake.
 #[derive(Debug)]
 pub struct RecordStream {
-    tcp: TcpStream,
+    /// Shared with nobody but whoever waits for its failure.
+    tcp: Arc<TcpStream>,
     runtime: runtime::Id,
     sealer: Sealer,
     opener: Opener,
@@ -118,7 +119,7 @@ impl RecordStream {
         remains: &Remains,
     ) -> io::Result<Self> {
         let mut stream = Self {
-            tcp,
+            tcp: Arc::new(tcp),
             runtime: Handle::current().id(),
             sealer,
             opener,
@@ -150,7 +151,9 @@ impl RecordStream {
         if self.runtime == here {
             return Ok(self);
         }
-        let tcp = TcpStream::from_std(self.tcp.into_std()?)?;
+        let in_use = || io::Error::other("a connection that is waited on");
+        let tcp = Arc::into_inner(self.tcp).ok_or_else(in_use)?;
+        let tcp = Arc::new(TcpStream::from_std(tcp.into_std()?)?);
         Ok(Self { tcp, runtime: here, ..self })
     }
 
@@ -161,7 +164,7 @@ impl RecordStream {
     }
 
     #[must_use]
-    pub fn tcp(&self) -> &TcpStream {
+    pub fn tcp(&self) -> &Arc<TcpStream> {
         &self.tcp
     }
 
@@ -350,6 +353,18 @@ impl RecordStream {
                 return Poll::Ready(Ok(read));
             }
         }
+    }
+
+    /// Reads once what has come, whether the runtime knows of it already or not. As [`Self::poll_fill`] otherwise.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing.
+    pub fn fill_now(&mut self) -> io::Result<usize> {
+        debug_assert!(self.inbox.open.is_empty());
+        let room = self.inbox.room(&self.account);
+        let read = nix::unistd::read(&*self.tcp, room)?;
+        self.inbox.sealed.end += read;
+        Ok(read)
     }
 
     /// Gives back the buffer for sending, if nothing waits in it.

@@ -24,15 +24,30 @@ fuzz_target!(|input: &[u8]| {
         1 => Role::Server { asked: true },
         _ => Role::Server { asked: false },
     };
-    let (read, error) = read(role, &[stream]);
+    let ours = match flags / 3 % 3 {
+        0 => OurFin::Last,
+        1 => OurFin::First,
+        _ => OurFin::Never,
+    };
+    let (read, error) = read(role, ours, &[stream]);
     let written: Vec<u8> = read.iter().flat_map(write).collect();
     assert_written(stream, &written, error);
-    assert_order(role, &read);
+    assert_order(role, ours, &read);
     let whole = (read, error);
     for pieces in cuts(stream, 700) {
-        assert_eq!(self::read(role, &pieces), whole, "cut up");
+        assert_eq!(self::read(role, ours, &pieces), whole, "cut up");
     }
 });
+
+/// When the reader's own side ends its direction of each flow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OurFin {
+    /// Once the other has.
+    Last,
+    /// As soon as there is a flow, or an OPEN for one.
+    First,
+    Never,
+}
 
 /// Whose frames they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,14 +60,20 @@ enum Role {
 }
 
 /// Reads a stream in pieces, to its end or to the first error. Data in a row is put together.
-fn read(role: Role, pieces: &[&[u8]]) -> (Vec<Read>, Option<FrameError>) {
+fn read(role: Role, ours: OurFin, pieces: &[&[u8]]) -> (Vec<Read>, Option<FrameError>) {
     let mut reader = match role {
         Role::Client => Reader::of_client(),
         Role::Server { .. } => Reader::of_server(),
     };
     let asks = role == Role::Server { asked: true };
-    if asks {
+    let ask = |reader: &mut Reader| {
         reader.expect_answer();
+        if ours == OurFin::First {
+            reader.sent_fin();
+        }
+    };
+    if asks {
+        ask(&mut reader);
     }
     let mut read = Vec::new();
     for piece in pieces {
@@ -77,10 +98,17 @@ fn read(role: Role, pieces: &[&[u8]]) -> (Vec<Read>, Option<FrameError>) {
                 }
                 Item::Control(control) => {
                     assert!(used > 0, "it stands still");
+                    match (control, ours) {
+                        (Control::Open(_), OurFin::First) | (Control::Fin, OurFin::Last) => {
+                            reader.sent_fin();
+                        }
+                        _ => {}
+                    }
                     if control == Control::Fin {
-                        assert!(reader.is_between_flows());
-                        if asks {
-                            reader.expect_answer();
+                        let is_over = ours != OurFin::Never;
+                        assert_eq!(reader.is_between_flows(), is_over);
+                        if asks && is_over {
+                            ask(&mut reader);
                         }
                     }
                     read.push(Read::Control(control));
@@ -121,13 +149,14 @@ fn assert_written(stream: &[u8], written: &[u8], error: Option<FrameError>) {
 }
 
 /// The tables of `docs/wire.md`.
-fn assert_order(role: Role, read: &[Read]) {
+fn assert_order(role: Role, ours: OurFin, read: &[Read]) {
     #[derive(Clone, Copy, Debug, PartialEq)]
     enum State {
         Between,
         Asked,
         Taken,
         Open,
+        Ended,
         Over,
     }
     let between = match role {
@@ -136,6 +165,7 @@ fn assert_order(role: Role, read: &[Read]) {
     };
     let is_client = role == Role::Client;
     let mut state = between;
+    let mut follows_fin = false;
     for item in read {
         let kind = match item {
             Read::Data(_) => Kind::Data,
@@ -147,9 +177,13 @@ fn assert_order(role: Role, read: &[Read]) {
             (State::Asked, Kind::Accepted) => State::Taken,
             (State::Asked | State::Taken, Kind::Refused) => State::Over,
             (State::Taken | State::Open, Kind::Data) => State::Open,
+            (State::Taken | State::Open, Kind::Fin) if ours == OurFin::Never => State::Ended,
             (State::Taken | State::Open, Kind::Fin) => between,
-            (State::Taken | State::Open, Kind::Reset) => State::Over,
+            (State::Taken | State::Open | State::Ended, Kind::Reset) => State::Over,
+            // It has crossed our FIN.
+            (State::Between | State::Asked, Kind::Reset) if follows_fin => State::Over,
             (state, kind) => panic!("{kind:?} in {state:?}"),
         };
+        follows_fin = kind == Kind::Fin;
     }
 }

@@ -153,6 +153,12 @@ impl Called {
     pub fn wait_end(&mut self) {
         while self.receive().is_some() {}
     }
+
+    /// Waits for the end of the session, and says what it was if not `close_notify`.
+    pub fn end(&mut self) -> Option<String> {
+        let error = io::copy(&mut self.0, &mut io::sink()).err();
+        error.map(|error| describe(&error))
+    }
 }
 
 /// A server at an address where an agent's workload is expected. Dropping it stops it.

@@ -1,21 +1,33 @@
 //! [`run`]: streams that somebody else reads and writes.
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use std::net::Shutdown;
 
-use super::super::*;
+use socket2::SockRef;
+use tokio::io::Interest;
+
+use super::*;
+use crate::sys::shared::Shared;
 
 struct Ends {
-    app: DuplexStream,
-    peer: DuplexStream,
-    relay: tokio::task::JoinHandle<(Result<(), RelayError>, Moved)>,
+    app: TcpStream,
+    peer: TcpStream,
+    relay: JoinHandle<(Result<(), RelayError>, Moved)>,
 }
 
-fn start() -> Ends {
-    let (app, mut app_leg) = duplex(1024);
-    let (peer, mut wire_leg) = duplex(1024);
+/// A relay of plaintext.
+async fn start() -> Ends {
+    let (app, app_leg) = narrow_tcp_pair().await;
+    let (peer, wire_leg) = narrow_tcp_pair().await;
+    for end in [&app, &peer] {
+        sockopt::close_gracefully(end).unwrap();
+    }
     let relay = tokio::spawn(async move {
         let mut moved = Moved::default();
-        let result = run(&mut app_leg, &mut wire_leg, &mut moved).await;
+        let result = run(&app_leg, &mut Shared(&wire_leg), &wire_leg, &mut moved).await;
+        if result.is_ok() {
+            sockopt::close_gracefully(&app_leg).unwrap();
+            sockopt::close_gracefully(&wire_leg).unwrap();
+        }
         (result, moved)
     });
     Ends { app, peer, relay }
@@ -23,7 +35,7 @@ fn start() -> Ends {
 
 #[tokio::test]
 async fn bytes_and_ends_pass_in_both_directions() {
-    let Ends { mut app, mut peer, relay } = start();
+    let Ends { mut app, mut peer, relay } = start().await;
     app.write_all(b"question").await.unwrap();
     app.shutdown().await.unwrap();
     let mut question = Vec::new();
@@ -45,7 +57,7 @@ async fn bytes_and_ends_pass_in_both_directions() {
 
 #[tokio::test]
 async fn the_server_may_speak_first() {
-    let Ends { mut app, mut peer, relay } = start();
+    let Ends { mut app, mut peer, relay } = start().await;
     peer.write_all(b"welcome").await.unwrap();
     let mut greeting = [0; 7];
     app.read_exact(&mut greeting).await.unwrap();
@@ -55,82 +67,82 @@ async fn the_server_may_speak_first() {
 
 #[tokio::test]
 async fn a_slow_reader_slows_the_writer_down() {
-    let Ends { mut app, peer, relay } = start();
+    let Ends { mut app, peer, relay } = start().await;
     let capacity = async {
         let mut written = 0_usize;
-        loop {
+        while written <= 1024 * 1024 {
             app.write_all(&[0; 1024]).await.unwrap();
             written += 1024;
             tokio::task::yield_now().await;
-            if written > 1024 * 1024 {
-                break;
-            }
         }
     };
-    let blocked = tokio::time::timeout(std::time::Duration::from_millis(200), capacity).await;
+    let blocked = tokio::time::timeout(Duration::from_millis(200), capacity).await;
     assert!(blocked.is_err(), "a megabyte was swallowed while nobody read");
     drop(peer);
     relay.abort();
 }
 
-#[tokio::test]
-async fn a_failing_leg_is_named() {
-    let (mut app_leg, app) = duplex(64);
-    let mut wire_leg = cut_stream();
-    let mut moved = Moved::default();
-    let result = run(&mut app_leg, &mut wire_leg, &mut moved).await;
-    assert!(matches!(result, Err(RelayError::Wire(_))));
-    drop(app);
+/// How a relay has ended, which must be soon.
+async fn ended(relay: JoinHandle<(Result<(), RelayError>, Moved)>) -> (RelayError, Moved) {
+    let ended = tokio::time::timeout(SOON, relay).await.expect("the relay goes on").unwrap();
+    (ended.0.unwrap_err(), ended.1)
 }
 
-/// A stream whose reads fail as a TLS stream's do when the connection is cut.
-fn cut_stream() -> impl AsyncRead + AsyncWrite + Unpin {
-    struct Cut;
-    impl AsyncRead for Cut {
-        fn poll_read(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            _: &mut tokio::io::ReadBuf<'_>,
-        ) -> std::task::Poll<io::Result<()>> {
-            std::task::Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
-        }
-    }
-    impl AsyncWrite for Cut {
-        fn poll_write(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-            bytes: &[u8],
-        ) -> std::task::Poll<io::Result<usize>> {
-            std::task::Poll::Ready(Ok(bytes.len()))
-        }
-        fn poll_flush(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<io::Result<()>> {
-            std::task::Poll::Ready(Ok(()))
-        }
-        fn poll_shutdown(
-            self: std::pin::Pin<&mut Self>,
-            _: &mut std::task::Context<'_>,
-        ) -> std::task::Poll<io::Result<()>> {
-            std::task::Poll::Ready(Ok(()))
-        }
-    }
-    Cut
+/// Closes a connection by a reset.
+fn hang_up(end: TcpStream) {
+    sockopt::prepare_leg(&end).unwrap();
+}
+
+/// Waits until somebody who has nothing to read is told that the connection is gone.
+async fn assert_told_of_reset(end: &TcpStream) {
+    let told = tokio::time::timeout(SOON, end.ready(Interest::ERROR)).await;
+    told.expect("nobody is told").unwrap();
+}
+
+#[tokio::test]
+async fn a_failing_leg_is_named() {
+    let Ends { app, peer, relay } = start().await;
+    hang_up(peer);
+    assert!(matches!(ended(relay).await.0, RelayError::Wire(_)));
+    assert_told_of_reset(&app).await;
+    let Ends { app, peer, relay } = start().await;
+    hang_up(app);
+    assert!(matches!(ended(relay).await.0, RelayError::App(_)));
+    assert_told_of_reset(&peer).await;
+}
+
+/// Also when it has ended its direction before, and nothing moves in the other.
+#[tokio::test]
+async fn a_leg_that_fails_half_closed_is_noticed_at_once() {
+    let Ends { mut app, peer, relay } = start().await;
+    SockRef::from(&peer).shutdown(Shutdown::Write).unwrap();
+    assert_eq!(app.read(&mut [0]).await.unwrap(), 0);
+    hang_up(peer);
+    assert_told_of_reset(&app).await;
+    assert!(matches!(ended(relay).await.0, RelayError::Wire(_)));
+
+    let Ends { app, mut peer, relay } = start().await;
+    SockRef::from(&app).shutdown(Shutdown::Write).unwrap();
+    assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+    hang_up(app);
+    assert_told_of_reset(&peer).await;
+    assert!(matches!(ended(relay).await.0, RelayError::App(_)));
 }
 
 /// As TCP has it: what a peer said before it hung up is there to be read, although nothing can be sent to it
 /// any more.
 #[tokio::test]
 async fn what_was_said_before_hanging_up_is_delivered() {
-    let Ends { mut app, mut peer, relay } = start();
+    let Ends { mut app, mut peer, relay } = start().await;
     peer.write_all(b"go away").await.unwrap();
     drop(peer);
+    let mut said = [0; 7];
+    app.read_exact(&mut said).await.unwrap();
+    assert_eq!(&said, b"go away");
+    // Its kernel answers this with a reset.
     app.write_all(&[0; 10]).await.unwrap();
-    let mut said = Vec::new();
-    app.read_to_end(&mut said).await.unwrap();
-    assert_eq!(said, b"go away");
-    let (result, moved) = relay.await.unwrap();
-    assert!(matches!(result, Err(RelayError::Wire(_))), "{result:?}");
+    assert_told_of_reset(&app).await;
+    let (error, moved) = ended(relay).await;
+    assert!(matches!(error, RelayError::Wire(_)), "{error:?}");
     assert_eq!(moved.received, 7);
 }

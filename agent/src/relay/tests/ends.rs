@@ -1,6 +1,8 @@
 //! How flows end: in order, by a reset, or because nobody moves any more.
 
 use super::*;
+use crate::record::{Alert, CLOSE_NOTIFY, RecordError};
+use crate::tls::StreamError;
 
 /// What an application hears of its peer, to whatever end.
 async fn hear(app: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
@@ -175,4 +177,163 @@ async fn an_application_that_reads_slowly_is_waited_for() {
         seen += relay.app.read(&mut room).await.unwrap();
     }
     drop(writing.await.unwrap());
+}
+
+/// A flow whose peer has ended its direction, and whose application may go on.
+async fn half_closed_by_peer(kind: Kind) -> (Relay, Raw) {
+    let account = account();
+    let (wire, mut raw) = with_raw(tcp_pair().await, &account);
+    let reader = (kind == Kind::Flows).then(Reader::of_client);
+    let mut relay = Relay::start(wire, reader, &account).await;
+    match kind {
+        Kind::Bytes => raw.send(ContentType::Alert, &CLOSE_NOTIFY).await,
+        Kind::Flows => {
+            let frames = [opening().encode().as_ref(), Control::Fin.encode().as_ref()].concat();
+            raw.send(ContentType::ApplicationData, &frames).await;
+        }
+    }
+    let (heard, end) = hear(&mut relay.app).await;
+    assert_eq!(heard, b"");
+    end.unwrap();
+    none_held(&account).await;
+    assert!(!relay.task.is_finished());
+    (relay, raw)
+}
+
+/// Waits until an application that has nothing to read is told that its connection is gone.
+async fn assert_told_of_reset(app: &TcpStream) {
+    let told = tokio::time::timeout(SOON, app.ready(tokio::io::Interest::ERROR)).await;
+    told.expect("the application is not told").unwrap();
+}
+
+#[tokio::test]
+async fn a_reset_behind_the_end_of_its_direction_is_heard_at_once() {
+    type Break = fn(&mut Raw) -> Vec<u8>;
+    let reset: Break = |raw| {
+        let frame = Control::Reset(Reset::APPLICATION).encode();
+        raw.seal(ContentType::ApplicationData, frame.as_ref())
+    };
+    let alert: Break = |raw| raw.seal(ContentType::Alert, &Alert::INTERNAL_ERROR.content());
+    let closed: Break = |raw| raw.seal(ContentType::Alert, &CLOSE_NOTIFY);
+    for (kind, what) in
+        [(Kind::Flows, reset), (Kind::Flows, alert), (Kind::Flows, closed), (Kind::Bytes, alert)]
+    {
+        let (relay, mut raw) = half_closed_by_peer(kind).await;
+        let record = what(&mut raw);
+        raw.write(&record).await;
+        assert_told_of_reset(&relay.app).await;
+        ended(relay.task).await.result.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_reset_behind_the_end_of_its_direction_ends_the_flow() {
+    for kind in KINDS {
+        let (relay, raw) = half_closed_by_peer(kind).await;
+        hang_up(raw.tcp);
+        assert_told_of_reset(&relay.app).await;
+        let result = ended(relay.task).await.result;
+        assert!(matches!(result, Err(RelayError::Wire(_))), "{kind:?} {result:?}");
+    }
+}
+
+/// Between agents a FIN of TCP amid a flow is a truncation. Others end the direction of TCP together with that of TLS: that
+/// is no news, and a reset behind it is.
+#[tokio::test]
+async fn the_end_of_the_connection_behind_close_notify_is_no_failure() {
+    let (mut relay, mut raw) = half_closed_by_peer(Kind::Bytes).await;
+    socket2::SockRef::from(&raw.tcp).shutdown(std::net::Shutdown::Write).unwrap();
+    relay.app.write_all(b"still here").await.unwrap();
+    assert_eq!(raw.receive().await.unwrap().unwrap().1, b"still here");
+    none_held(&relay.account).await;
+    assert!(!relay.task.is_finished());
+    hang_up(raw.tcp);
+    assert_told_of_reset(&relay.app).await;
+    let result = ended(relay.task).await.result;
+    assert!(matches!(result, Err(RelayError::Wire(_))), "{result:?}");
+
+    let (relay, raw) = half_closed_by_peer(Kind::Flows).await;
+    socket2::SockRef::from(&raw.tcp).shutdown(std::net::Shutdown::Write).unwrap();
+    assert_told_of_reset(&relay.app).await;
+    let result = ended(relay.task).await.result;
+    assert!(matches!(result, Err(RelayError::Wire(_))), "{result:?}");
+}
+
+/// RFC 8446, 6.1.
+#[tokio::test]
+async fn what_follows_close_notify_is_nobodys() {
+    let (mut relay, mut raw) = half_closed_by_peer(Kind::Bytes).await;
+    for _ in 0..40 {
+        raw.send(ContentType::ApplicationData, &[7; 16_000]).await;
+    }
+    raw.send(ContentType::Alert, &CLOSE_NOTIFY).await;
+    relay.app.write_all(b"all the same").await.unwrap();
+    relay.app.shutdown().await.unwrap();
+    assert_eq!(raw.receive().await.unwrap().unwrap().1, b"all the same");
+    let ended = ended(relay.task).await;
+    ended.result.unwrap();
+    assert_eq!(ended.moved.received, 0);
+}
+
+/// docs/wire.md: behind a FIN its sender says nothing but RESET; the next flow has to wait for the other FIN.
+#[tokio::test]
+async fn whoever_goes_on_behind_fin_breaks_the_rules() {
+    for frame in [data_frame(b"more"), opening().encode().as_ref().to_vec()] {
+        let (relay, mut raw) = half_closed_by_peer(Kind::Flows).await;
+        raw.send(ContentType::ApplicationData, &frame).await;
+        assert_told_of_reset(&relay.app).await;
+        let result = ended(relay.task).await.result;
+        assert!(matches!(result, Err(RelayError::Frame(_))), "{result:?}");
+        let told = raw.receive().await;
+        let alert = RecordError::Alert(Alert::UNEXPECTED_MESSAGE);
+        assert!(matches!(&told, Err(StreamError::Record(error)) if *error == alert), "{told:?}");
+    }
+}
+
+/// Also when it has nothing to say any more, and nothing comes for it.
+#[tokio::test]
+async fn an_application_that_dies_half_closed_resets_the_flow() {
+    for kind in KINDS {
+        for of_client in [true, false] {
+            let (client, server) = back_to_back(kind).await;
+            let (mut one, mut other) = if of_client { (client, server) } else { (server, client) };
+            one.app.shutdown().await.unwrap();
+            hear(&mut other.app).await.1.unwrap();
+            none_held(&one.account).await;
+            hang_up(one.app);
+            assert_told_of_reset(&other.app).await;
+            let result = ended(one.task).await.result;
+            assert!(matches!(result, Err(RelayError::App(_))), "{kind:?} {result:?}");
+            match (kind, ended(other.task).await.result) {
+                (Kind::Flows, Err(RelayError::Reset(Reset::APPLICATION))) => {}
+                (Kind::Bytes, Err(RelayError::Wire(_))) => {}
+                (_, other) => panic!("{kind:?} {other:?}"),
+            }
+        }
+    }
+}
+
+/// Two applications that write and never read, until both are gone: neither agent waits for the other to make room.
+#[tokio::test]
+async fn what_comes_for_an_application_that_is_gone_stops_nothing() {
+    for kind in KINDS {
+        let (client, server) = back_to_back(kind).await;
+        let mut tasks = Vec::new();
+        let mut apps = Vec::new();
+        for relay in [client, server] {
+            let (reading, mut writing) = relay.app.into_split();
+            let fill = async { while writing.write_all(&[1; 64 * 1024]).await.is_ok() {} };
+            assert!(tokio::time::timeout(SOON / 5, fill).await.is_err());
+            tasks.push(relay.task);
+            apps.push(reading.reunite(writing).unwrap());
+        }
+        for app in apps {
+            hang_up(app);
+        }
+        for task in tasks {
+            let result =
+                tokio::time::timeout(SOON, task).await.expect("it goes on").unwrap().result;
+            result.unwrap_err();
+        }
+    }
 }

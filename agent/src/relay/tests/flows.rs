@@ -1,6 +1,7 @@
 //! Flow after flow in one session, and what the peer says out of its turn.
 
 use super::*;
+use crate::framing::HEADER;
 
 fn frame(control: Control) -> Vec<u8> {
     control.encode().as_ref().to_vec()
@@ -18,43 +19,43 @@ async fn the_next_flow_may_begin_in_the_record_in_which_the_last_one_ends() {
     let account = account();
     let ((mut wire, mut reader), mut raw) = serving(&account).await;
     let flows: [&[u8]; 4] = [b"first", b"", b"third", b"the last"];
-    let mut sent = Vec::new();
-    for said in flows {
-        sent.extend(frame(opening()));
-        if !said.is_empty() {
-            sent.extend(data_frame(said));
-        }
-        sent.extend(frame(Control::Fin));
-    }
-    // In two records, cut where it hurts: amid a frame's header.
-    let (now, later) = sent.split_at(sent.len() / 2 - 1);
-    let both = [
-        raw.seal(ContentType::ApplicationData, now),
-        raw.seal(ContentType::ApplicationData, later),
-    ];
-    raw.write(&both.concat()).await;
+    let begin = |said: &[u8]| {
+        let said = if said.is_empty() { Vec::new() } else { data_frame(said) };
+        [frame(opening()), said].concat()
+    };
+    raw.send(ContentType::ApplicationData, &begin(flows[0])).await;
     for (number, said) in flows.into_iter().enumerate() {
         put(&mut wire, Control::Accepted);
         let mut relay = Relay::start(wire, reader, &account).await;
-        assert_eq!(hear(&mut relay.app).await, said, "flow {number}");
+        let mut heard = vec![0; said.len()];
+        relay.app.read_exact(&mut heard).await.unwrap();
+        assert_eq!(heard, said, "flow {number}");
         relay.app.write_all(said).await.unwrap();
         relay.app.shutdown().await.unwrap();
+        let echoed = if said.is_empty() { Vec::new() } else { data_frame(said) };
+        let expected = [frame(Control::Accepted), echoed, frame(Control::Fin)].concat();
+        let mut answered = Vec::new();
+        while answered.len() < expected.len() {
+            answered.extend(raw.receive().await.unwrap().unwrap().1);
+        }
+        assert_eq!(answered, expected, "flow {number}");
+
+        // The server has ended the flow first: its client may go on as it likes.
+        let mut last = frame(Control::Fin);
+        last.extend(flows.get(number + 1).map(|next| begin(next)).unwrap_or_default());
+        // In two records, cut where it hurts: amid a frame's header.
+        let (now, later) = last.split_at(last.len().min(HEADER + 2));
+        let mut records = raw.seal(ContentType::ApplicationData, now);
+        if !later.is_empty() {
+            records.extend(raw.seal(ContentType::ApplicationData, later));
+        }
+        raw.write(&records).await;
         let ended = ended(relay.task).await;
         ended.result.unwrap();
         (wire, reader) = (ended.wire.unwrap(), ended.reader);
-        assert!(reader.as_ref().unwrap().is_between_flows());
     }
+    assert!(reader.unwrap().is_between_flows());
     assert_eq!(account.leased(), 0);
-
-    let mut answered = Vec::new();
-    while answered.len() < 4 * 2 * 4 + 5 + 4 + 5 + 4 + 8 + 4 {
-        answered.extend(raw.receive().await.unwrap().unwrap().1);
-    }
-    let expected = flows.map(|said| {
-        let said = if said.is_empty() { Vec::new() } else { data_frame(said) };
-        [frame(Control::Accepted), said, frame(Control::Fin)].concat()
-    });
-    assert_eq!(answered, expected.concat());
 }
 
 /// The application has ended its direction, and what has come for it waits until it reads: what waits stays where it is.
@@ -94,8 +95,15 @@ async fn what_waits_for_a_slow_application_outlives_the_end_of_the_other_directi
         let rest = raw.write(&records[400_000..]);
         let (_, heard) = tokio::join!(rest, hear(&mut relay.app));
         assert!(heard == said[1..], "{kind:?}: {} bytes came", heard.len());
-        ended(relay.task).await.result.unwrap();
+        let ended = ended(relay.task).await;
+        ended.result.unwrap();
         assert_eq!(account.leased(), 0);
+        // The next flow will need a FIN of ours again.
+        if let Some(mut reader) = ended.reader {
+            reader.next(&frame(opening())).unwrap();
+            reader.next(&frame(Control::Fin)).unwrap();
+            assert!(!reader.is_between_flows());
+        }
     }
 }
 
@@ -120,11 +128,34 @@ async fn answers_other_than_accepted_end_the_flow_with_their_reason() {
     let error = answered(&[frame(Control::Accepted), frame(refused)].concat()).await;
     assert!(matches!(error, RelayError::Refused(Refused::UNREACHABLE)), "{error:?}");
     let error = answered(&frame(Control::GoAway(GoAway::CHANGED))).await;
-    assert!(matches!(error, RelayError::GoneAway(GoAway::CHANGED)), "{error:?}");
+    assert!(matches!(error, RelayError::NotTaken(GoAway::CHANGED)), "{error:?}");
     let error = answered(&data_frame(b"unasked")).await;
     assert!(matches!(error, RelayError::Frame(FrameError::OutOfOrder(_))), "{error:?}");
     let error = answered(&[9, 0, 0, 0]).await;
     assert!(matches!(error, RelayError::Frame(FrameError::UnknownKind(9))), "{error:?}");
+}
+
+/// Nothing is lost of an application that has said nothing, although it may have ended its direction.
+#[tokio::test]
+async fn go_away_tells_a_flow_that_is_lost_from_one_that_can_go_elsewhere() {
+    for (said, is_lost) in [(&b"question"[..], true), (b"", false)] {
+        let account = account();
+        let (mut wire, mut raw) = with_raw(tcp_pair().await, &account);
+        let mut reader = Reader::of_server();
+        open(&mut wire, &mut reader);
+        let mut relay = Relay::start(wire, Some(reader), &account).await;
+        relay.app.write_all(said).await.unwrap();
+        relay.app.shutdown().await.unwrap();
+        let (mut heard, fin) = (Vec::new(), frame(Control::Fin));
+        while !heard.ends_with(&fin) {
+            heard.extend(raw.receive().await.unwrap().unwrap().1);
+        }
+        let go_away = frame(Control::GoAway(GoAway::CHANGED));
+        raw.send(ContentType::ApplicationData, &go_away).await;
+        let error = ended(relay.task).await.result.unwrap_err();
+        let lost = matches!(error, RelayError::GoneAway(GoAway::CHANGED));
+        assert!(lost == is_lost && (lost || matches!(error, RelayError::NotTaken(_))), "{error:?}");
+    }
 }
 
 /// Whoever breaks the rules of the framing is told so in the words of TLS.

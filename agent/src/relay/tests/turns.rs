@@ -136,7 +136,9 @@ async fn a_busy_flow_takes_turns() {
 
     let mut moved = Moved::default();
     let patience = Patience::default();
-    let mut relay = sealed::Sealed::new(&leg, &mut wire, Framing::Bytes, patience, &mut moved);
+    let tcp = wire.tcp().clone();
+    let mut relay =
+        sealed::Sealed::new(&leg, &mut wire, &tcp, Framing::Bytes, patience, &mut moved);
     let (mut full_turns, mut before) = (0, 0);
     while before < TOTAL as u64 {
         let counter = Arc::new(Woken(AtomicUsize::new(0)));
@@ -154,7 +156,8 @@ async fn a_busy_flow_takes_turns() {
         tokio::time::sleep(Duration::from_micros(50)).await;
     }
     assert!(full_turns > 0, "never so much at once that it mattered");
-    drop((leg, wire));
+    drop(relay);
+    drop((leg, wire, tcp));
     writer.join().unwrap();
     reader.join().unwrap();
 }
