@@ -41,6 +41,7 @@ use crate::sessions::{
 };
 use crate::shares::{Share, Shares};
 use crate::sys::sockopt;
+use crate::sys::tcp::Tcp;
 use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
 use crate::tls::{
     self, Content, Contexts, Greeting, PeerCertificates, Proof, Session, Stream, Target,
@@ -279,7 +280,8 @@ impl Pipeline {
                         unless_cut(live, pin!(relaying)).await??;
                     }
                     Stream::Library(wire) => {
-                        let relaying = Box::pin(relay::run(app, &mut **wire, moved));
+                        let mut app = Tcp(&*app);
+                        let relaying = Box::pin(relay::run(&mut app, &mut **wire, moved));
                         unless_cut(live, pin!(relaying)).await??;
                     }
                 }
@@ -317,13 +319,13 @@ impl Pipeline {
     async fn pass_through(
         &self,
         namespace: &Namespace,
-        mut wire: TcpStream,
+        wire: TcpStream,
         client: SocketAddr,
         destination: SocketAddr,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
-        let mut app = self.dial_app(namespace, client, destination).await?;
-        relay::run(&mut app.stream, &mut wire, &mut record.moved).await?;
+        let app = self.dial_app(namespace, client, destination).await?;
+        relay::run(&mut Tcp(&app.stream), &mut Tcp(&wire), &mut record.moved).await?;
         close(&app.stream).and_then(|()| close(&wire))
     }
 

@@ -9,4 +9,5 @@ pub mod pidfd;
 pub mod readiness;
 pub mod sock_diag;
 pub mod sockopt;
+pub mod tcp;
 pub mod watch;

@@ -10,14 +10,15 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::session::Facts;
 use super::{Stream, TlsError};
+use crate::sys::tcp::Tcp;
 
 pub(super) async fn connect(
     wire: TcpStream,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> Result<(Stream, Facts), TlsError> {
-    let stream = TlsConnector::from(config).connect(name, wire).await.map_err(TlsError::shaking)?;
-    Ok(session(stream.into()))
+    let shaking = TlsConnector::from(config).connect(name, Tcp(wire));
+    Ok(session(shaking.await.map_err(TlsError::shaking)?.into()))
 }
 
 /// Accepts a client of which `read` has been read.
@@ -28,7 +29,7 @@ pub(super) async fn accept(
 ) -> Result<(Stream, Facts), TlsError> {
     let mut refused = None;
     let shaking = TlsAcceptor::from(config)
-        .accept_with(wire, |connection| refused = show(connection, read).err());
+        .accept_with(Tcp(wire), |connection| refused = show(connection, read).err());
     let shaken = shaking.await;
     match refused {
         Some(error) => Err(TlsError::shaking(error)),
@@ -45,7 +46,7 @@ fn show(connection: &mut ServerConnection, mut read: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn session(stream: TlsStream<TcpStream>) -> (Stream, Facts) {
+fn session(stream: TlsStream<Tcp<TcpStream>>) -> (Stream, Facts) {
     let facts = Facts::of(stream.get_ref().1);
     (Stream::Library(Box::new(stream)), facts)
 }

@@ -10,6 +10,7 @@ use tokio_rustls::TlsStream;
 
 use super::stream::RecordStream;
 use super::{ALPN_BYTES, ALPN_FLOWS, TlsError};
+use crate::sys::tcp::Tcp;
 use crate::trust::{Judge, PeerChain, PeerId, Role};
 use crate::x509::{CertificateFacts, Fingerprint};
 
@@ -37,7 +38,7 @@ pub enum Stream {
     /// TLS 1.3: records of our own.
     Records(Box<RecordStream>),
     /// Where an older version may have been agreed on.
-    Library(Box<TlsStream<TcpStream>>),
+    Library(Box<TlsStream<Tcp<TcpStream>>>),
 }
 
 impl Stream {
@@ -45,7 +46,7 @@ impl Stream {
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Records(stream) => stream.tcp(),
-            Self::Library(stream) => stream.get_ref().0,
+            Self::Library(stream) => stream.get_ref().0.stream(),
         }
     }
 }
