@@ -74,6 +74,16 @@ impl VerifiedChains {
         proofs.recent.len() + proofs.older.len()
     }
 
+    /// Names and values, for `sheath status`.
+    #[must_use]
+    pub fn snapshot(&self) -> [(&'static str, u64); 3] {
+        [
+            ("verified_chain_hits", self.hits()),
+            ("verified_chain_misses", self.misses()),
+            ("verified_chain_entries", self.entries() as u64),
+        ]
+    }
+
     fn lock(&self) -> MutexGuard<'_, Generations> {
         self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
     }
