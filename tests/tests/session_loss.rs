@@ -31,8 +31,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with_authority(Ca::named("the authority", TRUST_DOMAIN))
+    }
+
+    fn with_authority(authority: Ca) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let authority = Ca::named("the authority", TRUST_DOMAIN);
         let [client, web] = ["client", "web"].map(|name| authority.issue(&spiffe_id(name)));
         let pair = Pair::with(Setting::Host, |a, b| {
             for (config, name, leaf) in [(a, "client", &client), (b, "web", &web)] {
@@ -160,6 +163,25 @@ fn a_change_of_either_bundle_ends_them() {
     scene.assert_refused_after(|scene| {
         write_bundle(&[&another], &scene.of("web").join("bundle.pem"));
     });
+}
+
+/// Nobody changes anything, and the certificates of both workloads are good for long.
+#[test]
+fn an_authority_that_expires_ends_them() {
+    const LIFE: Duration = Duration::from_secs(12);
+    let expires = Instant::now() + LIFE;
+    let mut scene = Scene::with_authority(Ca::short("the authority", TRUST_DOMAIN, LIFE));
+    scene.serve_one();
+    scene.serve_one();
+    assert!(Instant::now() < expires, "the scene took too long to set up");
+    scene.wait_kept(0);
+    // Certificates count whole seconds.
+    assert!(expires.elapsed() < Duration::from_secs(5), "{:?} later", expires.elapsed());
+    std::thread::sleep(Duration::from_secs(2));
+    scene.pair.assert_refused();
+    assert_eq!(scene.echo.pending(), 0, "the application was reached");
+    let line = scene.pair.agent_a.wait_for_access("the refusal", |line| line.outcome == "denied");
+    assert!(line.reason.contains("CertExpired"), "{line:?}");
 }
 
 #[test]
