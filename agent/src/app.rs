@@ -121,6 +121,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         shares: pipeline.shares.clone(),
         idle: pipeline.idle.clone(),
         identities: published.identities,
+        verified: control.verified(),
         tables: supervisor.tables(),
     };
     let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);

@@ -40,8 +40,8 @@ use crate::sessions::{
     Basis, FlowSession, IdleSessions, Live, Revision, SessionFacts, Side, Terms,
 };
 use crate::shares::{Share, Shares};
-use crate::sys::shared::Shared;
 use crate::sys::sockopt;
+use crate::sys::tcp::Tcp;
 use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
 use crate::tls::{
     self, Content, Contexts, Greeting, PeerCertificates, Proof, Session, Stream, Target,
@@ -352,7 +352,7 @@ impl Pipeline {
     ) -> Result<(), FlowError> {
         let app = self.dial_app(namespace, client, destination).await?;
         let moved = &mut record.moved;
-        relay::run(&app.stream, &mut Shared(&wire), &wire, moved).await?;
+        relay::run(&app.stream, &mut Tcp(&wire), &wire, moved).await?;
         close(&app.stream).and_then(|()| close(&wire))
     }
 

@@ -1,6 +1,7 @@
 //! A running agent on a node.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -177,6 +178,13 @@ impl Agent {
             libc::prlimit(pid, libc::RLIMIT_NOFILE, &raw const limit, std::ptr::null_mut())
         };
         assert_eq!(result, 0, "prlimit: {}", std::io::Error::last_os_error());
+    }
+
+    /// Connects to the admin socket and asks nothing, which takes a descriptor of the agent's while it lasts.
+    #[track_caller]
+    pub fn visit(&self) -> UnixStream {
+        let socket = self.run_dir().join(self.instance()).join("admin.sock");
+        UnixStream::connect(socket).expect("a connection to the admin socket")
     }
 
     /// Waits until the agent has ended by itself.

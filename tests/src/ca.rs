@@ -145,20 +145,22 @@ impl Ca {
 
     /// An authority of a trust domain, with a name of its own.
     pub fn named(name: &str, trust_domain: &str) -> Self {
-        Self::self_signed(name, &[San::Uri(format!("spiffe://{trust_domain}"))])
+        Self::self_signed(authority(name, &[San::Uri(format!("spiffe://{trust_domain}"))]))
+    }
+
+    /// The same, valid for so long from now on.
+    pub fn short(name: &str, trust_domain: &str, life: std::time::Duration) -> Self {
+        let mut params = authority(name, &[San::Uri(format!("spiffe://{trust_domain}"))]);
+        params.not_after = OffsetDateTime::now_utc() + life;
+        Self::self_signed(params)
     }
 
     /// An authority that knows nothing of SPIFFE, as many an enterprise has one.
     pub fn private() -> Self {
-        Self::self_signed("a private authority", &[])
+        Self::self_signed(authority("a private authority", &[]))
     }
 
-    fn self_signed(name: &str, names: &[San]) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = common_name(name);
-        params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
+    fn self_signed(params: CertificateParams) -> Self {
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Self { issuer: Issuer::new(params, key), pem, chain: Vec::new(), dir: None }
@@ -282,6 +284,16 @@ impl Ca {
             key_pem: key.serialize_pem(),
         }
     }
+}
+
+/// What the certificate of a root says.
+fn authority(name: &str, names: &[San]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name = common_name(name);
+    params.subject_alt_names = names.iter().map(San::to_rcgen).collect();
+    params
 }
 
 /// Replaces a file as a whole.

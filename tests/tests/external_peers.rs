@@ -9,7 +9,9 @@ use sheath_tests::interop::openssl::{s_server, s_server_by_name};
 use sheath_tests::interop::pki::Pki;
 use sheath_tests::interop::scene::{SERVICE, Scene};
 use sheath_tests::interop::{Program, Route, Start, Tls, Versions, nginx, stunnel};
-use sheath_tests::pair::say;
+use sheath_tests::pair::{say, server};
+use sheath_tests::probe::Probe;
+use sheath_tests::script::Step;
 use sheath_tests::world::{FAMILIES, Family, TRUST_DOMAIN};
 
 const SERVER: &str = "billing.example.com";
@@ -56,6 +58,24 @@ fn services_of_a_private_authority_are_reached_with_either_version_of_tls() {
             scene.client_workload_talks_with(&route, &s_server, &tls, PEER_ID);
         }
     }
+}
+
+/// Records of TLS 1.2 are left to a library, which must not stop at urgent data of the application either.
+#[test]
+fn what_is_behind_urgent_data_does_not_wait_for_more_in_tls_1_2() {
+    let pki = Pki::new();
+    let scene = scene(&pki, |peer| peer.tls.min_version = Some("1.2"));
+    let route = scene.server_route(Family::V4);
+    let _echo = Probe::start(&scene.place_b, &server(route.forward, &[Step::Echo]));
+    let _service = stunnel::terminating(&route, &service(&pki).versions(Versions::Tls12));
+    let steps = [
+        Step::Send("before".into()),
+        Step::Urgent(b'!'),
+        Step::Send("behind".into()),
+        Step::Receive(13),
+    ];
+    let seen = scene.pair.connect(route.listen, &steps);
+    assert_eq!((seen.ended_by(), &*seen.last().text), (None, "before!behind"));
 }
 
 /// As for a public service: its authority is one of the many that the system trusts.
@@ -178,7 +198,7 @@ fn one_way_tls_to_nginx() {
         Family::V4,
         &service(&pki),
         &s_server,
-        &[sheath_tests::script::Step::ReceiveToEnd],
+        &[Step::ReceiveToEnd],
     );
     assert!(line.reason.contains("alert: CertificateRequired"), "{line:?}");
 }

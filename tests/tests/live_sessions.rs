@@ -119,8 +119,11 @@ struct Clients {
 
 impl Clients {
     fn new() -> Self {
+        Self::of(["one", "two"].map(|name| Ca::named(name, TRUST_DOMAIN)))
+    }
+
+    fn of(authorities: [Ca; 2]) -> Self {
         let dir = directory();
-        let authorities = ["one", "two"].map(|name| Ca::named(name, TRUST_DOMAIN));
         let leaves = [("client", 0), ("neighbour", 1)]
             .map(|(name, index)| authorities[index].issue(&spiffe_id(name)));
         let bundle = dir.path().join("bundle.pem");
@@ -233,41 +236,9 @@ const SHORT: Duration = Duration::from_secs(6);
 fn a_peer_that_expires_is_cut_where_that_is_configured_and_kept_where_not() {
     for close in [true, false] {
         let clients = Clients::new();
-        let short = clients.authorities[0].issue_short(&spiffe_id("client"), SHORT);
         let expires = Instant::now() + SHORT;
-        let change_b = |b: &mut Config| {
-            b.sessions =
-                close.then(|| Sessions { expired_peer: Some("close"), ..Sessions::default() });
-        };
-        let mut setup = clients.setup(&nothing, &change_b);
-        setup.client = short.write(&clients.dir.path().join("short"));
-        let scene = Scene::new(&setup);
-        let steps = [
-            Step::Send("ab".into()),
-            Step::Receive(2),
-            Step::Pause,
-            Step::Send("cd".into()),
-            Step::Receive(2),
-            Step::EndSending,
-            Step::ReceiveToEnd,
-        ];
-        let mut probe =
-            Probe::start(&scene.pair.client, &client(scene.pair.target(Family::V4), &steps));
-        probe.wait_paused();
-        assert!(Instant::now() < expires, "the scene took too long to set up");
-        // Certificates count whole seconds.
-        let after = expires + Duration::from_secs(2);
-        std::thread::sleep(after.saturating_duration_since(Instant::now()));
-        probe.go();
-        let seen = probe.connection();
-        if close {
-            assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{seen:?}");
-            let line =
-                scene.pair.agent_b.wait_for_access("the end", |line| line.outcome == "revoked");
-            assert!(line.reason.contains("has expired"), "{line:?}");
-        } else {
-            assert_eq!(seen.ended_by(), None, "{seen:?}");
-        }
+        let short = clients.authorities[0].issue_short(&spiffe_id("client"), SHORT);
+        let scene = assert_cut_at(expires, &clients, &short, close);
         // New connections are refused in either case, at home already.
         let seen = scene.try_again();
         assert_ne!(seen.ended_by(), None, "{seen:?}");
@@ -275,6 +246,48 @@ fn a_peer_that_expires_is_cut_where_that_is_configured_and_kept_where_not() {
             scene.pair.agent_a.wait_for_access("the refusal", |line| line.stage == "identity");
         assert!(line.reason.contains("has expired"), "{line:?}");
     }
+}
+
+#[test]
+fn a_peer_whose_authority_expires_is_cut_in_the_same_way() {
+    for close in [true, false] {
+        let expires = Instant::now() + SHORT;
+        let one = Ca::short("one", TRUST_DOMAIN, SHORT);
+        let clients = Clients::of([one, Ca::named("two", TRUST_DOMAIN)]);
+        let scene = assert_cut_at(expires, &clients, &clients.leaves[0], close);
+        let seen = scene.try_again();
+        assert_ne!(seen.ended_by(), None, "{seen:?}");
+        let line = scene.pair.agent_b.wait_for_access("the refusal", |line| line.stage == "tls");
+        assert!(line.outcome == "denied" && line.reason.contains("CertExpired"), "{line:?}");
+    }
+}
+
+/// A session of the client's with this certificate ends at a time, if agent B is to `close` it.
+#[track_caller]
+fn assert_cut_at(expires: Instant, clients: &Clients, leaf: &Leaf, close: bool) -> Scene {
+    let change_b = |b: &mut Config| {
+        b.sessions = close.then(|| Sessions { expired_peer: Some("close"), ..Sessions::default() });
+    };
+    let mut setup = clients.setup(&nothing, &change_b);
+    setup.client = leaf.write(&clients.dir.path().join("short"));
+    let scene = Scene::new(&setup);
+    let to = scene.pair.target(Family::V4);
+    let mut probe = Probe::start(&scene.pair.client, &client(to, &living()));
+    probe.wait_paused();
+    assert!(Instant::now() < expires, "the scene took too long to set up");
+    // Certificates count whole seconds.
+    let after = expires + Duration::from_secs(2);
+    std::thread::sleep(after.saturating_duration_since(Instant::now()));
+    probe.go();
+    let seen = probe.connection();
+    if close {
+        assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{seen:?}");
+        let line = scene.pair.agent_b.wait_for_access("the end", |line| line.outcome == "revoked");
+        assert!(line.reason.contains("has expired"), "{line:?}");
+    } else {
+        assert_eq!((seen.ended_by(), &*seen.last().text), (None, "cd"), "{seen:?}");
+    }
+    scene
 }
 
 #[test]

@@ -31,8 +31,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
+        Self::with_authority(Ca::named("the authority", TRUST_DOMAIN))
+    }
+
+    fn with_authority(authority: Ca) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let authority = Ca::named("the authority", TRUST_DOMAIN);
         let [client, web] = ["client", "web"].map(|name| authority.issue(&spiffe_id(name)));
         let pair = Pair::with(Setting::Host, |a, b| {
             for (config, name, leaf) in [(a, "client", &client), (b, "web", &web)] {
@@ -162,6 +165,25 @@ fn a_change_of_either_bundle_ends_them() {
     });
 }
 
+/// Nobody changes anything, and the certificates of both workloads are good for long.
+#[test]
+fn an_authority_that_expires_ends_them() {
+    const LIFE: Duration = Duration::from_secs(12);
+    let expires = Instant::now() + LIFE;
+    let mut scene = Scene::with_authority(Ca::short("the authority", TRUST_DOMAIN, LIFE));
+    scene.serve_one();
+    scene.serve_one();
+    assert!(Instant::now() < expires, "the scene took too long to set up");
+    scene.wait_kept(0);
+    // Certificates count whole seconds.
+    assert!(expires.elapsed() < Duration::from_secs(5), "{:?} later", expires.elapsed());
+    std::thread::sleep(Duration::from_secs(2));
+    scene.pair.assert_refused();
+    assert_eq!(scene.echo.pending(), 0, "the application was reached");
+    let line = scene.pair.agent_a.wait_for_access("the refusal", |line| line.outcome == "denied");
+    assert!(line.reason.contains("CertExpired"), "{line:?}");
+}
+
 #[test]
 fn a_revoked_client_is_not_served_on_the_session_that_it_has() {
     let mut scene = Scene::new();
@@ -175,13 +197,13 @@ fn a_revoked_client_is_not_served_on_the_session_that_it_has() {
 
 /// Has several sessions kept, which then die as told; the next flow must not suffer from it.
 #[track_caller]
-fn assert_unnoticed(setting: Setting, die: impl FnOnce(&mut Pair)) {
+fn assert_unnoticed(setting: Setting, family: Family, die: impl FnOnce(&mut Pair)) {
     // If each of them were waited for, it would not be soon.
     const SESSIONS: std::ops::RangeInclusive<u64> = 12..=24;
     let mut pair = Pair::new(setting);
     let tap = pair.world.tap();
-    let _echo = pair.serve(Family::V4, &[Step::Echo]);
-    let to = pair.target(Family::V4);
+    let _echo = pair.serve(family, &[Step::Echo]);
+    let to = pair.target(family);
     let tally = Probe::start(&pair.client, &Job::Crowd { to, count: *SESSIONS.end() as usize })
         .tally(GENEROUS);
     assert!(tally.errors.is_empty(), "{tally:?}");
@@ -205,12 +227,12 @@ fn a_restart_of_the_servers_agent_goes_unnoticed() {
         pair.agent_b.launch();
         pair.agent_b.wait_enrolled("web", &pair.server);
     };
-    assert_unnoticed(Setting::Host, |pair| {
+    assert_unnoticed(Setting::Host, Family::V4, |pair| {
         pair.agent_b.terminate();
         assert!(pair.agent_b.wait(GENEROUS).success());
         relaunch(pair);
     });
-    assert_unnoticed(Setting::Pods, |pair| {
+    assert_unnoticed(Setting::Pods, Family::V6, |pair| {
         pair.agent_b.kill();
         relaunch(pair);
     });
@@ -219,8 +241,8 @@ fn a_restart_of_the_servers_agent_goes_unnoticed() {
 /// The kernel's way to end a connection from outside (SOCK_DESTROY): one end knows at once, the other by a reset.
 #[test]
 fn connections_that_are_torn_down_go_unnoticed() {
-    assert_unnoticed(Setting::Pods, |pair| tear_down(&pair.client.netns, "dport"));
-    assert_unnoticed(Setting::Pods, |pair| tear_down(&pair.server.netns, "sport"));
+    assert_unnoticed(Setting::Pods, Family::V6, |pair| tear_down(&pair.client.netns, "dport"));
+    assert_unnoticed(Setting::Pods, Family::V4, |pair| tear_down(&pair.server.netns, "sport"));
 }
 
 fn tear_down(netns: &NetNs, end: &str) {
@@ -238,7 +260,7 @@ fn tear_down(netns: &NetNs, end: &str) {
 /// A middlebox has forgotten them, a cable was moved: nothing comes through, and nobody says so.
 #[test]
 fn connections_that_lead_nowhere_go_unnoticed() {
-    assert_unnoticed(Setting::Pods, |pair| {
+    assert_unnoticed(Setting::Pods, Family::V4, |pair| {
         // The node between the pods drops what it forwards for the connections that there are.
         for local in local_ports(&pair.client.netns) {
             let node = &pair.world.a.netns;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 
 use sheath_tests::agent::Agent;
-use sheath_tests::config::{Select, spiffe_id};
+use sheath_tests::config::{Reuse, Select, Sessions, spiffe_id};
 use sheath_tests::names::marker;
 use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, say, server};
 use sheath_tests::pins;
@@ -48,6 +48,29 @@ fn status_reports_workloads_programs_and_counters() {
         let after = pair.agent_a.status();
         assert_eq!(after.counter("connect_protected"), before + 1);
     }
+}
+
+/// The second handshake with the same peer costs no signatures of its chain, on either side.
+#[test]
+fn verified_chains_are_counted() {
+    let pair = Pair::with(Setting::Host, |a, b| {
+        for config in [a, b] {
+            config.sessions = Sessions::reused(Reuse { per_workload: 0, ..Reuse::default() });
+        }
+    });
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    for handshakes in 1..=3 {
+        pair.assert_served();
+        for agent in [&pair.agent_a, &pair.agent_b] {
+            let status = agent.status();
+            let counted = ["hits", "misses", "entries"]
+                .map(|what| status.counter(&format!("verified_chain_{what}")));
+            assert_eq!(counted, [handshakes - 1, 1, 1], "{:?}", status.counters);
+        }
+    }
+    let output = pair.agent_b.sheath("status", &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("verified_chain_hits"), "{text}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use sheath_tests::config::spiffe_id;
 use sheath_tests::pair::{PORT, Pair, Setting, any, client, say};
-use sheath_tests::probe::Probe;
+use sheath_tests::probe::{self, Probe};
 use sheath_tests::rogue::{Dial, End, Face, RogueServer};
 use sheath_tests::script::{Job, ListenerOptions, Step};
 use sheath_tests::wait::{GENEROUS, wait_until};
@@ -238,6 +238,31 @@ fn urgent_data_does_not_hang_a_flow() {
         assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "done"), "{seen:?}");
         let text = server.connection().steps[0].text.replace('!', "");
         assert_eq!(text, "beforeafter");
+    }
+}
+
+/// Nor does it hold back what comes behind it, whoever reads it: our own record layer, or what copies the bytes that pass a
+/// permissive port.
+#[test]
+fn what_is_behind_urgent_data_does_not_wait_for_more() {
+    let pair = Pair::with(Setting::Host, |_, b| {
+        b.workloads[0].inbound.as_mut().expect("an inbound mode").mode = "permissive";
+    });
+    let stranger = pair.world.a.host("stranger");
+    for family in FAMILIES {
+        let _echo = pair.serve(family, &[Step::Echo]);
+        for place in [&pair.client, &stranger] {
+            let steps = [
+                send("before"),
+                Step::Urgent(b'!'),
+                send("behind"),
+                Step::Receive(13),
+                Step::EndSending,
+                Step::ReceiveToEnd,
+            ];
+            let seen = probe::run(place, &client(pair.target(family), &steps));
+            assert_eq!((seen.ended_by(), &*seen.steps[3].text), (None, "before!behind"));
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::identity::{Held, Identities, Svid};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
 use crate::telemetry::{AgentCounters, rfc3339};
+use crate::trust::VerifiedChains;
 
 /// Where the parts of a status come from.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct AgentInfo {
     pub shares: Arc<Shares>,
     pub idle: Arc<IdleSessions>,
     pub identities: Arc<Identities>,
+    pub verified: Arc<VerifiedChains>,
     pub tables: Arc<Tables>,
 }
 
@@ -82,6 +84,7 @@ impl AgentInfo {
     pub fn status(&self, view: StatusView) -> Status {
         let mut counters: BTreeMap<_, _> = self.counters.snapshot().into_iter().collect();
         counters.extend(self.shares.snapshot());
+        counters.extend(self.verified.snapshot());
         counters.extend(self.tables.counters().unwrap_or_default());
         Status {
             node: self.node.clone(),

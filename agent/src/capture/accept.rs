@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sheath_common::flow::ListenerKind;
-use socket2::SockRef;
+use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Namespace;
@@ -42,12 +42,14 @@ impl Accepting {
             self.namespace.ports_known().await;
         }
         loop {
-            let (stream, remote) = self.next().await;
+            let (stream, remote) = self.next(kind).await;
             let (namespace, starter) = (&self.namespace, &self.starter);
             let found = match kind {
-                ListenerKind::Outbound => namespace.take_flow(stream, remote).map(|found| {
-                    found.map(|accepted| starter.outbound(namespace.clone(), accepted))
-                }),
+                ListenerKind::Outbound => {
+                    namespace.identify_outbound(stream, remote).map(|found| {
+                        found.map(|accepted| starter.outbound(namespace.clone(), accepted))
+                    })
+                }
                 ListenerKind::Inbound => namespace.identify_inbound(stream, remote).map(|found| {
                     found.map(|accepted| starter.inbound(namespace.clone(), accepted))
                 }),
@@ -63,13 +65,11 @@ impl Accepting {
 
     /// The next connection. Want of memory passes, and until then connections wait in the queue. Without descriptors
     /// they are reset, so that nobody waits for what may never come.
-    async fn next(&mut self) -> (TcpStream, SocketAddr) {
+    async fn next(&mut self, kind: ListenerKind) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, remote)) => {
-                    return (stream, SocketAddr::new(remote.ip().to_canonical(), remote.port()));
-                }
-                Err(error) if is_out_of_descriptors(&error) && self.shed() => {}
+                Ok((stream, remote)) => return (stream, canonical(remote)),
+                Err(error) if is_out_of_descriptors(&error) && self.shed(kind) => {}
                 Err(error) => {
                     tracing::warn!(namespace = self.namespace.inode(), %error, "accept");
                     tokio::time::sleep(RETRY).await;
@@ -79,18 +79,39 @@ impl Accepting {
     }
 
     /// Resets the next connection in the queue. False if there is not even a descriptor for that.
-    fn shed(&mut self) -> bool {
+    fn shed(&mut self, kind: ListenerKind) -> bool {
         if self.spare.take().is_none() {
             self.spare = File::open(NOTHING).ok();
             return false;
         }
-        let reset = SockRef::from(&self.listener).accept().map(drop);
-        self.spare = File::open(NOTHING).ok();
-        if reset.is_ok() {
+        let accepted = SockRef::from(&self.listener).accept();
+        let is_reset = accepted.is_ok();
+        if let Ok((socket, remote)) = accepted {
+            if kind == ListenerKind::Outbound {
+                self.forget(&socket, &remote);
+            }
+            drop(socket);
             self.starter.shed(&self.namespace);
         }
-        reset.is_ok()
+        self.spare = File::open(NOTHING).ok();
+        is_reset
     }
+
+    /// Takes what the kernel recorded about a connection that nobody serves: left there, it would pass for that of a
+    /// later one from the same port, and neither would be believed.
+    fn forget(&self, socket: &Socket, remote: &SockAddr) {
+        let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+        if let (Some(local), Some(remote)) = (local, remote.as_socket())
+            && let Err(error) = self.namespace.take_flow(local, canonical(remote))
+        {
+            tracing::warn!(%remote, %error, "trace of a connection stays in the map FLOWS");
+        }
+    }
+}
+
+/// As IPv4 where it is that.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

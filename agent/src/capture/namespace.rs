@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
-use sheath_common::flow::{FlowKey, ListenerKey, ListenerKind, SteeredKey};
+use sheath_common::flow::{Flow, FlowKey, ListenerKey, ListenerKind, SteeredKey};
 use sheath_common::net::{AF_INET, AF_INET6, AGENT_PORT, Address, Endpoint};
 use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -311,16 +311,27 @@ impl Namespace {
         Ok(())
     }
 
-    /// Takes what the kernel recorded about a connection. Only for those to exactly the address that
-    /// `connect()` is turned to: whoever finds another way to this listener could otherwise come with the
-    /// source of somebody else's connection. And only in the order of `accept()`: an entry stands for the
-    /// oldest connection of its source that waits.
-    pub(super) fn take_flow(
+    /// What an accepted connection of an application is, if it is one.
+    pub(super) fn identify_outbound(
         &self,
         stream: TcpStream,
         app: SocketAddr,
     ) -> io::Result<Option<AcceptedOutbound>> {
-        let local = Endpoint::from(stream.local_addr()?);
+        let flow = self.take_flow(stream.local_addr()?, app)?;
+        Ok(flow.map(|flow| AcceptedOutbound {
+            stream,
+            app,
+            destination: flow.destination.into(),
+            workload: flow.workload,
+        }))
+    }
+
+    /// Takes what the kernel recorded about a connection from `app`, accepted at `local`. Only for those to exactly
+    /// the address that `connect()` is turned to: whoever finds another way to this listener could otherwise come
+    /// with the source of somebody else's connection. And only in the order of `accept()`: an entry stands for the
+    /// oldest connection of its source that waits.
+    pub(super) fn take_flow(&self, local: SocketAddr, app: SocketAddr) -> io::Result<Option<Flow>> {
+        let local = Endpoint::from(local);
         let is_turned =
             local.address == Address::LOOPBACK_V4 || local.address == Address::LOOPBACK_V6;
         if !is_turned || local.port != u32::from(AGENT_PORT) {
@@ -337,15 +348,7 @@ impl Namespace {
             return Ok(None);
         };
         self.tables.flows.remove(&key)?;
-        if flow.workload == NO_WORKLOAD {
-            return Ok(None);
-        }
-        Ok(Some(AcceptedOutbound {
-            stream,
-            app,
-            destination: flow.destination.into(),
-            workload: flow.workload,
-        }))
+        Ok(Some(flow).filter(|flow| flow.workload != NO_WORKLOAD))
     }
 
     /// What is steered here never comes to a loopback address: a connection to one has found the listener

@@ -29,6 +29,7 @@ use crate::sessions::Sessions;
 use crate::sys::clock;
 use crate::sys::watch::Watch;
 use crate::tls::Contexts;
+use crate::trust::VerifiedChains;
 
 use names::{Answer, Names};
 
@@ -154,6 +155,12 @@ impl Control {
         };
         control.follow_sources();
         Ok(control)
+    }
+
+    /// The chains that were verified, for whichever workload and whatever is published.
+    #[must_use]
+    pub fn verified(&self) -> Arc<VerifiedChains> {
+        self.materials.verified.clone()
     }
 
     #[must_use]

@@ -10,13 +10,13 @@ use tokio::net::TcpStream;
 
 use super::{Moved, RelayError, is_hung_up, outcome};
 use crate::sys::readiness::{self, Failure};
-use crate::sys::shared::Shared;
+use crate::sys::tcp::Tcp;
 
 /// One TLS record's worth of plaintext (RFC 8446, 5.1), so that a full buffer becomes a full record.
 const BUFFER: usize = 16 * 1024;
 
 pub struct Duplex<'s, W> {
-    app: Shared<&'s TcpStream>,
+    app: Tcp<&'s TcpStream>,
     wire: &'s mut W,
     /// What `wire` is on.
     tcp: &'s TcpStream,
@@ -38,7 +38,7 @@ where
         moved: &'s mut Moved,
     ) -> Self {
         Self {
-            app: Shared(app),
+            app: Tcp(app),
             wire,
             tcp,
             outgoing: Direction::new(),

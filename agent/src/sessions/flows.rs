@@ -35,7 +35,7 @@ pub struct Terms {
     /// What the peer was judged by.
     pub revision: Revision,
     pub opened: Instant,
-    /// When the first of the certificates that it rests on expires.
+    /// When the first of the certificates that it rests on expires, those of the trust bundle among them.
     pub good_until: SystemTime,
     /// Cancelled when the place it is used from is gone.
     pub place: CancellationToken,

@@ -115,7 +115,7 @@ pub struct Live {
     sessions: Arc<Sessions>,
     number: u64,
     cut: oneshot::Receiver<String>,
-    /// When the session ends with its peer's certificate, if it does.
+    /// When the session ends with the certificates that its peer was believed by, if it does.
     expires: Option<SystemTime>,
 }
 
@@ -151,7 +151,7 @@ impl Sessions {
     pub fn open(self: &Arc<Self>, facts: SessionFacts, revision: Revision) -> Result<Live, String> {
         let expires = match self.policy.load().expired_peer() {
             ExpiredPeer::Keep => None,
-            ExpiredPeer::Close => facts.certificates().and_then(PeerCertificates::not_after),
+            ExpiredPeer::Close => facts.certificates().map(PeerCertificates::good_until),
         };
         let facts = Arc::new(facts);
         let (sender, receiver) = oneshot::channel();
@@ -230,7 +230,7 @@ impl Live {
             reason = &mut self.cut => {
                 reason.unwrap_or_else(|_| "the session is not good any more".to_owned())
             }
-            () = expiry => "the peer's certificate has expired".to_owned(),
+            () = expiry => "the peer's certificate has expired, or its authority's".to_owned(),
         }
     }
 }

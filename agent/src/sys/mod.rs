@@ -8,7 +8,7 @@ pub mod hardening;
 pub mod netns;
 pub mod pidfd;
 pub mod readiness;
-pub mod shared;
 pub mod sock_diag;
 pub mod sockopt;
+pub mod tcp;
 pub mod watch;

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client_hello::{FirstBytes, classify};
 use super::contexts::Acceptance;
-use super::{Contexts, Session, Stream, TlsError, handshake, library};
+use super::{Contexts, Session, Stream, TlsError, encounter, handshake, library};
 use crate::shares::Share;
 use crate::trust::Role;
 
@@ -67,17 +67,19 @@ pub async fn accept(
 ) -> Result<Session, TlsError> {
     let handshake = async {
         let (read, is_agent) = handshake::read_hello(&mut wire).await?;
-        let Acceptance { config, judge, needs_library } = contexts.server(is_agent)?;
+        let Acceptance { config, needs_library } = contexts.server(is_agent)?;
         let config = config.clone();
-        let (stream, facts) = if *needs_library {
-            library::accept(wire, config, &read).await?
-        } else {
-            let (stream, facts) = handshake::accept(wire, config, read, share).await?;
-            (Stream::Records(Box::new(stream)), facts)
-        };
-        // Without a client certificate there is no handshake.
-        Session::new(stream, facts, judge, Role::Client, true)
+        if *needs_library {
+            return library::accept(wire, config, &read).await;
+        }
+        let (stream, facts) = handshake::accept(wire, config, read, share).await?;
+        Ok((Stream::Records(Box::new(stream)), facts))
     };
     // On the heap, and only for as long as it takes: a session that is idle must be small.
-    tokio::time::timeout(limit, Box::pin(handshake)).await.map_err(|_| TlsError::Timeout(limit))?
+    let shaking = Box::pin(encounter::with_client(handshake));
+    let (shaken, learnt) =
+        tokio::time::timeout(limit, shaking).await.map_err(|_| TlsError::Timeout(limit))?;
+    let (stream, facts) = shaken?;
+    // Without a client certificate there is no handshake.
+    Session::new(stream, facts, learnt.peer, Role::Client, true)
 }

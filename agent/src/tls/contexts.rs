@@ -66,11 +66,10 @@ pub struct Contexts {
     protocols: Vec<Vec<u8>>,
 }
 
-/// One side of a handshake: how to shake hands, and how to judge the peer.
+/// One side of a handshake: how to shake hands, and in that how to judge the peer.
 #[derive(Clone, Debug)]
 pub(super) struct Acceptance {
     pub config: Arc<ServerConfig>,
-    pub judge: Judge,
     /// The records of its sessions are not ours.
     pub needs_library: bool,
 }
@@ -219,14 +218,14 @@ impl Acceptance {
     ) -> Result<Self, rustls::Error> {
         let mut config = ServerConfig::builder_with_provider(profile.provider.clone())
             .with_protocol_versions(&profile.versions)?
-            .with_client_cert_verifier(Arc::new(ClientVerifier(judge.clone())))
+            .with_client_cert_verifier(Arc::new(ClientVerifier(judge)))
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.enable_secret_extraction = true;
         config.key_log = Arc::new(OwnLog);
         config.alpn_protocols.clone_from(&profile.alpn);
-        Ok(Self { config: Arc::new(config), judge, needs_library: profile.may_be_older() })
+        Ok(Self { config: Arc::new(config), needs_library: profile.may_be_older() })
     }
 }
 

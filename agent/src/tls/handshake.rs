@@ -25,6 +25,7 @@ use crate::record::{
     Cipher, HEADER, Keys, LONGEST_RECORD, Opener, Sealer, TrafficSecret, UnsupportedKeys,
 };
 use crate::shares::Share;
+use crate::sys::tcp::Tcp;
 
 /// More than the longest handshake message and the records it comes in, by far.
 const LONGEST_FLIGHT: usize = 128 * 1024;
@@ -295,7 +296,7 @@ async fn read_more(wire: &mut TcpStream, read: &mut Vec<u8>) -> Result<(), TlsEr
         return Err(TlsError::Io(io::Error::other("more of a handshake than anybody needs")));
     }
     read.reserve(READ);
-    match wire.take(READ as u64).read_buf(read).await.map_err(TlsError::Io)? {
+    match Tcp(&*wire).take(READ as u64).read_buf(read).await.map_err(TlsError::Io)? {
         0 => Err(TlsError::Io(io::ErrorKind::UnexpectedEof.into())),
         _ => Ok(()),
     }

@@ -10,14 +10,14 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::session::Facts;
 use super::{Stream, TlsError};
-use crate::sys::shared::Shared;
+use crate::sys::tcp::Tcp;
 
 pub(super) async fn connect(
     wire: TcpStream,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 ) -> Result<(Stream, Facts), TlsError> {
-    let wire = Shared(Arc::new(wire));
+    let wire = Tcp(Arc::new(wire));
     let stream = TlsConnector::from(config).connect(name, wire).await.map_err(TlsError::shaking)?;
     Ok(session(stream.into()))
 }
@@ -30,7 +30,7 @@ pub(super) async fn accept(
 ) -> Result<(Stream, Facts), TlsError> {
     let mut refused = None;
     let shaking = TlsAcceptor::from(config)
-        .accept_with(Shared(Arc::new(wire)), |connection| refused = show(connection, read).err());
+        .accept_with(Tcp(Arc::new(wire)), |connection| refused = show(connection, read).err());
     let shaken = shaking.await;
     match refused {
         Some(error) => Err(TlsError::shaking(error)),
@@ -47,7 +47,7 @@ fn show(connection: &mut ServerConnection, mut read: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn session(stream: TlsStream<Shared<Arc<TcpStream>>>) -> (Stream, Facts) {
+fn session(stream: TlsStream<Tcp<Arc<TcpStream>>>) -> (Stream, Facts) {
     let facts = Facts::of(stream.get_ref().1);
     (Stream::Library(Box::new(stream)), facts)
 }

@@ -133,14 +133,14 @@ pub async fn connect(
         Ok((Stream::Records(Box::new(stream)), facts))
     };
     // On the heap, and only for as long as it takes: a session that is idle must be small.
-    let shaking = Box::pin(encounter::with_server(approach.judge.clone(), handshake));
-    let (shaken, is_mutual) =
+    let shaking = Box::pin(encounter::with_server(approach.judge, handshake));
+    let (shaken, learnt) =
         tokio::time::timeout(limit, shaking).await.map_err(|_| TlsError::Timeout(limit))?;
     let (stream, facts) = shaken?;
-    if !is_mutual && matches!(target, Target::Agent(_)) {
+    if !learnt.was_asked && matches!(target, Target::Agent(_)) {
         return Err(TlsError::NotMutual);
     }
-    Session::new(stream, facts, &approach.judge, Role::Server, is_mutual)
+    Session::new(stream, facts, learnt.peer, Role::Server, learnt.was_asked)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A finished handshake, and what it has shown.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::CommonState;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -10,9 +10,9 @@ use tokio_rustls::TlsStream;
 
 use super::stream::RecordStream;
 use super::{ALPN_BYTES, ALPN_FLOWS, TlsError};
-use crate::sys::shared::Shared;
-use crate::trust::{Judge, PeerChain, PeerId, Role};
-use crate::x509::{CertificateFacts, Fingerprint};
+use crate::sys::tcp::Tcp;
+use crate::trust::{Judge, Judged, PeerChain, PeerId, Role, Validity};
+use crate::x509::Fingerprint;
 
 /// A session with a peer that is who it should be.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub enum Stream {
     /// TLS 1.3: records of our own.
     Records(Box<RecordStream>),
     /// Where an older version may have been agreed on.
-    Library(Box<TlsStream<Shared<Arc<TcpStream>>>>),
+    Library(Box<TlsStream<Tcp<Arc<TcpStream>>>>),
 }
 
 impl Stream {
@@ -109,6 +109,8 @@ pub struct PeerCertificates {
     role: Role,
     /// When it was judged first.
     shown: UnixTime,
+    /// When what it was believed by is good: its certificates and the authority's.
+    validity: Validity,
 }
 
 /// Parameters of a session, by the names that rustls has for them. Empty before the handshake.
@@ -123,15 +125,13 @@ impl Session {
     pub(super) fn new(
         stream: Stream,
         facts: Facts,
-        judge: &Judge,
+        peer: Option<Judged>,
         role: Role,
         is_mutual: bool,
     ) -> Result<Self, TlsError> {
-        let certificates = PeerCertificates::new(&facts.chain, role);
-        let peer = certificates.chain().ok_or(TlsError::Anonymous).and_then(|peer| {
-            judge.identify(peer, role, certificates.shown).map_err(|error| (&error).into())
-        })?;
-        let Facts { content, negotiated, .. } = facts;
+        let Judged { id: peer, validity } = peer.ok_or(TlsError::Anonymous)?;
+        let Facts { chain, content, negotiated } = facts;
+        let certificates = PeerCertificates::new(&chain, role, validity);
         let proof = Proof { peer, certificates, is_mutual, content, negotiated };
         Ok(Self { stream, proof })
     }
@@ -147,13 +147,14 @@ fn version(name: &'static str) -> &'static str {
 }
 
 impl PeerCertificates {
-    fn new(chain: &[CertificateDer<'static>], role: Role) -> Self {
+    fn new(chain: &[CertificateDer<'static>], role: Role, validity: Validity) -> Self {
         let whole: Vec<u8> = chain.iter().flat_map(|der| der.iter().copied()).collect();
         Self {
             fingerprint: Fingerprint::of(&whole),
             chain: chain.into(),
             role,
             shown: UnixTime::now(),
+            validity,
         }
     }
 
@@ -172,20 +173,14 @@ impl PeerCertificates {
     /// count: a session outlives it, unless it is told not to.
     pub fn judge_again(&self, judge: &Judge) -> Result<PeerId, String> {
         let chain = self.chain().ok_or_else(|| TlsError::Anonymous.to_string())?;
-        judge.judge(chain, self.role, self.shown).map_err(|refusal| refusal.to_string())
+        let judged = judge.judge(chain, self.role, self.shown);
+        judged.map(|peer| peer.id).map_err(|refusal| refusal.to_string())
     }
 
-    /// When the first of the peer's certificates expires.
+    /// When the first of the certificates expires that the peer was believed by, the authority's among them.
     #[must_use]
     pub fn good_until(&self) -> SystemTime {
-        let expiry =
-            |der| CertificateFacts::of(der).map_or(SystemTime::UNIX_EPOCH, |f| f.not_after);
-        self.chain.iter().map(expiry).min().unwrap_or(SystemTime::UNIX_EPOCH)
-    }
-
-    /// When the peer's leaf certificate expires.
-    #[must_use]
-    pub fn not_after(&self) -> Option<SystemTime> {
-        Some(CertificateFacts::of(self.chain.first()?).ok()?.not_after)
+        let end = Duration::from_secs(self.validity.end().as_secs());
+        SystemTime::UNIX_EPOCH.checked_add(end).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }

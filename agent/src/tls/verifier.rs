@@ -80,7 +80,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let client = PeerChain { leaf, intermediates };
-        self.0.judge(client, Role::Client, now).map_err(Refused)?;
+        encounter::met(self.0.judge(client, Role::Client, now).map_err(Refused)?);
         Ok(ClientCertVerified::assertion())
     }
 

@@ -2,7 +2,7 @@
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, RevocationOptions};
+use webpki::{EndEntityCert, KeyUsage, RevocationOptions, VerifiedPath};
 
 use super::validity::Validity;
 use super::verified::Claim;
@@ -42,6 +42,14 @@ impl<'c> PeerChain<'c> {
     fn certificates(self) -> impl Iterator<Item = &'c CertificateDer<'c>> {
         std::iter::once(self.leaf).chain(self.intermediates)
     }
+}
+
+/// Who a peer is, and what that rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    pub id: PeerId,
+    /// When the certificates are good that prove it, from the peer's own to the authority's. What CRLs say has times of its own.
+    pub validity: Validity,
 }
 
 /// The rule a peer breaks.
@@ -102,14 +110,14 @@ impl Judge {
     ///
     /// # Errors
     /// Of several ways that all fail, the reason of each.
-    pub fn judge(&self, peer: PeerChain<'_>, role: Role, now: UnixTime) -> Result<PeerId, Refusal> {
+    pub fn judge(&self, peer: PeerChain<'_>, role: Role, now: UnixTime) -> Result<Judged, Refusal> {
         if peer.intermediates.len() > MOST_INTERMEDIATES {
             return Err(Refusal::TooLong(peer.intermediates.len()));
         }
         let mut refusals = Vec::new();
         for way in self.expectation.ways() {
             match self.judge_by(way, peer, role, now) {
-                Ok(id) => return Ok(id),
+                Ok(judged) => return Ok(judged),
                 Err(refusal) => refusals.push(refusal),
             }
         }
@@ -120,41 +128,27 @@ impl Judge {
         })
     }
 
-    /// Who a peer is that has passed this judgement before: the same answer, without proving the chain again
-    /// where it could only have passed in one way.
-    pub fn identify(
-        &self,
-        peer: PeerChain<'_>,
-        role: Role,
-        now: UnixTime,
-    ) -> Result<PeerId, Refusal> {
-        match self.expectation.ways() {
-            [Way { proof: Proof::Spiffe(_), .. }] => Ok(spiffe_id_of(peer.leaf)?.into()),
-            [Way { proof: Proof::Chain { names, .. }, .. }] => expected_name(peer.leaf, names),
-            _ => self.judge(peer, role, now),
-        }
-    }
-
     fn judge_by(
         &self,
         way: &Way,
         peer: PeerChain<'_>,
         role: Role,
         now: UnixTime,
-    ) -> Result<PeerId, Refusal> {
-        let id = match &way.proof {
+    ) -> Result<Judged, Refusal> {
+        let judged = match &way.proof {
             Proof::Spiffe(expected) => self.spiffe(peer, role, now, expected)?,
             Proof::Chain { anchors, revocation, names } => {
-                self.verify_chain(peer, role, now, anchors, revocation.as_deref())
+                let validity = self
+                    .verify_chain(peer, role, now, anchors, revocation.as_deref())
                     .map_err(Refusal::Untrusted)?;
-                expected_name(peer.leaf, names)?
+                Judged { id: expected_name(peer.leaf, names)?, validity }
             }
             Proof::Pinned => return pinned(peer.leaf, &way.pins, now),
         };
         if !way.pins.is_empty() {
             pinned(peer.leaf, &way.pins, now)?;
         }
-        Ok(id)
+        Ok(judged)
     }
 
     fn spiffe(
@@ -163,7 +157,7 @@ impl Judge {
         role: Role,
         now: UnixTime,
         expected: &[SpiffeId],
-    ) -> Result<PeerId, Refusal> {
+    ) -> Result<Judged, Refusal> {
         let id = spiffe_id_of(peer.leaf)?;
         let Some(domain) = self.trust.domain(id.trust_domain()) else {
             return Err(Refusal::ForeignDomain { id });
@@ -172,15 +166,15 @@ impl Judge {
         if revocation.is_some_and(Revocation::denies_everybody) {
             return Err(Refusal::NoCrl(id.trust_domain().clone()));
         }
-        if let Err(error) = self.verify_chain(peer, role, now, domain.bundle.anchors(), revocation)
-        {
-            return Err(Refusal::Chain { id, error });
+        match self.verify_chain(peer, role, now, domain.bundle.anchors(), revocation) {
+            Err(error) => Err(Refusal::Chain { id, error }),
+            // Byte for byte.
+            Ok(validity) if expected.contains(&id) => Ok(Judged { id: id.into(), validity }),
+            Ok(_) => Err(Refusal::Unexpected { found: id }),
         }
-        // Byte for byte.
-        if expected.contains(&id) { Ok(id.into()) } else { Err(Refusal::Unexpected { found: id }) }
     }
 
-    /// Verifies a chain, if that has not been done.
+    /// Verifies a chain, if that has not been done. Returns when its certificates are good.
     fn verify_chain(
         &self,
         peer: PeerChain<'_>,
@@ -188,7 +182,7 @@ impl Judge {
         now: UnixTime,
         anchors: &Anchors,
         revocation: Option<&Revocation>,
-    ) -> Result<(), webpki::Error> {
+    ) -> Result<Validity, webpki::Error> {
         let algorithms = self.algorithms.all;
         let claim = Claim {
             chain: Fingerprint::of_sequence(peer.certificates().map(AsRef::as_ref)),
@@ -197,18 +191,21 @@ impl Judge {
             revocation: revocation.map(Revocation::fingerprint),
             algorithms: (algorithms.as_ptr().addr(), algorithms.len()),
         };
+        let crls = revocation.map_or(Validity::ALWAYS, Revocation::validity);
         let verified = self.trust.verified();
-        if verified.holds(&claim, now) {
-            return Ok(());
+        if let Some(validity) = verified.find(&claim, crls, now) {
+            return Ok(validity);
         }
-        let proof = self.prove(peer, role, now, anchors, revocation)?;
-        if let Some(validity) = proof.filter(|validity| validity.contains(now)) {
+        let Proven { validity, used } = self.prove(peer, role, now, anchors, revocation)?;
+        // Nobody has vouched for what is not on the path: with a bit of it changed each time, one good chain
+        // would crowd out all others.
+        if used == peer.intermediates.len() && validity.and(crls).contains(now) {
             verified.remember(claim, validity);
         }
-        Ok(())
+        Ok(validity)
     }
 
-    /// Verifies a chain. Returns when that would have the same outcome, if it may be remembered.
+    /// Verifies a chain.
     fn prove(
         &self,
         peer: PeerChain<'_>,
@@ -216,8 +213,26 @@ impl Judge {
         now: UnixTime,
         anchors: &Anchors,
         revocation: Option<&Revocation>,
-    ) -> Result<Option<Validity>, webpki::Error> {
+    ) -> Result<Proven, webpki::Error> {
         let leaf = EndEntityCert::try_from(peer.leaf)?;
+        // Of an authority webpki knows name and key, and not until when it is good (RFC 5280, 6.1.1).
+        let has_authority = |path: &VerifiedPath<'_>| {
+            let validity = anchors.validity_of(path.anchor());
+            let not_after = validity.end();
+            let expired = webpki::Error::CertExpired { time: now, not_after };
+            if validity.contains(now) { Ok(()) } else { Err(expired) }
+        };
+        let proven = |path: VerifiedPath<'_>| {
+            let between = path.intermediate_certificates().map(|certificate| certificate.der());
+            let authority = anchors.validity_of(path.anchor());
+            Proven {
+                used: path.intermediate_certificates().count(),
+                validity: between
+                    .chain([peer.leaf.clone()])
+                    .map(|der| Validity::of(&der).unwrap_or(Validity::NEVER))
+                    .fold(authority, Validity::and),
+            }
+        };
         let verify = |options: Option<RevocationOptions<'_>>| {
             leaf.verify_for_usage(
                 self.algorithms.all,
@@ -226,38 +241,39 @@ impl Judge {
                 now,
                 role.usage(),
                 options,
-                None,
+                Some(&has_authority),
             )
-            .map(|path| path.intermediate_certificates().count())
+            .map(proven)
         };
-        let used = match revocation {
+        match revocation {
             Some(revocation) if revocation.denies_everybody() => {
                 Err(webpki::Error::UnknownRevocationStatus)
             }
             Some(revocation) => revocation.with_options(verify),
             None => verify(None),
-        }?;
-        // Nobody has vouched for what is not on the path: with a bit of it changed each time, one good chain
-        // would crowd out all others.
-        if used < peer.intermediates.len() {
-            return Ok(None);
         }
-        let crls = revocation.map_or(Validity::ALWAYS, Revocation::validity);
-        Ok(peer.certificates().try_fold(crls, |all, one| Some(all.and(Validity::of(one)?))))
     }
 }
 
-fn pinned(leaf: &CertificateDer<'_>, pins: &[Pin], now: UnixTime) -> Result<PeerId, Refusal> {
+/// A way from a leaf to an authority.
+struct Proven {
+    /// When all certificates of it are good.
+    validity: Validity,
+    /// How many there are between the two.
+    used: usize,
+}
+
+fn pinned(leaf: &CertificateDer<'_>, pins: &[Pin], now: UnixTime) -> Result<Judged, Refusal> {
     let facts = CertificateFacts::of(leaf).map_err(|_| LeafError::Malformed)?;
     let id = PeerId::Pinned(facts.fingerprint);
     if !pins.iter().any(|pin| pin.matches(&facts)) {
         return Err(Refusal::NotPinned(id));
     }
-    let now = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
-    if now < facts.not_before || facts.not_after < now {
+    let validity = Validity::stated(&facts).unwrap_or(Validity::NEVER);
+    if !validity.contains(now) {
         return Err(Refusal::NotValidNow);
     }
-    Ok(id)
+    Ok(Judged { id, validity })
 }
 
 fn expected_name(leaf: &CertificateDer<'_>, names: &Names) -> Result<PeerId, Refusal> {

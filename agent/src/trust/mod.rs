@@ -15,11 +15,12 @@ mod verified;
 pub use anchors::Anchors;
 pub use bundle::{BundleError, TrustBundle};
 pub use expectation::{Expectation, Names, Proof, Way};
-pub use judge::{Judge, PeerChain, Refusal, Role};
+pub use judge::{Judge, Judged, PeerChain, Refusal, Role};
 pub use peer_id::PeerId;
 pub use pin::Pin;
 pub use revocation::{OnDoubt, Revocation};
 pub use store::{DomainTrust, Trust};
+pub use validity::Validity;
 pub use verified::VerifiedChains;
 
 #[cfg(test)]

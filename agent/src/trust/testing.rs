@@ -72,8 +72,11 @@ impl Ca {
     }
 
     pub fn with_key(domain: &str, name: &str, key: KeyPair) -> Self {
-        let certificate =
-            authority(name, BasicConstraints::Unconstrained).self_signed(&key).unwrap();
+        Self::with_params(domain, &authority(name, BasicConstraints::Unconstrained), key)
+    }
+
+    pub fn with_params(domain: &str, params: &CertificateParams, key: KeyPair) -> Self {
+        let certificate = params.self_signed(&key).unwrap();
         let certificate = certificate.der().clone();
         Self {
             domain: domain.to_owned(),

@@ -19,7 +19,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// What is said of a leaf as a client and as a server.
 fn verdicts(judge: &Judge, leaf: &Leaf) -> [Result<PeerId, String>; 2] {
     [Role::Client, Role::Server].map(|role| {
-        judge.judge(leaf.peer(), role, UnixTime::now()).map_err(|refusal| refusal.to_string())
+        let verdict = judge.judge(leaf.peer(), role, UnixTime::now());
+        verdict.map(|peer| peer.id).map_err(|refusal| refusal.to_string())
     })
 }
 

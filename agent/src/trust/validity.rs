@@ -21,8 +21,19 @@ impl Validity {
     /// `None` if the certificate cannot be parsed.
     #[must_use]
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let facts = CertificateFacts::of(certificate).ok()?;
+        Self::stated(&CertificateFacts::of(certificate).ok()?)
+    }
+
+    /// As a certificate states it.
+    #[must_use]
+    pub fn stated(facts: &CertificateFacts) -> Option<Self> {
         Some(Self { from: unix_time(facts.not_before)?, until: unix_time(facts.not_after)? })
+    }
+
+    /// Up to and with a second.
+    #[must_use]
+    pub fn until(end: UnixTime) -> Self {
+        Self { until: end, ..Self::ALWAYS }
     }
 
     /// Up to, but not at, a time.
@@ -38,6 +49,12 @@ impl Validity {
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { from: self.from.max(other.from), until: self.until.min(other.until) }
+    }
+
+    /// Its last second.
+    #[must_use]
+    pub fn end(self) -> UnixTime {
+        self.until
     }
 
     #[must_use]

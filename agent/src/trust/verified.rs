@@ -41,16 +41,16 @@ pub struct VerifiedChains {
 }
 
 impl VerifiedChains {
-    /// True if `claim` has been proved in a way that is good at `now`.
-    pub(super) fn holds(&self, claim: &Claim, now: UnixTime) -> bool {
-        let validity = self.lock().get(claim);
-        let holds = validity.is_some_and(|validity| validity.contains(now));
-        let counter = if holds { &self.hits } else { &self.misses };
+    /// When the certificates of a proof of `claim` are good, if there is one, and both they and the CRLs are good `now`.
+    pub(super) fn find(&self, claim: &Claim, crls: Validity, now: UnixTime) -> Option<Validity> {
+        let is_good = |validity: &Validity| validity.and(crls).contains(now);
+        let validity = self.lock().get(claim).filter(is_good);
+        let counter = if validity.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
-        holds
+        validity
     }
 
-    /// Remembers that `claim` has been proved, and when the proof is good.
+    /// Remembers that `claim` has been proved, and when the certificates are good that prove it.
     pub(super) fn remember(&self, claim: Claim, validity: Validity) {
         self.lock().insert(claim, validity);
     }
@@ -72,6 +72,16 @@ impl VerifiedChains {
     pub fn entries(&self) -> usize {
         let proofs = self.lock();
         proofs.recent.len() + proofs.older.len()
+    }
+
+    /// Names and values, for `sheath status`.
+    #[must_use]
+    pub fn snapshot(&self) -> [(&'static str, u64); 3] {
+        [
+            ("verified_chain_hits", self.hits()),
+            ("verified_chain_misses", self.misses()),
+            ("verified_chain_entries", self.entries() as u64),
+        ]
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {

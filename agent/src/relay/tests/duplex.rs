@@ -6,7 +6,7 @@ use socket2::SockRef;
 use tokio::io::Interest;
 
 use super::*;
-use crate::sys::shared::Shared;
+use crate::sys::tcp::Tcp;
 
 struct Ends {
     app: TcpStream,
@@ -23,7 +23,7 @@ async fn start() -> Ends {
     }
     let relay = tokio::spawn(async move {
         let mut moved = Moved::default();
-        let result = run(&app_leg, &mut Shared(&wire_leg), &wire_leg, &mut moved).await;
+        let result = run(&app_leg, &mut Tcp(&wire_leg), &wire_leg, &mut moved).await;
         if result.is_ok() {
             sockopt::close_gracefully(&app_leg).unwrap();
             sockopt::close_gracefully(&wire_leg).unwrap();

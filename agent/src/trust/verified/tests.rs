@@ -65,7 +65,7 @@ fn bundle(authorities: &[&Ca]) -> Arc<TrustBundle> {
 
 fn verdict_at(judge: &Judge, leaf: &Leaf, role: Role, now: u64) -> Result<String, String> {
     let verdict = judge.judge(leaf.peer(), role, at(now));
-    verdict.map(|id| id.to_string()).map_err(|refusal| refusal.to_string())
+    verdict.map(|peer| peer.id.to_string()).map_err(|refusal| refusal.to_string())
 }
 
 fn verdict(judge: &Judge, leaf: &Leaf) -> Result<String, String> {
@@ -246,6 +246,60 @@ fn no_certificate_of_a_chain_is_believed_outside_its_time() {
     }
 }
 
+/// An authority with this key that is good from one time to another.
+fn limited(key: &KeyPair, [from, until]: [u64; 2]) -> Ca {
+    let mut params = authority("an authority", BasicConstraints::Unconstrained);
+    (params.not_before, params.not_after) = (time(from).into(), time(until).into());
+    let key = KeyPair::from_pem(&key.serialize_pem()).unwrap();
+    Ca::with_params("example.org", &params, key)
+}
+
+#[test]
+fn an_authority_vouches_for_nobody_once_it_has_expired() {
+    let (node, key, now) = (Node::default(), KeyPair::generate().unwrap(), now());
+    let ca = limited(&key, [now - HOUR, now + HOUR]);
+    let leaf = web(&ca);
+    let verdict = |judge: &Judge, time| verdict_at(judge, &leaf, Role::Client, time);
+    let judge = node.by_bundle(&[&ca]);
+    node.counting(1, 1, || [now, now + HOUR].map(|time| verdict(&judge, time).unwrap()));
+    node.counting(0, 2, || {
+        for _ in 0..2 {
+            assert_refused(verdict(&judge, now + HOUR + 1), "CertExpired");
+        }
+    });
+    // Unless it has another certificate, whichever comes first.
+    let renewed = limited(&key, [now, now + 9 * HOUR]);
+    for authorities in [[&ca, &renewed], [&renewed, &ca]] {
+        let judge = node.by_bundle(&authorities);
+        node.counting(2, 1, || [1, 2, 9].map(|hours| verdict(&judge, now + hours * HOUR).unwrap()));
+        assert_refused(verdict(&judge, now + 9 * HOUR + 1), "CertExpired");
+    }
+    // One that is to take over is trusted from the start.
+    let next = limited(&KeyPair::generate().unwrap(), [now + HOUR, now + 9 * HOUR]);
+    let judge = node.by_bundle(&[&ca, &next]);
+    assert_believed(&judge, &web(&next));
+}
+
+#[test]
+fn a_judgement_says_until_when_it_rests_on_good_certificates() {
+    let (node, now) = (Node::default(), now());
+    let ends = [1, 2, 3].map(|hours| now + hours * HOUR);
+    for (authority, intermediate, leaf) in [(0, 1, 2), (1, 0, 2), (2, 1, 0)] {
+        let key = KeyPair::generate().unwrap();
+        let span = |index: usize| [now - HOUR, ends[index]];
+        let ca = limited(&key, span(authority));
+        let mut leaf = below(&ca, span(intermediate), span(leaf));
+        let judge = node.by_bundle(&[&Ca::new("example.org"), &ca]);
+        let end =
+            |leaf: &Leaf| judge.judge(leaf.peer(), Role::Client, at(now)).unwrap().validity.end();
+        // Proved, and found.
+        assert_eq!([end(&leaf), end(&leaf)], [at(ends[0]); 2]);
+        // What is not on the way does not count.
+        leaf.chain.push(limited(&key, [now - 2 * HOUR, now - HOUR]).certificate);
+        assert_eq!(end(&leaf), at(ends[0]));
+    }
+}
+
 #[test]
 fn a_proof_for_one_role_is_none_for_the_other() {
     let (node, ca) = (Node::default(), Ca::new("example.org"));
@@ -362,7 +416,8 @@ fn what_is_in_use_outlives_any_number_of_others() {
         chains.remember(claim(number), Validity::ALWAYS);
         assert!(chains.entries() <= CAPACITY);
         if number % (capacity / 4) == 0 {
-            assert!(chains.holds(&claim(0), at(0)), "after {number} others");
+            let found = chains.find(&claim(0), Validity::ALWAYS, at(0));
+            assert!(found.is_some(), "after {number} others");
         }
     }
     assert!(chains.entries() >= CAPACITY / 2);
@@ -437,10 +492,11 @@ proptest! {
                 chains.remember(claim(number), validity);
                 remembered.insert(number);
             }
+            let holds = |claim: &Claim| chains.find(claim, Validity::ALWAYS, at(now)).is_some();
             let expected = remembered.contains(&number) && now < end;
-            prop_assert_eq!(chains.holds(&claim(number), at(now)), expected);
+            prop_assert_eq!(holds(&claim(number)), expected);
             let other = Claim { role: Role::Server, ..claim(number) };
-            prop_assert!(!chains.holds(&other, at(now)));
+            prop_assert!(!holds(&other));
         }
         prop_assert_eq!(chains.entries(), remembered.len());
     }
