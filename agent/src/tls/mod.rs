@@ -4,6 +4,7 @@
 //! with which a session carries flow after flow; with everybody else, the bytes of one flow are all there is.
 
 mod accept;
+mod chains;
 pub mod client_hello;
 mod contexts;
 mod encounter;

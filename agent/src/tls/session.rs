@@ -8,6 +8,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use super::chains::{self, Chain};
 use super::stream::RecordStream;
 use super::{ALPN_BYTES, ALPN_FLOWS, TlsError};
 use crate::sys::tcp::Tcp;
@@ -104,7 +105,7 @@ impl Facts {
 /// What the peer has shown, kept so that it can be judged again when trust changes.
 #[derive(Clone, Debug)]
 pub struct PeerCertificates {
-    chain: Arc<[CertificateDer<'static>]>,
+    chain: Chain,
     fingerprint: Fingerprint,
     role: Role,
     /// When it was judged first.
@@ -131,7 +132,7 @@ impl Session {
     ) -> Result<Self, TlsError> {
         let Judged { id: peer, validity } = peer.ok_or(TlsError::Anonymous)?;
         let Facts { chain, content, negotiated } = facts;
-        let certificates = PeerCertificates::new(&chain, role, validity);
+        let certificates = PeerCertificates::new(chain, role, validity);
         let proof = Proof { peer, certificates, is_mutual, content, negotiated };
         Ok(Self { stream, proof })
     }
@@ -147,15 +148,9 @@ fn version(name: &'static str) -> &'static str {
 }
 
 impl PeerCertificates {
-    fn new(chain: &[CertificateDer<'static>], role: Role, validity: Validity) -> Self {
-        let whole: Vec<u8> = chain.iter().flat_map(|der| der.iter().copied()).collect();
-        Self {
-            fingerprint: Fingerprint::of(&whole),
-            chain: chain.into(),
-            role,
-            shown: UnixTime::now(),
-            validity,
-        }
+    fn new(chain: Vec<CertificateDer<'static>>, role: Role, validity: Validity) -> Self {
+        let (fingerprint, chain) = chains::shared(chain);
+        Self { fingerprint, chain, role, shown: UnixTime::now(), validity }
     }
 
     /// SHA-256 of the whole chain.

@@ -70,11 +70,10 @@ impl Load for Idle {
     fn play(&self, contender: &Contender, scale: &Scale) -> Result<Figures> {
         let fresh = Contender::start(&contender.entry)?;
         let mut holder = Holder::start(&fresh)?;
-        // What is made once and kept is not taken for a flow's.
+        // What is made once and kept is not taken for a flow's, and what a start takes is given back by and by.
         holder.hold(1)?;
         holder.release()?;
-        std::thread::sleep(PAUSE);
-        let start = look(&fresh)?;
+        let start = settle(&fresh, scale.idle_still, |_| true)?;
         let mut figures = named(&start, ["rss_0_client", "rss_0_server"], FDS_0);
         let mut holder = Holder::start(&fresh)?;
         for &flows in scale.idle {

@@ -1,0 +1,86 @@
+//! The chains of peers, each in memory once, however many sessions were opened with it: most of what an idle session
+//! would otherwise hold.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use rustls_pki_types::CertificateDer;
+
+use crate::x509::Fingerprint;
+
+/// A peer's certificates, its own first.
+pub(super) type Chain = Arc<[CertificateDer<'static>]>;
+
+/// Chains in use. They are named by their content, so it does not matter whose they are.
+static IN_USE: Mutex<Option<Chains>> = Mutex::new(None);
+
+/// Chains that may be known before it is time to look for ones that nobody uses any more.
+const FEW: usize = 64;
+
+#[derive(Default)]
+struct Chains {
+    known: HashMap<Fingerprint, Weak<[CertificateDer<'static>]>>,
+    /// As many as there may be before the next look.
+    enough: usize,
+}
+
+/// The chain that is in use with this content, or this one from now on.
+pub(super) fn shared(chain: Vec<CertificateDer<'static>>) -> (Fingerprint, Chain) {
+    let fingerprint = Fingerprint::of_sequence(chain.iter().map(AsRef::as_ref));
+    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
+    (fingerprint, in_use.get_or_insert_default().shared(fingerprint, chain))
+}
+
+impl Chains {
+    fn shared(&mut self, fingerprint: Fingerprint, chain: Vec<CertificateDer<'static>>) -> Chain {
+        if let Some(known) = self.known.get(&fingerprint).and_then(Weak::upgrade) {
+            return known;
+        }
+        if self.known.len() >= self.enough {
+            self.known.retain(|_, chain| chain.strong_count() > 0);
+            // Peers that show another chain each time cost one look for each as many.
+            self.enough = 2 * self.known.len() + FEW;
+        }
+        let chain = Chain::from(chain);
+        self.known.insert(fingerprint, Arc::downgrade(&chain));
+        chain
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(of: u32) -> (Fingerprint, Vec<CertificateDer<'static>>) {
+        let der = of.to_be_bytes().to_vec();
+        (Fingerprint::of(&der), vec![CertificateDer::from(der)])
+    }
+
+    #[test]
+    fn a_chain_is_held_once_and_only_while_it_is_in_use() {
+        let mut chains = Chains::default();
+        let mut share = |of| {
+            let (fingerprint, der) = chain(of);
+            chains.shared(fingerprint, der)
+        };
+        let (one, same, other) = (share(1), share(1), share(2));
+        assert!(Arc::ptr_eq(&one, &same) && !Arc::ptr_eq(&one, &other));
+        let gone = Arc::downgrade(&other);
+        drop(other);
+        assert!(gone.upgrade().is_none());
+        assert_eq!(share(2)[0].as_ref(), 2_u32.to_be_bytes());
+    }
+
+    #[test]
+    fn chains_that_nobody_uses_do_not_add_up() {
+        let mut chains = Chains::default();
+        let (fingerprint, der) = chain(0);
+        let kept = chains.shared(fingerprint, der.clone());
+        for of in 1..10_000 {
+            let (fingerprint, der) = chain(of);
+            drop(chains.shared(fingerprint, der));
+            assert!(chains.known.len() <= 2 + 2 * FEW);
+        }
+        assert!(Arc::ptr_eq(&kept, &chains.shared(fingerprint, der)));
+    }
+}
