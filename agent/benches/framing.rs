@@ -15,6 +15,8 @@ fn read(reader: &mut Reader, stream: &[u8], piece: usize) -> usize {
             let (used, item) = reader.next(rest).unwrap();
             match item {
                 Item::Data(place) => payload += place.len(),
+                // Ours leaves at once, so that the next flow may come.
+                Item::Control(Control::Fin) => reader.sent_fin(),
                 Item::Control(_) => {}
                 Item::More => break,
             }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rustls::ConnectionTrafficSecrets;
+use zeroize::Zeroizing;
 
 use super::aead::{Aead, Cipher, NONCE};
 use super::{HEADER, TAG};
@@ -11,10 +12,17 @@ use super::{HEADER, TAG};
 /// size.
 const GCM_LIMIT: u64 = 1 << 24;
 
-/// The key and the initialisation vector of one direction, and the number of the next record.
+/// The longest key of a cipher.
+const LONGEST: usize = 32;
+
+/// The key and the initialisation vector of one direction, and the number of the next record. The key is erased when
+/// this is dropped.
 pub struct Keys {
     cipher: Cipher,
-    key: Aead,
+    /// As many bytes of it as the cipher's keys have.
+    key: Zeroizing<[u8; LONGEST]>,
+    /// The key as the cipher uses it, ten times as large: made when it is needed.
+    expanded: Option<Aead>,
     iv: [u8; NONCE],
     sequence: u64,
     limit: u64,
@@ -57,11 +65,15 @@ impl Keys {
         iv: &[u8],
         sequence: u64,
     ) -> Result<Self, UnsupportedKeys> {
-        let key = Aead::new(cipher, key).ok_or(UnsupportedKeys)?;
+        if key.len() != cipher.key_len() {
+            return Err(UnsupportedKeys);
+        }
+        let mut held = Zeroizing::new([0; LONGEST]);
+        held[..key.len()].copy_from_slice(key);
         let iv = iv.try_into().map_err(|_| UnsupportedKeys)?;
         // With ChaCha20-Poly1305 the sequence number would wrap first.
         let limit = if cipher == Cipher::ChaCha20Poly1305 { u64::MAX } else { GCM_LIMIT };
-        Ok(Self { cipher, key, iv, sequence, limit })
+        Ok(Self { cipher, key: held, expanded: None, iv, sequence, limit })
     }
 
     #[must_use]
@@ -86,13 +98,26 @@ impl Keys {
         inner: &mut [u8],
     ) -> Result<[u8; TAG], Spent> {
         let nonce = self.next_nonce().ok_or(Spent)?;
-        self.key.seal(nonce, header, inner).ok_or(Spent)
+        self.expanded().and_then(|aead| aead.seal(nonce, header, inner)).ok_or(Spent)
     }
 
     /// Decrypts in place what has a tag at its end, and returns how long it is without. `None` if it is forged.
     pub(super) fn open(&mut self, header: [u8; HEADER], ciphertext: &mut [u8]) -> Option<usize> {
         let nonce = self.next_nonce()?;
-        self.key.open(nonce, header, ciphertext)
+        self.expanded()?.open(nonce, header, ciphertext)
+    }
+
+    /// Holds no more than it must until the next record.
+    pub(super) fn rest(&mut self) {
+        self.expanded = None;
+    }
+
+    /// Always there, as the key has the length it must have.
+    fn expanded(&mut self) -> Option<&Aead> {
+        if self.expanded.is_none() {
+            self.expanded = Aead::new(self.cipher, &self.key[..self.cipher.key_len()]);
+        }
+        self.expanded.as_ref()
     }
 
     /// The nonce of the next record (RFC 8446, 5.3): no number is used twice.

@@ -96,6 +96,11 @@ impl Opener {
     pub fn rekey(&mut self, keys: Keys) {
         self.keys = keys;
     }
+
+    /// Takes less memory until there is something to open.
+    pub fn rest(&mut self) {
+        self.keys.rest();
+    }
 }
 
 /// How many bytes follow a header. After the handshake every record looks like application data.

@@ -78,6 +78,11 @@ impl Sealer {
     pub fn rekey(&mut self, keys: Keys) {
         self.keys = keys;
     }
+
+    /// Takes less memory until there is something to seal.
+    pub fn rest(&mut self) {
+        self.keys.rest();
+    }
 }
 
 /// Of a record with `length` bytes behind the header.

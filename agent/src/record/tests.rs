@@ -297,3 +297,17 @@ fn a_key_is_left_before_its_limit() {
     seal(&mut sealer).unwrap();
     assert!(!Sealer::new(keys(Cipher::ChaCha20Poly1305)).wants_rekey());
 }
+
+#[test]
+fn keys_that_have_rested_go_on_where_they_were() {
+    let (mut sealer, mut opener) = pair();
+    let mut room = [0; 64];
+    for content in [&b"one"[..], b"two", b"three"] {
+        let length = sealer.seal_copy(ContentType::ApplicationData, content, &mut room).unwrap();
+        let (_, opened) = opener.open(&mut room[..length]).unwrap().unwrap();
+        assert_eq!(opened, Opened::Data(HEADER..HEADER + content.len()));
+        assert_eq!(&room[HEADER..HEADER + content.len()], content);
+        sealer.rest();
+        opener.rest();
+    }
+}

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::timers::{Patience, Watch};
+use super::timers::{Due, Patience, Watch};
 use super::{Framing, Moved, RelayError, is_hung_up, outcome};
 use crate::framing::{Control, Item, Reset, data_header};
 use crate::record::{Alert, CLOSE_NOTIFY, ContentType};
@@ -419,7 +419,12 @@ impl Future for Sealed<'_> {
         if (*this.moved, this.wire.waiting()) != before {
             this.watch.touch();
         }
-        this.watch.poll(cx).map(|limit| Err(RelayError::Idle(limit)))
+        loop {
+            match ready!(this.watch.poll(cx)) {
+                Due::Rest => this.wire.rest_keys(),
+                Due::End(limit) => return Poll::Ready(Err(RelayError::Idle(limit))),
+            }
+        }
     }
 }
 

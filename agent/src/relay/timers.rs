@@ -15,24 +15,47 @@ pub struct Patience {
     pub half_closed: Option<Duration>,
 }
 
+/// How long a flow may stand still until it takes less memory.
+const REST: Duration = Duration::from_secs(1);
+
 /// Watches one flow. Movement costs no more than to look at the clock: the timer finds out, when it goes off, whether it
 /// should have been set later.
 #[derive(Debug)]
 pub struct Watch {
     patience: Patience,
     is_half_closed: bool,
+    is_resting: bool,
     moved: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// What it is time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// It may be long until something moves again.
+    Rest,
+    /// Nothing has moved for too long, which is so long.
+    End(Duration),
+}
+
 impl Watch {
     pub fn new(patience: Patience) -> Self {
-        Self { patience, is_half_closed: false, moved: Instant::now(), timer: None }
+        Self {
+            patience,
+            is_half_closed: false,
+            is_resting: false,
+            moved: Instant::now(),
+            timer: None,
+        }
     }
 
     /// Something has moved.
     pub fn touch(&mut self) {
         self.moved = Instant::now();
+        if std::mem::take(&mut self.is_resting) {
+            // It may be set for much later.
+            self.timer = None;
+        }
     }
 
     /// One of the two directions has ended.
@@ -44,21 +67,70 @@ impl Watch {
         }
     }
 
-    /// Ready when nothing has moved for too long, with how long that is.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+    /// Ready when nothing has moved for so long that something is due.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         let limit =
             if self.is_half_closed { self.patience.half_closed } else { self.patience.idle };
-        let Some(limit) = limit else {
-            return Poll::Pending;
-        };
         loop {
-            let due = self.moved + limit;
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+            let rest = (!self.is_resting).then_some((REST, Due::Rest));
+            let end = limit.map(|limit| (limit, Due::End(limit)));
+            let Some((still, due)) = rest.into_iter().chain(end).min_by_key(|(still, _)| *still)
+            else {
+                self.timer = None;
+                return Poll::Pending;
+            };
+            let when = self.moved + still;
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(when)));
             ready!(timer.as_mut().poll(cx));
-            if Instant::now() >= due {
-                return Poll::Ready(limit);
+            if Instant::now() >= when {
+                self.is_resting |= due == Due::Rest;
+                return Poll::Ready(due);
             }
-            timer.as_mut().reset(due);
+            timer.as_mut().reset(when);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    async fn next(watch: &mut Watch) -> (Due, Duration) {
+        let start = Instant::now();
+        let due = poll_fn(|cx| watch.poll(cx)).await;
+        // The clock of timers goes in milliseconds.
+        (due, Duration::from_millis(start.elapsed().as_millis() as u64 / 10 * 10))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rest_comes_once_after_each_movement_and_then_the_end() {
+        let mut watch = Watch::new(Patience { idle: Some(HOUR), half_closed: None });
+        assert_eq!(next(&mut watch).await, (Due::Rest, REST));
+        watch.touch();
+        tokio::time::sleep(REST / 2).await;
+        watch.touch();
+        assert_eq!(next(&mut watch).await, (Due::Rest, REST));
+        assert_eq!(next(&mut watch).await, (Due::End(HOUR), HOUR - REST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flow_that_may_stand_still_for_ever_rests() {
+        let mut watch = Watch::new(Patience::default());
+        assert_eq!(next(&mut watch).await, (Due::Rest, REST));
+        assert!(tokio::time::timeout(HOUR, next(&mut watch)).await.is_err());
+        watch.touch();
+        assert_eq!(next(&mut watch).await, (Due::Rest, REST));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_is_due_before_does_not_wait_for_rest() {
+        let short = REST / 4;
+        let mut watch = Watch::new(Patience { idle: None, half_closed: Some(short) });
+        watch.half_close();
+        assert_eq!(next(&mut watch).await, (Due::End(short), short));
     }
 }

@@ -108,6 +108,7 @@ impl FlowSession {
 
     /// Server: the next flow that the client begins; `None` if it has none any more.
     pub async fn next_flow(&mut self) -> Result<Option<Open>, RelayError> {
+        self.stream.rest_keys();
         match poll_fn(|cx| self.poll_control(cx)).await? {
             Some(Control::Open(open)) => Ok(Some(open)),
             _ => Ok(None),

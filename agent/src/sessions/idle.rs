@@ -66,7 +66,8 @@ impl IdleSessions {
     }
 
     /// Keeps a session for the next flow, if it may have one.
-    pub fn keep(&self, route: Route, session: Box<FlowSession>) {
+    pub fn keep(&self, route: Route, mut session: Box<FlowSession>) {
+        session.stream.rest_keys();
         let idle = Idle { session, since: Instant::now() };
         if !self.is_good(&idle) {
             return idle.session.close();
