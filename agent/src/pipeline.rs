@@ -192,7 +192,7 @@ impl Pipeline {
             }
             Ok(Some(session)) => {
                 let record = &mut flow.record;
-                let serving = self.serve_one(namespace, call, session, revision, record);
+                let serving = self.serve_one(namespace, &call, session, revision, record);
                 Box::pin(serving).await.map(|_| ())
             }
             Ok(None) => Ok(()),
@@ -243,7 +243,7 @@ impl Pipeline {
     async fn serve_one(
         &self,
         namespace: &Namespace,
-        call: Call,
+        call: &Call,
         mut session: Proved,
         revision: Revision,
         record: &mut FlowRecord,

@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -36,8 +37,15 @@ struct Worker {
 pub struct Place {
     pub runtime: Handle,
     /// It is not the thread that was asked.
-    pub is_elsewhere: bool,
+    is_elsewhere: bool,
     load: Arc<AtomicUsize>,
+}
+
+impl Place {
+    /// The same connection, waited on by this place's thread, which must be the calling one.
+    pub fn settle(&self, stream: TcpStream) -> io::Result<TcpStream> {
+        if self.is_elsewhere { TcpStream::from_std(stream.into_std()?) } else { Ok(stream) }
+    }
 }
 
 impl Drop for Place {

@@ -78,7 +78,7 @@ impl Pipeline {
     pub(super) async fn serve(
         &self,
         namespace: &Namespace,
-        call: Call,
+        mut call: Call,
         mut session: Box<FlowSession>,
         first: Flow,
     ) {
@@ -111,8 +111,8 @@ impl Pipeline {
                 }
             };
             // The port is what the client says, for the application to see; the address is what was observed.
-            let client = SocketAddr::new(call.client.ip(), open.source.port());
-            let call = Call { client, ..call };
+            call.client.set_port(open.source.port());
+            let client = call.client;
             let mut flow = first.take().unwrap_or_else(|| {
                 let mut flow =
                     self.begin(Direction::Inbound, call.workload, client, call.destination);
@@ -123,7 +123,8 @@ impl Pipeline {
             });
             flow.record.source = client;
             let (revision, proved) = (session.terms.revision, Proved::Flows(session));
-            let served = self.serve_one(namespace, call, proved, revision, &mut flow.record).await;
+            let record = &mut flow.record;
+            let served = self.serve_one(namespace, &call, proved, revision, record).await;
             match served {
                 Ok(Some(clean)) => {
                     self.conclude(flow, Ok(()));

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use sheath_common::flow::ListenerKind;
 use sheath_common::workload::WorkloadId;
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use super::{Flow, FlowError, Pipeline};
@@ -26,27 +25,35 @@ impl FlowStarter for Starter {
     }
 
     fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound) {
-        let AcceptedOutbound { stream, workload, app, destination } = accepted;
+        let AcceptedOutbound { workload, app, destination, .. } = accepted;
         let flow = self.0.begin(Direction::Outbound, workload, app, destination);
-        self.start(
-            workload,
-            stream,
-            flow,
-            move |pipeline, stream, admitted, mut flow| async move {
-                let accepted = AcceptedOutbound { stream, workload, app, destination };
-                let share = admitted.share();
-                let result = pipeline.outbound(&namespace, accepted, share, &mut flow.record).await;
-                pipeline.conclude(flow, result);
-            },
-        );
+        self.start(workload, flow, move |mut started| async move {
+            let result = match started.place.settle(accepted.stream) {
+                Ok(stream) => {
+                    let accepted = AcceptedOutbound { stream, ..accepted };
+                    let (share, record) = (started.admitted.share(), &mut started.flow.record);
+                    started.pipeline.outbound(&namespace, accepted, share, record).await
+                }
+                Err(error) => Err(FlowError::Settle(error)),
+            };
+            started.pipeline.conclude(started.flow, result);
+        });
     }
 
     fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound) {
-        let AcceptedInbound { stream, workload, client, destination } = accepted;
+        let AcceptedInbound { workload, client, destination, .. } = accepted;
         let flow = self.0.begin(Direction::Inbound, workload, client, destination);
-        self.start(workload, stream, flow, move |pipeline, stream, admitted, flow| async move {
-            let accepted = AcceptedInbound { stream, workload, client, destination };
-            pipeline.inbound(&namespace, accepted, admitted.share(), flow).await;
+        self.start(workload, flow, move |started| async move {
+            match started.place.settle(accepted.stream) {
+                Ok(stream) => {
+                    let accepted = AcceptedInbound { stream, ..accepted };
+                    let share = started.admitted.share();
+                    started.pipeline.inbound(&namespace, accepted, share, started.flow).await;
+                }
+                Err(error) => {
+                    started.pipeline.conclude(started.flow, Err(FlowError::Settle(error)));
+                }
+            }
         });
     }
 
@@ -61,16 +68,23 @@ impl FlowStarter for Starter {
     }
 }
 
+/// A flow that is worked on.
+struct Started {
+    pipeline: Arc<Pipeline>,
+    admitted: Admitted,
+    place: Place,
+    flow: Flow,
+}
+
 impl Starter {
     /// Has a connection worked on, if its workload may have one more.
     fn start<W>(
         &self,
         workload: WorkloadId,
-        stream: TcpStream,
         flow: Flow,
-        work: impl FnOnce(Arc<Pipeline>, TcpStream, Admitted, Flow) -> W + Send + 'static,
+        work: impl FnOnce(Started) -> W + Send + 'static,
     ) where
-        W: Future<Output = ()> + Send,
+        W: Future<Output = ()> + Send + 'static,
     {
         let pipeline = self.0.clone();
         let admitted = match pipeline.shares.admit(workload) {
@@ -79,22 +93,6 @@ impl Starter {
         };
         let place = pipeline.workers.place();
         let runtime = place.runtime.clone();
-        self.0.tasks.spawn_on(
-            async move {
-                match settle(stream, &place) {
-                    Ok(stream) => work(pipeline, stream, admitted, flow).await,
-                    Err(error) => pipeline.conclude(flow, Err(error)),
-                }
-            },
-            &runtime,
-        );
+        self.0.tasks.spawn_on(work(Started { pipeline, admitted, place, flow }), &runtime);
     }
-}
-
-/// Has a connection waited on where it is worked on.
-fn settle(stream: TcpStream, place: &Place) -> Result<TcpStream, FlowError> {
-    if !place.is_elsewhere {
-        return Ok(stream);
-    }
-    stream.into_std().and_then(TcpStream::from_std).map_err(FlowError::Settle)
 }
