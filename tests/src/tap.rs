@@ -88,11 +88,11 @@ impl Tap {
         self.streams_to(port).iter().filter(|stream| begun(stream)).count()
     }
 
-    /// How often `text` was seen: packets that contain it, plus streams that contain it only
-    /// when their packets are put together.
+    /// How often `text` was seen: packets that contain it, retransmissions not counted, plus
+    /// streams that contain it only when their packets are put together.
     pub fn sightings(&self, text: &str) -> usize {
         let needle = text.as_bytes();
-        let packets = self.frames().iter().filter(|frame| stream::contains(frame, needle)).count();
+        let packets = stream::carriers(&self.frames(), needle);
         let split = self.streams().iter().filter(|stream| stream.contains_split(needle)).count();
         packets + split
     }

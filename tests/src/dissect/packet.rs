@@ -52,6 +52,11 @@ impl Segment {
         &self.frame[self.payload.clone()]
     }
 
+    /// The sequence number of the payload's first byte: a SYN takes one for itself.
+    pub fn first_byte(&self) -> u32 {
+        self.sequence.wrapping_add(u32::from(self.is_syn()))
+    }
+
     pub fn is_syn(&self) -> bool {
         self.flags & SYN != 0
     }

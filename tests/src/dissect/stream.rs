@@ -1,7 +1,8 @@
 //! TCP streams put together from their segments, by sequence number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::packet::Segment;
 use super::tls::{self, NotTls};
@@ -52,9 +53,7 @@ impl Stream {
     fn assemble(&mut self) {
         let mut pieces: BTreeMap<u32, &Segment> = BTreeMap::new();
         for segment in &self.segments {
-            // The SYN takes the initial number itself; its data, if any, starts one later.
-            let number = segment.sequence.wrapping_add(u32::from(segment.is_syn()));
-            let offset = number.wrapping_sub(self.initial).wrapping_sub(1);
+            let offset = segment.first_byte().wrapping_sub(self.initial).wrapping_sub(1);
             let longest = pieces.entry(offset).or_insert(segment);
             if segment.payload().len() > longest.payload().len() {
                 *longest = segment;
@@ -98,7 +97,74 @@ pub fn reassemble(segments: &[Segment]) -> Vec<Stream> {
     streams
 }
 
+/// How many of `frames` carry `needle`. What TCP sends again was said once: under load a kernel
+/// retransmits although nothing was lost.
+pub fn carriers(frames: &[Arc<[u8]>], needle: &[u8]) -> usize {
+    let mut said = BTreeSet::new();
+    let carries = |frame: &&Arc<[u8]>| {
+        if !contains(frame, needle) {
+            return false;
+        }
+        let place = Segment::parse(Arc::clone(frame)).and_then(|segment| {
+            let offset = position(segment.payload(), needle)? as u32;
+            let number = segment.first_byte().wrapping_add(offset);
+            Some((segment.source, segment.destination, number))
+        });
+        place.is_none_or(|place| said.insert(place))
+    };
+    frames.iter().filter(carries).count()
+}
+
 /// Whether `haystack` contains `needle`.
 pub fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    position(haystack, needle).is_some()
+}
+
+fn position(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+
+    /// Ethernet, IPv4 and TCP, with no more in them than the dissector looks at.
+    fn frame(from: u8, flags: u8, sequence: u32, payload: &[u8]) -> Arc<[u8]> {
+        let mut frame = [&[0; 12][..], &[0x08, 0x00]].concat();
+        let mut ip = [0; 20];
+        ip[0] = 0x45;
+        ip[2..4].copy_from_slice(&(40 + payload.len() as u16).to_be_bytes());
+        ip[9] = 6;
+        ip[15] = from;
+        let mut tcp = [0; 20];
+        tcp[4..8].copy_from_slice(&sequence.to_be_bytes());
+        (tcp[12], tcp[13]) = (5 << 4, flags);
+        frame.extend([&ip, &tcp, payload].concat());
+        frame.into()
+    }
+
+    #[test]
+    fn what_is_retransmitted_counts_once() {
+        let said = [
+            frame(1, SYN, 99, b"the secret"),
+            // Again, as the server took the SYN without its data, and again in a longer segment.
+            frame(1, ACK, 100, b"the secret"),
+            frame(1, ACK, 96, b"and the secret"),
+        ];
+        assert_eq!(carriers(&said, b"secret"), 1);
+    }
+
+    #[test]
+    fn what_is_said_again_counts_again() {
+        let said = [
+            frame(1, ACK, 100, b"secret"),
+            frame(1, ACK, 106, b"secret"),
+            frame(2, ACK, 100, b"secret"),
+            frame(2, ACK, 106, b"nothing"),
+        ];
+        assert_eq!(carriers(&said, b"secret"), 3);
+    }
 }
