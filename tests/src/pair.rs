@@ -165,19 +165,23 @@ pub fn any(family: Family, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse().unwrap(), port)
 }
 
+pub fn send(text: &str) -> Step {
+    Step::Send(text.to_owned())
+}
+
 /// The client's side of an echo: sends `text`, ends sending, and receives to the end.
 pub fn say(text: &str) -> Vec<Step> {
-    vec![Step::Send(text.to_owned()), Step::EndSending, Step::ReceiveToEnd]
+    vec![send(text), Step::EndSending, Step::ReceiveToEnd]
 }
 
 /// The client's side of an echo that lives through whatever happens while it pauses: hears `ab` before, and `cd`
 /// at last.
 pub fn living() -> Vec<Step> {
     vec![
-        Step::Send("ab".to_owned()),
+        send("ab"),
         Step::Receive(2),
         Step::Pause,
-        Step::Send("cd".to_owned()),
+        send("cd"),
         Step::EndSending,
         Step::ReceiveToEnd,
     ]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sheath_tests::config::{Config, Reuse, Sessions, Workload, spiffe_id};
-use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, say, server};
+use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, say, send, server};
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Connection, Job, Socket, Step, errno_name};
@@ -290,10 +290,6 @@ fn play_on_reused(pair: &Pair, family: Family, client: &[Step], server: &[Step])
         assert!(line.reused, "{line:?}");
     }
     Played { client, server, lines }
-}
-
-fn send(text: &str) -> Step {
-    Step::Send(text.to_owned())
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Promise 6: TCP is still TCP.
 
 use sheath_tests::config::spiffe_id;
-use sheath_tests::pair::{PORT, Pair, Setting, any, client, say};
+use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, send};
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::rogue::{Dial, End, Face, RogueServer};
 use sheath_tests::script::{Job, ListenerOptions, Step};
@@ -9,10 +9,6 @@ use sheath_tests::wait::{GENEROUS, wait_until};
 use sheath_tests::world::{FAMILIES, Family};
 
 const ROGUE_PORT: u16 = 9443;
-
-fn send(text: &str) -> Step {
-    Step::Send(text.to_owned())
-}
 
 #[test]
 fn the_client_ends_first_and_still_receives() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sheath_tests::agent::Agent;
 use sheath_tests::config::{Config, Reuse, Sessions};
 use sheath_tests::live::LiveFlow;
-use sheath_tests::pair::{Pair, SETTINGS, Setting, any, client, living, server};
+use sheath_tests::pair::{Pair, SETTINGS, Setting, any, client, living, send, server};
 use sheath_tests::probe::Probe;
 use sheath_tests::script::{Event, Step};
 use sheath_tests::status::Status;
@@ -48,10 +48,6 @@ fn idle_limit(setting: Setting, impatient: Impatient) -> Pair {
 
 fn half_closed_limit(setting: Setting, impatient: Impatient) -> Pair {
     Pair::with(setting, |a, b| impatient.config(a, b).timeouts.half_closed = Some("2s"))
-}
-
-fn send(text: &str) -> Step {
-    Step::Send(text.to_owned())
 }
 
 /// Plays both scripts up to the end that the timer makes: a reset for whoever waits for something.

@@ -1,5 +1,4 @@
-//! The chains of peers, each in memory once, however many sessions were opened with it: most of what an idle session
-//! would otherwise hold.
+//! The chains of peers, each in memory once, however many sessions were opened with it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::kernel::KernelConnection;
 use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
 use rustls::{ClientConfig, CommonState, ExtractedSecrets, ServerConfig};
@@ -43,9 +42,9 @@ trait Side: Sized {
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8])
     -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn state(&self) -> &CommonState;
-    fn into_secrets(
-        self,
-    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error>;
+    /// The keys alone: the rest of the connection would take more memory than everything else of an idle session, and
+    /// cannot be taken over by another process.
+    fn into_secrets(self) -> Result<ExtractedSecrets, rustls::Error>;
 }
 
 impl Side for UnbufferedClientConnection {
@@ -63,10 +62,8 @@ impl Side for UnbufferedClientConnection {
         self
     }
 
-    fn into_secrets(
-        self,
-    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
-        self.dangerous_into_kernel_connection()
+    fn into_secrets(self) -> Result<ExtractedSecrets, rustls::Error> {
+        self.dangerous_into_kernel_connection().map(|(keys, _)| keys)
     }
 }
 
@@ -85,10 +82,8 @@ impl Side for UnbufferedServerConnection {
         self
     }
 
-    fn into_secrets(
-        self,
-    ) -> Result<(ExtractedSecrets, KernelConnection<Self::Data>), rustls::Error> {
-        self.dangerous_into_kernel_connection()
+    fn into_secrets(self) -> Result<ExtractedSecrets, rustls::Error> {
+        self.dangerous_into_kernel_connection().map(|(keys, _)| keys)
     }
 }
 
@@ -190,9 +185,7 @@ impl<S: Side> Handshake<S> {
             self.flush().await?;
         }
         let facts = Facts::of(self.side.state());
-        // The keys are all that is wanted: the rest of the connection would take more memory than everything else of an
-        // idle session, and cannot be taken over by another process.
-        let (keys, _) = self.side.into_secrets().map_err(TlsError::handshake)?;
+        let keys = self.side.into_secrets().map_err(TlsError::handshake)?;
         let unusable = |error| TlsError::Io(io::Error::other(error));
         let sealing = Keys::new(keys.tx.0, &keys.tx.1).map_err(unusable)?;
         let opening = Keys::new(keys.rx.0, &keys.rx.1).map_err(unusable)?;

@@ -206,6 +206,12 @@ async fn assert_told_of_reset(app: &TcpStream) {
     told.expect("the application is not told").unwrap();
 }
 
+/// Waits until the application is told, and says what ended the flow.
+async fn why_reset(relay: Relay) -> RelayError {
+    assert_told_of_reset(&relay.app).await;
+    ended(relay.task).await.result.unwrap_err()
+}
+
 #[tokio::test]
 async fn a_reset_behind_the_end_of_its_direction_is_heard_at_once() {
     type Break = fn(&mut Raw) -> Vec<u8>;
@@ -221,8 +227,7 @@ async fn a_reset_behind_the_end_of_its_direction_is_heard_at_once() {
         let (relay, mut raw) = half_closed_by_peer(kind).await;
         let record = what(&mut raw);
         raw.write(&record).await;
-        assert_told_of_reset(&relay.app).await;
-        ended(relay.task).await.result.unwrap_err();
+        why_reset(relay).await;
     }
 }
 
@@ -231,9 +236,8 @@ async fn a_connection_that_is_reset_behind_the_end_of_its_direction_ends_the_flo
     for kind in KINDS {
         let (relay, raw) = half_closed_by_peer(kind).await;
         hang_up(raw.tcp);
-        assert_told_of_reset(&relay.app).await;
-        let result = ended(relay.task).await.result;
-        assert!(matches!(result, Err(RelayError::Wire(_))), "{kind:?} {result:?}");
+        let why = why_reset(relay).await;
+        assert!(matches!(why, RelayError::Wire(_)), "{kind:?} {why:?}");
     }
 }
 
@@ -248,15 +252,13 @@ async fn the_end_of_the_connection_behind_close_notify_is_no_failure() {
     none_held(&relay.account).await;
     assert!(!relay.task.is_finished());
     hang_up(raw.tcp);
-    assert_told_of_reset(&relay.app).await;
-    let result = ended(relay.task).await.result;
-    assert!(matches!(result, Err(RelayError::Wire(_))), "{result:?}");
+    let why = why_reset(relay).await;
+    assert!(matches!(why, RelayError::Wire(_)), "{why:?}");
 
     let (relay, raw) = half_closed_by_peer(Kind::Flows).await;
     socket2::SockRef::from(&raw.tcp).shutdown(std::net::Shutdown::Write).unwrap();
-    assert_told_of_reset(&relay.app).await;
-    let result = ended(relay.task).await.result;
-    assert!(matches!(result, Err(RelayError::Wire(_))), "{result:?}");
+    let why = why_reset(relay).await;
+    assert!(matches!(why, RelayError::Wire(_)), "{why:?}");
 }
 
 /// RFC 8446, 6.1.
@@ -281,9 +283,8 @@ async fn whoever_goes_on_behind_fin_breaks_the_rules() {
     for frame in [data_frame(b"more"), opening().encode().as_ref().to_vec()] {
         let (relay, mut raw) = half_closed_by_peer(Kind::Flows).await;
         raw.send(ContentType::ApplicationData, &frame).await;
-        assert_told_of_reset(&relay.app).await;
-        let result = ended(relay.task).await.result;
-        assert!(matches!(result, Err(RelayError::Frame(_))), "{result:?}");
+        let why = why_reset(relay).await;
+        assert!(matches!(why, RelayError::Frame(_)), "{why:?}");
         let told = raw.receive().await;
         let alert = RecordError::Alert(Alert::UNEXPECTED_MESSAGE);
         assert!(matches!(&told, Err(StreamError::Record(error)) if *error == alert), "{told:?}");
