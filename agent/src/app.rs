@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use rustls::crypto::CryptoProvider;
@@ -26,10 +26,13 @@ use crate::flow::FlowIds;
 use crate::pipeline::{Pipeline, Starter};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
-use crate::sys::hardening;
+use crate::sys::{hardening, heap};
 use crate::telemetry::AgentCounters;
 use crate::tls::crypto_provider;
 use crate::workers::Workers;
+
+/// Between two looks for what bursts of flows have left behind.
+const TIDY: Duration = Duration::from_secs(5);
 
 /// Why the agent did not start, or stopped without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +131,11 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let (control_requests, control_inbox) = mpsc::channel(4);
     let mut controlling = tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
     let caretaker = pipeline.clone();
-    let looking_after = tokio::spawn(async move { caretaker.idle.look_after().await });
+    // On a thread for flows: the allocator keeps at hand what a thread frees, and `tidy` is sure to empty the hands of
+    // these alone.
+    let looking_after =
+        pipeline.workers.next().spawn(async move { caretaker.idle.look_after().await });
+    let tidying = tokio::spawn(tidy(pipeline.clone()));
     let mut supervising = tokio::spawn(supervisor.run(supervisor_inbox));
     let reloading = tokio::spawn(reload_on(hangup, control_requests.downgrade()));
     let draining = control_requests.clone();
@@ -136,6 +143,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let serving = tokio::spawn(admin.serve(info, planes));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
     service_manager::notify("READY=1");
+    // What starting has left behind on this thread, which only waits from now on.
+    heap::give_back();
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -153,6 +162,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let _ = supervising.await;
     pipeline.ending.cancel();
     looking_after.abort();
+    tidying.abort();
     pipeline.idle.clear();
     pipeline.tasks.close();
     if tokio::time::timeout(config.timeouts.drain, pipeline.tasks.wait()).await.is_err() {
@@ -161,6 +171,16 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     drop(draining);
     tracing::info!("stopped; protected connections are refused until an agent runs again");
     Ok(())
+}
+
+/// Now and then gives back what is left of a burst of flows.
+async fn tidy(pipeline: Arc<Pipeline>) {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        pipeline.shares.trim();
+        heap::give_back();
+        pipeline.workers.each(heap::give_back);
+    }
 }
 
 /// Has the configuration read again at every SIGHUP.

@@ -68,21 +68,46 @@ const _: () = assert!(LONGEST_RECORD - (LONGEST_CONTENT + OVERHEAD) >= 3 * (OVER
 /// Buffers that are not leased.
 #[derive(Debug)]
 pub struct Buffers {
-    spare: [ArrayQueue<Box<[u8]>>; 3],
+    spare: [Spare; 3],
+}
+
+/// Buffers of one size.
+#[derive(Debug)]
+struct Spare {
+    kept: ArrayQueue<Box<[u8]>>,
+    /// The fewest that were kept at any time since the last [`Buffers::trim`].
+    fewest: AtomicUsize,
 }
 
 impl Default for Buffers {
     fn default() -> Self {
-        Self { spare: Size::ALL.map(|size| ArrayQueue::new(size.kept())) }
+        let none =
+            |size: Size| Spare { kept: ArrayQueue::new(size.kept()), fewest: AtomicUsize::new(0) };
+        Self { spare: Size::ALL.map(none) }
     }
 }
 
 impl Buffers {
-    /// Lets go of all that is kept.
+    /// Lets go of buffers that nobody has needed since the last call.
     pub fn trim(&self) {
         for spare in &self.spare {
-            while spare.pop().is_some() {}
+            for _ in 0..spare.fewest.load(Relaxed) {
+                drop(spare.kept.pop());
+            }
+            spare.fewest.store(spare.kept.len(), Relaxed);
         }
+    }
+
+    fn take(&self, size: Size) -> Option<Box<[u8]>> {
+        let spare = &self.spare[size as usize];
+        let bytes = spare.kept.pop();
+        spare.fewest.fetch_min(spare.kept.len(), Relaxed);
+        bytes
+    }
+
+    /// If enough are kept, it is freed.
+    fn put(&self, size: Size, bytes: Box<[u8]>) {
+        let _ = self.spare[size as usize].kept.push(bytes);
     }
 }
 
@@ -118,7 +143,7 @@ impl Account {
             self.capped.fetch_add(1, Relaxed);
             size = Size::One;
         }
-        let bytes = self.buffers.spare[size as usize].pop();
+        let bytes = self.buffers.take(size);
         // Fresh memory comes zeroed from the system, and what is not used of it is not even there.
         let bytes = bytes.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice());
         Lease { bytes, size, account: self.clone() }
@@ -176,8 +201,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         self.account.leased.fetch_sub(self.size.bytes(), Relaxed);
         let bytes = std::mem::take(&mut self.bytes);
-        // If enough are kept, it is freed.
-        let _ = self.account.buffers.spare[self.size as usize].push(bytes);
+        self.account.buffers.put(self.size, bytes);
     }
 }
 
@@ -196,8 +220,27 @@ mod tests {
         drop(lease);
         assert_eq!(account.leased(), 0);
         assert_eq!(account.lease(Size::Four).as_ptr(), place, "not taken from what is kept");
+    }
+
+    #[test]
+    fn what_nobody_needs_is_let_go() {
+        let buffers = Arc::new(Buffers::default());
+        let kept = || buffers.spare[Size::One as usize].kept.len();
+        let account = Account::new(buffers.clone(), usize::MAX);
+        let lease = |count| -> Vec<_> { (0..count).map(|_| account.lease(Size::One)).collect() };
+        drop(lease(10));
         buffers.trim();
-        assert_eq!(buffers.spare[Size::Four as usize].len(), 0);
+        assert_eq!(kept(), 10, "they were needed");
+        drop(lease(3));
+        buffers.trim();
+        assert_eq!(kept(), 3);
+        let held = lease(3);
+        buffers.trim();
+        drop(held);
+        buffers.trim();
+        assert_eq!(kept(), 3, "they were needed");
+        buffers.trim();
+        assert_eq!(kept(), 0);
     }
 
     #[test]
@@ -220,7 +263,7 @@ mod tests {
         let account = Account::new(buffers.clone(), usize::MAX);
         let many: Vec<_> = (0..1000).map(|_| account.lease(Size::One)).collect();
         drop(many);
-        assert_eq!(buffers.spare[Size::One as usize].len(), Size::One.kept());
+        assert_eq!(buffers.spare[Size::One as usize].kept.len(), Size::One.kept());
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl Shares {
         }
     }
 
+    /// Lets go of buffers that nobody has needed since the last call.
+    pub fn trim(&self) {
+        self.buffers.trim();
+    }
+
     #[must_use]
     pub fn of(&self, workload: WorkloadId) -> Arc<Share> {
         let mut shares = self.by_workload.lock().unwrap_or_else(PoisonError::into_inner);

@@ -79,6 +79,13 @@ impl Workers {
         &self.all[number].runtime
     }
 
+    /// Has all of them do something in between.
+    pub fn each(&self, what: fn()) {
+        for worker in &self.all {
+            worker.runtime.spawn(async move { what() });
+        }
+    }
+
     /// Where a flow should be worked on that begins on this thread.
     #[must_use]
     pub fn place(&self) -> Place {
@@ -126,6 +133,20 @@ mod tests {
         drop((first, second, third));
         assert_eq!(loads(), [0, 0]);
         OWN.set(None);
+    }
+
+    #[test]
+    fn each_does_it_on_its_own_thread() {
+        static DONE: AtomicUsize = AtomicUsize::new(0);
+        let workers = Workers::start(2).unwrap();
+        workers.each(|| {
+            DONE.fetch_add(1 << OWN.get().unwrap(), Relaxed);
+        });
+        let start = std::time::Instant::now();
+        while DONE.load(Relaxed) != 0b11 {
+            assert!(start.elapsed().as_secs() < 30, "{:b}", DONE.load(Relaxed));
+            std::thread::yield_now();
+        }
     }
 
     #[test]

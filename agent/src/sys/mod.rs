@@ -5,6 +5,7 @@ pub mod clock;
 pub mod erased;
 pub mod files;
 pub mod hardening;
+pub mod heap;
 pub mod netns;
 pub mod pidfd;
 pub mod readiness;
