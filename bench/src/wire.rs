@@ -12,7 +12,7 @@ use sheath_tests::dissect::tls;
 use sheath_tests::names;
 use sheath_tests::rogue::{Dial, End};
 
-use crate::contender::{Contender, Kind, Side};
+use crate::contender::{Contender, Side};
 use crate::play::Play;
 use crate::services::ECHO;
 
@@ -77,8 +77,8 @@ pub fn check(contender: &Contender) -> Result<Wire> {
     let Some(&group) = groups.first() else {
         bail!("nothing crosses the wire from port {port}");
     };
-    let hybrid = matches!(contender.entry.kind, Kind::Agents(_)) && group == X25519_MLKEM768;
-    ensure!(group == X25519 || hybrid, "keys are agreed on in group {group:#06x}, not X25519");
+    let expected = if contender.is_hybrid() { X25519_MLKEM768 } else { X25519 };
+    ensure!(group == expected, "keys are agreed on in group {group:#06x}, not {expected:#06x}");
     drop(tap);
     refuses_strangers(contender, &words)?;
     Ok(Wire::Tls { group })

@@ -12,7 +12,16 @@ use super::{Hop, Side};
 use crate::play::Way;
 
 pub fn start(hop: &Hop<'_>) -> Result<Program> {
-    let file = hop.write("envoy.json", &config(hop).to_string())?;
+    start_with(hop, "X25519")
+}
+
+/// The same with the group that agents use.
+pub fn start_hybrid(hop: &Hop<'_>) -> Result<Program> {
+    start_with(hop, "X25519MLKEM768")
+}
+
+fn start_with(hop: &Hop<'_>, group: &str) -> Result<Program> {
+    let file = hop.write("envoy.json", &config(hop, group).to_string())?;
     let mut command = hop.place.command(binaries::envoy());
     command.args(["--concurrency", &threads().to_string(), "--log-level", "warning"]);
     // Two Envoys would share memory by their base id.
@@ -20,19 +29,23 @@ pub fn start(hop: &Hop<'_>) -> Result<Program> {
     Ok(hop.start("envoy", &mut command))
 }
 
-fn config(hop: &Hop<'_>) -> Value {
-    let (listeners, clusters): (Vec<Value>, Vec<Value>) =
-        hop.ways().iter().map(|way| (listener(hop, way), cluster(hop, way))).unzip();
+fn config(hop: &Hop<'_>, group: &str) -> Value {
+    let common_tls = common_tls(hop, group);
+    let (listeners, clusters): (Vec<Value>, Vec<Value>) = hop
+        .ways()
+        .iter()
+        .map(|way| (listener(hop, way, &common_tls), cluster(hop, way, &common_tls)))
+        .unzip();
     json!({"static_resources": {"listeners": listeners, "clusters": clusters}})
 }
 
-fn listener(hop: &Hop<'_>, way: &Way) -> Value {
+fn listener(hop: &Hop<'_>, way: &Way, common_tls: &Value) -> Value {
     let proxy = json!({"stat_prefix": "tcp", "cluster": name(way)});
     let kind = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
     let mut chain = json!({"filters": [typed("envoy.filters.network.tcp_proxy", kind, proxy)]});
     if hop.side == Side::Server {
         let context = json!({
-            "common_tls_context": common_tls(hop),
+            "common_tls_context": common_tls,
             "require_client_certificate": true,
             "disable_stateless_session_resumption": true,
             "disable_stateful_session_resumption": true,
@@ -42,7 +55,7 @@ fn listener(hop: &Hop<'_>, way: &Way) -> Value {
     json!({"name": name(way), "address": address(way.listen), "filter_chains": [chain]})
 }
 
-fn cluster(hop: &Hop<'_>, way: &Way) -> Value {
+fn cluster(hop: &Hop<'_>, way: &Way, common_tls: &Value) -> Value {
     let endpoint = json!({"endpoint": {"address": address(way.forward)}});
     let mut cluster = json!({
         "name": name(way),
@@ -56,7 +69,7 @@ fn cluster(hop: &Hop<'_>, way: &Way) -> Value {
     });
     if hop.side == Side::Client {
         let context = json!({
-            "common_tls_context": common_tls(hop),
+            "common_tls_context": common_tls,
             "sni": hop.peer_name(),
             "max_session_keys": 0,
         });
@@ -65,12 +78,12 @@ fn cluster(hop: &Hop<'_>, way: &Way) -> Value {
     cluster
 }
 
-fn common_tls(hop: &Hop<'_>) -> Value {
+fn common_tls(hop: &Hop<'_>, group: &str) -> Value {
     json!({
         "tls_params": {
             "tls_minimum_protocol_version": "TLSv1_3",
             "tls_maximum_protocol_version": "TLSv1_3",
-            "ecdh_curves": ["X25519"],
+            "ecdh_curves": [group],
         },
         "tls_certificates": [{
             "certificate_chain": {"filename": hop.own().certificate},

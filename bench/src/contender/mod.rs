@@ -52,6 +52,8 @@ pub struct Proxy {
     pub name: &'static str,
     pub start: fn(&Hop<'_>) -> Result<Program>,
     pub encrypts: bool,
+    /// Whether keys are agreed on as between agents, in X25519MLKEM768, and not in X25519.
+    pub hybrid: bool,
 }
 
 pub const DIRECT: &str = "direct";
@@ -62,12 +64,16 @@ pub const SHEATH_FRESH: &str = "sheath-fresh";
 pub const ENVOY: &str = "envoy";
 
 static PROXIES: [Proxy; 5] = [
-    Proxy { name: RELAY, start: relay::start, encrypts: false },
-    Proxy { name: ENVOY, start: envoy::start, encrypts: true },
-    Proxy { name: "stunnel", start: stunnel::start, encrypts: true },
-    Proxy { name: "haproxy", start: haproxy::start, encrypts: true },
-    Proxy { name: "nginx", start: nginx::start, encrypts: true },
+    Proxy { name: RELAY, start: relay::start, encrypts: false, hybrid: false },
+    Proxy { name: ENVOY, start: envoy::start, encrypts: true, hybrid: false },
+    Proxy { name: "stunnel", start: stunnel::start, encrypts: true, hybrid: false },
+    Proxy { name: "haproxy", start: haproxy::start, encrypts: true, hybrid: false },
+    Proxy { name: "nginx", start: nginx::start, encrypts: true, hybrid: false },
 ];
+
+/// Tells what of a fresh handshake's price is the group's.
+static ENVOY_HYBRID: Proxy =
+    Proxy { name: "envoy-hybrid", start: envoy::start_hybrid, encrypts: true, hybrid: true };
 
 /// Every contender, agents of other binaries included.
 pub fn roster(variants: &[(String, PathBuf)]) -> Vec<Entry> {
@@ -88,6 +94,7 @@ pub fn roster(variants: &[(String, PathBuf)]) -> Vec<Entry> {
     let fresh = entry(SHEATH_FRESH, agents(None, true), true);
     all.push(Entry { connections_only: true, ..fresh });
     all.extend(others.iter().map(proxy));
+    all.push(Entry { connections_only: true, ..proxy(&ENVOY_HYBRID) });
     all
 }
 
@@ -166,6 +173,15 @@ impl Contender {
         match &self.entry.kind {
             Kind::Direct => false,
             Kind::Proxies(proxy) => proxy.encrypts,
+            Kind::Agents(_) => true,
+        }
+    }
+
+    /// Whether keys are agreed on in X25519MLKEM768.
+    pub fn is_hybrid(&self) -> bool {
+        match &self.entry.kind {
+            Kind::Direct => false,
+            Kind::Proxies(proxy) => proxy.hybrid,
             Kind::Agents(_) => true,
         }
     }

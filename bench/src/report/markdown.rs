@@ -64,7 +64,8 @@ works with as many threads as there are processors, stunnel with one for each co
 each program's default sizes.
 
 Keys are agreed on in X25519, but between agents in X25519MLKEM768: that is not a setting of Sheath's. A handshake is dearer
-for it, and Sheath's figures for new connections bear that cost.
+for it, and Sheath's figures for new connections bear that cost. **envoy-hybrid** is Envoy with the same group, for what opens
+new connections.
 ",
         machine.date,
         machine.processor,
