@@ -147,7 +147,7 @@ impl Pipeline {
         let certificates = session.certificates().clone();
         let basis = Basis::Outbound { target, destination, certificates };
         let mut live = self.live(workload, basis, revision)?;
-        self.relay(&mut accepted.stream, session, &mut live, record).await
+        self.relay(workload, &mut accepted.stream, session, &mut live, record).await
     }
 
     /// Dials the wire leg, and shakes hands on it.
@@ -223,7 +223,8 @@ impl Pipeline {
                 record.protection = protection;
                 drop(unproven);
                 let mut live = self.live(workload, Basis::Permissive, revision)?;
-                let passing = self.pass_through(namespace, wire, client, destination, record);
+                let call = Call { workload, client, destination };
+                let passing = self.pass_through(namespace, wire, &call, share, record);
                 return unless_cut(&mut live, pin!(passing)).await?.map(|()| None);
             }
         }
@@ -270,12 +271,13 @@ impl Pipeline {
                 return Err(error);
             }
         };
-        self.relay(&mut app.stream, session, &mut live, record).await
+        self.relay(call.workload, &mut app.stream, session, &mut live, record).await
     }
 
     /// Moves the bytes of one flow, for as long as its session is good. Returns the session if it can have another.
     async fn relay(
         &self,
+        workload: WorkloadId,
         app: &mut TcpStream,
         session: Proved,
         live: &mut Live,
@@ -307,8 +309,10 @@ impl Pipeline {
                     }
                     Stream::Library(wire) => {
                         let tcp = wire.get_ref().0.0.clone();
-                        let relaying = Box::pin(relay::run(app, &mut **wire, &tcp, moved));
-                        unless_cut(live, pin!(relaying)).await??;
+                        let share = self.shares.of(workload);
+                        let (wire, buffers) = (&mut **wire, &share.buffers);
+                        let relaying = relay::run(app, wire, &tcp, buffers, patience, moved);
+                        unless_cut(live, pin!(Box::pin(relaying))).await??;
                     }
                 }
                 close(app).and_then(|()| close(session.stream.tcp())).map(|()| None)
@@ -346,13 +350,13 @@ impl Pipeline {
         &self,
         namespace: &Namespace,
         wire: TcpStream,
-        client: SocketAddr,
-        destination: SocketAddr,
+        call: &Call,
+        share: &Share,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
-        let app = self.dial_app(namespace, client, destination).await?;
-        let moved = &mut record.moved;
-        relay::run(&app.stream, &mut Tcp(&wire), &wire, moved).await?;
+        let app = self.dial_app(namespace, call.client, call.destination).await?;
+        let (patience, moved) = (self.timeouts.patience, &mut record.moved);
+        relay::run(&app.stream, &mut Tcp(&wire), &wire, &share.buffers, patience, moved).await?;
         close(&app.stream).and_then(|()| close(&wire))
     }
 
@@ -406,7 +410,7 @@ impl Proved {
             Session { stream: Stream::Records(stream), proof }
                 if proof.content == Content::Flows =>
             {
-                let good_until = terms.good_until.min(proof.certificates.good_until());
+                let good_until = terms.good_until.min(proof.certificates.believed_until());
                 let terms = Terms { good_until, ..terms };
                 Self::Flows(Box::new(FlowSession::new(stream, proof, side, terms)))
             }

@@ -238,6 +238,11 @@ impl Ca {
 
     /// Writes a CRL that revokes these certificates, in place of the file before.
     pub fn write_crl(&self, revoked: &[&Leaf], file: &Path) {
+        self.write_crl_for(revoked, std::time::Duration::from_hours(1), file);
+    }
+
+    /// The same, with the next one due after so long.
+    pub fn write_crl_for(&self, revoked: &[&Leaf], life: std::time::Duration, file: &Path) {
         let now = OffsetDateTime::now_utc();
         let entry = |leaf: &&Leaf| RevokedCertParams {
             serial_number: leaf.serial.clone(),
@@ -247,7 +252,7 @@ impl Ca {
         };
         let list = CertificateRevocationListParams {
             this_update: now - Duration::hours(1),
-            next_update: now + Duration::hours(1),
+            next_update: now + life,
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: revoked.iter().map(entry).collect(),

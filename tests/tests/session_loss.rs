@@ -184,6 +184,29 @@ fn an_authority_that_expires_ends_them() {
     assert!(line.reason.contains("CertExpired"), "{line:?}");
 }
 
+/// The same of a CRL without which nobody is believed.
+#[test]
+fn a_crl_that_is_overdue_ends_them() {
+    const LIFE: Duration = Duration::from_secs(12);
+    for (index, workload) in ["client", "web"].into_iter().enumerate() {
+        let mut scene = Scene::new();
+        let due = Instant::now() + LIFE;
+        scene.assert_session_ends(|scene| {
+            scene.authority.write_crl_for(&[], LIFE, &scene.of(workload).join("crl.pem"));
+        });
+        scene.serve_one();
+        assert!(Instant::now() < due, "the scene took too long to set up");
+        scene.wait_kept(0);
+        assert!(due.elapsed() < Duration::from_secs(5), "{:?} later", due.elapsed());
+        std::thread::sleep(Duration::from_secs(2));
+        scene.pair.assert_refused();
+        assert_eq!(scene.echo.pending(), 0, "the application was reached");
+        let judge = [&scene.pair.agent_a, &scene.pair.agent_b][index];
+        let line = judge.wait_for_access("the refusal", |line| line.outcome == "denied");
+        assert!(line.reason.contains("Crl"), "{line:?}");
+    }
+}
+
 #[test]
 fn a_revoked_client_is_not_served_on_the_session_that_it_has() {
     let mut scene = Scene::new();

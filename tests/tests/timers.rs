@@ -6,7 +6,7 @@ use sheath_tests::agent::Agent;
 use sheath_tests::config::{Config, Reuse, Sessions};
 use sheath_tests::live::LiveFlow;
 use sheath_tests::pair::{Pair, SETTINGS, Setting, any, client, living, send, server};
-use sheath_tests::probe::Probe;
+use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Event, Step};
 use sheath_tests::status::Status;
 use sheath_tests::wait::GENEROUS;
@@ -122,6 +122,33 @@ fn a_half_closed_flow_is_reset_at_the_end_that_waits() {
         pair.agent_a.wait_for_status("no flow", Status::is_idle);
         pair.agent_b.wait_for_status("no flow", Status::is_idle);
         for line in impatient.agent(&pair).access() {
+            assert!(line.reason.contains("nothing has moved for 2s"), "{line:?}");
+        }
+    }
+}
+
+/// Also between a client without an agent and the application.
+#[test]
+fn what_passes_a_permissive_port_in_plaintext_is_reset_when_it_stands_still() {
+    let pair = Pair::with(Setting::Host, |_, b| {
+        b.workloads[0].inbound.as_mut().expect("an inbound mode").mode = "permissive";
+        (b.timeouts.idle, b.timeouts.half_closed) = (Some("2s"), Some("2s"));
+    });
+    let stranger = pair.world.a.host("stranger");
+    let idle = [send("ab"), Step::Receive(2), Step::ReceiveToEnd];
+    let half_closed = [send("ab"), Step::EndSending, Step::Receive(2), Step::ReceiveToEnd];
+    for family in FAMILIES {
+        for asks in [&idle[..], &half_closed] {
+            let mut app = pair.serve(family, &[Step::Receive(2), send("cd"), Step::Pause]);
+            let start = Instant::now();
+            let seen = probe::run(&stranger, &client(pair.target(family), asks));
+            let took = start.elapsed();
+            assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{seen:?}");
+            assert!(took >= LIMIT && took < LIMIT + SLACK, "cut after {took:?}");
+            app.wait_paused();
+            app.go();
+            pair.agent_b.wait_for_status("no flow", Status::is_idle);
+            let line = pair.agent_b.access().pop().expect("the flow in the access log");
             assert!(line.reason.contains("nothing has moved for 2s"), "{line:?}");
         }
     }

@@ -1,29 +1,34 @@
-//! Both directions of a flow in one future: no task, no thread and no allocation for each direction or record.
+//! Both directions of a flow in one future: no task, no thread and no allocation for each direction or record. Buffers are
+//! leased only while bytes move.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::timers::{Due, Patience, Watch};
 use super::{Moved, RelayError, is_hung_up, outcome};
+use crate::buffers::{Account, Lease, Size};
 use crate::sys::readiness::{self, Failure};
 use crate::sys::tcp::Tcp;
 
 /// One TLS record's worth of plaintext (RFC 8446, 5.1), so that a full buffer becomes a full record.
-const BUFFER: usize = 16 * 1024;
+const CONTENT: usize = 16 * 1024;
 
 pub struct Duplex<'s, W> {
     app: Tcp<&'s TcpStream>,
     wire: &'s mut W,
     /// What `wire` is on.
     tcp: &'s TcpStream,
-    outgoing: Direction,
-    incoming: Direction,
+    outgoing: Direction<'s>,
+    incoming: Direction<'s>,
     /// Of the side that has come to its end, while the other goes on.
     failure: Option<Failure<'s>>,
+    watch: Watch,
     moved: &'s mut Moved,
 }
 
@@ -35,17 +40,49 @@ where
         app: &'s TcpStream,
         wire: &'s mut W,
         tcp: &'s TcpStream,
+        buffers: &'s Arc<Account>,
+        patience: Patience,
         moved: &'s mut Moved,
     ) -> Self {
         Self {
             app: Tcp(app),
             wire,
             tcp,
-            outgoing: Direction::new(),
-            incoming: Direction::new(),
+            outgoing: Direction::new(buffers),
+            incoming: Direction::new(buffers),
             failure: None,
+            watch: Watch::new(patience),
             moved,
         }
+    }
+
+    fn poll_both(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+        let outgoing = self.outgoing.poll(cx, &mut self.app, self.wire, &mut self.moved.sent);
+        let outgoing = self
+            .outgoing
+            .settle(outgoing)
+            .map_err(|side| side.into_error(RelayError::App, RelayError::Wire))?;
+        let incoming = self.incoming.poll(cx, self.wire, &mut self.app, &mut self.moved.received);
+        let incoming = self
+            .incoming
+            .settle(incoming)
+            .map_err(|side| side.into_error(RelayError::Wire, RelayError::App))?;
+        let (mut wire, mut app) = (None, None);
+        match (outgoing, incoming) {
+            (Poll::Ready(()), Poll::Ready(())) => {}
+            (Poll::Pending, Poll::Pending) => return Poll::Pending,
+            // Nothing is read any more from the side that has ended: its failure has to be waited for.
+            (Poll::Ready(()), Poll::Pending) => {
+                self.watch.half_close();
+                app = Some(ready!(self.poll_failure(cx, self.app.0)))
+            }
+            (Poll::Pending, Poll::Ready(())) => {
+                self.watch.half_close();
+                wire = Some(ready!(self.poll_failure(cx, self.tcp)))
+            }
+        }
+        let wire = self.outgoing.refused.take().or(wire);
+        Poll::Ready(outcome(wire, self.incoming.refused.take().or(app)))
     }
 
     /// Ready when a connection fails.
@@ -62,30 +99,20 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let outgoing = this.outgoing.poll(cx, &mut this.app, this.wire, &mut this.moved.sent);
-        let outgoing = this
-            .outgoing
-            .settle(outgoing)
-            .map_err(|side| side.into_error(RelayError::App, RelayError::Wire))?;
-        let incoming = this.incoming.poll(cx, this.wire, &mut this.app, &mut this.moved.received);
-        let incoming = this
-            .incoming
-            .settle(incoming)
-            .map_err(|side| side.into_error(RelayError::Wire, RelayError::App))?;
-        let (mut wire, mut app) = (None, None);
-        match (outgoing, incoming) {
-            (Poll::Ready(()), Poll::Ready(())) => {}
-            (Poll::Pending, Poll::Pending) => return Poll::Pending,
-            // Nothing is read any more from the side that has ended: its failure has to be waited for.
-            (Poll::Ready(()), Poll::Pending) => {
-                app = Some(ready!(this.poll_failure(cx, this.app.0)))
-            }
-            (Poll::Pending, Poll::Ready(())) => {
-                wire = Some(ready!(this.poll_failure(cx, this.tcp)))
+        let before = *this.moved;
+        if let Poll::Ready(result) = this.poll_both(cx) {
+            return Poll::Ready(result);
+        }
+        if *this.moved != before {
+            this.watch.touch();
+        }
+        loop {
+            match ready!(this.watch.poll(cx)) {
+                // There is nothing more to let go of.
+                Due::Rest => {}
+                Due::End(limit) => return Poll::Ready(Err(RelayError::Idle(limit))),
             }
         }
-        let wire = this.outgoing.refused.take().or(wire);
-        Poll::Ready(outcome(wire, this.incoming.refused.take().or(app)))
     }
 }
 
@@ -116,9 +143,10 @@ enum State {
     Closed,
 }
 
-struct Direction {
-    buffer: Box<[u8]>,
-    /// Read, not yet written: `buffer[start..end]`.
+struct Direction<'s> {
+    buffers: &'s Arc<Account>,
+    lease: Option<Lease>,
+    /// Read, not yet written: `lease[start..end]`.
     start: usize,
     end: usize,
     unflushed: bool,
@@ -128,10 +156,11 @@ struct Direction {
     refused: Option<io::Error>,
 }
 
-impl Direction {
-    fn new() -> Self {
+impl<'s> Direction<'s> {
+    fn new(buffers: &'s Arc<Account>) -> Self {
         Self {
-            buffer: vec![0; BUFFER].into_boxed_slice(),
+            buffers,
+            lease: None,
             start: 0,
             end: 0,
             unflushed: false,
@@ -145,6 +174,7 @@ impl Direction {
         match polled {
             Poll::Ready(Err(Side::To(error))) if is_hung_up(&error) => {
                 self.state = State::Closed;
+                self.lease = None;
                 self.refused = Some(error);
                 Poll::Ready(Ok(()))
             }
@@ -189,8 +219,9 @@ impl Direction {
         F: AsyncRead + Unpin,
         T: AsyncWrite + Unpin,
     {
+        let lease = self.lease.get_or_insert_with(|| self.buffers.lease(Size::One));
         while self.start < self.end {
-            let pending = &self.buffer[self.start..self.end];
+            let pending = &lease[self.start..self.end];
             let written = ready!(Pin::new(&mut *to).poll_write(cx, pending)).map_err(Side::To)?;
             if written == 0 {
                 return Poll::Ready(Err(Side::To(io::ErrorKind::WriteZero.into())));
@@ -199,7 +230,7 @@ impl Direction {
             self.unflushed = true;
             *moved += written as u64;
         }
-        let mut room = ReadBuf::new(&mut self.buffer);
+        let mut room = ReadBuf::new(&mut lease[..CONTENT]);
         let read = Pin::new(&mut *from).poll_read(cx, &mut room);
         let filled = room.filled().len();
         match read {
@@ -207,12 +238,14 @@ impl Direction {
                 self.start = 0;
                 self.end = filled;
                 if filled == 0 {
+                    self.lease = None;
                     self.state = State::Closing;
                 }
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(Side::From(error))),
             Poll::Pending => {
+                self.lease = None;
                 // Nothing more to come for now: what was written must not wait in a buffer.
                 if self.unflushed {
                     ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Side::To)?;

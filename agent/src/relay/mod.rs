@@ -7,11 +7,13 @@ mod sealed;
 mod timers;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::buffers::Account;
 use crate::framing::{FrameError, GoAway, Reader, Refused, Reset};
 use crate::record::RecordError;
 use crate::tls::{RecordStream, StreamError};
@@ -85,17 +87,19 @@ fn describe_wire(error: &io::Error) -> String {
 /// future is dropped. `tcp` is what `wire` is on.
 ///
 /// # Errors
-/// The leg that failed. The caller then drops both legs, which resets them.
+/// The leg that failed, or that nothing has moved for too long. The caller then drops both legs, which resets them.
 pub async fn run<W>(
     app: &TcpStream,
     wire: &mut W,
     tcp: &TcpStream,
+    buffers: &Arc<Account>,
+    patience: Patience,
     moved: &mut Moved,
 ) -> Result<(), RelayError>
 where
     W: AsyncRead + AsyncWrite + Unpin,
 {
-    Duplex::new(app, wire, tcp, moved).await
+    Duplex::new(app, wire, tcp, buffers, patience, moved).await
 }
 
 /// What the bytes of a session mean.

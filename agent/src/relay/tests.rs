@@ -8,7 +8,6 @@ mod patterns;
 mod sessions;
 mod turns;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +15,6 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::buffers::Account;
 use crate::framing::{Control, Open, data_header};
 use crate::record::ContentType;
 use crate::sys::sockopt;

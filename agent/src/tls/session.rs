@@ -112,6 +112,8 @@ pub struct PeerCertificates {
     shown: UnixTime,
     /// When what it was believed by is good: its certificates and the authority's.
     validity: Validity,
+    /// When the CRLs say what has to be known of them.
+    unrevoked: Validity,
 }
 
 /// Parameters of a session, by the names that rustls has for them. Empty before the handshake.
@@ -130,10 +132,10 @@ impl Session {
         role: Role,
         is_mutual: bool,
     ) -> Result<Self, TlsError> {
-        let Judged { id: peer, validity } = peer.ok_or(TlsError::Anonymous)?;
+        let peer = peer.ok_or(TlsError::Anonymous)?;
         let Facts { chain, content, negotiated } = facts;
-        let certificates = PeerCertificates::new(chain, role, validity);
-        let proof = Proof { peer, certificates, is_mutual, content, negotiated };
+        let certificates = PeerCertificates::new(chain, role, &peer);
+        let proof = Proof { peer: peer.id, certificates, is_mutual, content, negotiated };
         Ok(Self { stream, proof })
     }
 }
@@ -148,9 +150,10 @@ fn version(name: &'static str) -> &'static str {
 }
 
 impl PeerCertificates {
-    fn new(chain: Vec<CertificateDer<'static>>, role: Role, validity: Validity) -> Self {
+    fn new(chain: Vec<CertificateDer<'static>>, role: Role, judged: &Judged) -> Self {
         let (fingerprint, chain) = chains::shared(chain);
-        Self { fingerprint, chain, role, shown: UnixTime::now(), validity }
+        let Judged { validity, unrevoked, .. } = *judged;
+        Self { fingerprint, chain, role, shown: UnixTime::now(), validity, unrevoked }
     }
 
     /// SHA-256 of the whole chain.
@@ -175,7 +178,19 @@ impl PeerCertificates {
     /// When the first of the certificates expires that the peer was believed by, the authority's among them.
     #[must_use]
     pub fn good_until(&self) -> SystemTime {
-        let end = Duration::from_secs(self.validity.end().as_secs());
-        SystemTime::UNIX_EPOCH.checked_add(end).unwrap_or(SystemTime::UNIX_EPOCH)
+        end(self.validity)
     }
+
+    /// Until when the peer would be believed again if it showed the same: what a flow may rest on that has no handshake of
+    /// its own.
+    #[must_use]
+    pub fn believed_until(&self) -> SystemTime {
+        end(self.validity.and(self.unrevoked))
+    }
+}
+
+/// What is too far away to be told is now.
+fn end(validity: Validity) -> SystemTime {
+    let end = Duration::from_secs(validity.end().as_secs());
+    SystemTime::UNIX_EPOCH.checked_add(end).unwrap_or(SystemTime::UNIX_EPOCH)
 }

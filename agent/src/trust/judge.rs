@@ -48,8 +48,15 @@ impl<'c> PeerChain<'c> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     pub id: PeerId,
-    /// When the certificates are good that prove it, from the peer's own to the authority's. What CRLs say has times of its own.
+    /// When the certificates are good that prove it, from the peer's own to the authority's.
     pub validity: Validity,
+    /// When the CRLs can tell that none of them is revoked.
+    pub unrevoked: Validity,
+}
+
+/// When the CRLs of a trust domain say what has to be known of its certificates.
+fn telling(revocation: Option<&Revocation>) -> Validity {
+    revocation.map_or(Validity::ALWAYS, Revocation::validity)
 }
 
 /// The rule a peer breaks.
@@ -138,10 +145,12 @@ impl Judge {
         let judged = match &way.proof {
             Proof::Spiffe(expected) => self.spiffe(peer, role, now, expected)?,
             Proof::Chain { anchors, revocation, names } => {
+                let revocation = revocation.as_deref();
                 let validity = self
-                    .verify_chain(peer, role, now, anchors, revocation.as_deref())
+                    .verify_chain(peer, role, now, anchors, revocation)
                     .map_err(Refusal::Untrusted)?;
-                Judged { id: expected_name(peer.leaf, names)?, validity }
+                let id = expected_name(peer.leaf, names)?;
+                Judged { id, validity, unrevoked: telling(revocation) }
             }
             Proof::Pinned => return pinned(peer.leaf, &way.pins, now),
         };
@@ -169,7 +178,9 @@ impl Judge {
         match self.verify_chain(peer, role, now, domain.bundle.anchors(), revocation) {
             Err(error) => Err(Refusal::Chain { id, error }),
             // Byte for byte.
-            Ok(validity) if expected.contains(&id) => Ok(Judged { id: id.into(), validity }),
+            Ok(validity) if expected.contains(&id) => {
+                Ok(Judged { id: id.into(), validity, unrevoked: telling(revocation) })
+            }
             Ok(_) => Err(Refusal::Unexpected { found: id }),
         }
     }
@@ -191,7 +202,7 @@ impl Judge {
             revocation: revocation.map(Revocation::fingerprint),
             algorithms: (algorithms.as_ptr().addr(), algorithms.len()),
         };
-        let crls = revocation.map_or(Validity::ALWAYS, Revocation::validity);
+        let crls = telling(revocation);
         let verified = self.trust.verified();
         if let Some(validity) = verified.find(&claim, crls, now) {
             return Ok(validity);
@@ -273,7 +284,7 @@ fn pinned(leaf: &CertificateDer<'_>, pins: &[Pin], now: UnixTime) -> Result<Judg
     if !validity.contains(now) {
         return Err(Refusal::NotValidNow);
     }
-    Ok(Judged { id, validity })
+    Ok(Judged { id, validity, unrevoked: telling(None) })
 }
 
 fn expected_name(leaf: &CertificateDer<'_>, names: &Names) -> Result<PeerId, Refusal> {

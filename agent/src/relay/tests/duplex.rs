@@ -11,11 +11,18 @@ use crate::sys::tcp::Tcp;
 struct Ends {
     app: TcpStream,
     peer: TcpStream,
+    account: Arc<Account>,
     relay: JoinHandle<(Result<(), RelayError>, Moved)>,
 }
 
 /// A relay of plaintext.
 async fn start() -> Ends {
+    start_patient(Patience::default()).await
+}
+
+async fn start_patient(patience: Patience) -> Ends {
+    let account = account();
+    let buffers = account.clone();
     let (app, app_leg) = narrow_tcp_pair().await;
     let (peer, wire_leg) = narrow_tcp_pair().await;
     for end in [&app, &peer] {
@@ -23,19 +30,20 @@ async fn start() -> Ends {
     }
     let relay = tokio::spawn(async move {
         let mut moved = Moved::default();
-        let result = run(&app_leg, &mut Tcp(&wire_leg), &wire_leg, &mut moved).await;
+        let result =
+            run(&app_leg, &mut Tcp(&wire_leg), &wire_leg, &buffers, patience, &mut moved).await;
         if result.is_ok() {
             sockopt::close_gracefully(&app_leg).unwrap();
             sockopt::close_gracefully(&wire_leg).unwrap();
         }
         (result, moved)
     });
-    Ends { app, peer, relay }
+    Ends { app, peer, account, relay }
 }
 
 #[tokio::test]
 async fn bytes_and_ends_pass_in_both_directions() {
-    let Ends { mut app, mut peer, relay } = start().await;
+    let Ends { mut app, mut peer, relay, .. } = start().await;
     app.write_all(b"question").await.unwrap();
     app.shutdown().await.unwrap();
     let mut question = Vec::new();
@@ -57,7 +65,7 @@ async fn bytes_and_ends_pass_in_both_directions() {
 
 #[tokio::test]
 async fn the_server_may_speak_first() {
-    let Ends { mut app, mut peer, relay } = start().await;
+    let Ends { mut app, mut peer, relay, .. } = start().await;
     peer.write_all(b"welcome").await.unwrap();
     let mut greeting = [0; 7];
     app.read_exact(&mut greeting).await.unwrap();
@@ -67,7 +75,7 @@ async fn the_server_may_speak_first() {
 
 #[tokio::test]
 async fn a_slow_reader_slows_the_writer_down() {
-    let Ends { mut app, peer, relay } = start().await;
+    let Ends { mut app, peer, relay, .. } = start().await;
     let capacity = async {
         let mut written = 0_usize;
         while written <= 1024 * 1024 {
@@ -101,11 +109,11 @@ async fn assert_told_of_reset(end: &TcpStream) {
 
 #[tokio::test]
 async fn a_failing_leg_is_named() {
-    let Ends { app, peer, relay } = start().await;
+    let Ends { app, peer, relay, .. } = start().await;
     hang_up(peer);
     assert!(matches!(ended(relay).await.0, RelayError::Wire(_)));
     assert_told_of_reset(&app).await;
-    let Ends { app, peer, relay } = start().await;
+    let Ends { app, peer, relay, .. } = start().await;
     hang_up(app);
     assert!(matches!(ended(relay).await.0, RelayError::App(_)));
     assert_told_of_reset(&peer).await;
@@ -114,14 +122,14 @@ async fn a_failing_leg_is_named() {
 /// Also when it has ended its direction before, and nothing moves in the other.
 #[tokio::test]
 async fn a_leg_that_fails_half_closed_is_noticed_at_once() {
-    let Ends { mut app, peer, relay } = start().await;
+    let Ends { mut app, peer, relay, .. } = start().await;
     SockRef::from(&peer).shutdown(Shutdown::Write).unwrap();
     assert_eq!(app.read(&mut [0]).await.unwrap(), 0);
     hang_up(peer);
     assert_told_of_reset(&app).await;
     assert!(matches!(ended(relay).await.0, RelayError::Wire(_)));
 
-    let Ends { app, mut peer, relay } = start().await;
+    let Ends { app, mut peer, relay, .. } = start().await;
     SockRef::from(&app).shutdown(Shutdown::Write).unwrap();
     assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
     hang_up(app);
@@ -133,7 +141,7 @@ async fn a_leg_that_fails_half_closed_is_noticed_at_once() {
 /// any more.
 #[tokio::test]
 async fn what_was_said_before_hanging_up_is_delivered() {
-    let Ends { mut app, mut peer, relay } = start().await;
+    let Ends { mut app, mut peer, relay, .. } = start().await;
     peer.write_all(b"go away").await.unwrap();
     drop(peer);
     let mut said = [0; 7];
@@ -145,4 +153,45 @@ async fn what_was_said_before_hanging_up_is_delivered() {
     let (error, moved) = ended(relay).await;
     assert!(matches!(error, RelayError::Wire(_)), "{error:?}");
     assert_eq!(moved.received, 7);
+}
+
+#[tokio::test]
+async fn an_idle_relay_holds_no_buffers() {
+    let Ends { mut app, mut peer, account, relay } = start().await;
+    none_held(&account).await;
+    for _ in 0..3 {
+        app.write_all(b"question").await.unwrap();
+        peer.read_exact(&mut [0; 8]).await.unwrap();
+        peer.write_all(b"answer").await.unwrap();
+        app.read_exact(&mut [0; 6]).await.unwrap();
+        none_held(&account).await;
+    }
+    SockRef::from(&app).shutdown(Shutdown::Write).unwrap();
+    assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+    none_held(&account).await;
+    assert!(!relay.is_finished());
+    relay.abort();
+}
+
+#[tokio::test]
+async fn nothing_moves_for_too_long() {
+    const LIMIT: Duration = Duration::from_secs(1);
+    let idle = Patience { idle: Some(LIMIT), half_closed: None };
+    let Ends { mut app, mut peer, relay, .. } = start_patient(idle).await;
+    for _ in 0..6 {
+        tokio::time::sleep(LIMIT / 4).await;
+        app.write_all(b"x").await.unwrap();
+        peer.read_exact(&mut [0]).await.unwrap();
+    }
+    let start = tokio::time::Instant::now();
+    assert!(matches!(ended(relay).await.0, RelayError::Idle(LIMIT)));
+    assert!(start.elapsed() >= LIMIT / 2, "cut after {:?}", start.elapsed());
+
+    let half_closed = Patience { idle: None, half_closed: Some(LIMIT) };
+    let Ends { app, mut peer, relay, .. } = start_patient(half_closed).await;
+    tokio::time::sleep(LIMIT * 2).await;
+    assert!(!relay.is_finished(), "both directions are open");
+    SockRef::from(&app).shutdown(Shutdown::Write).unwrap();
+    assert_eq!(peer.read(&mut [0]).await.unwrap(), 0);
+    assert!(matches!(ended(relay).await.0, RelayError::Idle(LIMIT)));
 }
