@@ -100,6 +100,18 @@ impl Scene {
         self.pair.assert_refused();
         assert_eq!(self.echo.pending(), 0, "the application was reached");
     }
+
+    /// The session that is kept ends at that time although nobody changes anything, and the client is not served any more.
+    #[track_caller]
+    fn assert_over_at(&mut self, end: Instant) {
+        assert!(Instant::now() < end, "the scene took too long to set up");
+        self.wait_kept(0);
+        // Certificates and CRLs count whole seconds.
+        assert!(end.elapsed() < Duration::from_secs(5), "{:?} later", end.elapsed());
+        std::thread::sleep(Duration::from_secs(2));
+        self.pair.assert_refused();
+        assert_eq!(self.echo.pending(), 0, "the application was reached");
+    }
 }
 
 #[test]
@@ -173,13 +185,7 @@ fn an_authority_that_expires_ends_them() {
     let mut scene = Scene::with_authority(Ca::short("the authority", TRUST_DOMAIN, LIFE));
     scene.serve_one();
     scene.serve_one();
-    assert!(Instant::now() < expires, "the scene took too long to set up");
-    scene.wait_kept(0);
-    // Certificates count whole seconds.
-    assert!(expires.elapsed() < Duration::from_secs(5), "{:?} later", expires.elapsed());
-    std::thread::sleep(Duration::from_secs(2));
-    scene.pair.assert_refused();
-    assert_eq!(scene.echo.pending(), 0, "the application was reached");
+    scene.assert_over_at(expires);
     let line = scene.pair.agent_a.wait_for_access("the refusal", |line| line.outcome == "denied");
     assert!(line.reason.contains("CertExpired"), "{line:?}");
 }
@@ -195,12 +201,7 @@ fn a_crl_that_is_overdue_ends_them() {
             scene.authority.write_crl_for(&[], LIFE, &scene.of(workload).join("crl.pem"));
         });
         scene.serve_one();
-        assert!(Instant::now() < due, "the scene took too long to set up");
-        scene.wait_kept(0);
-        assert!(due.elapsed() < Duration::from_secs(5), "{:?} later", due.elapsed());
-        std::thread::sleep(Duration::from_secs(2));
-        scene.pair.assert_refused();
-        assert_eq!(scene.echo.pending(), 0, "the application was reached");
+        scene.assert_over_at(due);
         let judge = [&scene.pair.agent_a, &scene.pair.agent_b][index];
         let line = judge.wait_for_access("the refusal", |line| line.outcome == "denied");
         assert!(line.reason.contains("Crl"), "{line:?}");

@@ -13,11 +13,9 @@ use tokio::net::TcpStream;
 use super::timers::{Due, Patience, Watch};
 use super::{Moved, RelayError, is_hung_up, outcome};
 use crate::buffers::{Account, Lease, Size};
+use crate::record::LONGEST_CONTENT;
 use crate::sys::readiness::{self, Failure};
 use crate::sys::tcp::Tcp;
-
-/// One TLS record's worth of plaintext (RFC 8446, 5.1), so that a full buffer becomes a full record.
-const CONTENT: usize = 16 * 1024;
 
 pub struct Duplex<'s, W> {
     app: Tcp<&'s TcpStream>,
@@ -230,7 +228,8 @@ impl<'s> Direction<'s> {
             self.unflushed = true;
             *moved += written as u64;
         }
-        let mut room = ReadBuf::new(&mut lease[..CONTENT]);
+        // No more than fits into one record, so that a full read becomes a full record.
+        let mut room = ReadBuf::new(&mut lease[..LONGEST_CONTENT]);
         let read = Pin::new(&mut *from).poll_read(cx, &mut room);
         let filled = room.filled().len();
         match read {
