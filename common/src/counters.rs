@@ -10,9 +10,9 @@ pub enum Counter {
     ConnectBypassed = 1,
     /// `connect()` of a workload refused.
     ConnectDenied = 2,
-    /// SYNs of workloads dropped by the egress guard.
+    /// Packets that sockets had sent, dropped by the egress guard.
     GuardDroppedOutbound = 3,
-    /// SYN-ACKs of workloads dropped by the egress guard.
+    /// Packets to and from workloads' own listeners on the agent's ports, dropped by either guard.
     GuardDroppedInbound = 4,
     /// SYNs handed to one of the agent's listeners.
     LookupSteered = 5,
@@ -26,10 +26,18 @@ pub enum Counter {
     EnrolFailed = 9,
     /// Events that did not fit the ring buffer.
     EventLost = 10,
+    /// Of those dropped outbound: of a redirected connection, beyond loopback.
+    GuardDroppedRedirected = 11,
+    /// Of those dropped outbound: to this very host, by an interface that leads elsewhere.
+    GuardDroppedLoopbackAddress = 12,
+    /// Of those dropped outbound: by a way that the sender has chosen.
+    GuardDroppedSourceRouted = 13,
+    /// Of those dropped outbound: with headers that cannot be followed.
+    GuardDroppedUnreadable = 14,
 }
 
 impl Counter {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::ConnectProtected,
         Self::ConnectBypassed,
         Self::ConnectDenied,
@@ -41,6 +49,10 @@ impl Counter {
         Self::CgroupEnrolled,
         Self::EnrolFailed,
         Self::EventLost,
+        Self::GuardDroppedRedirected,
+        Self::GuardDroppedLoopbackAddress,
+        Self::GuardDroppedSourceRouted,
+        Self::GuardDroppedUnreadable,
     ];
 
     /// The name operators see.
@@ -58,6 +70,10 @@ impl Counter {
             Self::CgroupEnrolled => "cgroup_enrolled",
             Self::EnrolFailed => "enrol_failed",
             Self::EventLost => "event_lost",
+            Self::GuardDroppedRedirected => "guard_dropped_redirected",
+            Self::GuardDroppedLoopbackAddress => "guard_dropped_loopback_address",
+            Self::GuardDroppedSourceRouted => "guard_dropped_source_routed",
+            Self::GuardDroppedUnreadable => "guard_dropped_unreadable",
         }
     }
 }

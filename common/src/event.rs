@@ -9,9 +9,9 @@ use crate::workload::WorkloadId;
 pub enum EventKind {
     /// A `connect()` was refused; `detail` is a [`crate::verdict::Denial`].
     ConnectDenied = 1,
-    /// The egress guard dropped a SYN to a protected or refused destination.
+    /// A guard dropped what a socket had sent; `detail` is a [`crate::guard::DropReason`].
     GuardDroppedOutbound = 2,
-    /// The egress guard dropped a SYN-ACK from a port that only the agent may answer on.
+    /// A guard dropped what came to, or went from, a listener on a port that only the agent answers on.
     GuardDroppedInbound = 3,
     /// A cgroup was made that is a workload; `cgroup` is its id.
     CgroupCreated = 4,
@@ -48,6 +48,8 @@ pub struct Event {
     pub detail: u32,
     pub netns: u64,
     pub cgroup: u64,
+    /// Cookie of the socket it is about, zero where there is none.
+    pub cookie: u64,
     pub workload: WorkloadId,
     /// Thread group id of the task that caused it, zero where there is none.
     pub pid: u32,

@@ -12,7 +12,7 @@ pub struct Redirect {
     pub workload: WorkloadId,
 }
 
-/// Key of the `FLOWS` map: a redirected connection as the agent's `accept()` sees its far end. The local
+/// Key of the `FLOWS` map: a redirected connection as the agent's `accept()` sees its two ends. The local
 /// address is part of it because two sockets bound to different addresses may share a port.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -22,7 +22,8 @@ pub struct FlowKey {
     pub address: Address,
     /// In host byte order.
     pub port: u32,
-    pub _reserved: u32,
+    /// Where the connection was turned to: [`Endpoint::agents_place`].
+    pub place: u32,
 }
 
 /// Value of the `FLOWS` map: written before the SYN leaves, taken by the agent when it accepts.
@@ -38,7 +39,37 @@ pub struct Flow {
 }
 
 /// Key of the `CLIENTS` and `WIRES` maps: a socket of the agent, as its far end sees it.
-pub type LegKey = FlowKey;
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LegKey {
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    pub address: Address,
+    /// In host byte order.
+    pub port: u32,
+    pub _reserved: u32,
+}
+
+/// Key of the `UNREACHABLE` map: where from, and where to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct UnreachableKey {
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    pub destination: Endpoint,
+    pub _reserved: u32,
+}
+
+/// Value of the `UNREACHABLE` map: how the agent's last attempt to reach a destination has failed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unreachable {
+    /// `CLOCK_MONOTONIC` until when this is believed.
+    pub until_ns: u64,
+    /// Positive.
+    pub errno: u32,
+    pub _reserved: u32,
+}
 
 /// Which of the agent's listeners of a namespace.
 #[repr(u32)]

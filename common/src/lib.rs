@@ -9,6 +9,7 @@
 pub mod counters;
 pub mod event;
 pub mod flow;
+pub mod guard;
 pub mod maps;
 pub mod net;
 pub mod selector;

@@ -2,7 +2,7 @@
 
 /// Version of everything pinned: map names, key and value layouts, meanings. It is part of the pin path
 /// (`/sys/fs/bpf/sheath/<instance>/v<ABI>/`), so an agent never adopts maps of another shape.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Cgroups that are workloads.
 pub const MAX_WORKLOADS: u32 = 16_384;
@@ -12,6 +12,8 @@ pub const MAX_DESTINATIONS: u32 = 131_072;
 pub const MAX_FLOWS: u32 = 65_536;
 /// Sockets of the agent towards local applications.
 pub const MAX_LEGS: u32 = 131_072;
+/// Destinations that could not be reached a moment ago; the least recently used makes room for the next.
+pub const MAX_UNREACHABLE: u32 = 16_384;
 /// Network namespaces served.
 pub const MAX_NAMESPACES: u32 = 4_096;
 /// Source addresses: a few for each namespace.

@@ -20,6 +20,12 @@ unsafe impl aya::Pod for flow::FlowKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::Flow {}
 // SAFETY: as above.
+unsafe impl aya::Pod for flow::LegKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::UnreachableKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::Unreachable {}
+// SAFETY: as above.
 unsafe impl aya::Pod for flow::ListenerKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::SteeredKey {}
@@ -39,6 +45,9 @@ const _: () = {
     assert!(size_of::<flow::Redirect>() == 20 + 4);
     assert!(size_of::<flow::FlowKey>() == 8 + 16 + 4 + 4);
     assert!(size_of::<flow::Flow>() == 8 + 8 + 20 + 4);
+    assert!(size_of::<flow::LegKey>() == 8 + 16 + 4 + 4);
+    assert!(size_of::<flow::UnreachableKey>() == 8 + 20 + 4);
+    assert!(size_of::<flow::Unreachable>() == 8 + 4 + 4);
     assert!(size_of::<flow::ListenerKey>() == 8 + 4 + 4);
     assert!(size_of::<flow::SteeredKey>() == 8 + 4 + 4);
     assert!(size_of::<flow::GuardedKey>() == 4 + 4);

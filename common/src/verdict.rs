@@ -1,6 +1,6 @@
 //! The decision about an outbound connection: pure, total, and the same in the kernel and on the host.
 
-use crate::net::{AGENT_PORT, Endpoint};
+use crate::net::Endpoint;
 use crate::workload::OutboundMode;
 
 /// Bits of a `DESTINATIONS` key before the address: 32 of scope, 32 of port.
@@ -87,6 +87,10 @@ pub enum Denial {
     NamespaceNotReady = 4,
     /// The kernel had no memory for what must be remembered about the connection.
     NoMemory = 5,
+    /// The socket is bound to a device (or a VRF): the connection cannot be turned to loopback.
+    BoundToDevice = 6,
+    /// The destination refused the agent's last attempt, a moment ago, or could not be reached.
+    Unreachable = 7,
 }
 
 /// What becomes of a connection.
@@ -108,7 +112,7 @@ pub enum Verdict {
 #[must_use]
 pub fn decide(mode: OutboundMode, destination: &Endpoint, candidates: &Candidates) -> Verdict {
     if destination.address.is_loopback() || destination.address.is_unspecified() {
-        return if destination.port == AGENT_PORT as u32 {
+        return if destination.is_agents() {
             Verdict::Deny(Denial::AgentPort)
         } else {
             Verdict::Bypass

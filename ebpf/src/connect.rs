@@ -7,12 +7,13 @@ use aya_ebpf::programs::SockAddrContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::Redirect;
-use sheath_common::net::{AGENT_PORT, Address, Endpoint, IPPROTO_TCP};
+use sheath_common::guard::LOOPBACK;
+use sheath_common::net::{Endpoint, IPPROTO_TCP};
 use sheath_common::verdict::{Denial, Verdict, decide};
 use sheath_common::workload::Workload;
 
 use crate::ctx::Family;
-use crate::maps::{NAMESPACES, candidates};
+use crate::maps::{NAMESPACES, candidates, unreachable};
 use crate::report::{by_current_task, count, send};
 use crate::{ctx, workload};
 
@@ -21,6 +22,7 @@ const REFUSE: i32 = 0;
 
 const EPERM: i32 = 1;
 const ENOMEM: i32 = 12;
+const EOPNOTSUPP: i32 = 95;
 const ECONNREFUSED: i32 = 111;
 
 pub fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
@@ -53,13 +55,19 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
     if unsafe { NAMESPACES.get(&netns) }.is_none() {
         return refuse(ctx, workload, destination, Denial::NamespaceNotReady);
     }
+    // Bound to another device, its packets would leave by that, whatever their destination is turned to.
+    let device = ctx::bound_device(ctx);
+    if device != 0 && device != LOOPBACK {
+        return refuse(ctx, workload, destination, Denial::BoundToDevice);
+    }
+    if let Some(errno) = unreachable(netns, destination) {
+        return refuse_with(ctx, workload, destination, Denial::Unreachable, errno);
+    }
     let redirect = Redirect { destination: *destination, workload: workload.id };
     if !ctx::remember(ctx, &redirect) {
         return refuse(ctx, workload, destination, Denial::NoMemory);
     }
-    let listener =
-        if destination.address.is_v4() { Address::LOOPBACK_V4 } else { Address::LOOPBACK_V6 };
-    F::set_endpoint(ctx, &Endpoint { address: listener, port: AGENT_PORT as u32 });
+    F::set_endpoint(ctx, &destination.turned());
     count(Counter::ConnectProtected);
     ALLOW
 }
@@ -71,6 +79,23 @@ fn refuse(
     destination: &Endpoint,
     reason: Denial,
 ) -> i32 {
+    let errno = match reason {
+        Denial::NamespaceNotReady | Denial::Unreachable => ECONNREFUSED,
+        Denial::NoMemory => ENOMEM,
+        Denial::BoundToDevice => EOPNOTSUPP,
+        Denial::UnknownDestination | Denial::AgentPort | Denial::LinkLocal => EPERM,
+    };
+    refuse_with(ctx, workload, destination, reason, errno)
+}
+
+#[inline(always)]
+fn refuse_with(
+    ctx: &SockAddrContext,
+    workload: &Workload,
+    destination: &Endpoint,
+    reason: Denial,
+    errno: i32,
+) -> i32 {
     ctx::forget(ctx);
     count(Counter::ConnectDenied);
     send(Event {
@@ -80,10 +105,6 @@ fn refuse(
         destination: *destination,
         ..by_current_task(EventKind::ConnectDenied)
     });
-    ctx::set_errno(match reason {
-        Denial::NamespaceNotReady => ECONNREFUSED,
-        Denial::NoMemory => ENOMEM,
-        Denial::UnknownDestination | Denial::AgentPort | Denial::LinkLocal => EPERM,
-    });
+    ctx::set_errno(errno);
     REFUSE
 }

@@ -9,8 +9,8 @@ use core::ptr::{read_volatile, write_volatile};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_ops};
 use aya_ebpf::helpers::generated::{
-    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_storage_delete,
-    bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_fullsock,
+    bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::programs::{SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext};
 use sheath_common::flow::Redirect;
@@ -55,6 +55,16 @@ pub fn set_errno(errno: i32) {
 pub fn protocol(ctx: &SockAddrContext) -> u32 {
     // SAFETY: the kernel passes a valid context for the run of the program; this holds for all reads below.
     unsafe { read_volatile(&raw const (*ctx.sock_addr).protocol) }
+}
+
+/// Index of the interface that the socket is bound to, a VRF's included; zero if it is to none.
+#[inline(always)]
+pub fn bound_device(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: as in `protocol`; the socket of a sock_addr context is never null.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        read_volatile(&raw const (*sk).bound_dev_if)
+    }
 }
 
 /// The family of a sock_addr hook. Which address fields a program may touch follows from the hook it is for,
@@ -208,26 +218,34 @@ pub fn local(ctx: &SockOpsContext) -> Endpoint {
     Endpoint { address, port }
 }
 
-/// What was remembered at `connect()` about the socket of this callback. An MPTCP subflow is a socket of its
-/// own, so for it the MPTCP socket above is asked.
+/// What was remembered at `connect()` about the socket of this callback.
 #[inline(always)]
 pub fn redirect_of_connecting(ctx: &SockOpsContext) -> Option<Redirect> {
-    // SAFETY: `sk` is checked for null; both helpers take a socket pointer; a non-null result of the storage
-    // helper points to a map value.
+    // SAFETY: `sk` is checked for null.
     unsafe {
         let sk = (*ctx.ops).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return None;
-        }
+        if sk.is_null() { None } else { redirect_of(sk.cast()) }
+    }
+}
+
+/// What was remembered at `connect()` about a socket. An MPTCP subflow is a socket of its own, so for it the MPTCP
+/// socket above is asked.
+///
+/// # Safety
+/// `sk` is a socket that the verifier knows as such, and not null.
+#[inline(always)]
+unsafe fn redirect_of(sk: *mut c_void) -> Option<Redirect> {
+    // SAFETY: both helpers take a socket pointer; a non-null result of the storage helper points to a map value.
+    unsafe {
         let none = core::ptr::null_mut();
-        let stored = bpf_sk_storage_get(redirects(), sk.cast(), none, 0).cast::<Redirect>();
+        let stored = bpf_sk_storage_get(redirects(), sk, none, 0).cast::<Redirect>();
         if let Some(redirect) = stored.as_ref() {
             return Some(*redirect);
         }
         if read_volatile(&raw const MPTCP) == 0 {
             return None;
         }
-        let mptcp = bpf_skc_to_mptcp_sock(sk.cast());
+        let mptcp = bpf_skc_to_mptcp_sock(sk);
         if mptcp.is_null() {
             return None;
         }
@@ -284,9 +302,69 @@ pub fn lookup(ctx: &SkLookupContext) -> Lookup {
 
 // ---- __sk_buff -----------------------------------------------------------------------------------------
 
-/// Index of the interface a packet is about to leave by.
+/// The TCP (or other) socket that a packet belongs to.
+pub struct PacketSocket {
+    pub protocol: u32,
+    pub state: u32,
+    pub local_port: u32,
+    pub remote_port: u32,
+    /// As far as it speaks IPv4.
+    pub remote_v4: Address,
+    /// As far as it speaks IPv6.
+    pub remote_v6: Address,
+    /// True if its `connect()` was turned to the agent.
+    pub is_redirected: bool,
+}
+
+/// Index of the interface a packet is about to leave by, or has come by.
 #[inline(always)]
 pub fn interface(ctx: &SkBuffContext) -> u32 {
-    // SAFETY: the kernel passes a valid context for the run of the program.
+    // SAFETY: the kernel passes a valid context for the run of the program; this holds for all reads below.
     unsafe { read_volatile(&raw const (*ctx.skb.skb).ifindex) }
+}
+
+#[inline(always)]
+pub fn is_v4_packet(ctx: &SkBuffContext) -> bool {
+    const ETH_P_IP: u16 = 0x0800;
+    // SAFETY: as in `interface`.
+    let protocol = unsafe { read_volatile(&raw const (*ctx.skb.skb).protocol) };
+    protocol == u32::from(ETH_P_IP.to_be())
+}
+
+/// The packet's socket, if it is whole. That of a connection which is not accepted yet is its listener.
+#[inline(always)]
+pub fn packet_socket(ctx: &SkBuffContext) -> Option<PacketSocket> {
+    // SAFETY: both pointers are checked for null before they are used; the storage helper takes a socket.
+    unsafe {
+        let sk = read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk);
+        if sk.is_null() {
+            return None;
+        }
+        let sk = bpf_sk_fullsock(sk);
+        if sk.is_null() {
+            return None;
+        }
+        let protocol = read_volatile(&raw const (*sk).protocol);
+        let state = read_volatile(&raw const (*sk).state);
+        let local_port = read_volatile(&raw const (*sk).src_port);
+        let remote_port = read_volatile(&raw const (*sk).dst_port);
+        let v4 = read_volatile(&raw const (*sk).dst_ip4);
+        let word = |i: usize| read_volatile(&raw const (*sk).dst_ip6[i]);
+        let v6 = [word(0), word(1), word(2), word(3)];
+        Some(PacketSocket {
+            protocol,
+            state,
+            local_port,
+            remote_port: u32::from(u16::from_be(remote_port)),
+            remote_v4: Address::from_v4(v4),
+            remote_v6: Address::from_v6(v6),
+            is_redirected: redirect_of(sk.cast()).is_some(),
+        })
+    }
+}
+
+#[inline(always)]
+pub fn packet_socket_cookie(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: the helper takes the program's own context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
 }

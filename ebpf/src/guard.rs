@@ -1,227 +1,340 @@
 //! The second line: drops what capture should have caught, without relying on it.
 //!
-//! A TCP connection begins with a SYN, so that is all the guard needs to look at. On its way out, a workload's
-//! own SYN to a protected (or refused) destination is dropped. On its way in, a SYN that would reach a
-//! workload's own socket on a port that only the agent may answer on is dropped; so is a SYN-ACK from there,
-//! but that alone would not do, because those of SYN cookies belong to no socket and pass unseen. The agent's
-//! sockets belong to the agent's cgroup, which is no workload. Connections older than the guard have no SYN
-//! left to send: they live on. What goes over the loopback interface never leaves the namespace.
+//! What is dropped, and why, is in [`sheath_common::guard`]; here its facts are gathered, the cheap ones first. Most
+//! come from the socket: TCP lets nobody open a connection but a socket in the state for it, so no header needs to be
+//! followed for that. The agent's own sockets belong to the agent's cgroup, which is no workload.
 
 use aya_ebpf::programs::SkBuffContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::GuardedKey;
+use sheath_common::guard::{
+    self, Departure, DropReason, Finding, LOOPBACK, Route, SocketState, may_open,
+};
 use sheath_common::net::{Address, Endpoint, IPPROTO_TCP};
 use sheath_common::verdict::{Verdict, decide};
-use sheath_common::workload::{InboundMode, Workload};
+use sheath_common::workload::Workload;
 
+use crate::ctx::{self, PacketSocket};
 use crate::maps::{GUARDED, candidates};
 use crate::report::{count, send};
-use crate::{ctx, workload};
+use crate::workload;
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
 
-const LOOPBACK: u32 = 1;
-
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
-
-/// A TCP segment that opens a connection.
-struct Opening {
-    source: Endpoint,
-    destination: Endpoint,
-    /// A SYN-ACK, not a SYN.
-    answers: bool,
+/// Offsets in the IPv4 header (RFC 791, 3.1).
+mod v4 {
+    pub const PROTOCOL: usize = 9;
+    pub const ADDRESSES: usize = 12;
+    pub const OPTIONS: usize = 20;
 }
 
-enum Packet {
-    Opening(Opening),
-    Other,
-    /// IPv6 extension headers beyond what is followed here.
-    Unreadable,
+/// Offsets in the IPv6 header (RFC 8200, 3).
+mod v6 {
+    pub const NEXT_HEADER: usize = 6;
+    pub const ADDRESSES: usize = 8;
+    pub const HEADERS: usize = 40;
+}
+
+/// What both guards want to know first.
+struct Addresses {
+    source: Address,
+    destination: Address,
+    is_v4: bool,
 }
 
 pub fn egress(ctx: &SkBuffContext) -> i32 {
-    if ctx::interface(ctx) == LOOPBACK {
+    let interface = ctx::interface(ctx);
+    if interface == LOOPBACK {
         return PASS;
     }
-    let opening = match parse(ctx) {
-        Packet::Other => return PASS,
-        Packet::Opening(opening) => opening,
-        Packet::Unreadable => return unreadable(ctx),
-    };
-    let Some(workload) = workload::of_packet(ctx) else {
+    let Some(socket) = ctx::packet_socket(ctx) else {
         return PASS;
     };
-    if opening.answers {
-        guard_port(&workload, &opening, opening.source.port)
-    } else {
-        call(&workload, &opening)
+    if socket.protocol != IPPROTO_TCP {
+        return PASS;
+    }
+    let Some(addresses) = addresses(ctx) else {
+        // No IP packet has no such header.
+        return PASS;
+    };
+    let asked = if addresses.is_v4 { socket.remote_v4 } else { socket.remote_v6 };
+    let departure = Departure {
+        interface,
+        state: SocketState::from_kernel(socket.state),
+        is_redirected: socket.is_redirected,
+        source: addresses.source,
+        destination: addresses.destination,
+        route: route(ctx, &addresses, &asked),
+    };
+    let asked = Endpoint { address: asked, port: socket.remote_port };
+    match departure.finding() {
+        Finding::Pass => PASS,
+        Finding::Drop(reason) => {
+            let workload = workload::of_packet(ctx).unwrap_or_default();
+            refuse(ctx, &workload, reason, &departure, &socket)
+        }
+        Finding::DropFromAny(reason) => match workload::of_packet(ctx) {
+            Some(workload) if guard::is_any(&workload) => {
+                refuse(ctx, &workload, reason, &departure, &socket)
+            }
+            _ => PASS,
+        },
+        Finding::DropFromOutbound(reason) => match workload::of_packet(ctx) {
+            Some(workload) if guard::is_outbound(&workload) => {
+                refuse(ctx, &workload, reason, &departure, &socket)
+            }
+            _ => PASS,
+        },
+        Finding::AskPolicy => match workload::of_packet(ctx) {
+            Some(workload) if !policy_allows(&workload, &asked, &departure) => {
+                refuse(ctx, &workload, DropReason::Destination, &departure, &socket)
+            }
+            _ => PASS,
+        },
+        Finding::AskPort => match workload::of_packet(ctx) {
+            Some(workload) if is_guarded(&workload, socket.local_port) => {
+                refuse_port(ctx, &workload, &addresses, &socket)
+            }
+            _ => PASS,
+        },
     }
 }
 
-/// The socket of a packet on its way in is the one that it would be delivered to.
+/// The socket of a packet on its way in is the one that it would be delivered to. A listener of a workload gets nothing
+/// of the network's on a port that only the agent answers on, whatever it is: the end of a handshake that has left no
+/// socket behind (SYN cookies) is as good as its beginning.
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
     if ctx::interface(ctx) == LOOPBACK {
         return PASS;
     }
-    let Packet::Opening(opening) = parse(ctx) else {
+    let Some(socket) = ctx::packet_socket(ctx) else {
         return PASS;
     };
-    if opening.answers {
+    if socket.protocol != IPPROTO_TCP
+        || !matches!(SocketState::from_kernel(socket.state), SocketState::Listening)
+    {
         return PASS;
     }
     match workload::of_packet(ctx) {
-        Some(workload) => guard_port(&workload, &opening, opening.destination.port),
-        None => PASS,
+        Some(workload) if is_guarded(&workload, socket.local_port) => {
+            let unknown = Addresses {
+                source: Address::default(),
+                destination: Address::default(),
+                is_v4: false,
+            };
+            let addresses = addresses(ctx).unwrap_or(unknown);
+            // Told from the workload's end, as on the way out.
+            let addresses = Addresses {
+                source: addresses.destination,
+                destination: addresses.source,
+                is_v4: addresses.is_v4,
+            };
+            refuse_port(ctx, &workload, &addresses, &socket)
+        }
+        _ => PASS,
     }
 }
 
 #[inline(always)]
-fn call(workload: &Workload, opening: &Opening) -> i32 {
-    let rules = candidates(workload.id, &opening.destination);
-    if matches!(decide(workload.outbound(), &opening.destination, &rules), Verdict::Bypass) {
-        return PASS;
-    }
-    count(Counter::GuardDroppedOutbound);
-    tell(EventKind::GuardDroppedOutbound, workload, opening);
-    DROP
+fn policy_allows(workload: &Workload, asked: &Endpoint, departure: &Departure) -> bool {
+    let verdict = |destination: &Endpoint| -> Verdict {
+        let rules = candidates(workload.id, destination);
+        decide(workload.outbound(), destination, &rules)
+    };
+    let translated = match &departure.route {
+        Route::Translated(to) => Some(verdict(to)),
+        _ => None,
+    };
+    may_open(verdict(asked), translated)
 }
 
-/// Drops what would make a connection on a port of the workload that only the agent may answer on.
 #[inline(always)]
-fn guard_port(workload: &Workload, opening: &Opening, port: u32) -> i32 {
-    if matches!(workload.inbound(), InboundMode::Disabled) {
-        return PASS;
-    }
+fn is_guarded(workload: &Workload, port: u32) -> bool {
     let key = GuardedKey { workload: workload.id, port };
-    // SAFETY: only the presence of the entry matters.
-    if !workload.inbound_every_port() && unsafe { GUARDED.get(&key) }.is_none() {
-        return PASS;
-    }
-    count(Counter::GuardDroppedInbound);
-    tell(EventKind::GuardDroppedInbound, workload, opening);
-    DROP
+    guard::is_inbound(workload)
+        // SAFETY: only the presence of the entry matters.
+        && (workload.inbound_every_port() || unsafe { GUARDED.get(&key) }.is_some())
 }
 
-/// Nothing that a workload sends may be hidden behind headers the guard cannot follow.
 #[inline(always)]
-fn unreadable(ctx: &SkBuffContext) -> i32 {
-    if workload::of_packet(ctx).is_none() {
-        return PASS;
-    }
+fn refuse(
+    ctx: &SkBuffContext,
+    workload: &Workload,
+    reason: DropReason,
+    departure: &Departure,
+    socket: &PacketSocket,
+) -> i32 {
     count(Counter::GuardDroppedOutbound);
-    DROP
-}
-
-#[inline(always)]
-fn tell(kind: EventKind, workload: &Workload, opening: &Opening) {
+    match reason {
+        DropReason::Redirected => count(Counter::GuardDroppedRedirected),
+        DropReason::LoopbackAddress => count(Counter::GuardDroppedLoopbackAddress),
+        DropReason::SourceRouted => count(Counter::GuardDroppedSourceRouted),
+        DropReason::Unreadable => count(Counter::GuardDroppedUnreadable),
+        DropReason::Destination | DropReason::Port => {}
+    }
     send(Event {
-        kind: kind as u32,
+        kind: EventKind::GuardDroppedOutbound as u32,
+        detail: reason as u32,
         workload: workload.id,
-        source: opening.source,
-        destination: opening.destination,
+        cookie: ctx::packet_socket_cookie(ctx),
+        source: Endpoint { address: departure.source, port: socket.local_port },
+        destination: Endpoint { address: departure.destination, port: socket.remote_port },
         ..Event::default()
     });
+    DROP
+}
+
+#[inline(always)]
+fn refuse_port(
+    ctx: &SkBuffContext,
+    workload: &Workload,
+    addresses: &Addresses,
+    socket: &PacketSocket,
+) -> i32 {
+    count(Counter::GuardDroppedInbound);
+    send(Event {
+        kind: EventKind::GuardDroppedInbound as u32,
+        detail: DropReason::Port as u32,
+        workload: workload.id,
+        cookie: ctx::packet_socket_cookie(ctx),
+        // The client's port is behind headers that are not followed for it.
+        source: Endpoint { address: addresses.destination, port: 0 },
+        destination: Endpoint { address: addresses.source, port: socket.local_port },
+        ..Event::default()
+    });
+    DROP
 }
 
 // ---- headers -------------------------------------------------------------------------------------------
 
 /// A cgroup's hooks see the packet from its network header on, on the way out before any fragmentation.
 #[inline(always)]
-fn parse(ctx: &SkBuffContext) -> Packet {
-    match ctx.load::<u8>(0) {
-        Ok(first) if first >> 4 == 4 => parse_v4(ctx, first),
-        Ok(first) if first >> 4 == 6 => parse_v6(ctx),
-        _ => Packet::Other,
+fn addresses(ctx: &SkBuffContext) -> Option<Addresses> {
+    if ctx::is_v4_packet(ctx) {
+        let [source, destination] = ctx.load::<[u32; 2]>(v4::ADDRESSES).ok()?;
+        let [source, destination] = [Address::from_v4(source), Address::from_v4(destination)];
+        return Some(Addresses { source, destination, is_v4: true });
+    }
+    let [a, b, c, d, e, f, g, h] = ctx.load::<[u32; 8]>(v6::ADDRESSES).ok()?;
+    Some(Addresses {
+        source: Address::from_v6([a, b, c, d]),
+        destination: Address::from_v6([e, f, g, h]),
+        is_v4: false,
+    })
+}
+
+/// A packet that goes where its socket's connection goes takes no other way, whatever headers it has.
+#[inline(always)]
+fn route(ctx: &SkBuffContext, addresses: &Addresses, asked: &Address) -> Route {
+    if addresses.destination == *asked {
+        Route::Direct
+    } else if addresses.is_v4 {
+        detour_v4(ctx, &addresses.destination)
+    } else {
+        detour_v6(ctx, &addresses.destination)
     }
 }
 
 /// RFC 791, 3.1
 #[inline(always)]
-fn parse_v4(ctx: &SkBuffContext, first: u8) -> Packet {
-    if ctx.load::<u8>(9) != Ok(IPPROTO_TCP as u8) {
-        return Packet::Other;
+fn detour_v4(ctx: &SkBuffContext, destination: &Address) -> Route {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    const MAX_OPTIONS: usize = 40;
+
+    let (Ok(first), Ok(protocol)) = (ctx.load::<u8>(0), ctx.load::<u8>(v4::PROTOCOL)) else {
+        return Route::Unreadable;
+    };
+    let end = ((first & 0x0f) as usize) * 4;
+    let mut at = v4::OPTIONS;
+    for _ in 0..MAX_OPTIONS {
+        if at >= end {
+            break;
+        }
+        let Ok(kind) = ctx.load::<u8>(at) else {
+            return Route::Unreadable;
+        };
+        if kind == END {
+            break;
+        }
+        if kind == LOOSE_SOURCE_ROUTE || kind == STRICT_SOURCE_ROUTE {
+            return Route::Sourced;
+        }
+        if kind == NOTHING {
+            at += 1;
+            continue;
+        }
+        match ctx.load::<u8>(at + 1) {
+            Ok(length) if length >= 2 => at += length as usize,
+            _ => return Route::Unreadable,
+        }
     }
-    let tcp = ((first & 0x0f) as usize) * 4;
-    let Some(flags) = opening_flags(ctx, tcp) else {
-        return Packet::Other;
-    };
-    let (Ok(source), Ok(destination)) = (ctx.load::<u32>(12), ctx.load::<u32>(16)) else {
-        return Packet::Other;
-    };
-    opening(ctx, tcp, flags, Address::from_v4(source), Address::from_v4(destination))
+    if u32::from(protocol) == IPPROTO_TCP {
+        translated(ctx, end, destination)
+    } else {
+        Route::Encapsulated
+    }
 }
 
-/// RFC 8200, 3 and 4
+/// RFC 8200, 4
 #[inline(always)]
-fn parse_v6(ctx: &SkBuffContext) -> Packet {
+fn detour_v6(ctx: &SkBuffContext, destination: &Address) -> Route {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
     const DESTINATION_OPTIONS: u8 = 60;
-    const MAX_HEADERS: usize = 6;
+    const MAX_HEADERS: usize = 8;
 
-    let Ok(mut next) = ctx.load::<u8>(6) else {
-        return Packet::Other;
+    let Ok(mut next) = ctx.load::<u8>(v6::NEXT_HEADER) else {
+        return Route::Unreadable;
     };
-    let mut at = 40;
+    let mut at = v6::HEADERS;
     for _ in 0..MAX_HEADERS {
-        if next == IPPROTO_TCP as u8 {
-            let Some(flags) = opening_flags(ctx, at) else {
-                return Packet::Other;
-            };
-            let (Ok(source), Ok(destination)) = (ctx.load::<[u32; 4]>(8), ctx.load::<[u32; 4]>(24))
-            else {
-                return Packet::Other;
-            };
-            return opening(
-                ctx,
-                at,
-                flags,
-                Address::from_v6(source),
-                Address::from_v6(destination),
-            );
+        if u32::from(next) == IPPROTO_TCP {
+            return translated(ctx, at, destination);
         }
-        if next != HOP_BY_HOP && next != ROUTING && next != DESTINATION_OPTIONS {
-            return Packet::Other;
+        let is_extension = next == HOP_BY_HOP
+            || next == ROUTING
+            || next == FRAGMENT
+            || next == AUTHENTICATION
+            || next == DESTINATION_OPTIONS;
+        if !is_extension {
+            return Route::Encapsulated;
         }
-        let (Ok(following), Ok(length)) = (ctx.load::<u8>(at), ctx.load::<u8>(at + 1)) else {
-            return Packet::Unreadable;
+        let Ok([following, length, third, fourth]) = ctx.load::<[u8; 4]>(at) else {
+            return Route::Unreadable;
+        };
+        if next == ROUTING && fourth != 0 {
+            // Segments left.
+            return Route::Sourced;
+        }
+        if next == FRAGMENT && (third != 0 || fourth != 0) {
+            // Not the whole of a packet.
+            return Route::Unreadable;
+        }
+        at += match next {
+            FRAGMENT => 8,
+            AUTHENTICATION => (length as usize + 2) * 4,
+            _ => (length as usize + 1) * 8,
         };
         next = following;
-        at += (length as usize + 1) * 8;
     }
-    Packet::Unreadable
+    Route::Unreadable
 }
 
-/// The flags byte of the TCP header at `tcp`, if it opens a connection (RFC 9293, 3.1).
+/// With the port from the TCP header at `tcp` (RFC 9293, 3.1).
 #[inline(always)]
-fn opening_flags(ctx: &SkBuffContext, tcp: usize) -> Option<u8> {
-    match ctx.load::<u8>(tcp + 13) {
-        Ok(flags) if flags & SYN != 0 => Some(flags),
-        _ => None,
+fn translated(ctx: &SkBuffContext, tcp: usize, destination: &Address) -> Route {
+    match ctx.load::<u16>(tcp + 2) {
+        Ok(port) => Route::Translated(Endpoint {
+            address: *destination,
+            port: u32::from(u16::from_be(port)),
+        }),
+        Err(_) => Route::Unreadable,
     }
-}
-
-#[inline(always)]
-fn opening(
-    ctx: &SkBuffContext,
-    tcp: usize,
-    flags: u8,
-    source: Address,
-    destination: Address,
-) -> Packet {
-    let (Ok(source_port), Ok(destination_port)) = (ctx.load::<u16>(tcp), ctx.load::<u16>(tcp + 2))
-    else {
-        return Packet::Other;
-    };
-    Packet::Opening(Opening {
-        source: Endpoint { address: source, port: u32::from(u16::from_be(source_port)) },
-        destination: Endpoint {
-            address: destination,
-            port: u32::from(u16::from_be(destination_port)),
-        },
-        answers: flags & ACK != 0,
-    })
 }

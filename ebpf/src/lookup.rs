@@ -6,7 +6,7 @@ use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::programs::SkLookupContext;
 use sheath_common::counters::Counter;
 use sheath_common::flow::{LegKey, ListenerKey, ListenerKind, SteeredKey};
-use sheath_common::net::{AGENT_PORT, Address, IPPROTO_TCP};
+use sheath_common::net::IPPROTO_TCP;
 
 use crate::ctx::{self, Lookup};
 use crate::maps::{LISTENERS, STEERED, WIRES};
@@ -51,13 +51,11 @@ fn hand_over(ctx: &SkLookupContext, lookup: &Lookup, netns: u64, kind: ListenerK
     }
 }
 
-/// Exactly where `connect()` is turned to, and nowhere else on loopback: only so is a source address and port
-/// unique among the connections that are accepted there.
+/// Exactly where `connect()` is turned to, and nowhere else: only so is a source address and port unique among the
+/// connections that are accepted there.
 #[inline(always)]
 fn is_agents_address(lookup: &Lookup) -> bool {
-    lookup.local.port == AGENT_PORT as u32
-        && (lookup.local.address == Address::LOOPBACK_V4
-            || lookup.local.address == Address::LOOPBACK_V6)
+    lookup.local.agents_place().is_some()
 }
 
 /// Traffic that has not left the namespace. What goes to an address of the namespace itself is delivered over

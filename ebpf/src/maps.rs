@@ -1,13 +1,16 @@
 //! The maps. Their names and shapes are the ABI that [`sheath_common::maps::ABI`] numbers.
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, RingBuf, SkStorage, SockHash};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash,
+};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_map;
 use sheath_common::counters::Counter;
 use sheath_common::event::Event;
 use sheath_common::flow::{
     Flow, FlowKey, GuardedKey, LegKey, ListenerKey, Redirect, SOURCE_PREFIX_BITS, SourceKey,
-    SteeredKey,
+    SteeredKey, Unreachable, UnreachableKey,
 };
 use sheath_common::maps as size;
 use sheath_common::net::{Address, Endpoint};
@@ -45,6 +48,14 @@ pub static REDIRECTS: SkStorage<Redirect> = SkStorage::new();
 /// Redirected connections between their SYN and the agent's `accept()`.
 #[btf_map]
 pub static FLOWS: HashMap<FlowKey, Flow, { size::MAX_FLOWS as usize }> = HashMap::new();
+
+/// Where the agent has tried in vain to connect to, a moment ago.
+#[btf_map]
+pub static UNREACHABLE: LruHashMap<
+    UnreachableKey,
+    Unreachable,
+    { size::MAX_UNREACHABLE as usize },
+> = LruHashMap::new();
 
 /// The agent's sockets towards local servers → the client they stand for.
 #[btf_map]
@@ -109,4 +120,15 @@ fn rule(scope: u32, port: u32, address: &Address) -> Option<Destination> {
 pub fn source(netns: u64, destination: &Address) -> Option<Address> {
     let key = Key::new(SOURCE_PREFIX_BITS + 128, SourceKey { netns, destination: *destination });
     SOURCES.get(&key).copied()
+}
+
+/// The errno that a connection from `netns` to `destination` would end with, as far as the agent knows.
+#[inline(always)]
+pub fn unreachable(netns: u64, destination: &Endpoint) -> Option<i32> {
+    let key = UnreachableKey { netns, destination: *destination, _reserved: 0 };
+    // SAFETY: the value is copied at once.
+    let known = unsafe { UNREACHABLE.get(&key) }.copied()?;
+    // SAFETY: the helper takes no pointer.
+    let now = unsafe { bpf_ktime_get_ns() };
+    (now < known.until_ns).then_some(known.errno as i32)
 }

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::SockOpsContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
-use sheath_common::flow::{Flow, FlowKey};
+use sheath_common::flow::{Flow, FlowKey, Redirect};
 use sheath_common::workload::NO_WORKLOAD;
 
 use crate::ctx;
@@ -50,7 +50,7 @@ fn publish(ctx: &SockOpsContext) {
         destination: redirect.destination,
         workload: redirect.workload,
     };
-    let key = key(ctx);
+    let key = key(ctx, &redirect);
     if FLOWS.insert(&key, &flow, u64::from(BPF_NOEXIST)).is_err() {
         count(Counter::FlowLost);
         flow.workload = NO_WORKLOAD;
@@ -68,7 +68,10 @@ fn withdraw(ctx: &SockOpsContext) {
     if ctx::arg(ctx, 0) != SYN_SENT || ctx::arg(ctx, 1) != CLOSE {
         return;
     }
-    let key = key(ctx);
+    let Some(redirect) = ctx::redirect_of_connecting(ctx) else {
+        return;
+    };
+    let key = key(ctx, &redirect);
     // SAFETY: the value is only read.
     let cookie = unsafe { FLOWS.get(&key) }.map(|flow| flow.cookie);
     if cookie == Some(ctx::socket_cookie(ctx)) {
@@ -92,7 +95,12 @@ fn listening(ctx: &SockOpsContext) {
 }
 
 #[inline(always)]
-fn key(ctx: &SockOpsContext) -> FlowKey {
+fn key(ctx: &SockOpsContext, redirect: &Redirect) -> FlowKey {
     let local = ctx::local(ctx);
-    FlowKey { netns: ctx::netns(ctx), address: local.address, port: local.port, _reserved: 0 }
+    FlowKey {
+        netns: ctx::netns(ctx),
+        address: local.address,
+        port: local.port,
+        place: redirect.destination.turned().agents_place().unwrap_or_default(),
+    }
 }

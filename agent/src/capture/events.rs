@@ -4,6 +4,7 @@ use std::io;
 
 use aya::maps::{MapData, RingBuf};
 use sheath_common::event::{Event, EventKind};
+use sheath_common::guard::DropReason;
 use sheath_common::verdict::Denial;
 use tokio::io::unix::AsyncFd;
 
@@ -63,12 +64,43 @@ pub fn denial_reason(detail: u32) -> &'static str {
     const LINK_LOCAL: u32 = Denial::LinkLocal as u32;
     const NOT_READY: u32 = Denial::NamespaceNotReady as u32;
     const NO_MEMORY: u32 = Denial::NoMemory as u32;
+    const BOUND: u32 = Denial::BoundToDevice as u32;
+    const UNREACHABLE: u32 = Denial::Unreachable as u32;
     match detail {
         UNKNOWN => "outbound mode is require and no peer or bypass covers the destination",
         AGENT_PORT => "the agent's own port is not for workloads to dial",
         LINK_LOCAL => "a link-local destination cannot be protected",
         NOT_READY => "the agent does not serve this network namespace yet",
         NO_MEMORY => "the kernel has no memory to remember the connection",
+        BOUND => {
+            "the socket is bound to a device or VRF (SO_BINDTODEVICE) and cannot be turned to the agent; \
+             do not bind it, or put the destination on the workload's outbound.bypass"
+        }
+        UNREACHABLE => {
+            "the destination could not be reached a moment ago, and has not come back since"
+        }
         _ => "refused by the kernel for a reason this agent does not know",
+    }
+}
+
+/// What the log says about a packet that a guard has dropped.
+#[must_use]
+pub fn drop_reason(detail: u32) -> &'static str {
+    match DropReason::from_code(detail) {
+        Some(DropReason::Destination) => {
+            "the destination is protected or refused, and the connection has not come through the agent"
+        }
+        Some(DropReason::Redirected) => {
+            "a connection that was turned to the agent leaves by another interface than loopback"
+        }
+        Some(DropReason::LoopbackAddress) => {
+            "it is meant for this host, and leaves by an interface that leads elsewhere"
+        }
+        Some(DropReason::SourceRouted) => {
+            "the sender has chosen the way that it takes (source routing)"
+        }
+        Some(DropReason::Unreadable) => "its headers cannot be followed to where it goes",
+        Some(DropReason::Port) => "only the agent answers on this port",
+        None => "for a reason this agent does not know",
     }
 }

@@ -67,6 +67,13 @@ pub fn reset(namespace: &Namespace, sockets: &[TcpSocket]) -> io::Result<()> {
     })
 }
 
+/// Aborts the connections with these socket cookies, as far as they are in this namespace.
+pub fn abort(namespace: &Namespace, cookies: &HashSet<u64>) -> io::Result<()> {
+    let mut sockets = namespace.netns.run(|| SockDiag::open()?.tcp_sockets())?;
+    sockets.retain(|socket| !socket.is_listening() && cookies.contains(&socket.cookie()));
+    if sockets.is_empty() { Ok(()) } else { reset(namespace, &sockets) }
+}
+
 fn leaves_the_namespace(socket: &TcpSocket) -> bool {
     let remote: IpAddr = socket.remote.ip();
     !remote.is_loopback() && !remote.is_unspecified() && remote != socket.local.ip()

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 use sheath_common::flow::{Flow, FlowKey, ListenerKey, ListenerKind, SteeredKey};
-use sheath_common::net::{AF_INET, AF_INET6, AGENT_PORT, Address, Endpoint};
+use sheath_common::net::{AF_INET, AF_INET6, Endpoint};
 use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -331,19 +331,11 @@ impl Namespace {
     /// with the source of somebody else's connection. And only in the order of `accept()`: an entry stands for the
     /// oldest connection of its source that waits.
     pub(super) fn take_flow(&self, local: SocketAddr, app: SocketAddr) -> io::Result<Option<Flow>> {
-        let local = Endpoint::from(local);
-        let is_turned =
-            local.address == Address::LOOPBACK_V4 || local.address == Address::LOOPBACK_V6;
-        if !is_turned || local.port != u32::from(AGENT_PORT) {
+        let Some(place) = Endpoint::from(local).agents_place() else {
             return Ok(None);
-        }
-        let endpoint = Endpoint::from(app);
-        let key = FlowKey {
-            netns: self.cookie,
-            address: endpoint.address,
-            port: endpoint.port,
-            _reserved: 0,
         };
+        let app = Endpoint::from(app);
+        let key = FlowKey { netns: self.cookie, address: app.address, port: app.port, place };
         let Some(flow) = self.tables.flows.get(&key)? else {
             return Ok(None);
         };

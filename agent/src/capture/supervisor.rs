@@ -4,6 +4,7 @@
 //! One task owns everything that changes. Kernel events wake it; a timer makes sure that a lost event delays
 //! things and breaks nothing.
 
+mod dropped;
 mod observed;
 mod ports;
 mod reconfigure;
@@ -24,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::cgroups::{self, WorkloadCgroup};
-use super::events::{Events, calls_for_a_look, denial_reason};
+use super::events::{Events, calls_for_a_look, denial_reason, drop_reason};
 use super::namespace::FlowStarter;
 use super::pins::FreshPins;
 use super::programs::{self, Programs, SteerLoader};
@@ -35,6 +36,7 @@ use crate::sys::clock;
 use crate::sys::netns::NetworkNamespace;
 use crate::telemetry::log_denied_connect;
 
+use dropped::Dropped;
 use observed::{Enrolled, LINGER, Observed, SETTLED};
 pub use reconfigure::Reconfiguration;
 use reconfigure::{guarded_ports, refuse_own_cgroup};
@@ -88,6 +90,7 @@ pub struct Supervisor {
     /// When to look whether processes that were new in the agent's own namespace have stayed there.
     look_again: Option<Instant>,
     denials_logged: u32,
+    dropped: Dropped,
 }
 
 #[derive(Debug)]
@@ -154,6 +157,7 @@ impl Supervisor {
             is_up: false,
             look_again: None,
             denials_logged: 0,
+            dropped: Dropped::default(),
         };
         supervisor.bring_up()?;
         if let Some(undo) = undo {
@@ -217,7 +221,10 @@ impl Supervisor {
                 },
                 _ = look.tick() => {
                     self.denials_logged = 0;
-                    tokio::task::block_in_place(|| self.look());
+                    tokio::task::block_in_place(|| {
+                        self.abort_dropped();
+                        self.look();
+                    });
                 }
                 () = clock::reach(self.look_again) => {
                     self.look_again = None;
@@ -234,6 +241,10 @@ impl Supervisor {
     fn heed(&mut self, events: &[Event]) {
         for event in events {
             self.log_event(event);
+            self.dropped.note(event);
+        }
+        if self.dropped.is_due() {
+            tokio::task::block_in_place(|| self.abort_dropped());
         }
         if events.iter().any(calls_for_a_look) {
             tokio::task::block_in_place(|| self.look());
@@ -257,7 +268,8 @@ impl Supervisor {
                 if self.denials_logged <= DENIALS_LOGGED {
                     let [source, destination] =
                         [event.source, event.destination].map(SocketAddr::from);
-                    tracing::warn!(workload = name, %source, %destination, ?kind, "the guard dropped a connection that had not come through the agent");
+                    let reason = drop_reason(event.detail);
+                    tracing::warn!(workload = name, %source, %destination, reason, "the guard dropped a packet");
                 }
             }
             _ => tracing::debug!(workload = name, cgroup = event.cgroup, ?kind, "kernel event"),

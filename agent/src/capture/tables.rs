@@ -8,6 +8,7 @@ use aya::Pod;
 use sheath_common::counters::Counter;
 use sheath_common::flow::{
     Flow, FlowKey, GuardedKey, LegKey, ListenerKey, SOURCE_PREFIX_BITS, SourceKey, SteeredKey,
+    Unreachable, UnreachableKey,
 };
 use sheath_common::net::{Address, Endpoint};
 use sheath_common::selector::{MAX_SELECTORS, Selector};
@@ -19,7 +20,7 @@ use crate::policy::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 14] = [
+pub const PINNED: [&str; 15] = [
     "WORKLOADS",
     "SELECTORS",
     "DESTINATIONS",
@@ -27,6 +28,7 @@ pub const PINNED: [&str; 14] = [
     "SOURCES",
     "REDIRECTS",
     "FLOWS",
+    "UNREACHABLE",
     "CLIENTS",
     "WIRES",
     "LISTENERS",
@@ -47,6 +49,7 @@ pub struct Tables {
     pub namespaces: Table<u64, u32>,
     pub sources: Table<Prefix<SourceKey>, Address>,
     pub flows: Table<FlowKey, Flow>,
+    pub unreachable: Table<UnreachableKey, Unreachable>,
     pub clients: Table<LegKey, Endpoint>,
     pub wires: Table<LegKey, u32>,
     pub listeners: Table<ListenerKey, SocketFd>,
@@ -66,6 +69,7 @@ impl Tables {
             namespaces: Table::open(&pins.map("NAMESPACES"))?,
             sources: Table::open(&pins.map("SOURCES"))?,
             flows: Table::open(&pins.map("FLOWS"))?,
+            unreachable: Table::open(&pins.map("UNREACHABLE"))?,
             clients: Table::open(&pins.map("CLIENTS"))?,
             wires: Table::open(&pins.map("WIRES"))?,
             listeners: Table::open(&pins.map("LISTENERS"))?,
@@ -196,6 +200,7 @@ impl Tables {
     /// Forgets what belonged to an earlier agent's sockets. Only before the first listener is opened.
     pub fn forget_connections(&self) -> io::Result<()> {
         prune_keys(&self.flows, &HashSet::new())?;
+        prune_keys(&self.unreachable, &HashSet::new())?;
         prune_keys(&self.clients, &HashSet::new())?;
         prune_keys(&self.wires, &HashSet::new())
     }

@@ -42,6 +42,15 @@ impl TcpSocket {
     pub fn is_listening(&self) -> bool {
         self.state == LISTEN
     }
+
+    /// The socket's cookie, as BPF programs see it.
+    #[must_use]
+    pub fn cookie(&self) -> u64 {
+        let word = |at: usize| {
+            u32::from_ne_bytes([self.id[at], self.id[at + 1], self.id[at + 2], self.id[at + 3]])
+        };
+        u64::from(word(44)) << 32 | u64::from(word(40))
+    }
 }
 
 /// A netlink socket of the namespace it was opened in.

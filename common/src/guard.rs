@@ -1,0 +1,187 @@
+//! What the guards do with a packet: pure, total, and the same in the kernel and on the host.
+//!
+//! A guard goes by what proves something: the interface, the state of the socket, the addresses in the IP header.
+//! What an address means proves nothing about where a packet goes, and headers are only followed where they can
+//! change the answer. The truth table is in ARCHITECTURE.md, under "The guards".
+
+use crate::net::{Address, Endpoint};
+use crate::verdict::Verdict;
+use crate::workload::{InboundMode, OutboundMode, Workload};
+
+/// The loopback interface has this index in every network namespace.
+pub const LOOPBACK: u32 = 1;
+
+/// What a TCP socket is about to do, by its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketState {
+    /// It sends the SYN of a connection of its own.
+    Opening,
+    /// It answers for those that have no socket of their own yet.
+    Listening,
+    /// Whatever it sends belongs to a connection that was looked at when it was opened.
+    Other,
+}
+
+impl SocketState {
+    /// From `bpf_sock.state` (`BPF_TCP_*` in the UAPI header).
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_kernel(state: u32) -> Self {
+        const SYN_SENT: u32 = 2;
+        const LISTEN: u32 = 10;
+        match state {
+            SYN_SENT => Self::Opening,
+            LISTEN => Self::Listening,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// How the IP header's destination comes to be what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// It is the socket's own.
+    Direct,
+    /// It is another, and no header of the sender's explains it: the host translates addresses.
+    Translated(Endpoint),
+    /// It is another, and so is the protocol: the host wraps what the socket sends.
+    Encapsulated,
+    /// The sender has written into the packet by which way it should go (RFC 791, 3.1; RFC 8200, 4.4).
+    Sourced,
+    /// It is another, and the headers cannot be followed to the end.
+    Unreadable,
+}
+
+/// A packet of a TCP socket on its way out.
+#[derive(Clone, Copy, Debug)]
+pub struct Departure {
+    /// Index of the interface that it leaves by.
+    pub interface: u32,
+    pub state: SocketState,
+    /// True if the socket's `connect()` was turned to the agent.
+    pub is_redirected: bool,
+    /// From the IP header.
+    pub source: Address,
+    /// From the IP header.
+    pub destination: Address,
+    pub route: Route,
+}
+
+/// Why a packet is dropped. The codes are shared with the agent, which spells them out.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropReason {
+    /// A connection to a destination that is protected or refused, which capture has not seen.
+    Destination = 1,
+    /// A redirected connection that leaves by another interface than loopback.
+    Redirected = 2,
+    /// Sent to this very host, by an interface that leads elsewhere.
+    LoopbackAddress = 3,
+    /// Its sender has chosen the way that it takes.
+    SourceRouted = 4,
+    /// Its headers cannot be followed.
+    Unreadable = 5,
+    /// A connection to a port on which only the agent answers.
+    Port = 6,
+}
+
+impl DropReason {
+    #[must_use]
+    pub const fn from_code(code: u32) -> Option<Self> {
+        Some(match code {
+            1 => Self::Destination,
+            2 => Self::Redirected,
+            3 => Self::LoopbackAddress,
+            4 => Self::SourceRouted,
+            5 => Self::Unreadable,
+            6 => Self::Port,
+            _ => return None,
+        })
+    }
+}
+
+/// What a packet's own facts say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finding {
+    Pass,
+    /// To be dropped, whoever has sent it.
+    Drop(DropReason),
+    /// To be dropped if a workload has sent it whose connections are the agent's affair in either direction.
+    DropFromAny(DropReason),
+    /// To be dropped if a workload has sent it whose outbound connections are the agent's affair.
+    DropFromOutbound(DropReason),
+    /// It opens a connection: it depends on what policy says of where it goes.
+    AskPolicy,
+    /// It answers for a listening socket: it depends on whose the port is.
+    AskPort,
+}
+
+impl Departure {
+    /// What can be said without knowing whose the socket is.
+    #[inline(always)]
+    #[must_use]
+    pub fn finding(&self) -> Finding {
+        if self.interface == LOOPBACK {
+            return Finding::Pass;
+        }
+        if self.is_redirected {
+            return Finding::Drop(DropReason::Redirected);
+        }
+        // The local leg of an inbound flow runs from an address of the host to the same: beyond loopback it is out.
+        if self.destination == self.source {
+            return Finding::DropFromAny(DropReason::LoopbackAddress);
+        }
+        if matches!(self.state, SocketState::Listening) {
+            return Finding::AskPort;
+        }
+        if self.destination.is_loopback() || self.destination.is_unspecified() {
+            return Finding::DropFromOutbound(DropReason::LoopbackAddress);
+        }
+        match self.route {
+            Route::Sourced => return Finding::DropFromOutbound(DropReason::SourceRouted),
+            Route::Unreadable => return Finding::DropFromOutbound(DropReason::Unreadable),
+            Route::Direct | Route::Translated(_) | Route::Encapsulated => {}
+        }
+        match self.state {
+            SocketState::Opening => Finding::AskPolicy,
+            SocketState::Listening | SocketState::Other => Finding::Pass,
+        }
+    }
+}
+
+/// True if [`Finding::DropFromAny`] means this workload.
+#[inline(always)]
+#[must_use]
+pub const fn is_any(workload: &Workload) -> bool {
+    is_outbound(workload) || is_inbound(workload)
+}
+
+/// True if [`Finding::DropFromOutbound`] and [`Finding::AskPolicy`] mean this workload.
+#[inline(always)]
+#[must_use]
+pub const fn is_outbound(workload: &Workload) -> bool {
+    !matches!(workload.outbound(), OutboundMode::Disabled)
+}
+
+/// True if [`Finding::AskPort`] means this workload.
+#[inline(always)]
+#[must_use]
+pub const fn is_inbound(workload: &Workload) -> bool {
+    !matches!(workload.inbound(), InboundMode::Disabled)
+}
+
+/// Answers [`Finding::AskPolicy`]: `asked` is policy's verdict on the socket's destination, `translated` that on the
+/// one in the IP header, where the host has translated it. What policy leaves alone stays left alone, unless the
+/// translation leads to a protected destination.
+#[inline(always)]
+#[must_use]
+pub const fn may_open(asked: Verdict, translated: Option<Verdict>) -> bool {
+    if !matches!(asked, Verdict::Bypass) {
+        return false;
+    }
+    use crate::verdict::Denial::UnknownDestination;
+    matches!(translated, None | Some(Verdict::Bypass | Verdict::Deny(UnknownDestination)))
+}
+
+#[cfg(test)]
+mod tests;
