@@ -26,8 +26,8 @@ pub enum Counter {
     EnrolFailed = 9,
     /// Events that did not fit the ring buffer.
     EventLost = 10,
-    /// Of those dropped outbound: of a redirected connection, beyond loopback.
-    GuardDroppedRedirected = 11,
+    /// Of those dropped outbound: of a connection to the agent or to loopback, by another interface.
+    GuardDroppedConfined = 11,
     /// Of those dropped outbound: to this very host, by an interface that leads elsewhere.
     GuardDroppedLoopbackAddress = 12,
     /// Of those dropped outbound: by a way that the sender has chosen.
@@ -49,7 +49,7 @@ impl Counter {
         Self::CgroupEnrolled,
         Self::EnrolFailed,
         Self::EventLost,
-        Self::GuardDroppedRedirected,
+        Self::GuardDroppedConfined,
         Self::GuardDroppedLoopbackAddress,
         Self::GuardDroppedSourceRouted,
         Self::GuardDroppedUnreadable,
@@ -70,7 +70,7 @@ impl Counter {
             Self::CgroupEnrolled => "cgroup_enrolled",
             Self::EnrolFailed => "enrol_failed",
             Self::EventLost => "event_lost",
-            Self::GuardDroppedRedirected => "guard_dropped_redirected",
+            Self::GuardDroppedConfined => "guard_dropped_confined",
             Self::GuardDroppedLoopbackAddress => "guard_dropped_loopback_address",
             Self::GuardDroppedSourceRouted => "guard_dropped_source_routed",
             Self::GuardDroppedUnreadable => "guard_dropped_unreadable",

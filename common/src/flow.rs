@@ -3,13 +3,15 @@
 use crate::net::{Address, Endpoint};
 use crate::workload::WorkloadId;
 
-/// Kept in the storage of a redirected socket for as long as the socket lives: what its owner asked for, and
-/// who its owner was at `connect()`.
+/// Kept in the storage of a socket that a workload has connected, for as long as the socket lives: what was asked for,
+/// and by whom. Such a socket sends nothing beyond the loopback interface.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Redirect {
+pub struct Connected {
     pub destination: Endpoint,
     pub workload: WorkloadId,
+    /// Not zero if the connection was turned to the agent; zero if it was for loopback itself.
+    pub is_turned: u32,
 }
 
 /// Key of the `FLOWS` map: a redirected connection as the agent's `accept()` sees its two ends. The local

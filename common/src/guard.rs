@@ -58,8 +58,9 @@ pub struct Departure {
     /// Index of the interface that it leaves by.
     pub interface: u32,
     pub state: SocketState,
-    /// True if the socket's `connect()` was turned to the agent.
-    pub is_redirected: bool,
+    /// True if a workload has connected the socket to the agent or to loopback: whatever made the socket, it stays
+    /// there.
+    pub is_confined: bool,
     /// From the IP header.
     pub source: Address,
     /// From the IP header.
@@ -73,8 +74,8 @@ pub struct Departure {
 pub enum DropReason {
     /// A connection to a destination that is protected or refused, which capture has not seen.
     Destination = 1,
-    /// A redirected connection that leaves by another interface than loopback.
-    Redirected = 2,
+    /// A connection to the agent or to loopback that leaves by another interface.
+    Confined = 2,
     /// Sent to this very host, by an interface that leads elsewhere.
     LoopbackAddress = 3,
     /// Its sender has chosen the way that it takes.
@@ -90,7 +91,7 @@ impl DropReason {
     pub const fn from_code(code: u32) -> Option<Self> {
         Some(match code {
             1 => Self::Destination,
-            2 => Self::Redirected,
+            2 => Self::Confined,
             3 => Self::LoopbackAddress,
             4 => Self::SourceRouted,
             5 => Self::Unreadable,
@@ -124,8 +125,8 @@ impl Departure {
         if self.interface == LOOPBACK {
             return Finding::Pass;
         }
-        if self.is_redirected {
-            return Finding::Drop(DropReason::Redirected);
+        if self.is_confined {
+            return Finding::Drop(DropReason::Confined);
         }
         // The local leg of an inbound flow runs from an address of the host to the same: beyond loopback it is out.
         if self.destination == self.source {

@@ -14,7 +14,7 @@ unsafe impl aya::Pod for verdict::DestinationKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for verdict::Destination {}
 // SAFETY: as above.
-unsafe impl aya::Pod for flow::Redirect {}
+unsafe impl aya::Pod for flow::Connected {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::FlowKey {}
 // SAFETY: as above.
@@ -42,7 +42,7 @@ const _: () = {
     assert!(size_of::<workload::Workload>() == 4 + 4);
     assert!(size_of::<verdict::DestinationKey>() == 4 + 4 + 16);
     assert!(size_of::<verdict::Destination>() == 4 + 4);
-    assert!(size_of::<flow::Redirect>() == 20 + 4);
+    assert!(size_of::<flow::Connected>() == 20 + 4 + 4);
     assert!(size_of::<flow::FlowKey>() == 8 + 16 + 4 + 4);
     assert!(size_of::<flow::Flow>() == 8 + 8 + 20 + 4);
     assert!(size_of::<flow::LegKey>() == 8 + 16 + 4 + 4);

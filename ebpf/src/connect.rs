@@ -6,8 +6,8 @@
 use aya_ebpf::programs::SockAddrContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
-use sheath_common::flow::Redirect;
-use sheath_common::guard::LOOPBACK;
+use sheath_common::flow::Connected;
+use sheath_common::guard::{LOOPBACK, is_outbound};
 use sheath_common::net::{Endpoint, IPPROTO_TCP};
 use sheath_common::verdict::{Denial, Verdict, decide};
 use sheath_common::workload::Workload;
@@ -36,14 +36,28 @@ pub fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     let destination = F::endpoint(ctx);
     let rules = candidates(workload.id, &destination);
     match decide(workload.outbound(), &destination, &rules) {
-        Verdict::Bypass => {
-            ctx::forget(ctx);
-            count(Counter::ConnectBypassed);
-            ALLOW
-        }
+        Verdict::Bypass => bypass(ctx, &workload, &destination),
         Verdict::Deny(reason) => refuse(ctx, &workload, &destination, reason),
         Verdict::Protect => protect::<F>(ctx, &workload, &destination),
     }
+}
+
+/// Leaves the connection alone. One to loopback is left alone for what loopback is, so there it stays: the guard does
+/// not rely on the socket having been made by the workload.
+#[inline(always)]
+fn bypass(ctx: &SockAddrContext, workload: &Workload, destination: &Endpoint) -> i32 {
+    let is_local = destination.address.is_loopback() || destination.address.is_unspecified();
+    if is_local && is_outbound(workload) {
+        let connected =
+            Connected { destination: *destination, workload: workload.id, is_turned: 0 };
+        if !ctx::remember(ctx, &connected) {
+            return refuse(ctx, workload, destination, Denial::NoMemory);
+        }
+    } else {
+        ctx::forget(ctx);
+    }
+    count(Counter::ConnectBypassed);
+    ALLOW
 }
 
 /// Turns the connection to the agent's listener in the caller's own namespace.
@@ -63,8 +77,8 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
     if let Some(errno) = unreachable(netns, destination) {
         return refuse_with(ctx, workload, destination, Denial::Unreachable, errno);
     }
-    let redirect = Redirect { destination: *destination, workload: workload.id };
-    if !ctx::remember(ctx, &redirect) {
+    let connected = Connected { destination: *destination, workload: workload.id, is_turned: 1 };
+    if !ctx::remember(ctx, &connected) {
         return refuse(ctx, workload, destination, Denial::NoMemory);
     }
     F::set_endpoint(ctx, &destination.turned());

@@ -13,10 +13,11 @@ use aya_ebpf::helpers::generated::{
     bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
 };
 use aya_ebpf::programs::{SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext};
-use sheath_common::flow::Redirect;
+use sheath_common::flow::Connected;
 use sheath_common::net::{AF_INET6, Address, Endpoint, port_from_sock_addr, port_to_sock_addr};
+use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
 
-use crate::maps::REDIRECTS;
+use crate::maps::CONNECTED;
 
 /// Set by the loader where the kernel has MPTCP. Where it has not, the verifier sees a constant zero and
 /// never looks at the helper call that such a kernel would refuse.
@@ -134,35 +135,36 @@ impl Family for V6 {
 
 /// The map as the helpers take it: aya's own methods cover neither `sock_ops` nor MPTCP sockets.
 #[inline(always)]
-fn redirects() -> *mut c_void {
-    (&raw const REDIRECTS).cast_mut().cast()
+fn connected_sockets() -> *mut c_void {
+    (&raw const CONNECTED).cast_mut().cast()
 }
 
 /// What was remembered about this socket at `connect()`.
 #[inline(always)]
-pub fn redirect(ctx: &SockAddrContext) -> Option<Redirect> {
+pub fn connected(ctx: &SockAddrContext) -> Option<Connected> {
     // SAFETY: the socket of a sock_addr context is never null; a non-null result points to a map value.
     unsafe {
         let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
-        bpf_sk_storage_get(redirects(), sk.cast(), core::ptr::null_mut(), 0)
-            .cast::<Redirect>()
+        bpf_sk_storage_get(connected_sockets(), sk.cast(), core::ptr::null_mut(), 0)
+            .cast::<Connected>()
             .as_ref()
             .copied()
     }
 }
 
-/// Remembers `redirect` with this socket. False if the kernel has no memory for it.
+/// Remembers `connected` with this socket. False if the kernel has no memory for it.
 #[inline(always)]
-pub fn remember(ctx: &SockAddrContext, redirect: &Redirect) -> bool {
-    // SAFETY: as in `redirect`; the value is written whole.
+pub fn remember(ctx: &SockAddrContext, connected: &Connected) -> bool {
+    // SAFETY: as in `connected`; the value is written whole.
     unsafe {
         let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
         let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-        let stored = bpf_sk_storage_get(redirects(), sk.cast(), core::ptr::null_mut(), flags)
-            .cast::<Redirect>();
+        let stored =
+            bpf_sk_storage_get(connected_sockets(), sk.cast(), core::ptr::null_mut(), flags)
+                .cast::<Connected>();
         match stored.as_mut() {
             Some(slot) => {
-                *slot = *redirect;
+                *slot = *connected;
                 true
             }
             None => false,
@@ -173,10 +175,10 @@ pub fn remember(ctx: &SockAddrContext, redirect: &Redirect) -> bool {
 /// Forgets what an earlier `connect()` of the same socket left.
 #[inline(always)]
 pub fn forget(ctx: &SockAddrContext) {
-    // SAFETY: as in `redirect`. That there is nothing to delete is the usual case.
+    // SAFETY: as in `connected`. That there is nothing to delete is the usual case.
     unsafe {
         let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
-        bpf_sk_storage_delete(redirects(), sk.cast());
+        bpf_sk_storage_delete(connected_sockets(), sk.cast());
     }
 }
 
@@ -220,11 +222,11 @@ pub fn local(ctx: &SockOpsContext) -> Endpoint {
 
 /// What was remembered at `connect()` about the socket of this callback.
 #[inline(always)]
-pub fn redirect_of_connecting(ctx: &SockOpsContext) -> Option<Redirect> {
+pub fn connected_of_event(ctx: &SockOpsContext) -> Option<Connected> {
     // SAFETY: `sk` is checked for null.
     unsafe {
         let sk = (*ctx.ops).__bindgen_anon_2.sk;
-        if sk.is_null() { None } else { redirect_of(sk.cast()) }
+        if sk.is_null() { None } else { connected_of(sk.cast()) }
     }
 }
 
@@ -234,13 +236,13 @@ pub fn redirect_of_connecting(ctx: &SockOpsContext) -> Option<Redirect> {
 /// # Safety
 /// `sk` is a socket that the verifier knows as such, and not null.
 #[inline(always)]
-unsafe fn redirect_of(sk: *mut c_void) -> Option<Redirect> {
+unsafe fn connected_of(sk: *mut c_void) -> Option<Connected> {
     // SAFETY: both helpers take a socket pointer; a non-null result of the storage helper points to a map value.
     unsafe {
         let none = core::ptr::null_mut();
-        let stored = bpf_sk_storage_get(redirects(), sk, none, 0).cast::<Redirect>();
-        if let Some(redirect) = stored.as_ref() {
-            return Some(*redirect);
+        let stored = bpf_sk_storage_get(connected_sockets(), sk, none, 0).cast::<Connected>();
+        if let Some(connected) = stored.as_ref() {
+            return Some(*connected);
         }
         if read_volatile(&raw const MPTCP) == 0 {
             return None;
@@ -249,7 +251,33 @@ unsafe fn redirect_of(sk: *mut c_void) -> Option<Redirect> {
         if mptcp.is_null() {
             return None;
         }
-        bpf_sk_storage_get(redirects(), mptcp.cast(), none, 0).cast::<Redirect>().as_ref().copied()
+        bpf_sk_storage_get(connected_sockets(), mptcp.cast(), none, 0)
+            .cast::<Connected>()
+            .as_ref()
+            .copied()
+    }
+}
+
+/// Remembers `connected` with the MPTCP socket above the subflow of this callback as well, if it is one: it is that
+/// socket which the application asks for its addresses. That there is no memory for it costs no more than the answer.
+#[inline(always)]
+pub fn remember_above(ctx: &SockOpsContext, connected: &Connected) {
+    // SAFETY: both socket pointers are checked for null; the value is read by the helper alone.
+    unsafe {
+        let sk = (*ctx.ops).__bindgen_anon_2.sk;
+        if sk.is_null() || read_volatile(&raw const MPTCP) == 0 {
+            return;
+        }
+        let mptcp = bpf_skc_to_mptcp_sock(sk.cast());
+        if mptcp.is_null() {
+            return;
+        }
+        let value = (&raw const *connected).cast_mut().cast();
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        let stored = bpf_sk_storage_get(connected_sockets(), mptcp.cast(), value, flags);
+        if let Some(slot) = stored.cast::<Connected>().as_mut() {
+            *slot = *connected;
+        }
     }
 }
 
@@ -312,8 +340,9 @@ pub struct PacketSocket {
     pub remote_v4: Address,
     /// As far as it speaks IPv6.
     pub remote_v6: Address,
-    /// True if its `connect()` was turned to the agent.
-    pub is_redirected: bool,
+    /// True if a workload has connected it to the agent or to loopback: `confined_by`.
+    pub is_confined: bool,
+    pub confined_by: WorkloadId,
 }
 
 /// Index of the interface a packet is about to leave by, or has come by.
@@ -351,6 +380,11 @@ pub fn packet_socket(ctx: &SkBuffContext) -> Option<PacketSocket> {
         let v4 = read_volatile(&raw const (*sk).dst_ip4);
         let word = |i: usize| read_volatile(&raw const (*sk).dst_ip6[i]);
         let v6 = [word(0), word(1), word(2), word(3)];
+        // Not an option: the verifier does not let one be copied whose value is not there.
+        let (is_confined, confined_by) = match connected_of(sk.cast()) {
+            Some(connected) => (true, connected.workload),
+            None => (false, NO_WORKLOAD),
+        };
         Some(PacketSocket {
             protocol,
             state,
@@ -358,7 +392,8 @@ pub fn packet_socket(ctx: &SkBuffContext) -> Option<PacketSocket> {
             remote_port: u32::from(u16::from_be(remote_port)),
             remote_v4: Address::from_v4(v4),
             remote_v6: Address::from_v6(v6),
-            is_redirected: redirect_of(sk.cast()).is_some(),
+            is_confined,
+            confined_by,
         })
     }
 }

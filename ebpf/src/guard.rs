@@ -13,7 +13,7 @@ use sheath_common::guard::{
 };
 use sheath_common::net::{Address, Endpoint, IPPROTO_TCP};
 use sheath_common::verdict::{Verdict, decide};
-use sheath_common::workload::Workload;
+use sheath_common::workload::{Workload, WorkloadId};
 
 use crate::ctx::{self, PacketSocket};
 use crate::maps::{GUARDED, candidates};
@@ -27,7 +27,8 @@ const DROP: i32 = 0;
 mod v4 {
     pub const PROTOCOL: usize = 9;
     pub const ADDRESSES: usize = 12;
-    pub const OPTIONS: usize = 20;
+    /// Of a header without options.
+    pub const PAYLOAD: usize = 20;
 }
 
 /// Offsets in the IPv6 header (RFC 8200, 3).
@@ -63,7 +64,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let departure = Departure {
         interface,
         state: SocketState::from_kernel(socket.state),
-        is_redirected: socket.is_redirected,
+        is_confined: socket.is_confined,
         source: addresses.source,
         destination: addresses.destination,
         route: route(ctx, &addresses, &asked),
@@ -71,25 +72,22 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let asked = Endpoint { address: asked, port: socket.remote_port };
     match departure.finding() {
         Finding::Pass => PASS,
-        Finding::Drop(reason) => {
-            let workload = workload::of_packet(ctx).unwrap_or_default();
-            refuse(ctx, &workload, reason, &departure, &socket)
-        }
+        Finding::Drop(reason) => refuse(ctx, socket.confined_by, reason, &departure, &socket),
         Finding::DropFromAny(reason) => match workload::of_packet(ctx) {
             Some(workload) if guard::is_any(&workload) => {
-                refuse(ctx, &workload, reason, &departure, &socket)
+                refuse(ctx, workload.id, reason, &departure, &socket)
             }
             _ => PASS,
         },
         Finding::DropFromOutbound(reason) => match workload::of_packet(ctx) {
             Some(workload) if guard::is_outbound(&workload) => {
-                refuse(ctx, &workload, reason, &departure, &socket)
+                refuse(ctx, workload.id, reason, &departure, &socket)
             }
             _ => PASS,
         },
         Finding::AskPolicy => match workload::of_packet(ctx) {
             Some(workload) if !policy_allows(&workload, &asked, &departure) => {
-                refuse(ctx, &workload, DropReason::Destination, &departure, &socket)
+                refuse(ctx, workload.id, DropReason::Destination, &departure, &socket)
             }
             _ => PASS,
         },
@@ -161,14 +159,14 @@ fn is_guarded(workload: &Workload, port: u32) -> bool {
 #[inline(always)]
 fn refuse(
     ctx: &SkBuffContext,
-    workload: &Workload,
+    workload: WorkloadId,
     reason: DropReason,
     departure: &Departure,
     socket: &PacketSocket,
 ) -> i32 {
     count(Counter::GuardDroppedOutbound);
     match reason {
-        DropReason::Redirected => count(Counter::GuardDroppedRedirected),
+        DropReason::Confined => count(Counter::GuardDroppedConfined),
         DropReason::LoopbackAddress => count(Counter::GuardDroppedLoopbackAddress),
         DropReason::SourceRouted => count(Counter::GuardDroppedSourceRouted),
         DropReason::Unreadable => count(Counter::GuardDroppedUnreadable),
@@ -177,7 +175,7 @@ fn refuse(
     send(Event {
         kind: EventKind::GuardDroppedOutbound as u32,
         detail: reason as u32,
-        workload: workload.id,
+        workload,
         cookie: ctx::packet_socket_cookie(ctx),
         source: Endpoint { address: departure.source, port: socket.local_port },
         destination: Endpoint { address: departure.destination, port: socket.remote_port },
@@ -237,44 +235,18 @@ fn route(ctx: &SkBuffContext, addresses: &Addresses, asked: &Address) -> Route {
     }
 }
 
-/// RFC 791, 3.1
+/// RFC 791, 3.1. A source route is an option, and options are not followed: one is as good as unreadable.
 #[inline(always)]
 fn detour_v4(ctx: &SkBuffContext, destination: &Address) -> Route {
-    const END: u8 = 0;
-    const NOTHING: u8 = 1;
-    const LOOSE_SOURCE_ROUTE: u8 = 131;
-    const STRICT_SOURCE_ROUTE: u8 = 137;
-    const MAX_OPTIONS: usize = 40;
+    const WITHOUT_OPTIONS: u8 = 0x45;
 
     let (Ok(first), Ok(protocol)) = (ctx.load::<u8>(0), ctx.load::<u8>(v4::PROTOCOL)) else {
         return Route::Unreadable;
     };
-    let end = ((first & 0x0f) as usize) * 4;
-    let mut at = v4::OPTIONS;
-    for _ in 0..MAX_OPTIONS {
-        if at >= end {
-            break;
-        }
-        let Ok(kind) = ctx.load::<u8>(at) else {
-            return Route::Unreadable;
-        };
-        if kind == END {
-            break;
-        }
-        if kind == LOOSE_SOURCE_ROUTE || kind == STRICT_SOURCE_ROUTE {
-            return Route::Sourced;
-        }
-        if kind == NOTHING {
-            at += 1;
-            continue;
-        }
-        match ctx.load::<u8>(at + 1) {
-            Ok(length) if length >= 2 => at += length as usize,
-            _ => return Route::Unreadable,
-        }
-    }
-    if u32::from(protocol) == IPPROTO_TCP {
-        translated(ctx, end, destination)
+    if first != WITHOUT_OPTIONS {
+        Route::Unreadable
+    } else if u32::from(protocol) == IPPROTO_TCP {
+        translated(ctx, v4::PAYLOAD, destination)
     } else {
         Route::Encapsulated
     }
@@ -288,7 +260,7 @@ fn detour_v6(ctx: &SkBuffContext, destination: &Address) -> Route {
     const FRAGMENT: u8 = 44;
     const AUTHENTICATION: u8 = 51;
     const DESTINATION_OPTIONS: u8 = 60;
-    const MAX_HEADERS: usize = 8;
+    const MAX_HEADERS: usize = 4;
 
     let Ok(mut next) = ctx.load::<u8>(v6::NEXT_HEADER) else {
         return Route::Unreadable;

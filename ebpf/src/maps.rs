@@ -9,7 +9,7 @@ use aya_ebpf::macros::btf_map;
 use sheath_common::counters::Counter;
 use sheath_common::event::Event;
 use sheath_common::flow::{
-    Flow, FlowKey, GuardedKey, LegKey, ListenerKey, Redirect, SOURCE_PREFIX_BITS, SourceKey,
+    Connected, Flow, FlowKey, GuardedKey, LegKey, ListenerKey, SOURCE_PREFIX_BITS, SourceKey,
     SteeredKey, Unreachable, UnreachableKey,
 };
 use sheath_common::maps as size;
@@ -41,9 +41,9 @@ pub static NAMESPACES: HashMap<u64, u32, { size::MAX_NAMESPACES as usize }> = Ha
 #[btf_map]
 pub static SOURCES: LpmTrie<SourceKey, Address, { size::MAX_SOURCES as usize }> = LpmTrie::new();
 
-/// What the owner of a redirected socket asked for. Lives and dies with the socket.
+/// What a workload asked for when it connected a socket that must stay on loopback. Lives and dies with the socket.
 #[btf_map]
-pub static REDIRECTS: SkStorage<Redirect> = SkStorage::new();
+pub static CONNECTED: SkStorage<Connected> = SkStorage::new();
 
 /// Redirected connections between their SYN and the agent's `accept()`.
 #[btf_map]

@@ -12,8 +12,8 @@ const ALLOW: i32 = 1;
 
 /// A client sees the destination it asked for; a server sees the client that its connection stands for.
 pub fn peer<F: Family>(ctx: &SockAddrContext) -> i32 {
-    if let Some(redirect) = ctx::redirect(ctx) {
-        F::set_endpoint(ctx, &redirect.destination);
+    if let Some(connected) = ctx::connected(ctx).filter(|connected| connected.is_turned != 0) {
+        F::set_endpoint(ctx, &connected.destination);
         return ALLOW;
     }
     let seen = F::endpoint(ctx);
@@ -32,8 +32,9 @@ pub fn own<F: Family>(ctx: &SockAddrContext) -> i32 {
     if !F::ip(ctx).is_loopback() {
         return ALLOW;
     }
-    if let Some(redirect) = ctx::redirect(ctx)
-        && let Some(address) = source(ctx::netns(ctx), &redirect.destination.address)
+    if let Some(connected) = ctx::connected(ctx)
+        && connected.is_turned != 0
+        && let Some(address) = source(ctx::netns(ctx), &connected.destination.address)
     {
         F::set_ip(ctx, &address);
     }

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::SockOpsContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
-use sheath_common::flow::{Flow, FlowKey, Redirect};
+use sheath_common::flow::{Connected, Flow, FlowKey};
 use sheath_common::workload::NO_WORKLOAD;
 
 use crate::ctx;
@@ -40,17 +40,18 @@ pub fn event(ctx: &SockOpsContext) -> u32 {
 /// agent resets both.
 #[inline(always)]
 fn publish(ctx: &SockOpsContext) {
-    let Some(redirect) = ctx::redirect_of_connecting(ctx) else {
+    let Some(connected) = turned(ctx) else {
         return;
     };
+    ctx::remember_above(ctx, &connected);
     let mut flow = Flow {
         cookie: ctx::socket_cookie(ctx),
         // SAFETY: the helper takes no pointer.
         created_ns: unsafe { bpf_ktime_get_ns() },
-        destination: redirect.destination,
-        workload: redirect.workload,
+        destination: connected.destination,
+        workload: connected.workload,
     };
-    let key = key(ctx, &redirect);
+    let key = key(ctx, &connected);
     if FLOWS.insert(&key, &flow, u64::from(BPF_NOEXIST)).is_err() {
         count(Counter::FlowLost);
         flow.workload = NO_WORKLOAD;
@@ -68,10 +69,10 @@ fn withdraw(ctx: &SockOpsContext) {
     if ctx::arg(ctx, 0) != SYN_SENT || ctx::arg(ctx, 1) != CLOSE {
         return;
     }
-    let Some(redirect) = ctx::redirect_of_connecting(ctx) else {
+    let Some(connected) = turned(ctx) else {
         return;
     };
-    let key = key(ctx, &redirect);
+    let key = key(ctx, &connected);
     // SAFETY: the value is only read.
     let cookie = unsafe { FLOWS.get(&key) }.map(|flow| flow.cookie);
     if cookie == Some(ctx::socket_cookie(ctx)) {
@@ -94,13 +95,19 @@ fn listening(ctx: &SockOpsContext) {
     }
 }
 
+/// What was asked for, if the connection was turned to the agent.
 #[inline(always)]
-fn key(ctx: &SockOpsContext, redirect: &Redirect) -> FlowKey {
+fn turned(ctx: &SockOpsContext) -> Option<Connected> {
+    ctx::connected_of_event(ctx).filter(|connected| connected.is_turned != 0)
+}
+
+#[inline(always)]
+fn key(ctx: &SockOpsContext, connected: &Connected) -> FlowKey {
     let local = ctx::local(ctx);
     FlowKey {
         netns: ctx::netns(ctx),
         address: local.address,
         port: local.port,
-        place: redirect.destination.turned().agents_place().unwrap_or_default(),
+        place: connected.destination.turned().agents_place().unwrap_or_default(),
     }
 }

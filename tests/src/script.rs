@@ -1,11 +1,13 @@
 //! What a probe is told to do and what it reports: one job as a JSON argument, one JSON event per
 //! line of output. A line on its standard input opens the gate of every [`Step::Pause`].
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::matrix::Matrix;
 
 /// How long a probe waits for bytes, or for a connection to be established, before it gives up
 /// with `EAGAIN` or `ETIMEDOUT`.
@@ -19,6 +21,8 @@ pub enum Job {
     Server { listen: SocketAddr, socket: ListenerOptions, steps: Vec<Step> },
     /// `count` connections, all open at the same time, each echoing one message when they are.
     Crowd { to: SocketAddr, count: usize },
+    /// The same with several destinations, in turn.
+    Crowds { to: Vec<SocketAddr>, count: usize },
     /// `count` connections, one after the other on each of `threads`, each echoing a message that no other has.
     Churn { to: SocketAddr, count: usize, threads: usize },
     /// The same, but every second connection is reset when its message is sent, or when a part of the answer is
@@ -34,6 +38,10 @@ pub enum Job {
     Lender { path: PathBuf, v6: bool },
     /// Connects the TCP sockets that are passed to it over the Unix socket at `path`.
     Connector { path: PathBuf, to: SocketAddr },
+    /// Every case of a matrix of sockets, openings and destinations. Reports how they ended as a [`Event::Tally`].
+    Matrix(Matrix),
+    /// Makes and connects sockets for those who play a matrix; see [`crate::matrix::Favour`].
+    Accomplice { path: PathBuf },
     /// Sends a datagram and waits for the same one back.
     Datagram { to: SocketAddr, text: String },
     /// Does nothing until killed: the first process of a workload.
@@ -51,6 +59,8 @@ pub struct Socket {
     pub bind: Option<SocketAddr>,
     /// SO_BINDTODEVICE.
     pub device: Option<String>,
+    /// A host on the way, in a routing header or a source route.
+    pub source_route: Option<IpAddr>,
     /// connect() and send() by io_uring.
     pub io_uring: Option<IoUring>,
     pub origin: Origin,

@@ -90,8 +90,8 @@ pub fn drop_reason(detail: u32) -> &'static str {
         Some(DropReason::Destination) => {
             "the destination is protected or refused, and the connection has not come through the agent"
         }
-        Some(DropReason::Redirected) => {
-            "a connection that was turned to the agent leaves by another interface than loopback"
+        Some(DropReason::Confined) => {
+            "a connection to the agent or to loopback leaves by another interface"
         }
         Some(DropReason::LoopbackAddress) => {
             "it is meant for this host, and leaves by an interface that leads elsewhere"

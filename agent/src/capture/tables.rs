@@ -26,7 +26,7 @@ pub const PINNED: [&str; 15] = [
     "DESTINATIONS",
     "NAMESPACES",
     "SOURCES",
-    "REDIRECTS",
+    "CONNECTED",
     "FLOWS",
     "UNREACHABLE",
     "CLIENTS",

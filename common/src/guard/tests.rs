@@ -37,10 +37,10 @@ fn any_route() -> impl Strategy<Value = Route> {
 
 fn any_departure() -> impl Strategy<Value = Departure> {
     (1..4_u32, any_state(), any::<bool>(), any_address(), any_address(), any_route()).prop_map(
-        |(interface, state, is_redirected, source, destination, route)| Departure {
+        |(interface, state, is_confined, source, destination, route)| Departure {
             interface,
             state,
-            is_redirected,
+            is_confined,
             source,
             destination,
             route,
@@ -53,7 +53,7 @@ fn table(d: &Departure) -> Finding {
     let is_local = d.destination.is_loopback() || d.destination.is_unspecified();
     let rows = [
         (d.interface == 1, Finding::Pass),
-        (d.is_redirected, Finding::Drop(DropReason::Redirected)),
+        (d.is_confined, Finding::Drop(DropReason::Confined)),
         (d.source == d.destination, Finding::DropFromAny(DropReason::LoopbackAddress)),
         (d.state == SocketState::Listening, Finding::AskPort),
         (is_local, Finding::DropFromOutbound(DropReason::LoopbackAddress)),
@@ -71,12 +71,12 @@ proptest! {
         prop_assert_eq!(departure.finding(), table(&departure));
     }
 
-    /// Whatever an address means: on another interface than loopback a redirected socket sends nothing at all.
+    /// Whatever an address means: on another interface than loopback a confined socket sends nothing at all.
     #[test]
-    fn nothing_of_a_redirected_socket_passes_beyond_loopback(mut departure in any_departure()) {
-        departure.is_redirected = true;
+    fn nothing_of_a_confined_socket_passes_beyond_loopback(mut departure in any_departure()) {
+        departure.is_confined = true;
         departure.interface = ETH;
-        prop_assert_eq!(departure.finding(), Finding::Drop(DropReason::Redirected));
+        prop_assert_eq!(departure.finding(), Finding::Drop(DropReason::Confined));
     }
 
     /// Beyond loopback a packet passes unasked only if it opens nothing, goes where its socket's connection goes, and

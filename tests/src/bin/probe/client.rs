@@ -10,6 +10,7 @@ use sheath_tests::script::{Connection, FastOpen, Origin, PATIENCE, Socket as Opt
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::lend;
+use crate::matrix;
 use crate::play::{self, Endpoint};
 use crate::uring::Ring;
 
@@ -64,6 +65,9 @@ fn open(options: &Options, to: SocketAddr) -> io::Result<Endpoint> {
     }
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes()))?;
+    }
+    if let Some(stop) = options.source_route {
+        matrix::set_source_route(&socket, &to, &[stop])?;
     }
     let address = SockAddr::from(to);
     let mut ring = options.io_uring.map(Ring::new).transpose()?;

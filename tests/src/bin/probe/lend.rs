@@ -55,7 +55,7 @@ pub fn have_connected(path: &Path, socket: &Socket) -> io::Result<()> {
     if errno[0] == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(errno[0].into())) }
 }
 
-fn give(to: &UnixStream, socket: &Socket) -> io::Result<()> {
+pub fn give(to: &UnixStream, socket: &Socket) -> io::Result<()> {
     let fds = [socket.as_raw_fd()];
     let byte = [IoSlice::new(b"s")];
     let control = [ControlMessage::ScmRights(&fds)];
@@ -63,7 +63,7 @@ fn give(to: &UnixStream, socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-fn take(from: &UnixStream) -> io::Result<Socket> {
+pub fn take(from: &UnixStream) -> io::Result<Socket> {
     let mut byte = [0];
     let mut data = [IoSliceMut::new(&mut byte)];
     let mut space = nix::cmsg_space!([i32; 1]);
@@ -79,7 +79,7 @@ fn take(from: &UnixStream) -> io::Result<Socket> {
             ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
             _ => None,
         })
-        .expect("a descriptor");
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
     // SAFETY: the kernel just installed this descriptor for us alone.
     Ok(unsafe { Socket::from_raw_fd(fd) })
 }

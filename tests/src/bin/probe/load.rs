@@ -19,11 +19,11 @@ const PACE: Duration = Duration::from_millis(5);
 const MESSAGE: &str = "one of many";
 
 /// Opens `count` connections; when all are open, each echoes a message and closes.
-pub fn crowd(to: SocketAddr, count: usize) -> Tally {
+pub fn crowd(to: &[SocketAddr], count: usize) -> Tally {
     let barrier = Barrier::new(CROWD_THREADS);
     let work = |thread: usize| {
         let share = (thread..count).step_by(CROWD_THREADS);
-        let sockets: Vec<_> = share.map(|_| connect(to)).collect();
+        let sockets: Vec<_> = share.map(|number| connect(to[number % to.len()])).collect();
         barrier.wait();
         sockets.into_iter().map(|socket| echo(&socket?, MESSAGE)).collect()
     };

@@ -5,6 +5,7 @@ mod client;
 mod gate;
 mod lend;
 mod load;
+mod matrix;
 mod play;
 mod server;
 mod uring;
@@ -24,7 +25,8 @@ fn main() {
             emit(&Event::Connection(client::run(&socket, to, &steps)))
         }
         Job::Server { listen, socket, steps } => server::run(listen, &socket, &steps),
-        Job::Crowd { to, count } => emit(&Event::Tally(load::crowd(to, count))),
+        Job::Crowd { to, count } => emit(&Event::Tally(load::crowd(&[to], count))),
+        Job::Crowds { to, count } => emit(&Event::Tally(load::crowd(&to, count))),
         Job::Churn { to, count, threads } => emit(&Event::Tally(load::churn(to, count, threads))),
         Job::RudeChurn { to, count, threads } => {
             emit(&Event::Tally(load::rude_churn(to, count, threads)));
@@ -33,6 +35,8 @@ fn main() {
         Job::Newborn { cgroup, to, text, tries } => load::newborn(&cgroup, to, &text, tries),
         Job::Lender { path, v6 } => lend::lend(&path, v6),
         Job::Connector { path, to } => lend::connect_for_others(&path, to),
+        Job::Matrix(job) => matrix::run(&job),
+        Job::Accomplice { path } => matrix::help(&path),
         Job::Datagram { to, text } => emit(&Event::Connection(datagram(to, &text))),
         Job::Idle => {
             emit(&Event::Listening);
