@@ -17,6 +17,7 @@ mod error;
 mod flows;
 mod starter;
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -369,6 +370,11 @@ impl Pipeline {
         namespace
             .dial_app(client, destination, self.timeouts.connect)
             .await
+            .inspect_err(|error| {
+                if error.kind() == io::ErrorKind::ConnectionRefused {
+                    namespace.note_refused(destination.port());
+                }
+            })
             .map_err(FlowError::DialApp)
     }
 

@@ -52,22 +52,25 @@ pub struct LegKey {
     pub _reserved: u32,
 }
 
-/// Key of the `UNREACHABLE` map: where from, and where to.
+/// Key of the `UNREACHABLE` map: who, from where, and to where.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UnreachableKey {
     /// Cookie of the network namespace.
     pub netns: u64,
     pub destination: Endpoint,
-    pub _reserved: u32,
+    pub workload: WorkloadId,
 }
 
-/// Value of the `UNREACHABLE` map: how the agent's last attempt to reach a destination has failed.
+/// Value of the `UNREACHABLE` map: how the agent's last attempt to reach a destination has failed. Times are those of
+/// `CLOCK_MONOTONIC`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unreachable {
-    /// `CLOCK_MONOTONIC` until when this is believed.
+    /// Until when this is believed.
     pub until_ns: u64,
+    /// When somebody has last been refused because of it.
+    pub asked_ns: u64,
     /// Positive.
     pub errno: u32,
     pub _reserved: u32,

@@ -74,7 +74,7 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
     if device != 0 && device != LOOPBACK {
         return refuse(ctx, workload, destination, Denial::BoundToDevice);
     }
-    if let Some(errno) = unreachable(netns, destination) {
+    if let Some(errno) = unreachable(workload.id, netns, destination) {
         return refuse_with(ctx, workload, destination, Denial::Unreachable, errno);
     }
     let connected = Connected { destination: *destination, workload: workload.id, is_turned: 1 };

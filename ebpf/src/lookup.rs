@@ -9,7 +9,7 @@ use sheath_common::flow::{LegKey, ListenerKey, ListenerKind, SteeredKey};
 use sheath_common::net::IPPROTO_TCP;
 
 use crate::ctx::{self, Lookup};
-use crate::maps::{LISTENERS, STEERED, WIRES};
+use crate::maps::{LISTENERS, SILENT, STEERED, WIRES};
 use crate::report::count;
 
 /// The loopback interface has this index in every network namespace.
@@ -29,6 +29,11 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
     }
     // Local traffic is the application's own affair, but for the agent calling a workload of its own node.
     if is_local(&lookup) && !is_wire_leg(&lookup, netns) {
+        return SK_PASS;
+    }
+    // Where nothing listens, the kernel refuses as it does without the agent. Should something listen after all, the
+    // guard knows whose it is.
+    if is_silent(netns, lookup.local.port) {
         return SK_PASS;
     }
     if is_steered(netns, lookup.local.port) || is_steered(netns, EVERY_PORT) {
@@ -81,4 +86,11 @@ fn is_steered(netns: u64, port: u32) -> bool {
     let key = SteeredKey { netns, port, _reserved: 0 };
     // SAFETY: only the presence of the entry matters.
     unsafe { STEERED.get(&key) }.is_some()
+}
+
+#[inline(always)]
+fn is_silent(netns: u64, port: u32) -> bool {
+    let key = SteeredKey { netns, port, _reserved: 0 };
+    // SAFETY: only the presence of the entry matters.
+    unsafe { SILENT.get(&key) }.is_some()
 }

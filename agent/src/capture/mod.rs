@@ -14,8 +14,10 @@ mod namespace;
 mod pins;
 mod programs;
 mod roster;
+mod silent;
 mod supervisor;
 mod tables;
+mod unreachable;
 
 use std::io;
 use std::path::PathBuf;
@@ -31,6 +33,7 @@ pub use supervisor::{
     UnprotectedConnection, WorkloadState, WorkloadStatus,
 };
 pub use tables::Tables;
+pub use unreachable::errno_of as unreachable_errno;
 
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! A network namespace with workloads in it: the agent's listeners there, and the steering towards them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepting;
 use super::programs::{SteerLoader, Steering};
+use super::silent::LastLook;
+use super::unreachable::Watched;
 use super::{CaptureError, Tables};
 use crate::policy::mapped_length;
 use crate::sys::bpf::SocketFd;
@@ -75,6 +77,8 @@ pub struct Namespace {
     steering: Mutex<Option<Steering>>,
     accepting: Mutex<Vec<AbortHandle>>,
     closed: CancellationToken,
+    pub(super) watched: Watched,
+    pub(super) refused: LastLook,
 }
 
 /// Whose a port is.
@@ -138,6 +142,8 @@ impl Namespace {
             steering: Mutex::new(None),
             accepting: Mutex::new(Vec::new()),
             closed: CancellationToken::new(),
+            watched: Watched::default(),
+            refused: LastLook::default(),
         });
         match namespace.bring_up(loader, starter) {
             Ok(()) => Ok(namespace),
@@ -218,6 +224,12 @@ impl Namespace {
         self.inbound.store(Some(Arc::new(ports)));
         self.ports_known.notify_waiters();
         Ok(())
+    }
+
+    /// Ports that workloads of this namespace have declared.
+    pub(super) fn declared_ports(&self) -> HashSet<u16> {
+        let inbound = self.inbound.load();
+        inbound.iter().flat_map(|ports| ports.declared.keys().copied()).collect()
     }
 
     /// Tells the kernel from which address connections leave, by default and to each known prefix, so that

@@ -496,6 +496,11 @@ impl Supervisor {
                 tracing::debug!(namespace = served.namespace.inode(), %error, "routes not read");
             }
         }
+        for served in self.namespaces.values() {
+            if let Err(error) = served.namespace.review_silent() {
+                tracing::warn!(namespace = served.namespace.inode(), %error, "cannot look who listens");
+            }
+        }
         if self.is_forgetting
             && let Err(error) = self.forget_later()
         {

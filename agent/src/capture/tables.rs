@@ -20,7 +20,7 @@ use crate::policy::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 15] = [
+pub const PINNED: [&str; 16] = [
     "WORKLOADS",
     "SELECTORS",
     "DESTINATIONS",
@@ -33,6 +33,7 @@ pub const PINNED: [&str; 15] = [
     "WIRES",
     "LISTENERS",
     "STEERED",
+    "SILENT",
     "GUARDED",
     "COUNTERS",
     "EVENTS",
@@ -54,6 +55,7 @@ pub struct Tables {
     pub wires: Table<LegKey, u32>,
     pub listeners: Table<ListenerKey, SocketFd>,
     pub steered: Table<SteeredKey, u32>,
+    pub silent: Table<SteeredKey, u32>,
     guarded: Table<GuardedKey, u32>,
     counters: PerCpuCounters,
 }
@@ -74,6 +76,7 @@ impl Tables {
             wires: Table::open(&pins.map("WIRES"))?,
             listeners: Table::open(&pins.map("LISTENERS"))?,
             steered: Table::open(&pins.map("STEERED"))?,
+            silent: Table::open(&pins.map("SILENT"))?,
             guarded: Table::open(&pins.map("GUARDED"))?,
             counters: PerCpuCounters::open(&pins.map("COUNTERS"))?,
         })
@@ -191,6 +194,9 @@ impl Tables {
         for key in self.steered.keys()?.into_iter().filter(|key| key.netns == netns) {
             self.steered.remove(&key)?;
         }
+        for key in self.silent.keys()?.into_iter().filter(|key| key.netns == netns) {
+            self.silent.remove(&key)?;
+        }
         for key in self.sources.keys()?.into_iter().filter(|key| { key.data }.netns == netns) {
             self.sources.remove(&key)?;
         }
@@ -201,6 +207,7 @@ impl Tables {
     pub fn forget_connections(&self) -> io::Result<()> {
         prune_keys(&self.flows, &HashSet::new())?;
         prune_keys(&self.unreachable, &HashSet::new())?;
+        prune_keys(&self.silent, &HashSet::new())?;
         prune_keys(&self.clients, &HashSet::new())?;
         prune_keys(&self.wires, &HashSet::new())
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::capture::unreachable_errno;
 use crate::flow::{Outcome, Stage};
 use crate::framing::Refused;
 use crate::identity::NoIdentity;
@@ -42,6 +43,19 @@ pub enum FlowError {
     Close(io::Error),
     #[error("no place to work on it: {0}")]
     Settle(io::Error),
+}
+
+impl FlowError {
+    /// The errno with which the destination could not be reached, if it is that.
+    #[must_use]
+    pub fn unreachable(&self) -> Option<i32> {
+        match self {
+            Self::DialWire(error) => unreachable_errno(error),
+            Self::NotAccepted(Refused::UNREACHABLE)
+            | Self::Relay(RelayError::Refused(Refused::UNREACHABLE)) => Some(libc::ECONNREFUSED),
+            _ => None,
+        }
+    }
 }
 
 impl From<FlowError> for Ending {

@@ -36,6 +36,14 @@ impl FlowStarter for Starter {
                 }
                 Err(error) => Err(FlowError::Settle(error)),
             };
+            // Another source may be told otherwise.
+            if let Err(error) = &result
+                && app.ip().is_loopback()
+                && let Some(errno) = error.unreachable()
+            {
+                let limit = started.pipeline.timeouts.connect;
+                namespace.note_unreachable(workload, destination, errno, limit);
+            }
             started.pipeline.conclude(started.flow, result);
         });
     }

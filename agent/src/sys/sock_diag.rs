@@ -79,9 +79,18 @@ impl SockDiag {
 
     /// TCP sockets of both families in a state that can carry data.
     pub fn tcp_sockets(&self) -> io::Result<Vec<TcpSocket>> {
+        self.list(STATES)
+    }
+
+    /// Listening TCP sockets of both families.
+    pub fn tcp_listeners(&self) -> io::Result<Vec<TcpSocket>> {
+        self.list(1 << LISTEN)
+    }
+
+    fn list(&self, states: u32) -> io::Result<Vec<TcpSocket>> {
         let mut sockets = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            let request = request(family as u8, STATES, &[0; 48]);
+            let request = request(family as u8, states, &[0; 48]);
             self.send(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &request)?;
             self.collect(&mut sockets)?;
         }

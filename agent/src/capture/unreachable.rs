@@ -1,0 +1,166 @@
+//! Destinations that could not be reached a moment ago.
+//!
+//! A `connect()` that is turned to the agent succeeds before the agent has dialled, so whoever asks by `connect()` alone
+//! whether a server lives (health checks, clients that go on to a name's next address) would be told yes for ever. Once
+//! a dial has failed, the kernel gives the same answer to the next `connect()` at once, and the agent dials now and then
+//! to see whether the destination is back, for as long as somebody asks.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::time::{ClockId, clock_gettime};
+use sheath_common::flow::{Unreachable, UnreachableKey};
+use sheath_common::workload::WorkloadId;
+
+use super::Namespace;
+
+/// Pause between two dials.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A destination that nobody has asked for in so long is not dialled any more.
+const INTEREST: Duration = Duration::from_secs(15);
+/// Destinations of a namespace that are dialled at a time; what fails beyond that is not remembered.
+const WATCHED: usize = 256;
+
+/// Who wants to reach what.
+type Pursuit = (WorkloadId, SocketAddr);
+
+/// The destinations of a namespace that are dialled now and then.
+#[derive(Debug, Default)]
+pub struct Watched(Mutex<HashSet<Pursuit>>);
+
+impl Watched {
+    /// False if it is watched already, or if too many are.
+    fn begin(&self, pursuit: Pursuit) -> bool {
+        let mut watched = self.lock();
+        watched.len() < WATCHED && watched.insert(pursuit)
+    }
+
+    fn end(&self, pursuit: &Pursuit) {
+        self.lock().remove(pursuit);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<Pursuit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Namespace {
+    /// Has the kernel refuse further connections of the workload to a destination that could not be reached, until it
+    /// is back. `limit` bounds each dial. Needs a tokio runtime.
+    pub fn note_unreachable(
+        self: &Arc<Self>,
+        workload: WorkloadId,
+        destination: SocketAddr,
+        errno: i32,
+        limit: Duration,
+    ) {
+        let pursuit = (workload, destination);
+        if !self.watched.begin(pursuit) {
+            return;
+        }
+        let namespace = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = namespace.closed().cancelled() => {}
+                result = namespace.watch(workload, destination, errno, limit) => if let Err(error) = result {
+                    tracing::warn!(%destination, %error, "cannot remember that a destination is out of reach");
+                }
+            }
+            let _ = namespace.tables.unreachable.remove(&namespace.pursued(workload, destination));
+            namespace.watched.end(&pursuit);
+        });
+    }
+
+    /// Ends when the destination is back, or when nobody asks for it any more.
+    async fn watch(
+        &self,
+        workload: WorkloadId,
+        destination: SocketAddr,
+        mut errno: i32,
+        limit: Duration,
+    ) -> io::Result<()> {
+        let key = self.pursued(workload, destination);
+        let begun = now()?;
+        loop {
+            let table = &self.tables.unreachable;
+            let asked = table.get(&key)?.map_or(Duration::ZERO, |known| ns(known.asked_ns));
+            let now = now()?;
+            if now.saturating_sub(asked.max(begun)) > INTEREST {
+                return Ok(());
+            }
+            let until = now + PAUSE + limit + PAUSE;
+            let entry = Unreachable {
+                until_ns: until.as_nanos() as u64,
+                asked_ns: asked.as_nanos() as u64,
+                errno: errno as u32,
+                _reserved: 0,
+            };
+            table.insert(&key, &entry)?;
+            tokio::time::sleep(PAUSE).await;
+            let anywhere = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
+            match self.dial_wire(anywhere, destination, limit).await {
+                Ok(_) => return Ok(()),
+                Err(error) => match errno_of(&error) {
+                    Some(again) => errno = again,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn pursued(&self, workload: WorkloadId, destination: SocketAddr) -> UnreachableKey {
+        UnreachableKey { netns: self.cookie, destination: destination.into(), workload }
+    }
+}
+
+/// What `connect()` would say of a dial that has failed because of the destination, not of the agent.
+#[must_use]
+pub fn errno_of(error: &io::Error) -> Option<i32> {
+    match error.raw_os_error() {
+        Some(
+            errno @ (libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ETIMEDOUT),
+        ) => Some(errno),
+        None if error.kind() == io::ErrorKind::TimedOut => Some(libc::ETIMEDOUT),
+        _ => None,
+    }
+}
+
+fn now() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_MONOTONIC)?.into())
+}
+
+fn ns(nanoseconds: u64) -> Duration {
+    Duration::from_nanos(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_destinations_own_failures_are_remembered() {
+        let of = |errno| errno_of(&io::Error::from_raw_os_error(errno));
+        assert_eq!(of(libc::ECONNREFUSED), Some(libc::ECONNREFUSED));
+        assert_eq!(of(libc::EHOSTUNREACH), Some(libc::EHOSTUNREACH));
+        assert_eq!(errno_of(&io::ErrorKind::TimedOut.into()), Some(libc::ETIMEDOUT));
+        for own in [libc::EMFILE, libc::EADDRINUSE, libc::EADDRNOTAVAIL, libc::EPERM] {
+            assert_eq!(of(own), None, "{own}");
+        }
+    }
+
+    #[test]
+    fn a_destination_is_watched_once_and_not_too_many_are() {
+        let watched = Watched::default();
+        let at = |port: u16| SocketAddr::from(([10, 0, 2, 1], port));
+        for port in 0..WATCHED as u16 {
+            assert!(watched.begin((1, at(port))));
+            assert!(!watched.begin((1, at(port))));
+        }
+        assert!(!watched.begin((1, at(60_000))));
+        watched.end(&(1, at(0)));
+        assert!(watched.begin((1, at(60_000))));
+    }
+}
