@@ -268,7 +268,7 @@ impl Pipeline {
         let mut app = match dialled {
             Ok(app) => app,
             Err(error) => {
-                session.refuse(Refused::UNREACHABLE);
+                session.refuse(error.refusal());
                 return Err(error);
             }
         };

@@ -46,6 +46,16 @@ pub enum FlowError {
 }
 
 impl FlowError {
+    /// What a client is told whose flow was not taken for this reason. That the application cannot be reached is
+    /// remembered by the client's agent for a while, so it is not said of what the agent itself lacks.
+    #[must_use]
+    pub fn refusal(&self) -> Refused {
+        match self {
+            Self::DialApp(error) if unreachable_errno(error).is_some() => Refused::UNREACHABLE,
+            _ => Refused::INTERNAL,
+        }
+    }
+
     /// The errno with which the destination could not be reached, if it is that.
     #[must_use]
     pub fn unreachable(&self) -> Option<i32> {
