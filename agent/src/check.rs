@@ -131,7 +131,7 @@ fn files(materials: &Materials) -> Vec<Finding> {
             Finding::error(
                 "files",
                 problem,
-                "whoever is to be believed by it is refused until then",
+                "peers that rely on this file are refused until it is readable",
             )
         })
         .collect()

@@ -172,6 +172,11 @@ impl Sources {
         Ok(SourceConfig::Spire { socket, selectors })
     }
 
+    /// Directory of the embedded CA.
+    pub fn ca_dir(&self) -> Option<&Path> {
+        self.ca.as_ref().map(|(dir, _)| dir.as_path())
+    }
+
     /// True if trust bundles of any trust domain may come from a source.
     pub fn may_federate(&self) -> bool {
         self.spire.is_some()

@@ -6,9 +6,11 @@
 mod destination;
 mod error;
 mod identity;
+mod limits;
 mod place;
 mod raw;
 mod tls;
+mod words;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -18,12 +20,15 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use sheath_common::maps::MAX_CGROUP_DEPTH;
-use sheath_common::selector::{MAX_SELECTORS, Selector};
+use sheath_common::selector::Selector;
 use sheath_common::workload::{InboundMode, OutboundMode, Workload, WorkloadId, workload_id};
+use tracing_subscriber::EnvFilter;
 
 use crate::relay::Patience;
 use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::sys::files;
 
 use identity::Sources;
 use tls::Known;
@@ -33,6 +38,7 @@ pub use error::ConfigError;
 pub use identity::{
     BundleFile, IdentityFiles, KeyPairFiles, Selector as SpireSelector, SourceConfig,
 };
+pub use limits::{ADDRESSES_OF_A_NAME, OverLimit};
 pub use place::Place;
 pub use raw::{Existing, ExpiredPeer, LogFormat};
 pub use tls::{
@@ -51,6 +57,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     pub node: String,
     pub instance: Instance,
+    /// Directory of the embedded CA, if it is set up.
+    pub ca_dir: Option<PathBuf>,
     pub trust_domains: Vec<TrustDomainConfig>,
     pub tls_contexts: Vec<TlsContextConfig>,
     pub capture: CaptureRoot,
@@ -82,6 +90,19 @@ impl Instance {
             return Err(format!("instance `{name}` must be 1 to 64 letters, digits, `-` or `_`"));
         }
         Ok(Self { name: name.to_owned(), run_dir: run_dir.to_owned() })
+    }
+
+    /// The instance that a configuration file is about, whatever else is right or wrong in it: a running agent must be
+    /// found also by a file that it would not take.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or does not say so.
+    pub fn of_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = files::read_text(path, files::CONFIGURATION)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        let names: raw::InstanceKeys = read_yaml(&text, path)?;
+        Self::new(&names.instance, &names.run_dir)
+            .map_err(|reason| ConfigError::invalid(path, &reason))
     }
 
     /// Directory of the instance's runtime files.
@@ -209,7 +230,7 @@ impl Config {
     /// # Errors
     /// One that names the file and, where there is one, the line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = files::read_text(path, files::CONFIGURATION)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         Self::parse(&text, path)
     }
@@ -262,14 +283,18 @@ impl Config {
 
     /// Parses a configuration; `path` is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        // Peers can be a hundred thousand. The file is root's own: these bounds are against mistakes.
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_events: 40_000_000, max_nodes: 20_000_000 },
-        };
-        let raw: raw::Config = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| ConfigError::malformed(path, &error))?;
+        let raw: raw::Config = read_yaml(text, path)?;
         Self::try_from(raw).map_err(|reason| ConfigError::invalid(path, &reason))
     }
+}
+
+fn read_yaml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    // Peers can be a hundred thousand. The file is root's own: these bounds are against mistakes.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_events: 40_000_000, max_nodes: 20_000_000 },
+    };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| ConfigError::malformed(path, &error))
 }
 
 impl TryFrom<raw::Config> for Config {
@@ -279,6 +304,7 @@ impl TryFrom<raw::Config> for Config {
         if raw.node.is_empty() {
             return Err("node is empty".to_owned());
         }
+        check_log_level(&raw.log.level)?;
         let capture = capture_root(&raw.capture.cgroup)?;
         let sources = Sources::from_raw(raw.identity)?;
         let trust_domains = raw
@@ -321,10 +347,11 @@ impl TryFrom<raw::Config> for Config {
             .collect::<Result<Vec<_>, _>>()?;
         unique("external peer", external_peers.iter().map(|peer| &peer.name))?;
         check_places(&peers, &external_peers)?;
-        Ok(Self {
+        let config = Self {
             trust_domain: raw.trust_domain,
             node: raw.node,
             instance: Instance::new(&raw.instance, &raw.run_dir)?,
+            ca_dir: sources.ca_dir().map(Path::to_owned),
             trust_domains,
             tls_contexts,
             capture,
@@ -338,7 +365,7 @@ impl TryFrom<raw::Config> for Config {
                     half_closed: raw.timeouts.half_closed.0,
                 },
             },
-            dns_servers: raw.dns.servers,
+            dns_servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),
             expired_peer: raw.sessions.expired_peer,
             reuse: Reuse {
                 per_workload: raw.sessions.reuse.per_workload,
@@ -353,7 +380,9 @@ impl TryFrom<raw::Config> for Config {
             workloads,
             peers,
             external_peers,
-        })
+        };
+        limits::check(&config).map_err(|error| error.to_string())?;
+        Ok(config)
     }
 }
 
@@ -476,6 +505,15 @@ fn check_places(peers: &[PeerConfig], external: &[ExternalPeerConfig]) -> Result
     Ok(())
 }
 
+fn check_log_level(level: &str) -> Result<(), String> {
+    let is_filter = EnvFilter::try_new(level).is_ok();
+    is_filter.then_some(()).ok_or_else(|| {
+        format!(
+            "log.level `{level}` is not a filter; write it like `info`, or like `warn,sheath=debug`"
+        )
+    })
+}
+
 fn capture_root(text: &str) -> Result<CaptureRoot, String> {
     if text == "auto" {
         return Ok(CaptureRoot::Auto);
@@ -516,9 +554,6 @@ fn check_pattern(pattern: String, capture: &CaptureRoot) -> Result<String, Strin
 }
 
 fn check_workloads(workloads: &[WorkloadConfig]) -> Result<(), String> {
-    if workloads.len() > MAX_SELECTORS as usize {
-        return Err(format!("more than {MAX_SELECTORS} workloads"));
-    }
     let mut names = HashSet::new();
     let mut ids: BTreeMap<WorkloadId, &str> = BTreeMap::new();
     for workload in workloads {

@@ -5,6 +5,8 @@
 mod certificates;
 mod materials;
 mod names;
+mod resolution;
+mod system_authorities;
 mod trust;
 
 use std::collections::HashMap;

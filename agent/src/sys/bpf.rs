@@ -260,6 +260,9 @@ pub fn has_exclusive_program(cgroup: BorrowedFd<'_>, attach_type: AttachType) ->
 /// A pinned map of keys `K` and values `V`, usable from any number of tasks at once.
 pub struct Table<K, V> {
     fd: OwnedFd,
+    /// Its name, and how many entries it has room for.
+    name: String,
+    room: u32,
     _types: PhantomData<fn(K) -> V>,
 }
 
@@ -295,7 +298,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// `InvalidData` if the map has another shape.
     pub fn open(path: &Path) -> io::Result<Self> {
         let fd = open_pin(path)?;
-        let [_, key_size, value_size, _] = map_shape(fd.as_fd())?;
+        let [_, key_size, value_size, room] = map_shape(fd.as_fd())?;
         if key_size as usize != size_of::<K>() || value_size as usize != size_of::<V>() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -305,7 +308,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
                 ),
             ));
         }
-        Ok(Self { fd, _types: PhantomData })
+        let name = path.file_name().unwrap_or_default().display().to_string();
+        Ok(Self { fd, name, room, _types: PhantomData })
     }
 
     fn attr(&self, key: Option<&K>, value: u64) -> Attr {
@@ -330,21 +334,36 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// Adds or replaces an entry.
     ///
     /// # Errors
-    /// `E2BIG` if the map is full.
+    /// `StorageFull` if the map is full.
     pub fn insert(&self, key: &K, value: &V) -> io::Result<()> {
         bpf(BPF_MAP_UPDATE_ELEM, &mut self.attr(Some(key), std::ptr::from_ref(value) as u64))
             .map(drop)
+            .map_err(|error| self.or_full(error))
+    }
+
+    /// Kinds of maps differ in how they say that they are full, and neither speaks of a map.
+    fn or_full(&self, error: io::Error) -> io::Error {
+        if !matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) {
+            return error;
+        }
+        let (name, room) = (&self.name, self.room);
+        io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "the kernel's map {name} is full; {room} entries are the most (README, Limits)"
+            ),
+        )
     }
 
     /// Adds an entry.
     ///
     /// # Errors
-    /// `AlreadyExists` if there is one, `E2BIG` if the map is full.
+    /// `AlreadyExists` if there is one, `StorageFull` if the map is full.
     pub fn insert_new(&self, key: &K, value: &V) -> io::Result<()> {
         const BPF_NOEXIST: u64 = 1;
         let mut attr = self.attr(Some(key), std::ptr::from_ref(value) as u64);
         attr = attr.u64(24, BPF_NOEXIST);
-        bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+        bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop).map_err(|error| self.or_full(error))
     }
 
     /// True if there was an entry to remove.

@@ -18,7 +18,7 @@ pub use time::rfc3339;
 /// If the level is no filter directive.
 pub fn init(config: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.level)
-        .map_err(|error| format!("log.level `{}`: {error}", config.level))?;
+        .map_err(|_| format!("log.level `{}` is not a filter", config.level))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
