@@ -68,7 +68,7 @@ fn s_client_with_a_wrong_certificate_is_refused() {
 fn s_server_that_refuses_the_client_workload_is_logged() {
     let scene = Scene::new();
     let misled = scene.misled("web");
-    scene.alert_of_server_is_logged(Family::V4, &misled, &s_server, "UnknownCA");
+    scene.alert_of_server_is_logged(Family::V4, &misled, &s_server, "unknown_ca");
 }
 
 /// Mutual means both: a server with the right certificate that does not ask for ours serves anybody.

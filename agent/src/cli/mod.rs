@@ -3,7 +3,6 @@
 mod ca;
 mod which;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -203,8 +202,6 @@ fn cleanup(which: &Which, output: Output) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// On a terminal, unless somebody has said otherwise (no-color.org).
 fn has_colours() -> bool {
-    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stdout().is_terminal() && !is_unwanted
+    telemetry::has_colours(&std::io::stdout())
 }

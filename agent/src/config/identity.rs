@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::raw;
+use super::{limits, raw};
 use crate::spiffe::SpiffeId;
 
 /// The source of one workload's identity.
@@ -61,6 +61,10 @@ impl Sources {
         }
         let files = raw.files.map(|files| files.dir);
         let spire = raw.spire.map(|spire| spire.socket);
+        if let Some(socket) = &spire {
+            limits::check_socket(socket)
+                .map_err(|error| format!("identity.spire.socket: {error}"))?;
+        }
         let configured: Vec<_> = [
             ca.is_some().then_some(raw::SourceKind::Ca),
             files.is_some().then_some(raw::SourceKind::Files),

@@ -4,6 +4,7 @@
 //! README, "Limits", lists these and all others.
 
 use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 
 use sheath_common::maps::{MAX_DESTINATIONS, MAX_PORTS};
 use sheath_common::selector::MAX_SELECTORS;
@@ -26,6 +27,25 @@ pub enum OverLimit {
     Destinations(usize),
     #[error("{0} ports in inbound.ports of all workloads together; {MAX_PORTS} are the most")]
     Ports(usize),
+}
+
+/// Bytes in the path of a Unix socket, without the NUL at its end (unix(7)).
+const SOCKET_PATH: usize = 107;
+
+/// A path that no socket can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the socket {} would have a path of {} bytes; {SOCKET_PATH} are the most",
+    .0.display(),
+    .0.as_os_str().len()
+)]
+pub struct SocketPathTooLong(PathBuf);
+
+/// # Errors
+/// If the path is too long.
+pub fn check_socket(path: &Path) -> Result<(), SocketPathTooLong> {
+    let is_too_long = path.as_os_str().len() > SOCKET_PATH;
+    if is_too_long { Err(SocketPathTooLong(path.to_owned())) } else { Ok(()) }
 }
 
 /// # Errors

@@ -89,7 +89,10 @@ impl Instance {
         if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
             return Err(format!("instance `{name}` must be 1 to 64 letters, digits, `-` or `_`"));
         }
-        Ok(Self { name: name.to_owned(), run_dir: run_dir.to_owned() })
+        let instance = Self { name: name.to_owned(), run_dir: run_dir.to_owned() };
+        limits::check_socket(&instance.admin_socket())
+            .map_err(|error| format!("runDir is too long: {error}"))?;
+        Ok(instance)
     }
 
     /// The instance that a configuration file is about, whatever else is right or wrong in it: a running agent must be
@@ -304,6 +307,15 @@ impl TryFrom<raw::Config> for Config {
         if raw.node.is_empty() {
             return Err("node is empty".to_owned());
         }
+        let named = raw.workloads.iter().map(|workload| &workload.name);
+        let named = named.chain(raw.tls_contexts.iter().map(|context| &context.name));
+        let mut named = named.chain(raw.external_peers.iter().map(|peer| &peer.name));
+        if let Some(name) = named.find(|name| has_controls(name)) {
+            return Err(format!("the name `{name}` has characters that are not shown"));
+        }
+        if has_controls(&raw.node) {
+            return Err(format!("node `{}` has characters that are not shown", raw.node));
+        }
         check_log_level(&raw.log.level)?;
         let capture = capture_root(&raw.capture.cgroup)?;
         let sources = Sources::from_raw(raw.identity)?;
@@ -503,6 +515,11 @@ fn check_places(peers: &[PeerConfig], external: &[ExternalPeerConfig]) -> Result
         }
     }
     Ok(())
+}
+
+/// Names are shown in tables, on terminals.
+fn has_controls(name: &str) -> bool {
+    name.contains(char::is_control)
 }
 
 fn check_log_level(level: &str) -> Result<(), String> {

@@ -34,6 +34,17 @@ impl Place {
             Self::Named { .. } => None,
         }
     }
+
+    /// True for names that never stand for anything but loopback (RFC 6761, 6.3).
+    #[must_use]
+    pub fn is_this_host(&self) -> bool {
+        match self {
+            Self::At(_) => false,
+            Self::Named { name, .. } => {
+                name.as_ref() == "localhost" || name.as_ref().ends_with(".localhost")
+            }
+        }
+    }
 }
 
 impl TryFrom<String> for Place {

@@ -503,6 +503,21 @@ fn what_is_beyond_a_limit_is_refused_with_the_limit_and_the_count() {
 }
 
 #[test]
+fn what_could_not_be_made_or_shown_is_refused() {
+    let long = "x".repeat(100);
+    let run_dir = format!("trustDomain: example.org\nrunDir: /{long}");
+    let error = error_with("trustDomain: example.org", &run_dir);
+    assert!(error.contains("path of 120 bytes; 107 are the most"), "{error}");
+    let spire = format!("spire: {{ socket: /{long}/socket }}");
+    let error = error_with("ca: { dir: /var/lib/sheath/ca }", &spire);
+    assert!(error.contains("identity.spire.socket: the socket"), "{error}");
+    for (from, to) in [("name: web", "name: \"we\\eb\""), ("node: node-a", "node: \"a\\nb\"")] {
+        let error = error_with(from, to);
+        assert!(error.contains("characters that are not shown"), "{error}");
+    }
+}
+
+#[test]
 fn a_peer_that_could_never_be_protected_is_refused_with_the_reason() {
     for (address, reason) in [
         ("127.0.0.1:80", "`127.0.0.1/32:80` is loopback"),
@@ -518,6 +533,11 @@ fn a_peer_that_could_never_be_protected_is_refused_with_the_reason() {
                     expect: { dnsNames: [a] }\n";
     let error = parse(&format!("{EXAMPLE}{external}")).unwrap_err();
     assert!(error.contains("external peer `x`") && error.contains("is loopback"), "{error}");
+    for name in ["localhost", "db.localhost", "LOCALHOST."] {
+        let external = external.replace("127.0.0.1:443", name);
+        let error = parse(&format!("{EXAMPLE}{external}")).unwrap_err();
+        assert!(error.contains("is this host itself"), "{name}: {error}");
+    }
 }
 
 #[test]

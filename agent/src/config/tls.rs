@@ -225,6 +225,9 @@ impl ExternalPeerConfig {
             return Err(within("match is empty".to_owned()));
         }
         check_reachable(raw.places.iter().filter_map(Place::destination)).map_err(within)?;
+        if let Some(place) = raw.places.iter().find(|place| place.is_this_host()) {
+            return Err(within(format!("`{place}` is this host itself; no peer can be there")));
+        }
         let server_name = raw.sni.as_deref().map(dns_name).transpose().map_err(within)?;
         Ok(Self {
             name: name.clone(),

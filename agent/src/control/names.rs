@@ -19,7 +19,7 @@ use super::resolution::reason;
 use crate::config::{ADDRESSES_OF_A_NAME as MOST_ADDRESSES, Config, Place};
 use crate::identity::Backoff;
 use crate::policy::Addresses;
-use crate::sys::files;
+use crate::sys::files::{self, ReadError};
 
 /// Answers are asked for again after their TTL, but neither more nor less often than this.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -200,8 +200,20 @@ type Remembered = BTreeMap<String, HashMap<IpAddr, SystemTime>>;
 impl Memory {
     /// Nothing, if there is no such file or if it is damaged.
     fn recall(&self) -> Remembered {
-        let text = files::read(&self.0, files::STATE).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        let told = |problem: &str| {
+            tracing::warn!(file = %self.0.display(), problem, "addresses of names are not recalled");
+        };
+        match files::read(&self.0, files::STATE) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|_| {
+                told("it is damaged");
+                Remembered::new()
+            }),
+            Err(ReadError::Missing) => Remembered::new(),
+            Err(error) => {
+                told(&error.to_string());
+                Remembered::new()
+            }
+        }
     }
 
     fn keep(&self, names: &Remembered) {

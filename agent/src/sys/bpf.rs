@@ -350,7 +350,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
         io::Error::new(
             io::ErrorKind::StorageFull,
             format!(
-                "the kernel's map {name} is full; {room} entries are the most (README, Limits)"
+                "the kernel's map {name} is full; it has room for {room} entries (README, Limits)"
             ),
         )
     }
@@ -466,4 +466,35 @@ pub fn attach_exclusively(cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         .u32(8, AttachType::CgroupInetEgress as u32);
     bpf(BPF_PROG_ATTACH, &mut attach)?;
     Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `BPF_MAP_TYPE_HASH`, and `BPF_MAP_TYPE_LPM_TRIE`, which wants `BPF_F_NO_PREALLOC`.
+    const HASH: (u32, u32) = (1, 0);
+    const TRIE: (u32, u32) = (11, 1);
+
+    /// A map with room for one entry.
+    fn small(name: &str, (kind, flags): (u32, u32)) -> Table<u64, u32> {
+        const BPF_MAP_CREATE: libc::c_int = 0;
+        let mut attr = Attr::new().u32(0, kind).u32(4, 8).u32(8, 4).u32(12, 1).u32(16, flags);
+        let fd = bpf(BPF_MAP_CREATE, &mut attr).map(owned).unwrap();
+        Table { fd, name: name.to_owned(), room: 1, _types: PhantomData }
+    }
+
+    #[test]
+    fn a_full_map_is_named_with_its_limit() {
+        for kind in [HASH, TRIE] {
+            let table = small("DESTINATIONS", kind);
+            // As a trie reads it: 32 bits, and the bits.
+            let key = |number: u64| number << 32 | 32;
+            table.insert(&key(1), &0).unwrap();
+            let error = table.insert(&key(2), &0).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            let expected = "the kernel's map DESTINATIONS is full; it has room for 1 entries";
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
 }

@@ -154,3 +154,62 @@ fn two_lists_in_der_are_not_taken_for_one() {
     assert!(usable(&list));
     assert!(!usable(&[list.as_ref(), list.as_ref()].concat()));
 }
+
+/// What files are made of: a certificate, a key, a CRL and parameters, and what stands between them.
+fn pieces() -> &'static [String] {
+    static PIECES: std::sync::OnceLock<Vec<String>> = std::sync::OnceLock::new();
+    PIECES.get_or_init(|| {
+        let (certificate, key) = made();
+        let certificate = certificate.pem();
+        vec![
+            certificate.trim_end().to_owned(),
+            certificate.clone(),
+            certificate.replace("CERTIFICATE", "X509 CERTIFICATE"),
+            certificate.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
+            certificate.replace("CERTIFICATE", "X509 CRL").trim_end().to_owned(),
+            certificate.replace("CERTIFICATE", "X509 CRL"),
+            key.serialize_pem(),
+            key.serialize_pem().trim_end().to_owned(),
+            certificate.replace("CERTIFICATE", "DH PARAMETERS"),
+            "\n".to_owned(),
+            "\r\n# text\r\n".to_owned(),
+            "\u{feff}".to_owned(),
+            "-----BEGIN CERTIFICATE-----\n".to_owned(),
+            "-----END CERTIFICATE-----".to_owned(),
+        ]
+    })
+}
+
+proptest! {
+    /// Whatever is joined, and wherever a character is lost or doubled: all of it is read, or none.
+    #[test]
+    fn no_entry_is_lost_from_a_file_that_is_accepted(
+        parts in proptest::collection::vec(0..14_usize, 0..6),
+        spot: prop::sample::Index,
+        damage in 0..3_usize,
+    ) {
+        let mut text: String = parts.iter().map(|part| pieces()[*part].as_str()).collect();
+        let at = text.char_indices().map(|(at, _)| at).nth(spot.index(text.chars().count().max(1)));
+        match (at, damage) {
+            (Some(at), 1) => drop(text.remove(at)),
+            (Some(at), 2) => text.insert(at, text[at..].chars().next().unwrap_or('-')),
+            _ => {}
+        }
+        let begun = |words: &[&str]| -> usize {
+            let labels = text.split("-----BEGIN ").skip(1).filter_map(|rest| rest.split("-----").next());
+            labels.filter(|label| words.iter().any(|word| label.contains(word))).count()
+        };
+        let all = text.matches("-----BEGIN").count();
+        let beside = begun(&["PRIVATE KEY", "PARAMETERS"]);
+        if let Ok(found) = certificates(text.as_bytes()) {
+            prop_assert_eq!(found.len() + beside, all);
+        }
+        if let Ok(found) = crls(text.as_bytes()) {
+            prop_assert_eq!(found.len(), all);
+        }
+        if private_key(text.as_bytes()).is_ok() {
+            prop_assert_eq!(begun(&["PRIVATE KEY"]), 1);
+            prop_assert_eq!(begun(&["CERTIFICATE", "PRIVATE KEY", "PARAMETERS"]), all);
+        }
+    }
+}
