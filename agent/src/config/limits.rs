@@ -95,3 +95,6 @@ fn ports(config: &Config) -> usize {
         .map(|inbound| inbound.ports.iter().collect::<HashSet<_>>().len())
         .sum()
 }
+
+#[cfg(test)]
+mod tests;
