@@ -27,16 +27,24 @@ enum Hands {
     Somebodys,
 }
 
+impl Kind {
+    /// Files of the system's, which others may hand out, up to so many bytes.
+    #[must_use]
+    pub const fn up_to(longest: u64) -> Self {
+        Self { longest, hands: Hands::Somebodys }
+    }
+}
+
 const MIB: u64 = 1024 * 1024;
 
 /// The configuration: a hundred thousand peers take some 10 MiB.
 pub const CONFIGURATION: Kind = Kind { longest: 64 * MIB, hands: Hands::Own };
 /// Certificates and keys: what is longer is something else.
-pub const CREDENTIALS: Kind = Kind { longest: MIB, hands: Hands::Somebodys };
+pub const CREDENTIALS: Kind = Kind::up_to(MIB);
 /// The authorities that the system trusts: some 150 of them.
-pub const AUTHORITIES: Kind = Kind { longest: 8 * MIB, hands: Hands::Somebodys };
+pub const AUTHORITIES: Kind = Kind::up_to(8 * MIB);
 /// CRLs: a million certificates revoked.
-pub const CRLS: Kind = Kind { longest: 64 * MIB, hands: Hands::Somebodys };
+pub const CRLS: Kind = Kind::up_to(64 * MIB);
 /// What the agent itself has written for its next run.
 pub const STATE: Kind = Kind { longest: 16 * MIB, hands: Hands::Own };
 
