@@ -87,7 +87,7 @@ fn identities(config: &Config) -> Vec<Finding> {
                     Err(reason) => Finding::error(
                         "identity",
                         format!("`{}`: {reason}", workload.name),
-                        "put the files there; the agent refuses the workload's connections until then",
+                        "the agent refuses the workload's connections until its files can be used",
                     ),
                 });
             }

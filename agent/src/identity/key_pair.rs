@@ -45,6 +45,8 @@ pub enum KeyPairError {
     Mismatch,
     #[error("the key cannot be used: {0}")]
     Key(String),
+    #[error("{}: the key cannot be used: {reason}", path.display())]
+    KeyFile { path: PathBuf, reason: String },
 }
 
 impl KeyPair {
@@ -74,7 +76,10 @@ impl KeyPair {
         let text = read(&files.certificate)?;
         let chain = x509::certificates(&text)
             .map_err(|error| KeyPairError::Malformed { path: files.certificate.clone(), error })?;
-        Self::new(chain, &key)
+        Self::new(chain, &key).map_err(|error| match error {
+            KeyPairError::Key(reason) => KeyPairError::KeyFile { path: files.key.clone(), reason },
+            other => other,
+        })
     }
 }
 
@@ -148,6 +153,22 @@ mod tests {
             files.allow_readable_key = true;
             assert!(KeyPair::read(&files).is_ok());
         }
+    }
+
+    #[test]
+    fn a_key_that_no_handshake_can_be_signed_with_is_named_with_its_file_and_kind() {
+        let directory = tempfile::tempdir().unwrap();
+        let (files, _) = files(directory.path());
+        // PrivateKeyInfo of an X25519 key (RFC 8410, 7).
+        let key = [
+            &[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x6e, 4, 0x22, 4, 0x20][..],
+            &[7; 32],
+        ];
+        let text = <base64ct::Base64 as base64ct::Encoding>::encode_string(&key.concat());
+        let text = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+        fs::write(&files.key, text).unwrap();
+        let error = KeyPair::read(&files).unwrap_err().to_string();
+        assert!(error.contains("tls.key") && error.contains("an X25519 key"), "{error}");
     }
 
     #[test]
