@@ -112,8 +112,9 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         ending: CancellationToken::new(),
     });
     // Before anything is attached: once it is, nothing that may fail should follow.
-    let admin = Server::bind(&config.instance.admin_socket())
-        .map_err(StartError::io("cannot open the admin socket"))?;
+    let socket = config.instance.admin_socket();
+    let admin = Server::bind(&socket)
+        .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
     let starter = Arc::new(Starter(pipeline.clone()));
     let supervisor = Supervisor::start(&config, published.policy.load_full(), roster, starter)?;
     let info = AgentInfo {

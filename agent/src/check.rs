@@ -87,7 +87,7 @@ fn identities(config: &Config) -> Vec<Finding> {
                     Err(reason) => Finding::error(
                         "identity",
                         format!("`{}`: {reason}", workload.name),
-                        "put the files there; the agent refuses the workload's connections until then",
+                        "the agent refuses the workload's connections until its files can be used",
                     ),
                 });
             }
@@ -131,7 +131,7 @@ fn files(materials: &Materials) -> Vec<Finding> {
             Finding::error(
                 "files",
                 problem,
-                "whoever is to be believed by it is refused until then",
+                "peers that rely on this file are refused until it is readable",
             )
         })
         .collect()

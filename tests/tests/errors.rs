@@ -63,6 +63,12 @@ impl Scene {
         assert!(!pins::directory(self.agent.instance()).exists(), "pins are left behind");
     }
 
+    /// A subcommand that is told the configuration.
+    fn sheath(&self, subcommand: &str) -> Output {
+        let mut command = Command::new(binaries::sheath());
+        command.args([subcommand, "--config"]).arg(&self.file).output().expect("running sheath")
+    }
+
     fn check(&self, more: &[&str]) -> Output {
         let place = self.world.a.host("check");
         let mut command = place.command(binaries::sheath());
@@ -121,6 +127,81 @@ fn a_missing_configuration_file_is_named() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success());
     assert!(stderr.starts_with("error: ") && stderr.contains("/nowhere.yaml"), "{stderr}");
+}
+
+/// What is no file is not waited for, a device without an end is not read, and what anybody may write is not believed.
+#[test]
+fn a_configuration_that_is_no_file_or_not_ones_own_is_refused_at_once() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    let scene = Scene::new();
+    let replace = |make: &dyn Fn()| {
+        let _ = fs::remove_file(&scene.file);
+        make();
+    };
+    let with_mode = |mode: u32, owner: u32| {
+        fs::write(&scene.file, &scene.text).unwrap();
+        chown(&scene.file, Some(owner), None).unwrap();
+        fs::set_permissions(&scene.file, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let fifo = || nix::unistd::mkfifo(&scene.file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let cases: [(&dyn Fn(), &str); 6] = [
+        (&|| symlink("/dev/zero", &scene.file).unwrap(), "it is a device, not a regular file"),
+        (&fifo, "it is a FIFO, not a regular file"),
+        (&|| with_mode(0o666, 0), "(mode 0666); `chmod go-w` it"),
+        (&|| with_mode(0o664, 0), "(mode 0664); `chmod go-w` it"),
+        (&|| with_mode(0o600, 1000), "it belongs to the user 1000"),
+        (
+            &|| fs::File::create(&scene.file).unwrap().set_len(65 << 20).unwrap(),
+            "longer than 64 MiB",
+        ),
+    ];
+    for (make, reason) in cases {
+        replace(make);
+        scene.assert_fails(2, &["sheath.yaml", reason]);
+        assert_one_line(&scene.check(&[]), 2, &["sheath.yaml", reason]);
+        let by_file = scene.sheath("reload");
+        assert_one_line(&by_file, 2, &["sheath.yaml", reason]);
+    }
+    for mode in [0o600, 0o640, 0o644, 0o444] {
+        replace(&|| with_mode(mode, 0));
+        assert!(scene.check(&[]).status.success(), "{mode:o}");
+    }
+}
+
+/// `check` and `run` say the same, and neither with an error number of the kernel's.
+#[test]
+fn what_is_beyond_a_limit_is_refused_by_check_as_by_run() {
+    let scene = Scene::new();
+    let address = |number: u32| std::net::Ipv4Addr::from(0x0b00_0000 + number).to_string();
+    let many: Vec<_> = (0..200_000).map(address).collect();
+    scene.spoil("\"10.0.2.0/24\"", &format!("\"{}\"", many.join("\",\"")));
+    let words = ["destinations in peers", "131072 are the most"];
+    scene.assert_fails(2, &words);
+    assert_one_line(&scene.check(&[]), 2, &words);
+}
+
+#[test]
+fn every_command_takes_a_configuration_or_a_name() {
+    let scene = Scene::new();
+    for command in ["status", "certs", "reload", "cleanup"] {
+        let by_file = scene.sheath(command);
+        let by_name = scene.agent.sheath(command, &[]);
+        assert_eq!(by_file, by_name, "{command}");
+    }
+    let ca = |more: &[&str]| {
+        let mut command = Command::new(binaries::sheath());
+        command.args(["ca", "show", "--config"]).arg(&scene.file).args(more);
+        command.output().expect("running sheath ca")
+    };
+    let shown = String::from_utf8_lossy(&ca(&[]).stdout).into_owned();
+    assert!(shown.contains("trust domain example.org"), "{shown}");
+    for both in [["--dir", "/x"], ["--instance", "x"]] {
+        assert_eq!(ca(&both).status.code(), Some(2), "{both:?}");
+    }
+    // By name alone, a configuration is where packages put it.
+    let mut command = Command::new(binaries::sheath());
+    let output = command.args(["check", "--instance", "nobody-has-this"]).output().unwrap();
+    assert_one_line(&output, 2, &["/etc/sheath/nobody-has-this.yaml", "there is no such file"]);
 }
 
 #[test]

@@ -113,18 +113,18 @@ fn envoy_and_an_agent_agree_on_a_key_by_x25519mlkem768() {
 fn an_envoy_server_that_refuses_the_client_workload_is_logged() {
     let scene = Scene::new();
     let misled = scene.misled("web");
-    scene.alert_of_server_is_logged(Family::V6, &misled, &terminating, "UnknownCA");
+    scene.alert_of_server_is_logged(Family::V6, &misled, &terminating, "unknown_ca");
     let svid = scene.svid("web");
     let other = |route: &Route, tls: &Tls| Envoy::terminating(route, tls, &[id("other")]).start();
-    scene.alert_of_server_is_logged(Family::V6, &svid, &other, "CertificateUnknown");
+    scene.alert_of_server_is_logged(Family::V6, &svid, &other, "certificate_unknown");
 }
 
 #[test]
 fn an_envoy_client_that_refuses_the_server_workload_is_logged() {
     let scene = Scene::new();
     let misled = scene.misled("client");
-    scene.alert_of_client_is_logged(Family::V4, &misled, &originating, "UnknownCA");
+    scene.alert_of_client_is_logged(Family::V4, &misled, &originating, "unknown_ca");
     let svid = scene.svid("client");
     let other = |route: &Route, tls: &Tls| Envoy::originating(route, tls, &[id("other")]).start();
-    scene.alert_of_client_is_logged(Family::V4, &svid, &other, "CertificateUnknown");
+    scene.alert_of_client_is_logged(Family::V4, &svid, &other, "certificate_unknown");
 }

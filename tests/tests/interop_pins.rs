@@ -118,8 +118,8 @@ fn an_envoy_with_another_certificate_than_the_pinned_one_is_refused() {
 fn an_envoy_that_pins_another_certificate_is_logged_with_its_alert() {
     let certificates = Certificates::new();
     let (scene, misled) = (certificates.scene(), certificates.misled());
-    scene.alert_of_server_is_logged(Family::V6, &misled, &terminating, "UnknownCA");
-    scene.alert_of_client_is_logged(Family::V4, &misled, &originating, "UnknownCA");
+    scene.alert_of_server_is_logged(Family::V6, &misled, &terminating, "unknown_ca");
+    scene.alert_of_client_is_logged(Family::V4, &misled, &originating, "unknown_ca");
 }
 
 /// The address is on the wire's network, but nobody has it.

@@ -35,12 +35,12 @@ fn a_stunnel_client_with_a_wrong_certificate_is_refused() {
 fn a_stunnel_server_that_refuses_the_client_workload_is_logged() {
     let scene = Scene::new();
     let misled = scene.misled("web");
-    scene.alert_of_server_is_logged(Family::V4, &misled, &terminating, "UnknownCA");
+    scene.alert_of_server_is_logged(Family::V4, &misled, &terminating, "unknown_ca");
 }
 
 #[test]
 fn a_stunnel_client_that_refuses_the_server_workload_is_logged() {
     let scene = Scene::new();
     let misled = scene.misled("client");
-    scene.alert_of_client_is_logged(Family::V6, &misled, &originating, "UnknownCA");
+    scene.alert_of_client_is_logged(Family::V6, &misled, &originating, "unknown_ca");
 }

@@ -223,6 +223,28 @@ fn a_removed_workload_is_given_back_also_when_another_one_is_degraded() {
     assert_eq!(seen.last().text, "x", "{seen:?}");
 }
 
+/// A path can come to lead anywhere while the agent runs with all its memory locked.
+#[test]
+fn a_reload_reads_no_device_and_waits_for_no_fifo() {
+    let pair = Pair::host();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let file = pair.agent_a.file();
+    let before = pair.agent_a.resident_bytes();
+    let fifo = || nix::unistd::mkfifo(file, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let device = || std::os::unix::fs::symlink("/dev/zero", file).unwrap();
+    let cases: [(&dyn Fn(), &str); 2] = [(&fifo, "it is a FIFO"), (&device, "it is a device")];
+    for (make, reason) in cases {
+        std::fs::remove_file(file).unwrap();
+        make();
+        let output = pair.agent_a.sheath("reload", &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(reason), "{said}");
+        assert!(pair.agent_a.resident_bytes() < before + (16 << 20), "{reason}");
+        assert_eq!(pair.connect(pair.target(Family::V4), &say("x")).last().text, "x", "{reason}");
+    }
+}
+
 #[test]
 fn sighup_reloads_as_well() {
     let mut pair = Pair::host();

@@ -50,6 +50,36 @@ fn status_reports_workloads_programs_and_counters() {
     }
 }
 
+#[test]
+fn scripts_learn_from_the_exit_status_whether_all_is_well() {
+    let mut pair = Pair::host();
+    let code = |pair: &Pair, command: &str, more: &[&str]| {
+        pair.agent_a.sheath(command, more).status.code()
+    };
+    pair.agent_a.wait_for_status("the protected workload", |status| {
+        status.workload("client").state == "protected"
+    });
+    for command in ["status", "certs"] {
+        assert_eq!(code(&pair, command, &["--exit-code"]), Some(0), "{command}");
+    }
+    let output = pair.agent_a.sheath("reload", &["--output", "json"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "{\"ok\":true}");
+    // The first of two workloads of one cgroup has it, and the other lacks it.
+    let output = pair.agent_a.reload(|a| {
+        let mut other = a.workloads[0].clone();
+        other.name = "other".to_owned();
+        other.spiffe_id = Some(spiffe_id("other"));
+        a.workloads.push(other);
+    });
+    assert!(output.status.success(), "{output:?}");
+    pair.agent_a.wait_for_status("the loser to be told", |status| {
+        status.workload("other").state == "degraded"
+    });
+    assert_eq!(code(&pair, "status", &["--exit-code"]), Some(3));
+    assert_eq!(code(&pair, "status", &["--exit-code", "--output", "json"]), Some(3));
+    assert_eq!(code(&pair, "status", &[]), Some(0), "an answer is an answer");
+}
+
 /// The second handshake with the same peer costs no signatures of its chain, on either side.
 #[test]
 fn verified_chains_are_counted() {

@@ -10,12 +10,26 @@ use serde_json::Value;
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    #[error("no agent answers at {} ({error}); is it running, and are you root?", path.display())]
+    #[error("no agent answers at {}: {}", path.display(), why_silent(.error))]
     NoAgent { path: PathBuf, error: io::Error },
-    #[error("the agent's answer breaks off: {0}")]
+    #[error("the agent's answer breaks off; was it stopped meanwhile?")]
     BrokenAnswer(#[from] serde_json::Error),
     #[error("{0}")]
     Refused(String),
+}
+
+fn why_silent(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such socket; is it running, under this name?".to_owned()
+        }
+        io::ErrorKind::PermissionDenied => "permission denied; are you root?".to_owned(),
+        io::ErrorKind::ConnectionRefused => "it has ended; is it to be started again?".to_owned(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("it is running, and has said nothing for {} s", PATIENCE.as_secs())
+        }
+        _ => format!("{error}; is it running?"),
+    }
 }
 
 /// A reload may have much to do.

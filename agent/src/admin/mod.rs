@@ -9,6 +9,6 @@ mod server;
 mod status;
 
 pub use client::{AskError, Question, ask};
-pub use render::{render_certificates, render_status};
+pub use render::{are_well, is_well, render_certificates, render_status};
 pub use server::{Planes, Server};
 pub use status::{AgentInfo, Status};

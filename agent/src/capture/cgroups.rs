@@ -69,7 +69,10 @@ fn children(directory: &Path) -> io::Result<Vec<String>> {
             let name = entry.file_name().into_string().map_err(|name| {
                 io::Error::new(
                     io::ErrorKind::InvalidData,
-                    format!("the name of the cgroup {} is no text", directory.join(name).display()),
+                    format!(
+                        "the name of the cgroup {} is not UTF-8",
+                        directory.join(name).display()
+                    ),
                 )
             })?;
             names.push(name);

@@ -1,21 +1,20 @@
 //! The command line.
 
 mod ca;
+mod which;
 
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::admin::Question;
 use crate::capture::Pins;
 use crate::check::Level;
-use crate::config::{Config, DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
 use crate::{admin, app, check, telemetry};
 
 use ca::CaCommand;
+use which::Which;
 
 /// Transparent mutual TLS for workloads on Linux.
 #[derive(Parser)]
@@ -29,58 +28,65 @@ struct Cli {
 enum Command {
     /// Run the agent until it is told to stop.
     Run {
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        #[command(flatten)]
+        which: Which,
     },
     /// Check a configuration and the host it is for, changing nothing.
     Check {
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-        #[arg(long, value_enum, default_value_t = Output::Text)]
-        output: Output,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        format: Format,
     },
     /// Show what a running agent sees.
     Status {
         #[command(flatten)]
-        instance: InstanceArgs,
-        #[arg(long, value_enum, default_value_t = Output::Text)]
-        output: Output,
+        which: Which,
+        #[command(flatten)]
+        format: Format,
+        #[command(flatten)]
+        judge: Judge,
     },
     /// Show the certificates that a running agent holds, and what it judges others by.
     Certs {
         #[command(flatten)]
-        instance: InstanceArgs,
-        #[arg(long, value_enum, default_value_t = Output::Text)]
-        output: Output,
+        which: Which,
+        #[command(flatten)]
+        format: Format,
+        #[command(flatten)]
+        judge: Judge,
     },
     /// Have a running agent read its configuration again, as SIGHUP does.
     Reload {
         #[command(flatten)]
-        instance: InstanceArgs,
+        which: Which,
+        #[command(flatten)]
+        format: Format,
     },
     /// Remove everything an agent has left in the kernel. From then on nothing is protected.
     Cleanup {
         #[command(flatten)]
-        instance: InstanceArgs,
+        which: Which,
+        #[command(flatten)]
+        format: Format,
     },
     /// Look after the embedded CA.
     #[command(subcommand)]
     Ca(CaCommand),
 }
 
-/// Which agent of the host.
 #[derive(clap::Args)]
-struct InstanceArgs {
-    #[arg(long, value_name = "NAME", default_value = DEFAULT_INSTANCE)]
-    instance: String,
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_RUN_DIR)]
-    run_dir: PathBuf,
+struct Format {
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
 }
 
-impl InstanceArgs {
-    fn instance(&self) -> Result<Instance, Failure> {
-        Instance::new(&self.instance, &self.run_dir).map_err(Failure::usage)
-    }
+#[derive(clap::Args)]
+struct Judge {
+    /// End with status 3 if something is not as it should be.
+    #[arg(long)]
+    exit_code: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -89,7 +95,14 @@ enum Output {
     Json,
 }
 
-/// What to print on stderr, and the exit status: 1 if it did not work, 2 if it was asked wrongly.
+/// It did not work, or a check has found errors.
+const FAILED: u8 = 1;
+/// What was asked for makes no sense: the command line or the configuration.
+const USAGE: u8 = 2;
+/// The agent answers that something is not as it should be, and `--exit-code` asks for that.
+const UNWELL: u8 = 3;
+
+/// What to print on stderr, and the exit status.
 struct Failure {
     message: String,
     code: u8,
@@ -97,11 +110,11 @@ struct Failure {
 
 impl Failure {
     fn new(error: impl ToString) -> Self {
-        Self { message: error.to_string(), code: 1 }
+        Self { message: error.to_string(), code: FAILED }
     }
 
     fn usage(error: impl ToString) -> Self {
-        Self { message: error.to_string(), code: 2 }
+        Self { message: error.to_string(), code: USAGE }
     }
 }
 
@@ -109,18 +122,21 @@ impl Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Run { config } => run(&config),
-        Command::Check { config, output } => check(&config, output),
-        Command::Status { instance, output } => {
-            ask(&instance, Question::Status, output, admin::render_status)
+        Command::Run { which } => run(&which),
+        Command::Check { which, format } => check(&which, format.output),
+        Command::Status { which, format, judge } => {
+            let is_well = judge.exit_code.then_some(admin::is_well as fn(&Value) -> bool);
+            ask(&which, Question::Status, format.output, admin::render_status, is_well)
         }
-        Command::Certs { instance, output } => {
-            ask(&instance, Question::Certificates, output, admin::render_certificates)
+        Command::Certs { which, format, judge } => {
+            let is_well = judge.exit_code.then_some(admin::are_well as fn(&Value) -> bool);
+            ask(&which, Question::Certificates, format.output, admin::render_certificates, is_well)
         }
-        Command::Reload { instance } => ask(&instance, Question::Reload, Output::Text, |_, _| {
-            "configuration reloaded\n".to_owned()
-        }),
-        Command::Cleanup { instance } => cleanup(&instance),
+        Command::Reload { which, format } => {
+            let render = |_: &Value, _| "configuration reloaded\n".to_owned();
+            ask(&which, Question::Reload, format.output, render, None)
+        }
+        Command::Cleanup { which, format } => cleanup(&which, format.output),
         Command::Ca(command) => ca::run(command),
     };
     match result {
@@ -132,45 +148,51 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(path: &Path) -> Result<ExitCode, Failure> {
-    let config = Config::load(path).map_err(Failure::usage)?;
+fn run(which: &Which) -> Result<ExitCode, Failure> {
+    let (path, config) = which.load()?;
     telemetry::init(&config.log).map_err(Failure::usage)?;
     config.log_summary();
-    app::run(path, config).map_err(Failure::new)?;
+    app::run(&path, config).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn check(path: &Path, output: Output) -> Result<ExitCode, Failure> {
-    let config = Config::load(path).map_err(Failure::usage)?;
+fn check(which: &Which, output: Output) -> Result<ExitCode, Failure> {
+    let (_, config) = which.load()?;
     let findings = check::check(&config);
     match output {
-        Output::Text => print!("{}", check::render(&findings, std::io::stdout().is_terminal())),
+        Output::Text => print!("{}", check::render(&findings, has_colours())),
         Output::Json => println!("{}", serde_json::to_string(&findings).map_err(Failure::new)?),
     }
     let failed = findings.iter().any(|finding| finding.level == Level::Error);
-    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }
 
 /// Asks the agent, and shows what it says.
 fn ask(
-    args: &InstanceArgs,
+    which: &Which,
     question: Question,
     output: Output,
     render: impl Fn(&Value, bool) -> String,
+    is_well: Option<fn(&Value) -> bool>,
 ) -> Result<ExitCode, Failure> {
-    let answer = admin::ask(&args.instance()?.admin_socket(), question).map_err(Failure::new)?;
+    let answer = admin::ask(&which.instance()?.admin_socket(), question).map_err(Failure::new)?;
     match output {
-        Output::Text => print!("{}", render(&answer, std::io::stdout().is_terminal())),
+        Output::Text => print!("{}", render(&answer, has_colours())),
         Output::Json => println!("{answer}"),
     }
-    Ok(ExitCode::SUCCESS)
+    let is_well = is_well.is_none_or(|is_well| is_well(&answer));
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
 }
 
-fn cleanup(args: &InstanceArgs) -> Result<ExitCode, Failure> {
-    let instance = args.instance()?;
+fn cleanup(which: &Which, output: Output) -> Result<ExitCode, Failure> {
+    let instance = which.instance()?;
     // The lock is held throughout: no agent can start into a half-removed state.
     let _lock = app::lock(&instance).map_err(Failure::new)?;
     let removed = Pins::of(&instance.name).remove_all().map_err(Failure::new)?;
+    if output == Output::Json {
+        println!("{}", json!({ "removed": removed }));
+        return Ok(ExitCode::SUCCESS);
+    }
     for path in &removed {
         println!("removed {}", path.display());
     }
@@ -178,4 +200,8 @@ fn cleanup(args: &InstanceArgs) -> Result<ExitCode, Failure> {
         println!("nothing to remove for the instance `{}`", instance.name);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn has_colours() -> bool {
+    telemetry::has_colours(&std::io::stdout())
 }

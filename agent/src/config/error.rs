@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use super::words;
+use crate::sys::files::ReadError;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {}: {error}", path.display())]
-    Unreadable { path: PathBuf, error: std::io::Error },
+    Unreadable { path: PathBuf, error: ReadError },
     /// The document does not have the documented form.
     #[error("{}:{line}: {reason}", path.display())]
     Malformed { path: PathBuf, line: u64, reason: String },
@@ -20,25 +23,14 @@ impl ConfigError {
     }
 
     pub(super) fn malformed(path: &Path, error: &serde_saphyr::Error) -> Self {
+        tracing::debug!(%error, "configuration");
         let error = error.without_snippet();
         Self::Malformed {
             path: path.to_owned(),
             line: error.location().map_or(1, |location| location.line()),
-            reason: printable(&reason(error)),
+            reason: printable(&words::reason(error)),
         }
     }
-}
-
-fn reason(error: &serde_saphyr::Error) -> String {
-    if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
-        let nearest = expected.iter().min_by_key(|candidate| distance(field, candidate));
-        return match nearest {
-            Some(nearest) => format!("unknown key `{field}`, did you mean `{nearest}`?"),
-            None => format!("unknown key `{field}`"),
-        };
-    }
-    let text = error.to_string();
-    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// Quotes from the file may hold anything. The message stays one line, and nothing that a terminal acts on.
@@ -46,21 +38,4 @@ fn printable(text: &str) -> String {
     let escape =
         |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };
     text.chars().map(escape).collect()
-}
-
-/// Levenshtein distance, ignoring case.
-fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.to_lowercase().chars().collect();
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::raw;
+use super::{limits, raw};
 use crate::spiffe::SpiffeId;
 
 /// The source of one workload's identity.
@@ -61,6 +61,10 @@ impl Sources {
         }
         let files = raw.files.map(|files| files.dir);
         let spire = raw.spire.map(|spire| spire.socket);
+        if let Some(socket) = &spire {
+            limits::check_socket(socket)
+                .map_err(|error| format!("identity.spire.socket: {error}"))?;
+        }
         let configured: Vec<_> = [
             ca.is_some().then_some(raw::SourceKind::Ca),
             files.is_some().then_some(raw::SourceKind::Files),
@@ -170,6 +174,11 @@ impl Sources {
     fn spire(&self, selectors: Vec<Selector>) -> Result<SourceConfig, String> {
         let socket = self.spire.clone().ok_or("identity.spire is not set up")?;
         Ok(SourceConfig::Spire { socket, selectors })
+    }
+
+    /// Directory of the embedded CA.
+    pub fn ca_dir(&self) -> Option<&Path> {
+        self.ca.as_ref().map(|(dir, _)| dir.as_path())
     }
 
     /// True if trust bundles of any trust domain may come from a source.

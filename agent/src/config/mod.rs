@@ -6,9 +6,12 @@
 mod destination;
 mod error;
 mod identity;
+mod instance;
+mod limits;
 mod place;
 mod raw;
 mod tls;
+mod words;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -18,12 +21,15 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use sheath_common::maps::MAX_CGROUP_DEPTH;
-use sheath_common::selector::{MAX_SELECTORS, Selector};
+use sheath_common::selector::Selector;
 use sheath_common::workload::{InboundMode, OutboundMode, Workload, WorkloadId, workload_id};
+use tracing_subscriber::EnvFilter;
 
 use crate::relay::Patience;
 use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::sys::files;
 
 use identity::Sources;
 use tls::Known;
@@ -33,6 +39,8 @@ pub use error::ConfigError;
 pub use identity::{
     BundleFile, IdentityFiles, KeyPairFiles, Selector as SpireSelector, SourceConfig,
 };
+pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
+pub use limits::{ADDRESSES_OF_A_NAME, OverLimit};
 pub use place::Place;
 pub use raw::{Existing, ExpiredPeer, LogFormat};
 pub use tls::{
@@ -40,17 +48,14 @@ pub use tls::{
     PinConfig, StandardTls, TlsContextConfig, TrustChoice, TrustDomainConfig,
 };
 
-/// Directory of the admin socket and the lock, unless `runDir` says otherwise.
-pub const DEFAULT_RUN_DIR: &str = "/run/sheath";
-/// Name of the instance, unless `instance` says otherwise.
-pub const DEFAULT_INSTANCE: &str = "default";
-
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub trust_domain: TrustDomain,
     pub node: String,
     pub instance: Instance,
+    /// Directory of the embedded CA, if it is set up.
+    pub ca_dir: Option<PathBuf>,
     pub trust_domains: Vec<TrustDomainConfig>,
     pub tls_contexts: Vec<TlsContextConfig>,
     pub capture: CaptureRoot,
@@ -64,47 +69,6 @@ pub struct Config {
     pub workloads: Vec<WorkloadConfig>,
     pub peers: Vec<PeerConfig>,
     pub external_peers: Vec<ExternalPeerConfig>,
-}
-
-/// Names everything on the node that belongs to one agent: pins, lock, admin socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Instance {
-    pub name: String,
-    run_dir: PathBuf,
-}
-
-impl Instance {
-    /// # Errors
-    /// If the name has characters other than letters, digits, `-` and `_`.
-    pub fn new(name: &str, run_dir: &Path) -> Result<Self, String> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
-            return Err(format!("instance `{name}` must be 1 to 64 letters, digits, `-` or `_`"));
-        }
-        Ok(Self { name: name.to_owned(), run_dir: run_dir.to_owned() })
-    }
-
-    /// Directory of the instance's runtime files.
-    #[must_use]
-    pub fn directory(&self) -> PathBuf {
-        self.run_dir.join(&self.name)
-    }
-
-    #[must_use]
-    pub fn lock(&self) -> PathBuf {
-        self.directory().join("lock")
-    }
-
-    /// What is known of DNS names.
-    #[must_use]
-    pub fn names(&self) -> PathBuf {
-        self.directory().join("names.json")
-    }
-
-    #[must_use]
-    pub fn admin_socket(&self) -> PathBuf {
-        self.directory().join("admin.sock")
-    }
 }
 
 /// The cgroup that the programs attach to.
@@ -209,7 +173,7 @@ impl Config {
     /// # Errors
     /// One that names the file and, where there is one, the line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
+        let text = files::read_text(path, files::CONFIGURATION)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         Self::parse(&text, path)
     }
@@ -262,14 +226,18 @@ impl Config {
 
     /// Parses a configuration; `path` is only for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        // Peers can be a hundred thousand. The file is root's own: these bounds are against mistakes.
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_events: 40_000_000, max_nodes: 20_000_000 },
-        };
-        let raw: raw::Config = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| ConfigError::malformed(path, &error))?;
+        let raw: raw::Config = read_yaml(text, path)?;
         Self::try_from(raw).map_err(|reason| ConfigError::invalid(path, &reason))
     }
+}
+
+fn read_yaml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
+    // Peers can be a hundred thousand. The file is root's own: these bounds are against mistakes.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_events: 40_000_000, max_nodes: 20_000_000 },
+    };
+    serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| ConfigError::malformed(path, &error))
 }
 
 impl TryFrom<raw::Config> for Config {
@@ -279,6 +247,16 @@ impl TryFrom<raw::Config> for Config {
         if raw.node.is_empty() {
             return Err("node is empty".to_owned());
         }
+        let named = raw.workloads.iter().map(|workload| &workload.name);
+        let named = named.chain(raw.tls_contexts.iter().map(|context| &context.name));
+        let mut named = named.chain(raw.external_peers.iter().map(|peer| &peer.name));
+        if let Some(name) = named.find(|name| has_controls(name)) {
+            return Err(format!("the name `{name}` has characters that are not shown"));
+        }
+        if has_controls(&raw.node) {
+            return Err(format!("node `{}` has characters that are not shown", raw.node));
+        }
+        check_log_level(&raw.log.level)?;
         let capture = capture_root(&raw.capture.cgroup)?;
         let sources = Sources::from_raw(raw.identity)?;
         let trust_domains = raw
@@ -321,10 +299,11 @@ impl TryFrom<raw::Config> for Config {
             .collect::<Result<Vec<_>, _>>()?;
         unique("external peer", external_peers.iter().map(|peer| &peer.name))?;
         check_places(&peers, &external_peers)?;
-        Ok(Self {
+        let config = Self {
             trust_domain: raw.trust_domain,
             node: raw.node,
             instance: Instance::new(&raw.instance, &raw.run_dir)?,
+            ca_dir: sources.ca_dir().map(Path::to_owned),
             trust_domains,
             tls_contexts,
             capture,
@@ -338,7 +317,7 @@ impl TryFrom<raw::Config> for Config {
                     half_closed: raw.timeouts.half_closed.0,
                 },
             },
-            dns_servers: raw.dns.servers,
+            dns_servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),
             expired_peer: raw.sessions.expired_peer,
             reuse: Reuse {
                 per_workload: raw.sessions.reuse.per_workload,
@@ -353,7 +332,9 @@ impl TryFrom<raw::Config> for Config {
             workloads,
             peers,
             external_peers,
-        })
+        };
+        limits::check(&config).map_err(|error| error.to_string())?;
+        Ok(config)
     }
 }
 
@@ -476,6 +457,20 @@ fn check_places(peers: &[PeerConfig], external: &[ExternalPeerConfig]) -> Result
     Ok(())
 }
 
+/// Names are shown in tables, on terminals.
+fn has_controls(name: &str) -> bool {
+    name.contains(char::is_control)
+}
+
+fn check_log_level(level: &str) -> Result<(), String> {
+    let is_filter = EnvFilter::try_new(level).is_ok();
+    is_filter.then_some(()).ok_or_else(|| {
+        format!(
+            "log.level `{level}` is not a filter; write it like `info`, or like `warn,sheath=debug`"
+        )
+    })
+}
+
 fn capture_root(text: &str) -> Result<CaptureRoot, String> {
     if text == "auto" {
         return Ok(CaptureRoot::Auto);
@@ -516,9 +511,6 @@ fn check_pattern(pattern: String, capture: &CaptureRoot) -> Result<String, Strin
 }
 
 fn check_workloads(workloads: &[WorkloadConfig]) -> Result<(), String> {
-    if workloads.len() > MAX_SELECTORS as usize {
-        return Err(format!("more than {MAX_SELECTORS} workloads"));
-    }
     let mut names = HashSet::new();
     let mut ids: BTreeMap<WorkloadId, &str> = BTreeMap::new();
     for workload in workloads {

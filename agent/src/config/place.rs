@@ -6,6 +6,7 @@ use std::fmt;
 use rustls_pki_types::DnsName;
 
 use super::Destination;
+use super::destination::DestinationError;
 
 /// Addresses, or a name that stands for some.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -24,14 +25,41 @@ impl fmt::Display for Place {
     }
 }
 
+impl Place {
+    /// Its addresses, unless it has a name.
+    #[must_use]
+    pub fn destination(&self) -> Option<&Destination> {
+        match self {
+            Self::At(destination) => Some(destination),
+            Self::Named { .. } => None,
+        }
+    }
+
+    /// True for names that never stand for anything but loopback (RFC 6761, 6.3).
+    #[must_use]
+    pub fn is_this_host(&self) -> bool {
+        match self {
+            Self::At(_) => false,
+            Self::Named { name, .. } => {
+                name.as_ref() == "localhost" || name.as_ref().ends_with(".localhost")
+            }
+        }
+    }
+}
+
 impl TryFrom<String> for Place {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        if let Ok(destination) = Destination::try_from(text.clone()) {
-            return Ok(Self::At(destination));
-        }
+        let reason = match Destination::parse(&text) {
+            Ok(destination) => return Ok(Self::At(destination)),
+            Err(reason) => reason,
+        };
         parse_named(&text).ok_or_else(|| {
+            // Clearly meant to be one.
+            if !matches!(reason, DestinationError::Malformed(_)) {
+                return reason.to_string();
+            }
             format!(
                 "`{text}` is neither a destination (`10.0.2.0/24`, `[fd00::/64]:8443`) nor a DNS name (`billing.example.com:8443`)"
             )

@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-const EXAMPLE: &str = r#"
+pub(super) const EXAMPLE: &str = r#"
 trustDomain: example.org
 node: node-a
 identity: { ca: { dir: /var/lib/sheath/ca } }
@@ -17,11 +17,11 @@ peers:
     spiffeIds: ["spiffe://example.org/ns/demo/sa/web"]
 "#;
 
-fn parse(text: &str) -> Result<Config, String> {
+pub(super) fn parse(text: &str) -> Result<Config, String> {
     Config::parse(text, Path::new("sheath.yaml")).map_err(|error| error.to_string())
 }
 
-fn error_with(from: &str, to: &str) -> String {
+pub(super) fn error_with(from: &str, to: &str) -> String {
     assert!(EXAMPLE.contains(from), "{from}");
     parse(&EXAMPLE.replace(from, to)).unwrap_err()
 }
@@ -52,7 +52,7 @@ fn an_unknown_key_is_named_with_file_line_and_the_nearest_valid_key() {
 fn a_bad_value_is_named_with_its_line() {
     let error = error_with("[\"10.0.2.0/24\"]", "[\"10.0.2.1/24\"]");
     assert!(error.starts_with("sheath.yaml:13: "), "{error}");
-    assert!(error.contains("`10.0.2.1/24` is no destination"), "{error}");
+    assert!(error.contains("`10.0.2.1/24` has host bits set"), "{error}");
     let error = error_with("mode: strict", "mode: strickt");
     assert!(error.starts_with("sheath.yaml:10: "), "{error}");
 }
@@ -209,7 +209,11 @@ fn what_would_believe_too_much_or_nobody_is_refused() {
         (by_pid, "{ name: x, select: { cgroup: a }, identity: { ca: {} } }", "has no spiffeId"),
         ("\"unix:uid:1000\"", "uid", "must look like"),
         ("svidTtl: 10m", "svidTtl: 10s", "shorter than a minute"),
-        ("certificate: billing-client", "certificate: other", "no entry of tlsContexts"),
+        (
+            "certificate: billing-client",
+            "certificate: other",
+            "nor the name of an entry of tlsContexts",
+        ),
         ("certificate: billing-client", "certificate: none", "has to show a certificate"),
         ("name: billing-client", "name: svid", "cannot be the name"),
         ("expect: { dnsNames: [Client.example.com] }", "expect: {}", "merely valid is not enough"),
@@ -233,7 +237,7 @@ fn what_would_believe_too_much_or_nobody_is_refused() {
             "not of the trust domain",
         ),
         ("{ certificate: /peer.pem }", "{}", "exactly one of"),
-        ("47DEQpj8HBSa", "47DE", "no SHA-256"),
+        ("47DEQpj8HBSa", "47DE", "not a SHA-256"),
         ("minVersion: \"1.2\"", "minVersion: \"1.1\"", "neither `1.2` nor `1.3`"),
         ("curves: [P-256]", "curves: [P-257]", "unknown or unsafe"),
         ("billing.example.com:443\"", "billing_.300:443\"", "nor a DNS name"),
@@ -305,5 +309,28 @@ fn limits_and_timers_are_read() {
     for wrong in ["flows: 0", "handshakesPerSecond: 0", "buffers: lots", "buffers: 99999999999GiB"]
     {
         assert!(parse(&format!("{EXAMPLE}limits: {{ {wrong} }}\n")).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_peer_that_could_never_be_protected_is_refused_with_the_reason() {
+    for (address, reason) in [
+        ("127.0.0.1:80", "`127.0.0.1/32:80` is loopback"),
+        ("[::1]:80", "`[::1/128]:80` is loopback"),
+        ("0.0.0.0", "stay on the machine"),
+        ("224.0.0.0/8", "is multicast"),
+        ("fe80::1", "is link-local"),
+    ] {
+        let error = error_with("[\"10.0.2.0/24\"]", &format!("[\"10.0.3.0/24\", \"{address}\"]"));
+        assert!(error.contains(reason) && error.contains("peers[0]"), "{address}: {error}");
+    }
+    let external = "externalPeers:\n  - name: x\n    match: [\"127.0.0.1:443\"]\n    trust: { system: true }\n    \
+                    expect: { dnsNames: [a] }\n";
+    let error = parse(&format!("{EXAMPLE}{external}")).unwrap_err();
+    assert!(error.contains("external peer `x`") && error.contains("is loopback"), "{error}");
+    for name in ["localhost", "db.localhost", "LOCALHOST."] {
+        let external = external.replace("127.0.0.1:443", name);
+        let error = parse(&format!("{EXAMPLE}{external}")).unwrap_err();
+        assert!(error.contains("is this host itself"), "{name}: {error}");
     }
 }

@@ -165,7 +165,7 @@ impl PinConfig {
     pub fn from_raw(raw: raw::Pin) -> Result<Self, String> {
         let digest = |text: &str, what: &str| {
             Fingerprint::parse(text)
-                .ok_or_else(|| format!("{what} `{text}` is no SHA-256 in hexadecimal or base64"))
+                .ok_or_else(|| format!("{what} `{text}` is not a SHA-256 digest in hexadecimal (64 digits) or base64 (44 characters)"))
         };
         match (raw.certificate, raw.certificate_sha256, raw.spki_sha256) {
             (Some(path), None, None) => Ok(Self::File(path)),
@@ -194,10 +194,24 @@ impl PeerConfig {
         if raw.spiffe_ids.is_empty() && raw.pins.is_empty() {
             return Err(within("names nobody, neither by spiffeIds nor by pins".to_owned()));
         }
+        check_reachable(&raw.destinations).map_err(within)?;
         known.check_ids(&raw.spiffe_ids).map_err(within)?;
         let pins = PinConfig::list(raw.pins).map_err(within)?;
         Ok(Self { destinations: raw.destinations, spiffe_ids: raw.spiffe_ids, pins })
     }
+}
+
+/// # Errors
+/// If connections to one of the destinations are never protected, so that its entry would be a promise that nobody keeps.
+fn check_reachable<'d>(
+    destinations: impl IntoIterator<Item = &'d Destination>,
+) -> Result<(), String> {
+    for destination in destinations {
+        if let Some(why) = destination.never_protected() {
+            return Err(format!("`{destination}` {why}; no peer can be there"));
+        }
+    }
+    Ok(())
 }
 
 impl ExternalPeerConfig {
@@ -209,6 +223,10 @@ impl ExternalPeerConfig {
         }
         if raw.places.is_empty() {
             return Err(within("match is empty".to_owned()));
+        }
+        check_reachable(raw.places.iter().filter_map(Place::destination)).map_err(within)?;
+        if let Some(place) = raw.places.iter().find(|place| place.is_this_host()) {
+            return Err(within(format!("`{place}` is this host itself; no peer can be there")));
         }
         let server_name = raw.sni.as_deref().map(dns_name).transpose().map_err(within)?;
         Ok(Self {
@@ -246,7 +264,11 @@ impl StandardTls {
             Some(name) if known.contexts.contains(name) => {
                 CertificateChoice::Context(name.to_owned())
             }
-            Some(name) => return Err(format!("certificate `{name}` is no entry of tlsContexts")),
+            Some(name) => {
+                return Err(format!(
+                    "certificate `{name}` is neither `svid`, `none` nor the name of an entry of tlsContexts"
+                ));
+            }
         };
         let profile = Profile::new(&Choice {
             minimum: raw.min_version,
@@ -325,5 +347,5 @@ impl TrustChoice {
 }
 
 fn dns_name(text: &str) -> Result<DnsName<'static>, String> {
-    DnsName::try_from(text.to_ascii_lowercase()).map_err(|_| format!("`{text}` is no DNS name"))
+    DnsName::try_from(text.to_ascii_lowercase()).map_err(|_| format!("`{text}` is not a DNS name"))
 }

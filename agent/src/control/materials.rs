@@ -9,14 +9,12 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 
+use super::system_authorities;
 use crate::config::{Config, CrlConfig, PinConfig, StandardTls, TlsContextConfig, TrustChoice};
 use crate::identity::{KeyPair, read_small_file};
 use crate::sys::files;
-use crate::trust::{Anchors, OnDoubt, Pin, Revocation, VerifiedChains};
-use crate::x509::{self, CertificateFacts, CrlFacts, Fingerprint};
-
-/// Longest file of CRLs: a million certificates revoked.
-const LONGEST_CRL: u64 = 64 * 1024 * 1024;
+use crate::trust::{Anchors, OnDoubt, Pin, Revocation, VerifiedChains, reason};
+use crate::x509::{self, CrlFacts, Fingerprint};
 
 /// The last good content of some files, and why the latest is not used, if it is not.
 #[derive(Clone, Debug)]
@@ -138,7 +136,7 @@ impl Materials {
             changed |= kept.take(name, read_context(config));
         }
         if let Some(kept) = &mut self.system {
-            changed |= kept.take("the system's authorities", read_system());
+            changed |= kept.take("the system's authorities", system_authorities::read());
         }
         changed
     }
@@ -268,7 +266,8 @@ fn read_certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Finge
     let certificates =
         x509::certificates(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
     // webpki knows best what it can use.
-    Anchors::new(&certificates).map_err(|error| format!("{}: {error}", path.display()))?;
+    Anchors::new(&certificates)
+        .map_err(|error| format!("{}: {}", path.display(), reason(&error)))?;
     Ok((certificates, Fingerprint::of(&bytes)))
 }
 
@@ -278,7 +277,7 @@ fn read_crls(config: &CrlConfig) -> Result<(CrlSet, Fingerprint), String> {
     let mut everything = Vec::new();
     for path in &config.files {
         let within = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let bytes = files::read(path, LONGEST_CRL)
+        let bytes = files::read(path, files::CRLS)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
         let found = x509::crls(&bytes).map_err(|error| within(&error))?;
         // Each by itself, so that a bad one is found under its own file's name.
@@ -302,23 +301,4 @@ fn read_context(config: &TlsContextConfig) -> Result<(KeyPair, Fingerprint), Str
     }
     let chain: Vec<u8> = pair.key.cert.iter().flat_map(|der| der.to_vec()).collect();
     Ok((pair, Fingerprint::of(&chain)))
-}
-
-/// Of the system's many authorities one that cannot be used is passed over.
-fn read_system() -> Result<(Vec<CertificateDer<'static>>, Fingerprint), String> {
-    let loaded = rustls_native_certs::load_native_certs();
-    let usable: Vec<_> = loaded
-        .certs
-        .into_iter()
-        .filter(|certificate| {
-            CertificateFacts::of(certificate).is_ok()
-                && Anchors::new(std::slice::from_ref(certificate)).is_ok()
-        })
-        .collect();
-    if usable.is_empty() {
-        let reasons: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
-        return Err(format!("the system has no trusted authorities {}", reasons.join("; ")));
-    }
-    let everything: Vec<u8> = usable.iter().flat_map(|der| der.to_vec()).collect();
-    Ok((usable, Fingerprint::of(&everything)))
 }

@@ -5,6 +5,8 @@
 mod certificates;
 mod materials;
 mod names;
+mod resolution;
+mod system_authorities;
 mod trust;
 
 use std::collections::HashMap;
@@ -28,7 +30,7 @@ use crate::policy::{Policy, SharedPolicy};
 use crate::sessions::Sessions;
 use crate::sys::clock;
 use crate::sys::watch::Watch;
-use crate::tls::Contexts;
+use crate::tls::{self, Contexts};
 use crate::trust::VerifiedChains;
 
 use names::{Answer, Names};
@@ -415,7 +417,7 @@ impl Control {
             let key = snapshot.svid.key.clone();
             Contexts::new(self.provider.clone(), key, trust, &inbound)
                 .map(|contexts| Arc::new(Credentials { svid: snapshot.svid.clone(), contexts }))
-                .map_err(|error| format!("TLS cannot be set up: {error}"))
+                .map_err(|error| format!("TLS cannot be set up: {}", tls::words(&error)))
         });
         let (credentials, trouble) = match credentials.transpose() {
             Ok(credentials) => (credentials, None),

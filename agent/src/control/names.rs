@@ -15,9 +15,11 @@ use rustls_pki_types::DnsName;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::config::{Config, Place};
+use super::resolution::reason;
+use crate::config::{ADDRESSES_OF_A_NAME as MOST_ADDRESSES, Config, Place};
 use crate::identity::Backoff;
 use crate::policy::Addresses;
+use crate::sys::files::{self, ReadError};
 
 /// Answers are asked for again after their TTL, but neither more nor less often than this.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -25,8 +27,6 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// How long an address counts that a name does not resolve to any more. Applications keep addresses for longer
 /// than they should; until then they are protected as before, and never in plaintext.
 const LINGER: Duration = Duration::from_secs(3600);
-/// Addresses that one name may stand for: whoever answers for it cannot fill the kernel's maps.
-const MOST_ADDRESSES: usize = 64;
 
 /// What a name resolves to now, or why that is not known.
 pub type Answer = (DnsName<'static>, Result<BTreeSet<IpAddr>, String>);
@@ -200,16 +200,26 @@ type Remembered = BTreeMap<String, HashMap<IpAddr, SystemTime>>;
 impl Memory {
     /// Nothing, if there is no such file or if it is damaged.
     fn recall(&self) -> Remembered {
-        let text = std::fs::read(&self.0).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+        let told = |problem: &str| {
+            tracing::warn!(file = %self.0.display(), problem, "addresses of names are not recalled");
+        };
+        match files::read(&self.0, files::STATE) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|_| {
+                told("it is damaged");
+                Remembered::new()
+            }),
+            Err(ReadError::Missing) => Remembered::new(),
+            Err(error) => {
+                told(&error.to_string());
+                Remembered::new()
+            }
+        }
     }
 
     fn keep(&self, names: &Remembered) {
-        let new = self.0.with_extension("new");
         let kept = serde_json::to_vec(names)
             .map_err(std::io::Error::other)
-            .and_then(|text| std::fs::write(&new, text))
-            .and_then(|()| std::fs::rename(&new, &self.0));
+            .and_then(|text| files::replace(&self.0, &text));
         if let Err(error) = kept {
             tracing::warn!(file = %self.0.display(), %error, "addresses of names are not remembered");
         }
@@ -219,7 +229,7 @@ impl Memory {
 fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
     let provider = TokioRuntimeProvider::default();
     let mut builder = if servers.is_empty() {
-        TokioResolver::builder(provider).map_err(|error| error.to_string())?
+        TokioResolver::builder(provider).map_err(|error| reason(&error))?
     } else {
         let server = |address: &SocketAddr| {
             let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
@@ -237,7 +247,7 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
     // Nothing is asked for before its time is over.
     options.cache_size = 0;
-    builder.build().map_err(|error| error.to_string())
+    builder.build().map_err(|error| reason(&error))
 }
 
 async fn keep_resolved(
@@ -259,7 +269,7 @@ async fn keep_resolved(
             Ok(current) => {
                 let answer = current.lookup_ip(absolute.as_str()).await;
                 ready = answer.is_ok().then_some(current);
-                answer.map_err(|error| error.to_string())
+                answer.map_err(|error| reason(&error))
             }
             Err(reason) => Err(reason),
         };

@@ -11,6 +11,7 @@ use super::source::Following;
 use super::{Backoff, KeyPair, KeyPairError, Snapshot, Source, Svid, Update, Updates};
 use crate::config::IdentityFiles;
 use crate::spiffe::SpiffeId;
+use crate::sys::files::ReadError;
 use crate::sys::watch::Watch;
 use crate::trust::{BundleError, PeerId, Trust, TrustBundle};
 use crate::x509::{self, Fingerprint};
@@ -95,10 +96,8 @@ impl FileSource {
         };
         let bytes = match read(&file.path) {
             Ok(bytes) => bytes,
-            Err(KeyPairError::Unreadable { error, .. })
-                if error.kind() == std::io::ErrorKind::NotFound
-                    && !file.required
-                    && !known.has_bundle =>
+            Err(KeyPairError::Unreadable { error: ReadError::Missing, .. })
+                if !file.required && !known.has_bundle =>
             {
                 return Ok((Trust::default(), Vec::new()));
             }

@@ -1,7 +1,5 @@
 //! A certificate chain and the key that belongs to it.
 
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +9,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::config::KeyPairFiles;
-use crate::sys::files;
+use crate::sys::files::{self, ReadError};
 use crate::x509::{self, CertificateFacts, X509Error};
 
 /// Mode bits by which others than the owner could read a key.
@@ -31,7 +29,7 @@ pub struct KeyPair {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyPairError {
     #[error("cannot read {}: {error}", path.display())]
-    Unreadable { path: PathBuf, error: io::Error },
+    Unreadable { path: PathBuf, error: ReadError },
     #[error("{}: {error}", path.display())]
     Malformed { path: PathBuf, error: X509Error },
     #[error(
@@ -46,7 +44,9 @@ pub enum KeyPairError {
     #[error("the key does not belong to the certificate")]
     Mismatch,
     #[error("the key cannot be used: {0}")]
-    Key(rustls::Error),
+    Key(String),
+    #[error("{}: the key cannot be used: {reason}", path.display())]
+    KeyFile { path: PathBuf, reason: String },
 }
 
 impl KeyPair {
@@ -59,7 +59,10 @@ impl KeyPair {
         let leaf = chain.first().ok_or(X509Error::NoCertificate)?;
         let facts = CertificateFacts::of(leaf)?;
         // Not by way of the provider, which would take a copy of its own and not wipe it.
-        let signing = any_supported_type(key).map_err(KeyPairError::Key)?;
+        let signing = any_supported_type(key).map_err(|error| {
+            tracing::debug!(%error, "key refused");
+            KeyPairError::Key(x509::why_unusable(key))
+        })?;
         if !belongs(signing.as_ref(), &facts) {
             return Err(KeyPairError::Mismatch);
         }
@@ -73,7 +76,10 @@ impl KeyPair {
         let text = read(&files.certificate)?;
         let chain = x509::certificates(&text)
             .map_err(|error| KeyPairError::Malformed { path: files.certificate.clone(), error })?;
-        Self::new(chain, &key)
+        Self::new(chain, &key).map_err(|error| match error {
+            KeyPairError::Key(reason) => KeyPairError::KeyFile { path: files.key.clone(), reason },
+            other => other,
+        })
     }
 }
 
@@ -88,22 +94,21 @@ fn read_key(
 ) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyPairError> {
     let unreadable = |error| KeyPairError::Unreadable { path: path.to_owned(), error };
     let file = files::open(path).map_err(unreadable)?;
-    // Of the very file that is read, not of what the path may have become.
-    let mode = file.metadata().map_err(unreadable)?.mode() & 0o7777;
+    let mode = file.mode();
     if mode & WRITABLE_BY_OTHERS != 0 {
         return Err(KeyPairError::WritableKey { path: path.to_owned(), mode });
     }
     if mode & READABLE_BY_OTHERS != 0 && !allow_readable {
         return Err(KeyPairError::ReadableKey { path: path.to_owned(), mode });
     }
-    let text = Zeroizing::new(files::read_all(file, files::LONGEST).map_err(unreadable)?);
+    let text = Zeroizing::new(file.read(files::CREDENTIALS).map_err(unreadable)?);
     x509::private_key(&text)
         .map_err(|error| KeyPairError::Malformed { path: path.to_owned(), error })
 }
 
 /// A file with certificates.
 pub fn read(path: &Path) -> Result<Vec<u8>, KeyPairError> {
-    files::read(path, files::LONGEST)
+    files::read(path, files::CREDENTIALS)
         .map_err(|error| KeyPairError::Unreadable { path: path.to_owned(), error })
 }
 
@@ -148,6 +153,22 @@ mod tests {
             files.allow_readable_key = true;
             assert!(KeyPair::read(&files).is_ok());
         }
+    }
+
+    #[test]
+    fn a_key_that_no_handshake_can_be_signed_with_is_named_with_its_file_and_kind() {
+        let directory = tempfile::tempdir().unwrap();
+        let (files, _) = files(directory.path());
+        // PrivateKeyInfo of an X25519 key (RFC 8410, 7).
+        let key = [
+            &[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x6e, 4, 0x22, 4, 0x20][..],
+            &[7; 32],
+        ];
+        let text = <base64ct::Base64 as base64ct::Encoding>::encode_string(&key.concat());
+        let text = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+        fs::write(&files.key, text).unwrap();
+        let error = KeyPair::read(&files).unwrap_err().to_string();
+        assert!(error.contains("tls.key") && error.contains("an X25519 key"), "{error}");
     }
 
     #[test]

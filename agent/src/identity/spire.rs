@@ -45,9 +45,9 @@ pub struct SpireSource {
 enum SpireError {
     #[error("cannot reach the SPIRE agent at {}: {reason}", socket.display())]
     Unreachable { socket: PathBuf, reason: String },
-    #[error("the SPIRE agent: {}", .0.message())]
+    #[error("the SPIRE agent lets this agent ask for nothing, or not for this workload: {}", .0.message())]
     Denied(Status),
-    #[error("the SPIRE agent: {}: {}", .0.code(), .0.message())]
+    #[error("{}", failed(.0))]
     Failed(Status),
     #[error("the SPIRE agent has ended the subscription")]
     Ended,
@@ -62,6 +62,32 @@ enum SpireError {
     Unusable(String),
     #[error(transparent)]
     Unfollowed(#[from] Unfollowed),
+}
+
+/// By its status. Its message is SPIRE's own only where SPIRE has answered.
+fn failed(status: &Status) -> String {
+    let what = match status.code() {
+        Code::Unavailable | Code::Cancelled | Code::Aborted => {
+            return "the SPIRE agent has closed the connection, or does not answer".to_owned();
+        }
+        Code::Unimplemented => {
+            return "what answers at the socket has no Delegated Identity API; it must be the SPIRE agent's \
+                    admin_socket_path"
+                .to_owned();
+        }
+        Code::Unknown | Code::Internal if status.message().is_empty() => {
+            return "the SPIRE agent's answer cannot be read".to_owned();
+        }
+        Code::DeadlineExceeded => "does not answer in time",
+        Code::ResourceExhausted => "has too much to do",
+        Code::Unauthenticated => {
+            "does not know this agent; see authorized_delegates in its configuration"
+        }
+        Code::InvalidArgument => "does not take the question",
+        Code::NotFound => "knows nothing of the workload",
+        _ => "fails",
+    };
+    format!("the SPIRE agent {what}: {}", status.message())
 }
 
 impl From<Status> for SpireError {
@@ -153,12 +179,15 @@ impl SpireSource {
     }
 
     async fn connect(&self) -> Result<DelegatedIdentityClient<Channel>, SpireError> {
-        let unreachable =
-            |reason: String| SpireError::Unreachable { socket: self.socket.clone(), reason };
-        let endpoint = Endpoint::parse(&format!("unix:{}", self.socket.display()))
-            .map_err(|error| unreachable(error.to_string()))?;
-        let channel =
-            connector::connect(&endpoint).await.map_err(|error| unreachable(error.to_string()))?;
+        let unreachable = |reason| SpireError::Unreachable { socket: self.socket.clone(), reason };
+        let endpoint =
+            Endpoint::parse(&format!("unix:{}", self.socket.display())).map_err(|_| {
+                unreachable("identity.spire.socket must be an absolute path".to_owned())
+            })?;
+        let channel = connector::connect(&endpoint).await.map_err(|error| {
+            tracing::debug!(%error, "SPIRE");
+            unreachable(why_unreachable(&self.socket))
+        })?;
         Ok(DelegatedIdentityClient::new(channel))
     }
 
@@ -248,6 +277,17 @@ impl SpireSource {
         }
         Ok(svid)
     }
+}
+
+fn why_unreachable(socket: &Path) -> String {
+    use std::os::unix::fs::FileTypeExt;
+    match socket.metadata().map(|metadata| metadata.file_type().is_socket()) {
+        Ok(true) => "nobody listens there",
+        Ok(false) => "it is no socket",
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such socket",
+        Err(_) => "it cannot be looked at",
+    }
+    .to_owned()
 }
 
 /// A process that is the workload's for certain: its descriptor was open before its cgroup was looked at.

@@ -61,7 +61,7 @@ pub enum RecordError {
     #[error("more records without content than anybody needs")]
     Idle,
     /// The peer ends the session, and says why.
-    #[error("received fatal alert: {0}")]
+    #[error("the peer ended it with the TLS alert {0}")]
     Alert(Alert),
 }
 

@@ -233,7 +233,7 @@ fn what_records_may_say() {
     assert_eq!(first(&[1, 90], ALERT), Ok(Opened::Nothing));
     let failure = RecordError::Alert(Alert(40));
     assert_eq!(first(&[2, 40], ALERT), Err(failure));
-    assert_eq!(failure.to_string(), "received fatal alert: HandshakeFailure");
+    assert!(failure.to_string().contains("TLS alert handshake_failure: it has no cipher suite"));
     assert_eq!(first(&[2], ALERT), Err(RecordError::Undecodable));
     assert_eq!(first(&[2, 40, 0], ALERT), Err(RecordError::Undecodable));
     let update = |is_requested| Ok(Opened::KeyUpdate { is_requested });

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::buffers::Account;
 use crate::framing::{FrameError, GoAway, Reader, Refused, Reset};
 use crate::record::RecordError;
-use crate::tls::{RecordStream, StreamError};
+use crate::tls::{self, RecordStream, StreamError};
 
 use duplex::Duplex;
 use sealed::Sealed;
@@ -76,9 +76,11 @@ impl From<StreamError> for RelayError {
 /// A TLS stream that ends without `close_notify` was cut (RFC 8446, 6.1).
 fn describe_wire(error: &io::Error) -> String {
     if error.kind() == io::ErrorKind::UnexpectedEof {
-        "the stream was cut short without close_notify".to_owned()
-    } else {
-        error.to_string()
+        return "the stream was cut short without close_notify".to_owned();
+    }
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(error) => tls::words(error),
+        None => error.to_string(),
     }
 }
 

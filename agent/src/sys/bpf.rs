@@ -260,6 +260,9 @@ pub fn has_exclusive_program(cgroup: BorrowedFd<'_>, attach_type: AttachType) ->
 /// A pinned map of keys `K` and values `V`, usable from any number of tasks at once.
 pub struct Table<K, V> {
     fd: OwnedFd,
+    /// Its name, and how many entries it has room for.
+    name: String,
+    room: u32,
     _types: PhantomData<fn(K) -> V>,
 }
 
@@ -295,7 +298,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// `InvalidData` if the map has another shape.
     pub fn open(path: &Path) -> io::Result<Self> {
         let fd = open_pin(path)?;
-        let [_, key_size, value_size, _] = map_shape(fd.as_fd())?;
+        let [_, key_size, value_size, room] = map_shape(fd.as_fd())?;
         if key_size as usize != size_of::<K>() || value_size as usize != size_of::<V>() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -305,7 +308,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
                 ),
             ));
         }
-        Ok(Self { fd, _types: PhantomData })
+        let name = path.file_name().unwrap_or_default().display().to_string();
+        Ok(Self { fd, name, room, _types: PhantomData })
     }
 
     fn attr(&self, key: Option<&K>, value: u64) -> Attr {
@@ -330,21 +334,36 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// Adds or replaces an entry.
     ///
     /// # Errors
-    /// `E2BIG` if the map is full.
+    /// `StorageFull` if the map is full.
     pub fn insert(&self, key: &K, value: &V) -> io::Result<()> {
         bpf(BPF_MAP_UPDATE_ELEM, &mut self.attr(Some(key), std::ptr::from_ref(value) as u64))
             .map(drop)
+            .map_err(|error| self.or_full(error))
+    }
+
+    /// Kinds of maps differ in how they say that they are full, and neither speaks of a map.
+    fn or_full(&self, error: io::Error) -> io::Error {
+        if !matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) {
+            return error;
+        }
+        let (name, room) = (&self.name, self.room);
+        io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!(
+                "the kernel's map {name} is full; it has room for {room} entries (README, Limits)"
+            ),
+        )
     }
 
     /// Adds an entry.
     ///
     /// # Errors
-    /// `AlreadyExists` if there is one, `E2BIG` if the map is full.
+    /// `AlreadyExists` if there is one, `StorageFull` if the map is full.
     pub fn insert_new(&self, key: &K, value: &V) -> io::Result<()> {
         const BPF_NOEXIST: u64 = 1;
         let mut attr = self.attr(Some(key), std::ptr::from_ref(value) as u64);
         attr = attr.u64(24, BPF_NOEXIST);
-        bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+        bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop).map_err(|error| self.or_full(error))
     }
 
     /// True if there was an entry to remove.
@@ -447,4 +466,35 @@ pub fn attach_exclusively(cgroup: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         .u32(8, AttachType::CgroupInetEgress as u32);
     bpf(BPF_PROG_ATTACH, &mut attach)?;
     Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `BPF_MAP_TYPE_HASH`, and `BPF_MAP_TYPE_LPM_TRIE`, which wants `BPF_F_NO_PREALLOC`.
+    const HASH: (u32, u32) = (1, 0);
+    const TRIE: (u32, u32) = (11, 1);
+
+    /// A map with room for one entry.
+    fn small(name: &str, (kind, flags): (u32, u32)) -> Table<u64, u32> {
+        const BPF_MAP_CREATE: libc::c_int = 0;
+        let mut attr = Attr::new().u32(0, kind).u32(4, 8).u32(8, 4).u32(12, 1).u32(16, flags);
+        let fd = bpf(BPF_MAP_CREATE, &mut attr).map(owned).unwrap();
+        Table { fd, name: name.to_owned(), room: 1, _types: PhantomData }
+    }
+
+    #[test]
+    fn a_full_map_is_named_with_its_limit() {
+        for kind in [HASH, TRIE] {
+            let table = small("DESTINATIONS", kind);
+            // As a trie reads it: 32 bits, and the bits.
+            let key = |number: u64| number << 32 | 32;
+            table.insert(&key(1), &0).unwrap();
+            let error = table.insert(&key(2), &0).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            let expected = "the kernel's map DESTINATIONS is full; it has room for 1 entries";
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
 }

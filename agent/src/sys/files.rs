@@ -1,70 +1,192 @@
-//! Reading files that somebody else puts there.
+//! Reading what somebody else puts there: configuration, certificates, keys, CRLs, names.
+//!
+//! Every file of the outside is read here and nowhere else, as the test at the end of `tests.rs` sees to. A path can
+//! lead to anything: to a FIFO, where the agent would wait for whoever put it there; to a device without an end, with
+//! all memory locked; to a file that grows while it is read; to one that anybody may write. What the kernel itself
+//! writes (`/proc`, `/sys`, cgroups) is not of the outside.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-/// Opens a regular file, and nothing else: a FIFO in its place would have the agent wait for whoever put it
-/// there.
-pub fn open(path: &Path) -> io::Result<File> {
+/// What files of one kind may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// In bytes.
+    pub longest: u64,
+    hands: Hands,
+}
+
+/// In whose hands a file may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hands {
+    /// Root's, or those of whoever runs this, and nobody else may write it: it says what the agent does.
+    Own,
+    /// Those of any one user or group: who hands out certificates is not always root.
+    Somebodys,
+}
+
+impl Kind {
+    /// Files of the system's, which others may hand out, up to so many bytes.
+    #[must_use]
+    pub const fn up_to(longest: u64) -> Self {
+        Self { longest, hands: Hands::Somebodys }
+    }
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// The configuration: a hundred thousand peers take some 10 MiB.
+pub const CONFIGURATION: Kind = Kind { longest: 64 * MIB, hands: Hands::Own };
+/// Certificates and keys: what is longer is something else.
+pub const CREDENTIALS: Kind = Kind::up_to(MIB);
+/// The authorities that the system trusts: some 150 of them.
+pub const AUTHORITIES: Kind = Kind::up_to(8 * MIB);
+/// CRLs: a million certificates revoked.
+pub const CRLS: Kind = Kind::up_to(64 * MIB);
+/// What the agent itself has written for its next run.
+pub const STATE: Kind = Kind { longest: 16 * MIB, hands: Hands::Own };
+
+/// Why a file is not read. Whoever says so adds its path.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("there is no such file")]
+    Missing,
+    #[error("permission denied")]
+    Denied,
+    #[error("it is {0}, not a regular file")]
+    NotRegular(&'static str),
+    #[error("it is longer than {} MiB, the most that such a file may have", .0 / MIB)]
+    TooLong(u64),
+    #[error("others than its owner may write it (mode {0:04o}); `chmod go-w` it")]
+    Writable(u32),
+    #[error("everybody may write it (mode {0:04o}); `chmod o-w` it")]
+    WritableByAll(u32),
+    #[error("it belongs to the user {0}, who could change it at any time; `chown root` it")]
+    Foreign(u32),
+    #[error("it is not UTF-8 from byte {0} on")]
+    NotText(usize),
+    #[error("{}", in_words(.0))]
+    Io(io::Error),
+}
+
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            io::ErrorKind::PermissionDenied => Self::Denied,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+fn in_words(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ELOOP) => "there are too many symbolic links on the way to it".to_owned(),
+        Some(libc::ENOTDIR) => "something on the way to it is no directory".to_owned(),
+        Some(libc::EIO) => "the device cannot be read (EIO)".to_owned(),
+        Some(libc::ESTALE) => "the network file system has lost it (ESTALE)".to_owned(),
+        // How these answer to being opened.
+        Some(libc::ENXIO) => {
+            "it is a socket, or a device with nothing behind it, not a regular file".to_owned()
+        }
+        Some(libc::EMFILE | libc::ENFILE) => "there are too many open files".to_owned(),
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_lowercase(),
+        None => error.to_string(),
+    }
+}
+
+/// A regular file, open for reading.
+#[derive(Debug)]
+pub struct Opened {
+    file: File,
+    metadata: Metadata,
+}
+
+/// Opens a regular file, and nothing else.
+pub fn open(path: &Path) -> Result<Opened, ReadError> {
     let mut options = OpenOptions::new();
+    // Without waiting: for the other end of a FIFO, or for a terminal.
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC);
     let file = options.open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(file)
-    } else {
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+    // Of the very file that is read, not of what the path may have become.
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(ReadError::NotRegular(what_else(&metadata)));
+    }
+    Ok(Opened { file, metadata })
+}
+
+fn what_else(metadata: &Metadata) -> &'static str {
+    let kind = metadata.file_type();
+    match () {
+        () if kind.is_dir() => "a directory",
+        () if kind.is_fifo() => "a FIFO",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
     }
 }
 
-/// Longest file with certificates or keys that is read: what is longer is something else.
-pub const LONGEST: u64 = 1024 * 1024;
+impl Opened {
+    /// Permission bits.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        self.metadata.mode() & 0o7777
+    }
 
-/// All of a regular file that is at most `longest` bytes long.
-pub fn read(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
-    read_all(open(path)?, longest)
+    /// All of it, if it is what files of this kind may be.
+    pub fn read(self, kind: Kind) -> Result<Vec<u8>, ReadError> {
+        self.check_hands(kind)?;
+        let longest = kind.longest;
+        // Room for all of it at once: a key that is read must not leave copies behind as the buffer grows.
+        let length = self.metadata.len().min(longest);
+        let mut bytes = Vec::with_capacity(length as usize + 1);
+        // Not more than that, whatever the length was a moment ago.
+        self.file.take(longest + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > longest {
+            return Err(ReadError::TooLong(longest));
+        }
+        Ok(bytes)
+    }
+
+    fn check_hands(&self, kind: Kind) -> Result<(), ReadError> {
+        let (mode, owner) = (self.mode(), self.metadata.uid());
+        match kind.hands {
+            Hands::Own if mode & 0o022 != 0 => Err(ReadError::Writable(mode)),
+            Hands::Own if owner != 0 && owner != nix::unistd::geteuid().as_raw() => {
+                Err(ReadError::Foreign(owner))
+            }
+            Hands::Somebodys if mode & 0o002 != 0 => Err(ReadError::WritableByAll(mode)),
+            Hands::Own | Hands::Somebodys => Ok(()),
+        }
+    }
 }
 
-/// All of a file that is at most `longest` bytes long.
-pub fn read_all(file: File, longest: u64) -> io::Result<Vec<u8>> {
-    let length = file.metadata()?.len().min(longest);
-    // Room for all of it at once: a key that is read must not leave copies behind as the buffer grows.
-    let mut bytes = Vec::with_capacity(length as usize + 1);
-    file.take(longest + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > longest {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("longer than {} MiB", longest >> 20),
-        ));
+/// All of a regular file.
+pub fn read(path: &Path, kind: Kind) -> Result<Vec<u8>, ReadError> {
+    open(path)?.read(kind)
+}
+
+/// All of a regular file that is text.
+pub fn read_text(path: &Path, kind: Kind) -> Result<String, ReadError> {
+    let text = String::from_utf8(read(path, kind)?);
+    text.map_err(|error| ReadError::NotText(error.utf8_error().valid_up_to()))
+}
+
+/// Puts a file in the place of whatever has its name, whole from the first moment on, for the owner alone.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    Ok(bytes)
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(content)?;
+    // Before it takes the other's place: a file that is there but empty would be worse than the old one.
+    file.sync_all()?;
+    fs::rename(&new, path)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::stat::Mode;
-
-    #[test]
-    fn what_is_no_file_is_not_waited_for() {
-        let directory = tempfile::tempdir().unwrap();
-        let fifo = directory.path().join("tls.key");
-        nix::unistd::mkfifo(&fifo, Mode::S_IRUSR).unwrap();
-        assert_eq!(open(&fifo).unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert!(open(directory.path()).is_err());
-        assert!(open(Path::new("/dev/zero")).is_err());
-    }
-
-    #[test]
-    fn a_file_is_read_up_to_its_limit() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x");
-        std::fs::write(&path, [7; 10]).unwrap();
-        assert_eq!(read_all(open(&path).unwrap(), 10).unwrap(), [7; 10]);
-        assert_eq!(
-            read_all(open(&path).unwrap(), 9).unwrap_err().kind(),
-            io::ErrorKind::FileTooLarge
-        );
-    }
-}
+mod tests;

@@ -4,6 +4,8 @@ mod access_log;
 mod counters;
 mod time;
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
@@ -12,17 +14,23 @@ pub use access_log::{Ending, log_denied_connect, log_flow};
 pub use counters::{AgentCounters, OpenFlow};
 pub use time::rfc3339;
 
+/// True if what goes there may be coloured: on a terminal, unless somebody has said otherwise (no-color.org).
+pub fn has_colours(stream: &impl IsTerminal) -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    stream.is_terminal() && !is_unwanted
+}
+
 /// Sets up logging to stderr.
 ///
 /// # Errors
 /// If the level is no filter directive.
 pub fn init(config: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::try_new(&config.level)
-        .map_err(|error| format!("log.level `{}`: {error}", config.level))?;
+        .map_err(|_| format!("log.level `{}` is not a filter", config.level))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+        .with_ansi(has_colours(&std::io::stderr()));
     match config.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

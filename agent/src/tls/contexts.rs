@@ -14,6 +14,7 @@ use rustls_pki_types::ServerName;
 use super::key_log::OwnLog;
 use super::target::{Shown, Target};
 use super::verifier::{ClientVerifier, ServerVerifier};
+use super::words::words;
 use super::{ExternalPeer, Profile, TlsError, agent_protocols, encounter};
 use crate::trust::{Expectation, Judge, Trust};
 
@@ -123,12 +124,14 @@ impl Contexts {
         let agent_server = Acceptance::new(&profile, judge(inbound.callers.clone()), &svid)?;
         let without_alpn = Profile { alpn: Vec::new(), ..profile };
         let standard_server = match &inbound.standard {
-            None => Acceptance::new(&without_alpn, judge(inbound.callers.clone()), &svid),
+            None => Acceptance::new(&without_alpn, judge(inbound.callers.clone()), &svid)
+                .map_err(|error| words(&error)),
             Some(standard) => match standard.certificate.key(&svid) {
                 Ok(key) => {
                     Acceptance::new(&standard.profile, judge(inbound.expectation(false)), &key)
+                        .map_err(|error| words(&error))
                 }
-                Err(reason) => Err(rustls::Error::General(reason)),
+                Err(reason) => Err(reason),
             },
         };
         Ok(Self {
@@ -142,7 +145,7 @@ impl Contexts {
             client,
             external_clients: Mutex::default(),
             agent_server,
-            standard_server: standard_server.map_err(|error| error.to_string()),
+            standard_server,
         })
     }
 

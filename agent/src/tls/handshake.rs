@@ -33,6 +33,9 @@ const READ: usize = 4 * 1024;
 /// The longest end of a handshake that waits for the data it may travel with.
 const LONGEST_UNSENT: usize = 8 * 1024;
 
+/// `ContentType` of anything that was ever TLS (RFC 8446, B.1, and RFC 6520, 3).
+const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 20..=24;
+
 /// One end of a handshake.
 trait Side: Sized {
     type Data;
@@ -277,11 +280,12 @@ fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<
 }
 
 /// The length of the record at the start of `bytes`, if it is there as a whole. A length that is wrong is for rustls
-/// to refuse.
+/// to refuse, and so is what is no TLS: a server that greets in another protocol, and then waits, says no more.
 fn record_length(bytes: &[u8]) -> Option<usize> {
-    let [_, _, _, high, low] = *bytes.first_chunk::<HEADER>()?;
+    let [kind, _, _, high, low] = *bytes.first_chunk::<HEADER>()?;
     let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
-    (length <= bytes.len() || length > LONGEST_RECORD).then(|| length.min(bytes.len()))
+    let is_wrong = length > LONGEST_RECORD || !CONTENT_TYPES.contains(&kind);
+    (length <= bytes.len() || is_wrong).then(|| length.min(bytes.len()))
 }
 
 async fn read_more(wire: &mut TcpStream, read: &mut Vec<u8>) -> Result<(), TlsError> {

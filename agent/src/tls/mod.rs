@@ -16,6 +16,7 @@ mod session;
 mod stream;
 mod target;
 mod verifier;
+mod words;
 
 use std::io;
 use std::time::Duration;
@@ -40,6 +41,8 @@ pub const ALPN_FLOWS: &[u8] = b"sheath/1";
 /// One flow for each session, and nothing but its bytes.
 pub const ALPN_BYTES: &[u8] = b"sheath/0";
 
+pub use words::words;
+
 /// What agents offer, in order of preference.
 fn agent_protocols() -> Vec<Vec<u8>> {
     vec![ALPN_FLOWS.to_vec(), ALPN_BYTES.to_vec()]
@@ -58,14 +61,14 @@ pub enum TlsError {
         reason: String,
     },
     /// The peer refused us, or does not speak TLS as it should.
-    #[error("TLS handshake: {0}")]
+    #[error("TLS handshake: {}", words::words(.0))]
     Protocol(rustls::Error),
-    #[error("TLS handshake: {0}")]
+    #[error("TLS handshake: {}", words::io_words(.0))]
     Io(io::Error),
     #[error("the peer showed no certificate that says who it is")]
     Anonymous,
     /// Where both sides must know each other.
-    #[error("peer refused: it did not ask who we are, so it serves anybody")]
+    #[error("peer refused: the server did not request a client certificate, so it serves anybody")]
     NotMutual,
     #[error("{0}")]
     NoCertificate(String),
@@ -82,6 +85,7 @@ impl TlsError {
     }
 
     fn handshake(error: rustls::Error) -> Self {
+        tracing::debug!(%error, "TLS handshake");
         match error {
             rustls::Error::InvalidCertificate(error) => Self::refused(&error),
             error => Self::Protocol(error),
@@ -104,7 +108,7 @@ impl TlsError {
         };
         match refused {
             Some(Refused(refusal)) => refusal.into(),
-            None => Self::Refused { peer: None, reason: error.to_string() },
+            None => Self::Refused { peer: None, reason: words::certificate(error).to_owned() },
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 
-use super::Anchors;
+use super::{Anchors, reason};
 use crate::spiffe::TrustDomain;
 
 /// The authorities of one trust domain (SPIFFE Trust Domain and Bundle, section 3).
@@ -35,7 +35,7 @@ impl TrustBundle {
         }
         let anchors = Anchors::new(&authorities).map_err(|error| BundleError::Unusable {
             domain: trust_domain.clone(),
-            reason: error.to_string(),
+            reason: reason(&error),
         })?;
         Ok(Self { trust_domain, authorities, anchors, loaded: SystemTime::now() })
     }

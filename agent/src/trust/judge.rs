@@ -4,6 +4,7 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, RevocationOptions, VerifiedPath};
 
+use super::reason::reason;
 use super::validity::Validity;
 use super::verified::Claim;
 use super::{Anchors, Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
@@ -66,11 +67,14 @@ pub enum Refusal {
     Leaf(#[from] LeafError),
     #[error("{id} is of a trust domain that there is no bundle for")]
     ForeignDomain { id: SpiffeId },
-    #[error("the certificate of {id} does not chain to the bundle of its trust domain: {error}")]
+    #[error(
+        "the certificate of {id} does not chain to the bundle of its trust domain: {}",
+        reason(error)
+    )]
     Chain { id: SpiffeId, error: webpki::Error },
     #[error("the peer proved to be {found}, which is not expected here")]
     Unexpected { found: SpiffeId },
-    #[error("the certificate does not chain to an authority that is trusted here: {0}")]
+    #[error("the certificate does not chain to an authority that is trusted here: {}", reason(.0))]
     Untrusted(webpki::Error),
     #[error("the certificate has none of the names that are expected here")]
     NoExpectedName,
@@ -82,7 +86,7 @@ pub enum Refusal {
     NoCrl(TrustDomain),
     #[error("the peer sends {0} intermediate certificates, more than anybody needs")]
     TooLong(usize),
-    #[error("nobody is expected here")]
+    #[error("no peer identity is configured for this destination")]
     Nobody,
     /// Where there are several ways to be believed, and none of them does.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]

@@ -8,6 +8,7 @@ use webpki::{
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
+use super::reason;
 use super::validity::Validity;
 use crate::x509::{Fingerprint, X509Error, next_update};
 
@@ -54,7 +55,7 @@ impl Revocation {
         let parse = |(index, list): (usize, &CertificateRevocationListDer<'_>)| {
             OwnedCertRevocationList::from_der(list)
                 .map(CertRevocationList::Owned)
-                .map_err(|error| X509Error::BadCrl { index: index + 1, reason: error.to_string() })
+                .map_err(|error| X509Error::BadCrl { index: index + 1, reason: reason(&error) })
         };
         let options = [unknown as u8, expired as u8];
         let content = lists.iter().map(AsRef::as_ref);

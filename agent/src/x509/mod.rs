@@ -2,8 +2,15 @@
 
 mod facts;
 mod fingerprint;
+mod key_kind;
 mod pem;
+mod sections;
 
 pub use facts::{CertificateFacts, CrlFacts, next_update};
 pub use fingerprint::Fingerprint;
-pub use pem::{X509Error, certificates, concatenated_certificates, crls, private_key};
+pub use key_kind::why_unusable;
+pub use pem::{
+    MOST_CERTIFICATES, X509Error, certificates, concatenated_certificates, crls, private_key,
+    readable_certificates,
+};
+pub use sections::{PemError, Section, sections};

@@ -1,70 +1,130 @@
-//! PEM (RFC 7468) and DER, as files hold them.
+//! Certificates, keys and CRLs, as files hold them.
+//!
+//! All PEM goes through [`sections`]: as many entries as BEGIN lines, or the file is refused as a whole. A section that
+//! does not belong into a file is refused as well, and passed over only where it has a place of its own: a chain and
+//! its key may be in one file.
 
 use base64ct::{Base64, Encoding};
-use rustls_pki_types::pem::{self, PemObject, SectionKind};
+use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
+use super::sections::{PemError, Section, sections};
+
 /// Certificates that one file may hold: far more than any bundle in use.
-const MOST_CERTIFICATES: usize = 4096;
+pub const MOST_CERTIFICATES: usize = 4096;
 /// First byte of everything in DER that is read here: a SEQUENCE (X.690, 8.9).
 const SEQUENCE: u8 = 0x30;
-
-/// How the lines around a section begin, and end (RFC 7468, 3).
-const BEGIN: &[u8] = b"-----BEGIN ";
-const END: &[u8] = b"-----END ";
-const DASHES: &[u8] = b"-----";
-
-const NO_BEGINNING: &str = "a section does not begin as it should";
-const NO_END: &str = "a section does not end";
-const NO_BASE64: &str = "a section is not base64";
+/// Header of a key that takes a passphrase, as older programs write it (RFC 1421, 4.6.1.1).
+const ENCRYPTED: &[u8] = b"4,ENCRYPTED";
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum X509Error {
     #[error("no certificate in it")]
     NoCertificate,
+    #[error(
+        "it is DER, where PEM is wanted; `openssl x509 -inform DER -in FILE` writes a certificate as PEM"
+    )]
+    Der,
     #[error("certificate {0} in it cannot be parsed")]
     BadCertificate(usize),
     #[error("more than {MOST_CERTIFICATES} certificates")]
     TooMany,
     #[error("no private key in it")]
     NoKey,
+    #[error(
+        "the private key in it is encrypted; `openssl pkey -in FILE` writes it without a passphrase"
+    )]
+    EncryptedKey,
     #[error("more than one private key in it")]
     SeveralKeys,
     #[error("no CRL in it")]
     NoCrl,
     #[error("CRL {index} in it cannot be used: {reason}")]
     BadCrl { index: usize, reason: String },
+    #[error(
+        "line {line} begins a section `{label}`, which has no place in a file of {wanted}{advice}"
+    )]
+    Misplaced { line: usize, label: String, wanted: &'static str, advice: &'static str },
     #[error("malformed PEM: {0}")]
-    Pem(&'static str),
+    Pem(#[from] PemError),
 }
 
-impl From<pem::Error> for X509Error {
-    /// Not in the error's own words: they repeat what the file holds, which may be a key.
-    fn from(error: pem::Error) -> Self {
-        Self::Pem(match error {
-            pem::Error::MissingSectionEnd { .. } => NO_END,
-            pem::Error::IllegalSectionStart { .. } => NO_BEGINNING,
-            pem::Error::Base64Decode(_) => NO_BASE64,
-            pem::Error::SectionTooLarge => "a section is too long",
-            _ => "it cannot be read",
-        })
+/// What a section is, by its label (RFC 7468, 5 to 13, older names included).
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Certificate,
+    Crl,
+    Key(SectionKind),
+    EncryptedKey,
+    /// What programs write beside a key, and what nobody needs any more.
+    Parameters,
+    Other,
+}
+
+impl Kind {
+    fn of(section: &Section<'_>) -> Self {
+        match section.label {
+            "CERTIFICATE" | "X509 CERTIFICATE" | "X.509 CERTIFICATE" => Self::Certificate,
+            "X509 CRL" | "CRL" => Self::Crl,
+            "PRIVATE KEY" => Self::Key(SectionKind::PrivateKey),
+            "RSA PRIVATE KEY" => Self::Key(SectionKind::RsaPrivateKey),
+            "EC PRIVATE KEY" => Self::Key(SectionKind::EcPrivateKey),
+            "ENCRYPTED PRIVATE KEY" => Self::EncryptedKey,
+            "EC PARAMETERS" | "DH PARAMETERS" | "X9.42 DH PARAMETERS" => Self::Parameters,
+            _ => Self::Other,
+        }
     }
 }
 
-/// The certificates of a PEM file, in order. Other sections are passed over.
+fn misplaced(section: &Section<'_>, wanted: &'static str) -> X509Error {
+    let advice = match section.label {
+        // It holds more than a certificate: for what OpenSSL is to trust it.
+        "TRUSTED CERTIFICATE" => "; `openssl x509 -in FILE` writes it as CERTIFICATE",
+        "OPENSSH PRIVATE KEY" => "; `ssh-keygen -p -m PKCS8 -f FILE` writes it as PRIVATE KEY",
+        _ => "",
+    };
+    X509Error::Misplaced { line: section.line, label: section.label.to_owned(), wanted, advice }
+}
+
+/// The certificates of a PEM file, in order. A key may be beside them.
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
+    if text.first() == Some(&SEQUENCE) && text.get(1).is_some_and(|byte| !byte.is_ascii_graphic()) {
+        return Err(X509Error::Der);
+    }
     let mut found = Vec::new();
-    for section in CertificateDer::pem_slice_iter(text) {
+    for section in sections(text)? {
+        match Kind::of(&section) {
+            Kind::Certificate => {}
+            Kind::Key(_) | Kind::EncryptedKey | Kind::Parameters => continue,
+            Kind::Crl | Kind::Other => return Err(misplaced(&section, "certificates")),
+        }
         if found.len() == MOST_CERTIFICATES {
             return Err(X509Error::TooMany);
         }
-        found.push(section?);
-        check_certificate(&found, found.len())?;
+        let certificate = CertificateDer::from(decode(&section)?);
+        match X509Certificate::from_der(&certificate) {
+            Ok(([], _)) => {}
+            _ => return Err(X509Error::BadCertificate(found.len() + 1)),
+        }
+        found.push(certificate);
     }
     if found.is_empty() { Err(X509Error::NoCertificate) } else { Ok(found) }
+}
+
+/// The certificates of a PEM file that can be parsed; the others are passed over. Only for the many that a distribution
+/// brings along.
+pub fn readable_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
+    let found =
+        sections(text)?.into_iter().filter(|section| Kind::of(section) == Kind::Certificate);
+    let readable = |section: Section<'_>| {
+        let certificate = CertificateDer::from(decode(&section).ok()?);
+        let is_whole = matches!(X509Certificate::from_der(&certificate), Ok(([], _)));
+        is_whole.then_some(certificate)
+    };
+    Ok(found.filter_map(readable).take(MOST_CERTIFICATES).collect())
 }
 
 /// Certificates in DER, one directly after the other, as the SPIFFE APIs send them.
@@ -84,41 +144,21 @@ pub fn concatenated_certificates(der: &[u8]) -> Result<Vec<CertificateDer<'stati
     if found.is_empty() { Err(X509Error::NoCertificate) } else { Ok(found) }
 }
 
-fn check_certificate(found: &[CertificateDer<'_>], index: usize) -> Result<(), X509Error> {
-    let Some(last) = found.last() else {
-        return Ok(());
-    };
-    match X509Certificate::from_der(last) {
-        Ok(([], _)) => Ok(()),
-        _ => Err(X509Error::BadCertificate(index)),
-    }
-}
-
-/// The one private key of a PEM file. Wiped when it goes, and so is everything on the way: that is why it is not left
-/// to a parser that is not only for keys.
+/// The one private key of a PEM file; its certificates may be beside it. Wiped when it goes, and so is everything on the
+/// way: that is why no parser of others' is used.
 pub fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, X509Error> {
     let mut key: Option<Zeroizing<PrivateKeyDer<'static>>> = None;
-    let mut lines = text.split(|byte| matches!(byte, b'\n' | b'\r'));
-    while let Some(line) = lines.next() {
-        if !line.starts_with(BEGIN) {
-            continue;
-        }
-        let label = label(line, BEGIN).ok_or(X509Error::Pem(NO_BEGINNING))?;
-        let mut body = Vec::new();
-        loop {
-            let line = lines.next().ok_or(X509Error::Pem(NO_END))?;
-            if self::label(line, END) == Some(label) {
-                break;
-            }
-            body.push(line);
-        }
-        let kind = match label {
-            b"PRIVATE KEY" => SectionKind::PrivateKey,
-            b"RSA PRIVATE KEY" => SectionKind::RsaPrivateKey,
-            b"EC PRIVATE KEY" => SectionKind::EcPrivateKey,
-            _ => continue,
+    for section in sections(text)? {
+        let kind = match Kind::of(&section) {
+            Kind::Key(kind) => kind,
+            Kind::EncryptedKey => return Err(X509Error::EncryptedKey),
+            Kind::Certificate | Kind::Parameters => continue,
+            Kind::Crl | Kind::Other => return Err(misplaced(&section, "private keys")),
         };
-        let found = PrivateKeyDer::from_pem(kind, decode(&body)?).ok_or(X509Error::NoKey)?;
+        if section.body.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) {
+            return Err(X509Error::EncryptedKey);
+        }
+        let found = PrivateKeyDer::from_pem(kind, decode(&section)?).ok_or(X509Error::NoKey)?;
         if key.replace(Zeroizing::new(found)).is_some() {
             return Err(X509Error::SeveralKeys);
         }
@@ -126,134 +166,34 @@ pub fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, X50
     key.ok_or(X509Error::NoKey)
 }
 
-/// What a section's first or last line says that it is.
-fn label<'l>(line: &'l [u8], boundary: &[u8]) -> Option<&'l [u8]> {
-    let label = line.strip_prefix(boundary)?.trim_ascii_end().strip_suffix(DASHES)?;
-    // A file without line breaks is one such line, with everything in it.
-    (!label.windows(DASHES.len()).any(|part| part == DASHES)).then_some(label)
-}
-
-/// In constant time, as for a secret. The buffers are made once, so that none is left behind as it grows.
-fn decode(lines: &[&[u8]]) -> Result<Vec<u8>, X509Error> {
-    let mut text = Zeroizing::new(Vec::with_capacity(lines.iter().map(|line| line.len()).sum()));
-    text.extend(lines.iter().flat_map(|line| *line).filter(|byte| !byte.is_ascii_whitespace()));
-    let mut der = Zeroizing::new(vec![0; text.len() / 4 * 3]);
-    let length = Base64::decode(&*text, &mut der).map_err(|_| X509Error::Pem(NO_BASE64))?.len();
-    der.truncate(length);
-    Ok(std::mem::take(&mut *der))
-}
-
 /// The CRLs of a file, in PEM or one in DER.
 pub fn crls(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, X509Error> {
     if bytes.first() == Some(&SEQUENCE) {
         return Ok(vec![CertificateRevocationListDer::from(bytes.to_vec())]);
     }
-    let found =
-        CertificateRevocationListDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>()?;
+    let mut found = Vec::new();
+    for section in sections(bytes)? {
+        if Kind::of(&section) != Kind::Crl {
+            return Err(misplaced(&section, "CRLs"));
+        }
+        found.push(CertificateRevocationListDer::from(decode(&section)?));
+    }
     if found.is_empty() { Err(X509Error::NoCrl) } else { Ok(found) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use rcgen::{CertificateParams, KeyPair};
-
-    fn made() -> (rcgen::Certificate, KeyPair) {
-        let key = KeyPair::generate().unwrap();
-        (CertificateParams::new(vec!["web".to_owned()]).unwrap().self_signed(&key).unwrap(), key)
+/// In constant time, as for a secret. The buffers are made once, so that none is left behind as it grows.
+fn decode(section: &Section<'_>) -> Result<Vec<u8>, X509Error> {
+    let malformed = PemError::NoBase64(section.line);
+    let mut text = Zeroizing::new(Vec::with_capacity(section.body.len()));
+    text.extend(section.body.iter().filter(|byte| !byte.is_ascii_whitespace()));
+    let mut der = Zeroizing::new(vec![0; text.len() / 4 * 3]);
+    let length = Base64::decode(&*text, &mut der).map_err(|_| malformed)?.len();
+    if length == 0 {
+        return Err(malformed.into());
     }
-
-    #[test]
-    fn certificates_and_the_key_are_found_among_other_sections() {
-        let (certificate, key) = made();
-        let text = format!(
-            "# comment\n{}\n{}{}",
-            certificate.pem(),
-            key.serialize_pem(),
-            certificate.pem()
-        );
-        assert_eq!(certificates(text.as_bytes()).unwrap(), vec![certificate.der().clone(); 2]);
-        let found = private_key(text.as_bytes()).unwrap();
-        assert_eq!(found.secret_der(), key.serialize_der());
-    }
-
-    #[test]
-    fn what_is_missing_or_doubled_is_named() {
-        let (certificate, key) = made();
-        let pem = certificate.pem();
-        assert_eq!(certificates(b"nothing"), Err(X509Error::NoCertificate));
-        assert_eq!(private_key(pem.as_bytes()).unwrap_err(), X509Error::NoKey);
-        let twice = key.serialize_pem().repeat(2);
-        assert_eq!(private_key(twice.as_bytes()).unwrap_err(), X509Error::SeveralKeys);
-        assert_eq!(crls(pem.as_bytes()), Err(X509Error::NoCrl));
-        let cut = &pem[..pem.len() / 2];
-        assert!(matches!(certificates(cut.as_bytes()), Err(X509Error::Pem(_))));
-        let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        assert_eq!(certificates(nonsense.as_bytes()), Err(X509Error::BadCertificate(1)));
-    }
-
-    #[test]
-    fn keys_are_found_in_every_shape_that_programs_give_them() {
-        let key = made().1;
-        let (pem, der) = (key.serialize_pem(), key.serialize_der());
-        let joined: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-        for text in [
-            pem.replace('\n', "\r\n"),
-            pem.replace('\n', " \n\n"),
-            pem.trim_end().to_owned(),
-            format!("-----BEGIN PRIVATE KEY-----\n{joined}\n-----END PRIVATE KEY-----"),
-            format!("-----BEGIN X9-42 OTHER-----\n???\n-----END X9-42 OTHER-----\n{pem}"),
-        ] {
-            assert_eq!(private_key(text.as_bytes()).unwrap().secret_der(), der, "{text}");
-        }
-        for (label, is_it) in [
-            ("RSA PRIVATE KEY", matches!(shape("RSA PRIVATE KEY", &pem), PrivateKeyDer::Pkcs1(_))),
-            ("EC PRIVATE KEY", matches!(shape("EC PRIVATE KEY", &pem), PrivateKeyDer::Sec1(_))),
-        ] {
-            assert!(is_it, "{label}");
-        }
-        for text in [
-            pem.replace("-----END PRIVATE", "-----END OTHER"),
-            pem.replacen('\n', "\nProc-Type: 4,ENCRYPTED\n", 1),
-            pem.replace("KEY-----\n", "KEY----\n"),
-        ] {
-            assert!(matches!(private_key(text.as_bytes()), Err(X509Error::Pem(_))), "{text}");
-        }
-    }
-
-    fn shape(label: &str, pem: &str) -> PrivateKeyDer<'static> {
-        private_key(pem.replace("PRIVATE KEY", label).as_bytes()).unwrap().clone_key()
-    }
-
-    /// A key that has lost its line breaks is one long first line.
-    #[test]
-    fn errors_do_not_repeat_what_the_file_holds() {
-        let key = made().1.serialize_pem().replace('\n', "");
-        for text in [key.clone(), key.replace("KEY-----", "KEY----")] {
-            let error = private_key(text.as_bytes()).unwrap_err();
-            assert!(matches!(error, X509Error::Pem(_)), "{error}");
-            let said = format!("{error} {error:?}");
-            assert!(said.chars().filter(char::is_ascii_digit).count() < 4, "{said}");
-        }
-    }
-
-    #[test]
-    fn concatenated_der_is_taken_apart() {
-        let (certificate, _) = made();
-        let one = certificate.der();
-        let both = [one.as_ref(), one.as_ref()].concat();
-        assert_eq!(concatenated_certificates(&both).unwrap(), vec![one.clone(); 2]);
-        assert_eq!(concatenated_certificates(&[]), Err(X509Error::NoCertificate));
-        let cut = &both[..both.len() - 1];
-        assert_eq!(concatenated_certificates(cut), Err(X509Error::BadCertificate(2)));
-    }
-
-    proptest! {
-        #[test]
-        fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = (certificates(&bytes), concatenated_certificates(&bytes), crls(&bytes));
-            let _ = private_key(&bytes);
-        }
-    }
+    der.truncate(length);
+    Ok(std::mem::take(&mut *der))
 }
+
+#[cfg(test)]
+mod tests;

@@ -174,7 +174,7 @@ impl Scene {
         for steps in [vec![Step::ReceiveToEnd], pair::say(PLEA)] {
             let line = self.client_workload_gets_nothing(family, tls, server, &steps);
             assert_eq!(line.outcome, "reset", "{line:?}");
-            assert!(line.reason.contains(&format!("alert: {alert}")), "{line:?}");
+            assert!(line.reason.contains(&format!("TLS alert {alert}: ")), "{line:?}");
         }
     }
 
@@ -189,7 +189,7 @@ impl Scene {
     ) {
         let line = self.server_workload_stays_unreached(family, tls, client);
         assert_eq!(line.outcome, "denied", "{line:?}");
-        assert!(line.reason.contains(&format!("alert: {alert}")), "{line:?}");
+        assert!(line.reason.contains(&format!("TLS alert {alert}: ")), "{line:?}");
     }
 
     /// The client workload plays `steps`, but nothing gets to an application behind `server` or

@@ -16,6 +16,15 @@ pub fn render(certificates: &Value, colours: bool) -> String {
     out
 }
 
+/// True if every certificate is good and fresh, and every file could be read.
+#[must_use]
+pub fn are_well(certificates: &Value) -> bool {
+    let is_ok = |row: &Value| row["state"] == "ok" && row["problem"].is_null();
+    let is_read = |row: &Value| row["problem"].is_null();
+    list(&certificates["certificates"]).iter().all(is_ok)
+        && list(&certificates["files"]).iter().all(is_read)
+}
+
 fn own(out: &mut String, paint: Paint, rows: &[Value]) {
     let (names, issuers) = (width(rows, "name", 4), width(rows, "issuer", 6));
     let _ = writeln!(
@@ -124,5 +133,10 @@ mod tests {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
         assert!(render(&view, true).contains("\x1b[33m"));
+        assert!(!are_well(&view));
+        assert!(are_well(&json!({
+            "certificates": [{"state": "ok", "problem": null}], "files": [{"path": "x", "problem": null}],
+        })));
+        assert!(!are_well(&json!({"certificates": [], "files": [{"problem": "is gone"}]})));
     }
 }

@@ -5,8 +5,8 @@ mod status;
 
 use serde_json::Value;
 
-pub use certificates::render as render_certificates;
-pub use status::render_status;
+pub use certificates::{are_well, render as render_certificates};
+pub use status::{is_well, render_status};
 
 /// Colours, where they are wanted.
 #[derive(Clone, Copy)]

@@ -41,23 +41,53 @@ pub fn render_status(status: &Value, colours: bool) -> String {
     out
 }
 
+/// True if all programs are in force, and no workload lacks anything. One that does not run yet lacks nothing.
+#[must_use]
+pub fn is_well(status: &Value) -> bool {
+    let is_protected = |workload: &Value| {
+        matches!(text(&workload["state"]), "protected" | "waiting")
+            && workload["identity"]["problem"].as_str().is_none_or(str::is_empty)
+    };
+    list(&status["programs"]).iter().all(|program| program["observed"] == true)
+        && list(&status["workloads"]).iter().all(is_protected)
+}
+
+/// How wide a list of ports may get before it is cut.
+const PORTS_WIDTH: usize = 24;
+/// How much of it is shown then.
+const FIRST_PORTS: usize = 10;
+
+/// A mode and its ports, as many as fit; `--output json` has them all.
+fn inbound(workload: &Value) -> String {
+    let mode = text(&workload["inbound"]["mode"]);
+    let ports: Vec<String> =
+        list(&workload["inbound"]["ports"]).iter().map(Value::to_string).collect();
+    let all = ports.join(",");
+    if ports.is_empty() {
+        return mode.to_owned();
+    }
+    if all.len() <= PORTS_WIDTH {
+        return format!("{mode} {all}");
+    }
+    let first = all[..FIRST_PORTS].rfind(',').unwrap_or(FIRST_PORTS);
+    let first = &all[..first];
+    let shown = first.split(',').count();
+    format!("{mode} {first} and {} more", ports.len() - shown)
+}
+
 fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
     let (names, ids) = (width(workloads, "name", 8), width(workloads, "spiffe_id", 8));
+    let inbounds: Vec<_> = workloads.iter().map(inbound).collect();
+    let modes = inbounds.iter().map(String::len).max().unwrap_or(0).max(18);
     let _ = writeln!(
         out,
-        "\n{:<names$}  {:<10}  {:<18}  {:<8}  {:>5}  {:<20}  SPIFFE ID",
+        "\n{:<names$}  {:<10}  {:<modes$}  {:<8}  {:>5}  {:<20}  SPIFFE ID",
         "WORKLOAD", "STATE", "INBOUND", "OUTBOUND", "FLOWS", "SVID UNTIL"
     );
-    for workload in workloads {
-        let ports: Vec<String> =
-            list(&workload["inbound"]["ports"]).iter().map(Value::to_string).collect();
-        let inbound = match (text(&workload["inbound"]["mode"]), ports.is_empty()) {
-            (mode, true) => mode.to_owned(),
-            (mode, false) => format!("{mode} {}", ports.join(",")),
-        };
+    for (workload, inbound) in workloads.iter().zip(inbounds) {
         let _ = writeln!(
             out,
-            "{:<names$}  {}  {:<18}  {:<8}  {:>5}  {:<20}  {:<ids$}",
+            "{:<names$}  {}  {:<modes$}  {:<8}  {:>5}  {:<20}  {:<ids$}",
             text(&workload["name"]),
             paint.state(text(&workload["state"])),
             inbound,
@@ -115,5 +145,35 @@ mod tests {
         }
         assert!(!text.contains("connect_denied") && !text.contains('\x1b'));
         assert!(render_status(&status, true).contains("\x1b[31m"));
+        assert!(!is_well(&status));
+    }
+
+    fn with_ports(ports: &[u32]) -> Value {
+        json!({
+            "programs": [{"observed": true}],
+            "workloads": [
+                {"name": "web", "state": "protected", "inbound": {"mode": "strict", "ports": ports}},
+                {"name": "db", "state": "waiting", "inbound": {"mode": "disabled", "ports": []}},
+            ],
+        })
+    }
+
+    #[test]
+    fn a_long_list_of_ports_keeps_the_table_straight() {
+        let many: Vec<u32> = (8080..8123).collect();
+        for (ports, expected) in [
+            (&many[..], "strict 8080,8081 and 41 more  "),
+            (&[10_000, 10_001, 10_002, 10_003, 10_004], "strict 10000 and 4 more  "),
+            (&[80, 443], "strict 80,443  "),
+            (&(1..30).collect::<Vec<_>>(), "strict 1,2,3,4,5 and 24 more  "),
+        ] {
+            let status = with_ports(ports);
+            let text = render_status(&status, false);
+            assert!(text.contains(expected), "{expected}\n{text}");
+            let column = |line: &str| line.find("OUTBOUND").or(line.find("  -  ").map(|at| at + 2));
+            let columns: Vec<_> = text.lines().filter_map(column).collect();
+            assert!(columns.windows(2).all(|two| two[0] == two[1]), "{text}");
+            assert!(is_well(&status));
+        }
     }
 }

@@ -52,6 +52,16 @@ pub struct Config {
     pub external_peers: Vec<ExternalPeer>,
 }
 
+/// The keys that say which agent a file is about; all others are passed over.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceKeys {
+    #[serde(default = "default_instance")]
+    pub instance: String,
+    #[serde(default = "default_run_dir")]
+    pub run_dir: PathBuf,
+}
+
 /// Where identities come from, if a workload does not say otherwise.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,7 +130,7 @@ pub struct WorkloadSpire {
 #[serde(deny_unknown_fields)]
 pub struct Dns {
     #[serde(default)]
-    pub servers: Vec<std::net::SocketAddr>,
+    pub servers: Vec<Server>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -355,6 +365,23 @@ impl From<RawOutboundMode> for OutboundMode {
     }
 }
 
+/// Address and port of a resolver.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Server(pub std::net::SocketAddr);
+
+impl TryFrom<String> for Server {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            format!(
+                "`{text}` is not the address and port of a resolver; write it like `10.0.0.53:53` or `[fd00::53]:53`"
+            )
+        })
+    }
+}
+
 /// A length of time, as `10s`, `5m` or `24h`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -364,10 +391,11 @@ impl TryFrom<String> for Period {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let period =
-            humantime::parse_duration(&text).map_err(|error| format!("`{text}`: {error}"))?;
+        let period = humantime::parse_duration(&text).map_err(|_| {
+            format!("`{text}` is not a length of time; write it like `500ms`, `10s`, `5m` or `24h`")
+        })?;
         if period.is_zero() {
-            return Err(format!("`{text}` is no time at all"));
+            return Err(format!("`{text}` must be longer than zero"));
         }
         Ok(Self(period))
     }
@@ -404,9 +432,12 @@ impl TryFrom<String> for Bytes {
             .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
             .unwrap_or((&text, 1));
         let number: usize = number.trim_end().parse().map_err(|_| {
-            format!("`{text}` is no number of bytes; write it like `65536`, `512KiB` or `64MiB`")
+            format!("`{text}` is not a number of bytes; write it like `65536`, `512KiB` or `64MiB`")
         })?;
-        number.checked_mul(unit).map(Self).ok_or_else(|| format!("`{text}` is too much"))
+        number
+            .checked_mul(unit)
+            .map(Self)
+            .ok_or_else(|| format!("`{text}` is more bytes than can be counted"))
     }
 }
 

@@ -9,6 +9,7 @@ mod source;
 
 use std::path::PathBuf;
 
+use crate::sys::files::ReadError;
 use crate::trust::BundleError;
 
 pub use issue::EmbeddedCa;
@@ -19,7 +20,7 @@ pub use source::CaSource;
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     #[error("cannot read {}: {error}; `sheath ca init` makes a CA", path.display())]
-    Unreadable { path: PathBuf, error: std::io::Error },
+    Unreadable { path: PathBuf, error: ReadError },
     #[error("cannot write {}: {error}", path.display())]
     Unwritable { path: PathBuf, error: std::io::Error },
     #[error("{} exists; a CA is never overwritten", .0.display())]
@@ -28,9 +29,11 @@ pub enum CaError {
     Unusable { path: PathBuf, reason: String },
     #[error("{}", .0)]
     Refused(String),
-    #[error("cannot issue a certificate: {0}")]
+    #[error(
+        "cannot issue a certificate; are the CA's certificate and key those that `sheath ca` made?"
+    )]
     Issue(#[from] rcgen::Error),
-    #[error("cannot use an issued key: {0}")]
+    #[error("cannot use an issued key: {}", crate::tls::words(.0))]
     Key(#[from] rustls::Error),
     #[error(transparent)]
     Pair(#[from] crate::identity::KeyPairError),

@@ -7,7 +7,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -17,14 +17,13 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::CaError;
 use crate::spiffe::TrustDomain;
-use crate::sys::files;
-use crate::x509::{self, CertificateFacts, X509Error};
+use crate::sys::files::{self, ReadError};
+use crate::x509::{self, CertificateFacts};
 
 /// How long a root lives.
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
@@ -263,10 +262,10 @@ fn key_path(directory: &Path, number: u32) -> PathBuf {
 
 /// Numbers of the roots in a directory, in order.
 fn numbers(directory: &Path) -> Result<Vec<u32>, CaError> {
-    let unreadable = |error| CaError::Unreadable { path: directory.join("ca.crt"), error };
+    let unreadable = |error: ReadError| unreadable(&directory.join("ca.crt"), error);
     let mut numbers = Vec::new();
-    for entry in fs::read_dir(directory).map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name();
+    for entry in fs::read_dir(directory).map_err(|error| unreadable(error.into()))? {
+        let name = entry.map_err(|error| unreadable(error.into()))?.file_name();
         let number = name.to_str().and_then(|name| {
             let stem = name.strip_suffix(".crt")?;
             if stem == "ca" {
@@ -279,7 +278,7 @@ fn numbers(directory: &Path) -> Result<Vec<u32>, CaError> {
         numbers.extend(number);
     }
     if numbers.is_empty() {
-        return Err(unreadable(ErrorKind::NotFound.into()));
+        return Err(unreadable(ReadError::Missing));
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -295,10 +294,10 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
         return Err(unusable(&path, reason));
     }
     let key_path = key_path(directory, number);
-    let read_key = || -> std::io::Result<_> {
+    let read_key = || -> Result<_, ReadError> {
         let file = files::open(&key_path)?;
-        let mode = file.metadata()?.mode() & 0o7777;
-        Ok((Zeroizing::new(files::read_all(file, files::LONGEST)?), mode))
+        let mode = file.mode();
+        Ok((Zeroizing::new(file.read(files::CREDENTIALS)?), mode))
     };
     let key = match read_key() {
         Ok((pem, mode)) => {
@@ -309,10 +308,11 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
                 return Err(unusable(&key_path, reason));
             }
             // Not by rcgen's own way, which leaves copies behind.
-            let der = x509::private_key(&pem)
-                .map_err(|error| unusable(&key_path, format!("no private key: {error}")))?;
-            let key = KeyPair::try_from(&*der)
-                .map_err(|error| unusable(&key_path, format!("no private key: {error}")))?;
+            let der =
+                x509::private_key(&pem).map_err(|error| unusable(&key_path, error.to_string()))?;
+            let key = KeyPair::try_from(&*der).map_err(|_| {
+                unusable(&key_path, format!("the key cannot be used: {}", x509::why_unusable(&der)))
+            })?;
             let key = Zeroizing::new(key);
             if rcgen::PublicKeyData::subject_public_key_info(&*key) != facts.public_key {
                 let reason = "the certificate does not belong to the key beside it".to_owned();
@@ -321,16 +321,19 @@ fn read_root(directory: &Path, number: u32, trust_domain: &TrustDomain) -> Resul
             Some(key)
         }
         // The certificate alone is enough for those who are only meant to trust it.
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(ReadError::Missing) => None,
         Err(error) => return Err(unreadable(&key_path, error)),
     };
     Ok(Root { number, certificate, facts, key })
 }
 
 fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, CaError> {
-    let pem = files::read(path, files::LONGEST).map_err(|error| unreadable(path, error))?;
-    CertificateDer::from_pem_slice(&pem)
-        .map_err(|error| unusable(path, format!("no certificate: {}", X509Error::from(error))))
+    let pem = files::read(path, files::CREDENTIALS).map_err(|error| unreadable(path, error))?;
+    let mut found = x509::certificates(&pem).map_err(|error| unusable(path, error.to_string()))?;
+    match (found.pop(), found.len()) {
+        (Some(certificate), 0) => Ok(certificate),
+        _ => Err(unusable(path, "more than one certificate, where one root is wanted".to_owned())),
+    }
 }
 
 fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
@@ -351,7 +354,7 @@ fn unusable(path: &Path, reason: String) -> CaError {
     CaError::Unusable { path: path.to_owned(), reason }
 }
 
-fn unreadable(path: &Path, error: std::io::Error) -> CaError {
+fn unreadable(path: &Path, error: ReadError) -> CaError {
     CaError::Unreadable { path: path.to_owned(), error }
 }
 

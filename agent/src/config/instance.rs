@@ -1,0 +1,71 @@
+//! What is one agent's on a node.
+
+use std::path::{Path, PathBuf};
+
+use super::{ConfigError, limits, raw, read_yaml};
+use crate::sys::files;
+
+/// Directory of the admin socket and the lock, unless `runDir` says otherwise.
+pub const DEFAULT_RUN_DIR: &str = "/run/sheath";
+/// Name of the instance, unless `instance` says otherwise.
+pub const DEFAULT_INSTANCE: &str = "default";
+
+/// Names everything on the node that belongs to one agent: pins, lock, admin socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub name: String,
+    run_dir: PathBuf,
+}
+
+impl Instance {
+    /// # Errors
+    /// If the name has characters other than letters, digits, `-` and `_`.
+    pub fn new(name: &str, run_dir: &Path) -> Result<Self, String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
+            return Err(format!("instance `{name}` must be 1 to 64 letters, digits, `-` or `_`"));
+        }
+        let instance = Self { name: name.to_owned(), run_dir: run_dir.to_owned() };
+        limits::check_socket(&instance.admin_socket())
+            .map_err(|error| format!("runDir is too long: {error}"))?;
+        Ok(instance)
+    }
+
+    /// The instance that a configuration file is about, whatever else is right or wrong in it: a running agent must be
+    /// found also by a file that it would not take.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or does not say so.
+    pub fn of_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = files::read_text(path, files::CONFIGURATION)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        let names: raw::InstanceKeys = read_yaml(&text, path)?;
+        Self::new(&names.instance, &names.run_dir)
+            .map_err(|reason| ConfigError::invalid(path, &reason))
+    }
+
+    /// Directory of the instance's runtime files.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.run_dir.join(&self.name)
+    }
+
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.directory().join("lock")
+    }
+
+    /// What is known of DNS names.
+    #[must_use]
+    pub fn names(&self) -> PathBuf {
+        self.directory().join("names.json")
+    }
+
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.directory().join("admin.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! How much a configuration may have of each thing. The kernel's maps are as large as they are made, so what does not fit is
+//! refused where it is written: later it would be an error number of the kernel's, and half of it in force.
+//!
+//! README, "Limits", lists these and all others.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use sheath_common::maps::{MAX_DESTINATIONS, MAX_PORTS};
+use sheath_common::selector::MAX_SELECTORS;
+use sheath_common::workload::InboundMode;
+
+use super::{Config, Destination, Place};
+
+/// Addresses that one DNS name may stand for: whoever answers for it cannot fill the kernel's maps.
+pub const ADDRESSES_OF_A_NAME: usize = 64;
+
+/// More of something than there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OverLimit {
+    #[error("{0} workloads; {MAX_SELECTORS} are the most")]
+    Workloads(usize),
+    #[error(
+        "{0} destinations in peers, externalPeers and bypass, where each DNS name counts for {ADDRESSES_OF_A_NAME}; \
+         {MAX_DESTINATIONS} are the most"
+    )]
+    Destinations(usize),
+    #[error("{0} ports in inbound.ports of all workloads together; {MAX_PORTS} are the most")]
+    Ports(usize),
+}
+
+/// Bytes in the path of a Unix socket, without the NUL at its end (unix(7)).
+const SOCKET_PATH: usize = 107;
+
+/// A path that no socket can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the socket {} would have a path of {} bytes; {SOCKET_PATH} are the most",
+    .0.display(),
+    .0.as_os_str().len()
+)]
+pub struct SocketPathTooLong(PathBuf);
+
+/// # Errors
+/// If the path is too long.
+pub fn check_socket(path: &Path) -> Result<(), SocketPathTooLong> {
+    let is_too_long = path.as_os_str().len() > SOCKET_PATH;
+    if is_too_long { Err(SocketPathTooLong(path.to_owned())) } else { Ok(()) }
+}
+
+/// # Errors
+/// The first limit that a configuration is beyond.
+pub fn check(config: &Config) -> Result<(), OverLimit> {
+    let is_over = |count: usize, limit: u32| count > limit as usize;
+    let workloads = config.workloads.len();
+    if is_over(workloads, MAX_SELECTORS) {
+        return Err(OverLimit::Workloads(workloads));
+    }
+    let destinations = destinations(config);
+    if is_over(destinations, MAX_DESTINATIONS) {
+        return Err(OverLimit::Destinations(destinations));
+    }
+    let ports = ports(config);
+    if is_over(ports, MAX_PORTS) {
+        return Err(OverLimit::Ports(ports));
+    }
+    Ok(())
+}
+
+/// Rules about destinations that a configuration may come to.
+fn destinations(config: &Config) -> usize {
+    let mut of_all: HashSet<&Destination> =
+        config.peers.iter().flat_map(|peer| &peer.destinations).collect();
+    let mut names = HashSet::new();
+    for place in config.external_peers.iter().flat_map(|peer| &peer.places) {
+        match place {
+            Place::At(destination) => {
+                of_all.insert(destination);
+            }
+            Place::Named { .. } => {
+                names.insert(place);
+            }
+        }
+    }
+    let of_each = |bypass: &[Destination]| bypass.iter().collect::<HashSet<_>>().len();
+    let bypassed: usize =
+        config.workloads.iter().map(|workload| of_each(&workload.outbound.bypass)).sum();
+    of_all.len() + names.len() * ADDRESSES_OF_A_NAME + bypassed
+}
+
+fn ports(config: &Config) -> usize {
+    let inbound = config.workloads.iter().map(|workload| &workload.inbound);
+    inbound
+        .filter(|inbound| inbound.mode != InboundMode::Disabled)
+        .map(|inbound| inbound.ports.iter().collect::<HashSet<_>>().len())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests;
