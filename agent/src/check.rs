@@ -1,6 +1,7 @@
 //! Does this host have what the agent needs, and does the configuration suit it? Each finding says what to do.
 
 mod host;
+mod surroundings;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

@@ -20,7 +20,7 @@ mod tables;
 use std::io;
 use std::path::PathBuf;
 
-pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs};
+pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
 pub use cgroups::{WorkloadCgroup, find as workload_cgroups, is_member};
 pub use dial::LocalLeg;
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
@@ -35,10 +35,21 @@ pub use tables::Tables;
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    #[error(
-        "no cgroup v2 hierarchy is mounted; mount one with `mount -t cgroup2 none /sys/fs/cgroup`"
-    )]
+    #[error("no cgroup v2 hierarchy is mounted")]
     NoCgroup2,
+    #[error(
+        "this mount namespace hides the host's cgroup v2 hierarchy, as that of `ip netns exec` does"
+    )]
+    HiddenCgroup2,
+    #[error(
+        "the cgroup v2 hierarchy on {} is only a part of the host's, as a container sees it",
+        path.display()
+    )]
+    PartOfCgroup2 { path: PathBuf },
+    #[error(
+        "/sys/fs/bpf is not the host's here, so the programs would go with this mount namespace; mount bpffs on the host"
+    )]
+    PrivateBpffs,
     #[error("capture.cgroup {} cannot be opened: {error}", path.display())]
     NoCaptureRoot { path: PathBuf, error: io::Error },
     #[error("workload `{workload}` selects the cgroup of the agent itself, {cgroup}")]

@@ -13,6 +13,7 @@ use crate::admin::Question;
 use crate::capture::Pins;
 use crate::check::Level;
 use crate::config::{Config, DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
+use crate::sys::namespaces;
 use crate::{admin, app, check, telemetry};
 
 use ca::CaCommand;
@@ -136,12 +137,16 @@ fn run(path: &Path) -> Result<ExitCode, Failure> {
     let config = Config::load(path).map_err(Failure::usage)?;
     telemetry::init(&config.log).map_err(Failure::usage)?;
     config.log_summary();
+    // Before there are threads. What cannot be joined is found to be missing.
+    let _ = namespaces::join_hosts_cgroups();
     app::run(path, config).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn check(path: &Path, output: Output) -> Result<ExitCode, Failure> {
     let config = Config::load(path).map_err(Failure::usage)?;
+    // As `run` does.
+    let _ = namespaces::join_hosts_cgroups();
     let findings = check::check(&config);
     match output {
         Output::Text => print!("{}", check::render(&findings, std::io::stdout().is_terminal())),

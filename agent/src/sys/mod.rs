@@ -6,6 +6,7 @@ pub mod erased;
 pub mod files;
 pub mod hardening;
 pub mod heap;
+pub mod namespaces;
 pub mod netns;
 pub mod pidfd;
 pub mod readiness;
