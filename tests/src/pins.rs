@@ -47,6 +47,16 @@ pub fn named(instance: &str, part: &str) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Removes the pins of all maps, as an administrator with `rm` does. Returns what was there.
+pub fn remove_maps(instance: &str) -> Vec<PathBuf> {
+    let is_map = |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with("maps"));
+    let maps: Vec<_> = list(instance).into_iter().filter(is_map).collect();
+    for pin in &maps {
+        fs::remove_file(pin).expect("removing a pin");
+    }
+    maps
+}
+
 /// Detaches a pinned link, as an administrator with `bpftool link detach` does: the pin stays,
 /// the program runs no longer.
 ///

@@ -10,6 +10,7 @@ mod cgroups;
 mod dial;
 mod events;
 mod existing;
+mod held;
 mod namespace;
 mod pins;
 mod programs;
@@ -58,6 +59,10 @@ pub enum CaptureError {
     Mount { kind: &'static str, path: PathBuf, error: io::Error },
     #[error("cannot load the BPF programs: {0}; `sheath check` tells what the host lacks")]
     Load(String),
+    #[error(
+        "a BPF program was loaded with another map {name} than the agent's: its pin is not the agent's own"
+    )]
+    OtherMap { name: String },
     #[error("cannot attach {program} to {target}: {error}{}", hint(.error))]
     Attach { program: &'static str, target: String, error: io::Error },
     #[error("{what}: {error}")]

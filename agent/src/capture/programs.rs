@@ -5,13 +5,16 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 
+use super::held::HeldMaps;
 use super::tables::PINNED;
 use super::{CaptureError, Pins};
 use crate::sys::bpf::{self, AttachType};
+use crate::sys::bpf_objects;
 
 /// The compiled programs; `cargo xtask build-ebpf` makes them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sheath.bpf.o"));
@@ -48,6 +51,7 @@ const STEER: &str = "steer";
 #[derive(Debug)]
 pub struct Programs {
     pins: Pins,
+    held: Arc<HeldMaps>,
     cgroup: File,
     cgroup_path: PathBuf,
     tracefs: PathBuf,
@@ -91,6 +95,7 @@ impl Loaded {
     pub fn attach(
         self,
         pins: &Pins,
+        held: &Arc<HeldMaps>,
         cgroup_path: &Path,
         tracefs: &Path,
     ) -> Result<Programs, CaptureError> {
@@ -98,6 +103,7 @@ impl Loaded {
             .map_err(|error| CaptureError::NoCaptureRoot { path: cgroup_path.to_owned(), error })?;
         let mut programs = Programs {
             pins: pins.clone(),
+            held: held.clone(),
             cgroup,
             cgroup_path: cgroup_path.to_owned(),
             tracefs: tracefs.to_owned(),
@@ -105,6 +111,7 @@ impl Loaded {
         };
         for (name, pin, hook) in PROGRAMS {
             let program = program_fd(&self.ebpf, name)?;
+            held.check(program.as_fd())?;
             programs.attach(name, pins.link(pin), hook, program)?;
         }
         Ok(programs)
@@ -129,7 +136,7 @@ impl Programs {
             Some(link) => link,
             None => self.create(hook, program.as_fd()).map_err(failed)?,
         };
-        let program_id = bpf::program_id(program.as_fd()).map_err(failed)?;
+        let program_id = bpf_objects::program_id(program.as_fd()).map_err(failed)?;
         self.attached.push(Attached { name, hook, program, program_id, link, pin });
         Ok(())
     }
@@ -178,6 +185,7 @@ impl Programs {
 
     /// Looks at every program, and puts back what somebody has taken away.
     pub fn check_and_repair(&mut self) -> Vec<(&'static str, Hook, bool)> {
+        put_back_maps(&self.held);
         let mut seen = Vec::new();
         for index in 0..self.attached.len() {
             let attached = &self.attached[index];
@@ -242,23 +250,34 @@ impl Attached {
     }
 }
 
+/// What is loaded later finds its maps by their pins.
+fn put_back_maps(held: &HeldMaps) {
+    match held.put_back_pins() {
+        Ok(maps) if maps.is_empty() => {}
+        Ok(maps) => tracing::warn!(?maps, "pins of maps removed behind the agent's back; put back"),
+        Err(error) => tracing::error!(%error, "pins of maps are missing, and cannot be put back"),
+    }
+}
+
 /// Loads the `sk_lookup` program for one namespace at a time.
 #[derive(Debug)]
 pub struct SteerLoader {
     pins: Pins,
+    held: Arc<HeldMaps>,
 }
 
 /// The `sk_lookup` program of a namespace, in force.
 #[derive(Debug)]
 pub struct Steering {
+    program_id: u32,
     link: OwnedFd,
     pin: PathBuf,
 }
 
 impl SteerLoader {
     #[must_use]
-    pub fn new(pins: Pins) -> Self {
-        Self { pins }
+    pub fn new(pins: Pins, held: Arc<HeldMaps>) -> Self {
+        Self { pins, held }
     }
 
     fn pin_of(&self, cookie: u64) -> PathBuf {
@@ -267,9 +286,12 @@ impl SteerLoader {
 
     /// Attaches the program to a namespace, or gives the pinned link that is there a new one, and pins it.
     pub fn attach(&self, namespace: BorrowedFd<'_>, cookie: u64) -> Result<Steering, CaptureError> {
+        put_back_maps(&self.held);
         let mut ebpf = load_object(&self.pins, cookie)?;
         load_program(&mut ebpf, STEER)?;
         let program = program_fd(&ebpf, STEER)?;
+        // Another map would be one that the agent does not write.
+        self.held.check(program.as_fd())?;
         let pin = self.pin_of(cookie);
         let attach = || match bpf::open_pin(&pin) {
             Ok(link) if bpf::link_info(link.as_fd())?.target != 0 => {
@@ -278,17 +300,20 @@ impl SteerLoader {
             }
             _ => {
                 let _ = fs::remove_file(&pin);
+                self.pins.create()?;
                 let link = bpf::create_link(program.as_fd(), namespace, AttachType::SkLookup)?;
                 bpf::pin(link.as_fd(), &pin)?;
                 Ok(link)
             }
         };
-        let link = attach().map_err(|error| CaptureError::Attach {
+        let failed = |error| CaptureError::Attach {
             program: STEER,
             target: format!("network namespace {cookie}"),
             error,
-        })?;
-        Ok(Steering { link, pin })
+        };
+        let program_id = bpf_objects::program_id(program.as_fd()).map_err(failed)?;
+        let link = attach().map_err(failed)?;
+        Ok(Steering { program_id, link, pin })
     }
 
     /// Cookies of the namespaces that a link is pinned for.
@@ -304,12 +329,13 @@ impl SteerLoader {
 }
 
 impl Steering {
-    /// True while the program is attached to the namespace of this inode number.
+    /// True while the program, and no other, is attached to the namespace of this inode number.
     #[must_use]
     pub fn is_in_force(&self, inode: u64) -> bool {
         self.pin.exists()
-            && bpf::link_info(self.link.as_fd())
-                .is_ok_and(|info| info.target == inode & 0xffff_ffff)
+            && bpf::link_info(self.link.as_fd()).is_ok_and(|info| {
+                info.target == inode & 0xffff_ffff && info.program_id == self.program_id
+            })
     }
 
     /// Detaches it: the namespace is no longer the agent's business.

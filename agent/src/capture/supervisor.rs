@@ -25,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::cgroups::{self, WorkloadCgroup};
 use super::events::{Events, calls_for_a_look, denial_reason};
+use super::held::{self, HeldMaps};
 use super::namespace::FlowStarter;
 use super::pins::FreshPins;
 use super::programs::{self, Programs, SteerLoader};
@@ -119,22 +120,22 @@ impl Supervisor {
             CaptureRoot::Below(path) => cgroups::join(&mount, path),
         };
         if undo.is_none() {
-            // Maps of another shape must be found before programs that expect this one are attached.
-            Tables::open(&pins)
-                .map_err(CaptureError::during("cannot take over the pinned maps"))?;
+            take_over(&pins).map_err(CaptureError::during("cannot take over the pinned maps"))?;
         }
         let mut loaded = programs::load(&pins)?;
         let events = Events::new(loaded.take_events()?)
             .map_err(CaptureError::during("cannot wait for kernel events"))?;
         let tables = Tables::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
         let tables = Arc::new(tables);
+        let held = HeldMaps::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
+        let held = Arc::new(held);
         let add_policy = || {
             tables.add_rules(&policy.kernel_rules())?;
             tables.add_guarded(&guarded_ports(&config.workloads))?;
             tables.forget_connections()
         };
         add_policy().map_err(CaptureError::during("cannot write the policy into the maps"))?;
-        let programs = loaded.attach(&pins, &root, &tracefs)?;
+        let programs = loaded.attach(&pins, &held, &root, &tracefs)?;
         let own_netns = NetworkNamespace::own()
             .map_err(CaptureError::during("cannot open the agent's network namespace"))?;
         let mut supervisor = Self {
@@ -146,7 +147,7 @@ impl Supervisor {
             roster,
             tables,
             programs,
-            steer_loader: SteerLoader::new(pins),
+            steer_loader: SteerLoader::new(pins, held),
             own_netns,
             mount,
             namespaces: HashMap::new(),
@@ -543,5 +544,18 @@ impl Supervisor {
     pub(super) fn covers(&self, path: &str) -> bool {
         File::open(cgroups::join(&self.mount, path))
             .is_ok_and(|cgroup| self.programs.all_in_force_for(&cgroup))
+    }
+}
+
+/// Makes sure that what an earlier agent has pinned fits this one, before its programs are replaced.
+fn take_over(pins: &Pins) -> io::Result<()> {
+    let recovered = held::recover_pins(pins)?;
+    if !recovered.is_empty() {
+        tracing::warn!(maps = ?recovered, "pins of maps were removed while no agent ran; put back");
+    }
+    match Tables::open(pins) {
+        // No program that is in force uses what is missing: it is made anew.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map(drop),
     }
 }
