@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde::Serialize;
+use sheath_common::selector::MAX_PATH;
 use sheath_common::workload::InboundMode;
 
 use crate::capture::{cgroup_mount, workload_cgroups};
@@ -197,7 +198,8 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
     let mut owners: HashMap<u64, &str> = HashMap::new();
     let look = |workload: &'c WorkloadConfig| {
         let found = workload_cgroups(&mount, workload).unwrap_or_default();
-        let taken = found.iter().find_map(|cgroup| Some((cgroup, *owners.get(&cgroup.id)?)));
+        let taken =
+            found.selected.iter().find_map(|cgroup| Some((cgroup, *owners.get(&cgroup.id)?)));
         if let Some((cgroup, owner)) = taken {
             return Finding::warning(
                 "workload",
@@ -205,8 +207,15 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
                 "the workload that comes first has the cgroup; make the patterns disjoint",
             );
         }
-        owners.extend(found.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
-        let count = found.len();
+        if let Some(cgroup) = found.too_long.first() {
+            return Finding::warning(
+                "workload",
+                format!("`{}`: the path of {} is too long", workload.name, cgroup.path),
+                format!("its connections are refused; no path may be longer than {MAX_PATH} bytes"),
+            );
+        }
+        owners.extend(found.selected.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
+        let count = found.selected.len();
         if count == 0 {
             Finding::warning(
                 "workload",

@@ -22,14 +22,16 @@ pub enum Counter {
     FlowLost = 7,
     /// Cgroups recognised as workloads when they were made.
     CgroupEnrolled = 8,
-    /// Cgroups that could not be recorded as workloads.
+    /// Cgroups that could not be recorded as workloads, and are refused.
     EnrolFailed = 9,
     /// Events that did not fit the ring buffer.
     EventLost = 10,
+    /// TCP sockets refused to workloads where the programs are not attached.
+    SocketRefused = 11,
 }
 
 impl Counter {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ConnectProtected,
         Self::ConnectBypassed,
         Self::ConnectDenied,
@@ -41,6 +43,7 @@ impl Counter {
         Self::CgroupEnrolled,
         Self::EnrolFailed,
         Self::EventLost,
+        Self::SocketRefused,
     ];
 
     /// The name operators see.
@@ -58,6 +61,7 @@ impl Counter {
             Self::CgroupEnrolled => "cgroup_enrolled",
             Self::EnrolFailed => "enrol_failed",
             Self::EventLost => "event_lost",
+            Self::SocketRefused => "socket_refused",
         }
     }
 }

@@ -87,6 +87,8 @@ pub enum Denial {
     NamespaceNotReady = 4,
     /// The kernel had no memory for what must be remembered about the connection.
     NoMemory = 5,
+    /// The caller's cgroup could not be recorded as a workload, or its path is too long to tell whether it is one.
+    NotEnrolled = 20,
 }
 
 /// What becomes of a connection.

@@ -6,8 +6,12 @@ pub type WorkloadId = u32;
 
 /// The id of no workload.
 pub const NO_WORKLOAD: WorkloadId = 0;
+/// The ids of [`Workload::REFUSED`], [`Workload::BASE`] and [`Workload::AGENT`].
+const REFUSED: WorkloadId = u32::MAX;
+const BASE: WorkloadId = u32::MAX - 1;
+const AGENT: WorkloadId = u32::MAX - 2;
 
-/// Derives the id from the name: 32-bit FNV-1a, never zero.
+/// Derives the id from the name: 32-bit FNV-1a, and never one that stands for something else.
 #[must_use]
 pub const fn workload_id(name: &str) -> WorkloadId {
     let bytes = name.as_bytes();
@@ -17,7 +21,10 @@ pub const fn workload_id(name: &str) -> WorkloadId {
         hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
         i += 1;
     }
-    if hash == 0 { 1 } else { hash }
+    match hash {
+        NO_WORKLOAD | REFUSED | BASE | AGENT => 1,
+        hash => hash,
+    }
 }
 
 /// What happens to connections that the workload opens.
@@ -57,6 +64,33 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// In place of a workload where it cannot be told which: nothing is open to it, and nothing of it to others.
+    pub const REFUSED: Self = Self::new(REFUSED, OutboundMode::Require, InboundMode::Strict, true);
+
+    /// No workload, but a cgroup below which a selector recognises some.
+    pub const BASE: Self = Self::new(BASE, OutboundMode::Disabled, InboundMode::Disabled, false);
+
+    /// No workload either, but the agent's own cgroup.
+    pub const AGENT: Self = Self::new(AGENT, OutboundMode::Disabled, InboundMode::Disabled, false);
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_agent(&self) -> bool {
+        self.id == AGENT
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_base(&self) -> bool {
+        self.id == BASE
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.id == REFUSED
+    }
+
     #[must_use]
     pub const fn new(
         id: WorkloadId,

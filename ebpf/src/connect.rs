@@ -47,6 +47,9 @@ pub fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
 /// Turns the connection to the agent's listener in the caller's own namespace.
 #[inline(always)]
 fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &Endpoint) -> i32 {
+    if workload.is_refused() {
+        return refuse(ctx, workload, destination, Denial::NotEnrolled);
+    }
     // In a namespace that the agent does not serve, whoever sits on the agent's port is not the agent.
     let netns = ctx::netns(ctx);
     // SAFETY: only the presence of the entry matters.
@@ -83,7 +86,10 @@ fn refuse(
     ctx::set_errno(match reason {
         Denial::NamespaceNotReady => ECONNREFUSED,
         Denial::NoMemory => ENOMEM,
-        Denial::UnknownDestination | Denial::AgentPort | Denial::LinkLocal => EPERM,
+        Denial::UnknownDestination
+        | Denial::AgentPort
+        | Denial::LinkLocal
+        | Denial::NotEnrolled => EPERM,
     });
     REFUSE
 }

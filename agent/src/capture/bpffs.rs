@@ -21,7 +21,7 @@ const TRACEFS_IN_DEBUGFS: &str = "/sys/kernel/debug/tracing";
 
 /// The root of the cgroup v2 hierarchy has this inode number and no other cgroup can have it (`cgroup_setup_root`
 /// in kernel/cgroup/cgroup.c).
-const ROOT_CGROUP: u64 = 1;
+pub const ROOT_CGROUP: u64 = 1;
 
 /// Where the cgroup v2 hierarchy is mounted, from its root on: the kernel knows cgroups by their paths from there.
 pub fn cgroup_mount() -> Result<PathBuf, CaptureError> {

@@ -50,7 +50,8 @@ pub fn calls_for_a_look(event: &Event) -> bool {
             EventKind::CgroupCreated
             | EventKind::CgroupRemoved
             | EventKind::CgroupPopulated
-            | EventKind::ListenElsewhere,
+            | EventKind::ListenElsewhere
+            | EventKind::SocketRefused,
         ) => true,
     }
 }
@@ -63,7 +64,11 @@ pub fn denial_reason(detail: u32) -> &'static str {
     const LINK_LOCAL: u32 = Denial::LinkLocal as u32;
     const NOT_READY: u32 = Denial::NamespaceNotReady as u32;
     const NO_MEMORY: u32 = Denial::NoMemory as u32;
+    const NOT_ENROLLED: u32 = Denial::NotEnrolled as u32;
     match detail {
+        NOT_ENROLLED => {
+            "the cgroup could not be recorded as a workload, or its path is too long to tell (`sheath status` says which)"
+        }
         UNKNOWN => "outbound mode is require and no peer or bypass covers the destination",
         AGENT_PORT => "the agent's own port is not for workloads to dial",
         LINK_LOCAL => "a link-local destination cannot be protected",

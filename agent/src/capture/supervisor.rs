@@ -4,6 +4,7 @@
 //! One task owns everything that changes. Kernel events wake it; a timer makes sure that a lost event delays
 //! things and breaks nothing.
 
+mod enrolment;
 mod observed;
 mod ports;
 mod reconfigure;
@@ -28,7 +29,7 @@ use super::events::{Events, calls_for_a_look, denial_reason};
 use super::held::{self, HeldMaps};
 use super::namespace::FlowStarter;
 use super::pins::FreshPins;
-use super::programs::{self, Programs, SteerLoader};
+use super::programs::{self, Places, Programs, SteerLoader};
 use super::{CaptureError, Namespace, Pins, Roster, Tables, bpffs, existing};
 use crate::config::{CaptureRoot, Config, Existing};
 use crate::policy::Policy;
@@ -36,6 +37,7 @@ use crate::sys::clock;
 use crate::sys::netns::NetworkNamespace;
 use crate::telemetry::log_denied_connect;
 
+use enrolment::{Unenrolled, selectors};
 use observed::{Enrolled, LINGER, Observed, SETTLED};
 pub use reconfigure::Reconfiguration;
 use reconfigure::{guarded_ports, refuse_own_cgroup};
@@ -89,6 +91,7 @@ pub struct Supervisor {
     /// When to look whether processes that were new in the agent's own namespace have stayed there.
     look_again: Option<Instant>,
     denials_logged: u32,
+    unenrolled: Unenrolled,
 }
 
 #[derive(Debug)]
@@ -135,7 +138,8 @@ impl Supervisor {
             tables.forget_connections()
         };
         add_policy().map_err(CaptureError::during("cannot write the policy into the maps"))?;
-        let programs = loaded.attach(&pins, &held, &root, &tracefs)?;
+        let places = Places { mount: mount.clone(), cgroup: root, tracefs };
+        let programs = loaded.attach(&pins, &held, places)?;
         let own_netns = NetworkNamespace::own()
             .map_err(CaptureError::during("cannot open the agent's network namespace"))?;
         let mut supervisor = Self {
@@ -155,7 +159,9 @@ impl Supervisor {
             is_up: false,
             look_again: None,
             denials_logged: 0,
+            unenrolled: Unenrolled::default(),
         };
+        supervisor.tell_covered();
         supervisor.bring_up()?;
         if let Some(undo) = undo {
             undo.keep();
@@ -171,8 +177,7 @@ impl Supervisor {
             .keys()
             .map_err(CaptureError::during("cannot read the map of workloads"))?;
         // From here on the kernel recognises new cgroups itself; those that exist are found by looking.
-        let selectors: Vec<_> = self.workloads.iter().map(|w| w.config.selector()).collect();
-        self.tables.replace_selectors(&selectors).map_err(write)?;
+        self.tables.replace_selectors(&selectors(&self.workloads)).map_err(write)?;
         self.serve(self.own_netns.clone())?;
         self.look();
         self.forget_the_old(&before)
@@ -265,9 +270,22 @@ impl Supervisor {
         }
     }
 
+    /// Tells the kernel which cgroup is covered by all programs: outside of it workloads get no sockets.
+    fn tell_covered(&self) {
+        if let Some(cgroup) = self.programs.covered()
+            && let Err(error) = self.tables.set_capture(cgroup)
+        {
+            tracing::error!(%error, "the kernel does not know which cgroup is captured; workloads get no TCP sockets");
+        }
+    }
+
     /// Finds what there is now and serves it. What cannot be served becomes the workload's problem; the kernel
     /// keeps it closed meanwhile.
     fn look(&mut self) {
+        if self.programs.follow() {
+            self.tell_covered();
+        }
+        let seen = self.begin_enrolment();
         let mut claimed = HashMap::new();
         let mut problems = Vec::new();
         for index in 0..self.workloads.len() {
@@ -281,6 +299,7 @@ impl Supervisor {
             };
             problems.push(problem);
         }
+        self.settle_enrolment(seen);
         self.assign_ports(&mut problems);
         for (workload, problem) in self.workloads.iter_mut().zip(problems) {
             workload.set_problem(problem);
@@ -311,9 +330,10 @@ impl Supervisor {
         index: usize,
         claimed: &mut HashMap<u64, String>,
     ) -> io::Result<Option<String>> {
-        let mut problem = None;
         let mut found = Vec::new();
-        for cgroup in cgroups::find(&self.mount, &self.workloads[index].config)? {
+        let cgroups = cgroups::find(&self.mount, &self.workloads[index].config)?;
+        let mut problem = self.refuse_too_long(index, cgroups.too_long)?;
+        for cgroup in cgroups.selected {
             if let Some(owner) = claimed.get(&cgroup.id) {
                 problem = Some(format!(
                     "the cgroup {} is also the workload `{owner}`, which comes first",
@@ -349,12 +369,12 @@ impl Supervisor {
         processes: &BTreeSet<u32>,
     ) -> io::Result<()> {
         let is_up = self.is_up;
-        let workload = &mut self.workloads[index];
-        let view = workload.config.kernel_view();
+        let view = self.workloads[index].config.kernel_view();
         let already = self.tables.workloads.get(&cgroup.id)?;
         if already != Some(view) {
-            self.tables.workloads.insert(&cgroup.id, &view)?;
+            self.record(cgroup.id, &view)?;
         }
+        let workload = &mut self.workloads[index];
         let enrolled = workload.cgroups.entry(cgroup.id).or_insert_with(|| {
             tracing::info!(
                 workload = workload.config.name,
@@ -477,6 +497,7 @@ impl Supervisor {
     /// Checks that what was attached still is, and tidies up after what has gone.
     fn check(&mut self) {
         self.programs.check_and_repair();
+        self.tell_covered();
         for served in self.namespaces.values() {
             if let Err(error) = served.namespace.repair(&self.steer_loader) {
                 tracing::error!(namespace = served.namespace.inode(), %error, "steering not put back");

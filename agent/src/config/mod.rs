@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sheath_common::maps::MAX_CGROUP_DEPTH;
-use sheath_common::selector::{MAX_SELECTORS, Selector};
+use sheath_common::selector::{MAX_PATTERNS, Selector};
 use sheath_common::workload::{InboundMode, OutboundMode, Workload, WorkloadId, workload_id};
 
 use crate::relay::Patience;
@@ -516,8 +516,8 @@ fn check_pattern(pattern: String, capture: &CaptureRoot) -> Result<String, Strin
 }
 
 fn check_workloads(workloads: &[WorkloadConfig]) -> Result<(), String> {
-    if workloads.len() > MAX_SELECTORS as usize {
-        return Err(format!("more than {MAX_SELECTORS} workloads"));
+    if workloads.len() > MAX_PATTERNS as usize {
+        return Err(format!("more than {MAX_PATTERNS} workloads"));
     }
     let mut names = HashSet::new();
     let mut ids: BTreeMap<WorkloadId, &str> = BTreeMap::new();

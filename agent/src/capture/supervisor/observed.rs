@@ -17,6 +17,8 @@ pub struct Observed {
     pub config: WorkloadConfig,
     /// By cgroup id.
     pub cgroups: BTreeMap<u64, Enrolled>,
+    /// Cgroups that are refused because of their long paths.
+    pub too_long: BTreeSet<u64>,
     pub processes: BTreeSet<u32>,
     /// Why it is not served as configured.
     pub problem: Option<String>,
@@ -70,6 +72,7 @@ impl Observed {
         Self {
             config,
             cgroups: BTreeMap::new(),
+            too_long: BTreeSet::new(),
             processes: BTreeSet::new(),
             problem: None,
             is_unseen: false,

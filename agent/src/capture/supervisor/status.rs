@@ -86,21 +86,16 @@ pub struct UnprotectedConnection {
 }
 
 pub(super) fn view(supervisor: &mut Supervisor) -> StatusView {
-    let cgroup = supervisor.programs.cgroup_path().display().to_string();
-    let programs = supervisor
-        .programs
-        .check_and_repair()
+    let observed = supervisor.programs.check_and_repair();
+    let programs = observed
         .into_iter()
         .map(|(name, hook, observed)| ProgramStatus {
             name,
             kind: match hook {
-                Hook::Cgroup(_) => "cgroup",
+                Hook::Cgroup(_) | Hook::Root(_) => "cgroup",
                 Hook::Tracepoint(_) => "tracepoint",
             },
-            attached_to: match hook {
-                Hook::Cgroup(_) => cgroup.clone(),
-                Hook::Tracepoint(event) => format!("cgroup:{event}"),
-            },
+            attached_to: supervisor.programs.place(hook),
             observed,
         })
         .collect();
