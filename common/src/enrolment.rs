@@ -85,6 +85,7 @@ impl Walk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::{InboundMode, OutboundMode};
     use proptest::prelude::*;
 
     const SETTLED: Overflow = Overflow { count: 0, since: 0, everywhere: 0 };
@@ -105,7 +106,8 @@ mod tests {
 
     #[test]
     fn the_innermost_workload_is_found() {
-        let [outer, inner] = [7, 8].map(|id| Workload { id, ..Workload::REFUSED });
+        let [outer, inner] =
+            [7, 8].map(|id| Workload::new(id, OutboundMode::Require, InboundMode::Strict, true));
         let way =
             [(1, Some(Workload::BASE)), (4, Some(outer)), (5, None), (6, Some(inner)), (9, None)];
         assert_eq!(walk(&way).found(), Some(inner));
