@@ -10,7 +10,7 @@ use serde::Serialize;
 use sheath_common::selector::MAX_PATH;
 use sheath_common::workload::InboundMode;
 
-use crate::capture::{cgroup_mount, workload_cgroups};
+use crate::capture::{WorkloadCgroup, cgroup_mount, dropped_on_loopback, workload_cgroups};
 use crate::config::{Config, SourceConfig, WorkloadConfig};
 use crate::control::Materials;
 use crate::identity::{EmbeddedCa, FileSource};
@@ -214,6 +214,9 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
                 format!("its connections are refused; no path may be longer than {MAX_PATH} bytes"),
             );
         }
+        if let Some(finding) = filtered(&mount, workload, &found.selected) {
+            return finding;
+        }
         owners.extend(found.selected.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
         let count = found.selected.len();
         if count == 0 {
@@ -227,6 +230,25 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
         }
     };
     config.workloads.iter().map(look).collect()
+}
+
+/// Packet filters of others that keep a workload from the agent.
+fn filtered(
+    mount: &Path,
+    workload: &WorkloadConfig,
+    cgroups: &[WorkloadCgroup],
+) -> Option<Finding> {
+    let serves = workload.inbound.mode != InboundMode::Disabled;
+    let look = |cgroup: &WorkloadCgroup| {
+        let directory = mount.join(cgroup.path.trim_start_matches('/'));
+        let dropped = dropped_on_loopback(&directory, serves).ok().flatten()?;
+        Some(Finding::error(
+            "workload",
+            format!("`{}`, {}: {dropped}", workload.name, cgroup.path),
+            dropped.advice(),
+        ))
+    };
+    cgroups.iter().find_map(look)
 }
 
 /// The findings as people read them.

@@ -89,6 +89,8 @@ pub enum Denial {
     NoMemory = 5,
     /// The caller's cgroup could not be recorded as a workload, or its path is too long to tell whether it is one.
     NotEnrolled = 20,
+    /// A packet filter on the caller's cgroup keeps it from the agent.
+    CutOff = 21,
 }
 
 /// What becomes of a connection.

@@ -50,6 +50,10 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
     if workload.is_refused() {
         return refuse(ctx, workload, destination, Denial::NotEnrolled);
     }
+    // Nothing would come of it but a time-out.
+    if workload.is_cut_off(destination.address.is_v4()) {
+        return refuse(ctx, workload, destination, Denial::CutOff);
+    }
     // In a namespace that the agent does not serve, whoever sits on the agent's port is not the agent.
     let netns = ctx::netns(ctx);
     // SAFETY: only the presence of the entry matters.
@@ -89,7 +93,8 @@ fn refuse(
         Denial::UnknownDestination
         | Denial::AgentPort
         | Denial::LinkLocal
-        | Denial::NotEnrolled => EPERM,
+        | Denial::NotEnrolled
+        | Denial::CutOff => EPERM,
     });
     REFUSE
 }

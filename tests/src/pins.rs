@@ -117,12 +117,16 @@ fn open(pin: &Path) -> io::Result<OwnedFd> {
     // The start of `union bpf_attr` for each command, as `linux/bpf.h` lays it out.
     let mut get = [0u64; 16];
     get[0] = path.as_ptr() as u64;
-    let fd = bpf(BPF_OBJ_GET, &get)?;
-    // SAFETY: the kernel just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) })
+    bpf(BPF_OBJ_GET, &get).map(owned)
 }
 
-fn bpf(command: libc::c_long, attributes: &[u64; 16]) -> io::Result<libc::c_long> {
+/// A descriptor that a command has returned.
+pub(crate) fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) }
+}
+
+pub(crate) fn bpf(command: libc::c_long, attributes: &[u64; 16]) -> io::Result<libc::c_long> {
     // SAFETY: the attributes outlive the call, their length is passed, and the one pointer in
     // them is a C string the caller holds.
     let result = unsafe {

@@ -65,7 +65,11 @@ pub fn denial_reason(detail: u32) -> &'static str {
     const NOT_READY: u32 = Denial::NamespaceNotReady as u32;
     const NO_MEMORY: u32 = Denial::NoMemory as u32;
     const NOT_ENROLLED: u32 = Denial::NotEnrolled as u32;
+    const CUT_OFF: u32 = Denial::CutOff as u32;
     match detail {
+        CUT_OFF => {
+            "a packet filter on the workload's cgroup keeps it from the agent (`sheath status` says which)"
+        }
         NOT_ENROLLED => {
             "the cgroup could not be recorded as a workload, or its path is too long to tell (`sheath status` says which)"
         }

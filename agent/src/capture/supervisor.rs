@@ -356,6 +356,7 @@ impl Supervisor {
             if let Err(error) = self.enrol(index, &cgroup, &namespaces, &processes) {
                 problem = Some(format!("cannot be enrolled: {error}"));
             }
+            problem = problem.or_else(|| self.cut_off(index, cgroup.id));
         }
         Ok(problem)
     }
@@ -369,10 +370,11 @@ impl Supervisor {
         processes: &BTreeSet<u32>,
     ) -> io::Result<()> {
         let is_up = self.is_up;
-        let view = self.workloads[index].config.kernel_view();
+        let dropped = self.dropped_of(index, cgroup, namespaces)?;
+        let entry = self.workloads[index].entry(dropped.as_ref());
         let already = self.tables.workloads.get(&cgroup.id)?;
-        if already != Some(view) {
-            self.record(cgroup.id, &view)?;
+        if already != Some(entry) {
+            self.record(cgroup.id, &entry)?;
         }
         let workload = &mut self.workloads[index];
         let enrolled = workload.cgroups.entry(cgroup.id).or_insert_with(|| {
@@ -384,6 +386,7 @@ impl Supervisor {
             let reset = already.is_none() && workload.config.existing == Existing::Reset;
             Enrolled::new(cgroup.path.clone(), reset)
         });
+        enrolled.dropped = dropped;
         // Whoever is there when the agent starts has been there before.
         let now = Instant::now();
         let since = if is_up { now } else { now.checked_sub(SETTLED).unwrap_or(now) };

@@ -2,18 +2,19 @@
 //! refused and not taken for nobody's (`common/src/enrolment.rs`).
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
 use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED, Overflow};
 use sheath_common::maps::MAX_WORKLOADS;
 use sheath_common::selector::{Selector, base};
-use sheath_common::workload::Workload;
+use sheath_common::workload::{InboundMode, Workload};
 
 use super::Supervisor;
 use super::observed::Observed;
 use crate::capture::cgroups::{self, WorkloadCgroup};
+use crate::capture::filters::{self, Dropped};
 
 /// What the last look has found that is no workload, and what it could not record.
 #[derive(Debug, Default)]
@@ -103,6 +104,32 @@ impl Supervisor {
             }
             result => result,
         }
+    }
+
+    /// What others' packet filters keep a workload's processes in a cgroup from telling the agent.
+    pub(super) fn dropped_of(
+        &self,
+        index: usize,
+        cgroup: &WorkloadCgroup,
+        namespaces: &BTreeSet<u64>,
+    ) -> io::Result<Option<Dropped>> {
+        let directory = match File::open(cgroups::join(&self.mount, &cgroup.path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            directory => directory?,
+        };
+        let mut own = Vec::new();
+        if self.workloads[index].config.inbound.mode != InboundMode::Disabled {
+            for served in namespaces.iter().filter_map(|inode| self.namespaces.get(inode)) {
+                own.extend(served.namespace.netns.run(filters::own_addresses)?);
+            }
+        }
+        filters::dropped(&directory, &own)
+    }
+
+    /// Why connections of a cgroup do not get to the agent, if so.
+    pub(super) fn cut_off(&self, index: usize, cgroup: u64) -> Option<String> {
+        let dropped = self.workloads[index].cgroups.get(&cgroup)?.dropped.as_ref()?;
+        Some(format!("{dropped}; {}", dropped.advice()))
     }
 
     /// Refuses cgroups whose paths are too long to tell whose they are. Returns what to say of them.

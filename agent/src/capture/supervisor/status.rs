@@ -169,8 +169,8 @@ fn problem(
         return Some(problem.clone());
     }
     for (id, enrolled) in &workload.cgroups {
-        if supervisor.tables.workloads.get(id).ok().flatten() != Some(workload.config.kernel_view())
-        {
+        let entry = workload.entry(enrolled.dropped.as_ref());
+        if supervisor.tables.workloads.get(id).ok().flatten() != Some(entry) {
             return Some(format!("the kernel does not know the cgroup {}", enrolled.path));
         }
         if !supervisor.covers(&enrolled.path) {
