@@ -3,14 +3,17 @@
 mod host;
 mod surroundings;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use serde::Serialize;
 use sheath_common::selector::MAX_PATH;
 use sheath_common::workload::InboundMode;
 
-use crate::capture::{WorkloadCgroup, cgroup_mount, dropped_on_loopback, workload_cgroups};
+use crate::capture::{
+    WorkloadCgroup, cgroup_directory, cgroup_mount, dropped_on_loopback, network_mounts, processes,
+    workload_cgroups,
+};
 use crate::config::{Config, SourceConfig, WorkloadConfig};
 use crate::control::Materials;
 use crate::identity::{EmbeddedCa, FileSource};
@@ -67,6 +70,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(ports(config));
     findings.extend(rules(config, &materials));
     findings.extend(workloads(config));
+    findings.extend(mounts(config));
     findings
 }
 
@@ -232,6 +236,31 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
     config.workloads.iter().map(look).collect()
 }
 
+/// File systems on the network, which no program sees the kernel read and write.
+fn mounts(config: &Config) -> Vec<Finding> {
+    let Ok(mount) = cgroup_mount() else {
+        return Vec::new();
+    };
+    let of_cgroup = |cgroup: &WorkloadCgroup| {
+        let pids = processes(&cgroup_directory(&mount, &cgroup.path)).unwrap_or_default();
+        network_mounts(&pids)
+    };
+    let look = |workload: &WorkloadConfig| {
+        let found = workload_cgroups(&mount, workload).unwrap_or_default().selected;
+        let seen: BTreeSet<_> = found.iter().flat_map(of_cgroup).collect();
+        let listed: Vec<_> =
+            seen.iter().map(|m| format!("{} {} on {}", m.kind, m.source, m.path)).collect();
+        (!listed.is_empty()).then(|| {
+            Finding::warning(
+                "mounts",
+                format!("`{}` sees {}", workload.name, listed.join(", ")),
+                "the kernel fetches that by connections of its own, which nothing here protects: mount NFS with `xprtsec=mtls`, or through a tunnel",
+            )
+        })
+    };
+    config.workloads.iter().filter_map(look).collect()
+}
+
 /// Packet filters of others that keep a workload from the agent.
 fn filtered(
     mount: &Path,
@@ -240,7 +269,7 @@ fn filtered(
 ) -> Option<Finding> {
     let serves = workload.inbound.mode != InboundMode::Disabled;
     let look = |cgroup: &WorkloadCgroup| {
-        let directory = mount.join(cgroup.path.trim_start_matches('/'));
+        let directory = cgroup_directory(mount, &cgroup.path);
         let dropped = dropped_on_loopback(&directory, serves).ok().flatten()?;
         Some(Finding::error(
             "workload",

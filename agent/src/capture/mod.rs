@@ -12,6 +12,7 @@ mod events;
 mod existing;
 mod filters;
 mod held;
+mod mounts;
 mod namespace;
 mod pins;
 mod programs;
@@ -23,9 +24,12 @@ use std::io;
 use std::path::PathBuf;
 
 pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
-pub use cgroups::{WorkloadCgroup, find as workload_cgroups, is_member};
+pub use cgroups::{
+    WorkloadCgroup, find as workload_cgroups, is_member, join as cgroup_directory, processes,
+};
 pub use dial::LocalLeg;
 pub use filters::dropped_of as dropped_on_loopback;
+pub use mounts::{NetworkMount, of_processes as network_mounts};
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use pins::Pins;
 pub use roster::Roster;

@@ -7,6 +7,7 @@ use sheath_common::workload::{InboundMode, OutboundMode};
 
 use super::Supervisor;
 use super::observed::Observed;
+use crate::capture::mounts::{self, NetworkMount};
 use crate::capture::programs::Hook;
 
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +38,8 @@ pub struct WorkloadStatus {
     pub inbound: InboundStatus,
     pub outbound: OutboundStatus,
     pub unprotected: Vec<UnprotectedConnection>,
+    /// File systems on the network, which the kernel itself reads and writes in the clear.
+    pub network_mounts: Vec<NetworkMount>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -156,6 +159,7 @@ fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus
             },
         },
         unprotected: supervisor.unprotected(workload),
+        network_mounts: mounts::of_processes(&workload.processes),
     }
 }
 
