@@ -2,6 +2,7 @@
 
 mod host;
 mod surroundings;
+mod units;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -223,7 +224,20 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
         }
         owners.extend(found.selected.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
         let count = found.selected.len();
-        if count == 0 {
+        // What runs has been tried.
+        let lacks = units::service(&workload.cgroup).filter(|_| count == 0).and_then(units::lacks);
+        if let Some(lacks) = lacks {
+            Finding::error(
+                "workload",
+                format!(
+                    "`{}`: its unit keeps it from the agent, which it meets on loopback",
+                    workload.name
+                ),
+                format!(
+                    "the unit needs {lacks}; a server needs its own addresses in IPAddressAllow= too"
+                ),
+            )
+        } else if count == 0 {
             Finding::warning(
                 "workload",
                 format!("`{}`: no cgroup {} now", workload.name, workload.cgroup),

@@ -17,6 +17,7 @@ mod namespace;
 mod pins;
 mod programs;
 mod roster;
+mod steering;
 mod supervisor;
 mod tables;
 

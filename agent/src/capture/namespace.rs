@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepting;
-use super::programs::{SteerLoader, Steering};
+use super::steering::{SteerLoader, Steering};
 use super::{CaptureError, Tables};
 use crate::policy::mapped_length;
 use crate::sys::bpf::SocketFd;
