@@ -1,14 +1,20 @@
 //! Does this host have what the agent needs, and does the configuration suit it? Each finding says what to do.
 
 mod host;
+mod surroundings;
+mod units;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use serde::Serialize;
+use sheath_common::selector::MAX_PATH;
 use sheath_common::workload::InboundMode;
 
-use crate::capture::{cgroup_mount, workload_cgroups};
+use crate::capture::{
+    WorkloadCgroup, cgroup_directory, cgroup_mount, dropped_on_loopback, network_mounts, processes,
+    workload_cgroups,
+};
 use crate::config::{Config, SourceConfig, WorkloadConfig};
 use crate::control::Materials;
 use crate::identity::{EmbeddedCa, FileSource};
@@ -65,6 +71,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(ports(config));
     findings.extend(rules(config, &materials));
     findings.extend(workloads(config));
+    findings.extend(mounts(config));
     findings
 }
 
@@ -196,7 +203,8 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
     let mut owners: HashMap<u64, &str> = HashMap::new();
     let look = |workload: &'c WorkloadConfig| {
         let found = workload_cgroups(&mount, workload).unwrap_or_default();
-        let taken = found.iter().find_map(|cgroup| Some((cgroup, *owners.get(&cgroup.id)?)));
+        let taken =
+            found.selected.iter().find_map(|cgroup| Some((cgroup, *owners.get(&cgroup.id)?)));
         if let Some((cgroup, owner)) = taken {
             return Finding::warning(
                 "workload",
@@ -204,9 +212,32 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
                 "the workload that comes first has the cgroup; make the patterns disjoint",
             );
         }
-        owners.extend(found.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
-        let count = found.len();
-        if count == 0 {
+        if let Some(cgroup) = found.too_long.first() {
+            return Finding::warning(
+                "workload",
+                format!("`{}`: the path of {} is too long", workload.name, cgroup.path),
+                format!("its connections are refused; no path may be longer than {MAX_PATH} bytes"),
+            );
+        }
+        if let Some(finding) = filtered(&mount, workload, &found.selected) {
+            return finding;
+        }
+        owners.extend(found.selected.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
+        let count = found.selected.len();
+        // What runs has been tried.
+        let lacks = units::service(&workload.cgroup).filter(|_| count == 0).and_then(units::lacks);
+        if let Some(lacks) = lacks {
+            Finding::error(
+                "workload",
+                format!(
+                    "`{}`: its unit keeps it from the agent, which it meets on loopback",
+                    workload.name
+                ),
+                format!(
+                    "the unit needs {lacks}; a server needs its own addresses in IPAddressAllow= too"
+                ),
+            )
+        } else if count == 0 {
             Finding::warning(
                 "workload",
                 format!("`{}`: no cgroup {} now", workload.name, workload.cgroup),
@@ -217,6 +248,50 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
         }
     };
     config.workloads.iter().map(look).collect()
+}
+
+/// File systems on the network, which no program sees the kernel read and write.
+fn mounts(config: &Config) -> Vec<Finding> {
+    let Ok(mount) = cgroup_mount() else {
+        return Vec::new();
+    };
+    let of_cgroup = |cgroup: &WorkloadCgroup| {
+        let pids = processes(&cgroup_directory(&mount, &cgroup.path)).unwrap_or_default();
+        network_mounts(&pids)
+    };
+    let look = |workload: &WorkloadConfig| {
+        let found = workload_cgroups(&mount, workload).unwrap_or_default().selected;
+        let seen: BTreeSet<_> = found.iter().flat_map(of_cgroup).collect();
+        let listed: Vec<_> =
+            seen.iter().map(|m| format!("{} {} on {}", m.kind, m.source, m.path)).collect();
+        (!listed.is_empty()).then(|| {
+            Finding::warning(
+                "mounts",
+                format!("`{}` sees {}", workload.name, listed.join(", ")),
+                "the kernel fetches that by connections of its own, which nothing here protects: mount NFS with `xprtsec=mtls`, or through a tunnel",
+            )
+        })
+    };
+    config.workloads.iter().filter_map(look).collect()
+}
+
+/// Packet filters of others that keep a workload from the agent.
+fn filtered(
+    mount: &Path,
+    workload: &WorkloadConfig,
+    cgroups: &[WorkloadCgroup],
+) -> Option<Finding> {
+    let serves = workload.inbound.mode != InboundMode::Disabled;
+    let look = |cgroup: &WorkloadCgroup| {
+        let directory = cgroup_directory(mount, &cgroup.path);
+        let dropped = dropped_on_loopback(&directory, serves).ok().flatten()?;
+        Some(Finding::error(
+            "workload",
+            format!("`{}`, {}: {dropped}", workload.name, cgroup.path),
+            dropped.advice(),
+        ))
+    };
+    cgroups.iter().find_map(look)
 }
 
 /// The findings as people read them.

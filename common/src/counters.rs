@@ -22,7 +22,7 @@ pub enum Counter {
     FlowLost = 7,
     /// Cgroups recognised as workloads when they were made.
     CgroupEnrolled = 8,
-    /// Cgroups that could not be recorded as workloads.
+    /// Cgroups that could not be recorded as workloads, and are refused.
     EnrolFailed = 9,
     /// Events that did not fit the ring buffer.
     EventLost = 10,
@@ -34,10 +34,12 @@ pub enum Counter {
     GuardDroppedSourceRouted = 13,
     /// Of those dropped outbound: with headers that cannot be followed.
     GuardDroppedUnreadable = 14,
+    /// TCP sockets refused to workloads where the programs are not attached.
+    SocketRefused = 15,
 }
 
 impl Counter {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ConnectProtected,
         Self::ConnectBypassed,
         Self::ConnectDenied,
@@ -53,6 +55,7 @@ impl Counter {
         Self::GuardDroppedLoopbackAddress,
         Self::GuardDroppedSourceRouted,
         Self::GuardDroppedUnreadable,
+        Self::SocketRefused,
     ];
 
     /// The name operators see.
@@ -74,6 +77,7 @@ impl Counter {
             Self::GuardDroppedLoopbackAddress => "guard_dropped_loopback_address",
             Self::GuardDroppedSourceRouted => "guard_dropped_source_routed",
             Self::GuardDroppedUnreadable => "guard_dropped_unreadable",
+            Self::SocketRefused => "socket_refused",
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum EventKind {
     ListenElsewhere = 6,
     /// A workload's cgroup got its first process, or lost its last; `cgroup` is its id.
     CgroupPopulated = 7,
+    /// A workload's process was refused a TCP socket where the programs are not attached.
+    SocketRefused = 8,
 }
 
 impl EventKind {
@@ -34,6 +36,7 @@ impl EventKind {
             5 => Self::CgroupRemoved,
             6 => Self::ListenElsewhere,
             7 => Self::CgroupPopulated,
+            8 => Self::SocketRefused,
             _ => return None,
         })
     }

@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod counters;
+pub mod enrolment;
 pub mod event;
 pub mod flow;
 pub mod guard;

@@ -1,6 +1,6 @@
 //! Lets aya copy the map types byte by byte.
 
-use crate::{flow, net, selector, verdict, workload};
+use crate::{enrolment, flow, net, selector, verdict, workload};
 
 // SAFETY: all of these are `repr(C)`, made of integers only, and have no padding (asserted below), so every
 // byte pattern is a value and every value is fully initialised memory.
@@ -35,6 +35,8 @@ unsafe impl aya::Pod for flow::GuardedKey {}
 unsafe impl aya::Pod for flow::SourceKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for selector::Selector {}
+// SAFETY: as above.
+unsafe impl aya::Pod for enrolment::Overflow {}
 
 /// A type without padding is as large as the sum of its fields.
 const _: () = {
@@ -52,5 +54,6 @@ const _: () = {
     assert!(size_of::<flow::SteeredKey>() == 8 + 4 + 4);
     assert!(size_of::<flow::GuardedKey>() == 4 + 4);
     assert!(size_of::<flow::SourceKey>() == 8 + 16);
+    assert!(size_of::<enrolment::Overflow>() == 8 + 8 + 8);
     assert!(size_of::<selector::Selector>() == 8 + 4 + 4 + selector::PATTERN_LEN);
 };

@@ -8,10 +8,15 @@ use crate::workload::Workload;
 
 /// Longest pattern, in bytes. A power of two: indices are masked with it for the verifier.
 pub const PATTERN_LEN: usize = 128;
-/// Longest path that is matched, in bytes; a longer one matches nothing that a pattern could spell.
+/// Room for a path. The kernel's side reads the terminating zero too, and cannot tell a full buffer from a path that was
+/// cut short.
 pub const PATH_LEN: usize = 512;
-/// Patterns in the `SELECTORS` map.
-pub const MAX_SELECTORS: u32 = 256;
+/// Longest path that is matched whole, in bytes.
+pub const MAX_PATH: usize = PATH_LEN - 2;
+/// Patterns of workloads.
+pub const MAX_PATTERNS: u32 = 256;
+/// Entries of the `SELECTORS` map: patterns, and the paths below which they lie.
+pub const MAX_SELECTORS: u32 = 2 * MAX_PATTERNS;
 /// No match takes more steps than this: each position of the pattern is tried at each of the path at most once.
 pub const MAX_STEPS: u32 = (PATTERN_LEN * PATH_LEN) as u32;
 
@@ -71,7 +76,8 @@ pub enum Step {
 }
 
 impl Matcher {
-    /// Advances by one position. `pattern_len` and `path_len` are the bytes in use.
+    /// Advances by one position. `pattern_len` and `path_len` are the bytes in use. Of a path that `is_cut` the rest is not
+    /// known: it matches if one that begins so could.
     #[inline(always)]
     pub fn step(
         &mut self,
@@ -79,10 +85,14 @@ impl Matcher {
         pattern_len: u32,
         path: &[u8; PATH_LEN],
         path_len: u32,
+        is_cut: bool,
     ) -> Step {
         let in_pattern = self.pattern_at < pattern_len;
         let wanted = pattern[self.pattern_at as usize & (PATTERN_LEN - 1)];
         if self.path_at >= path_len {
+            if is_cut {
+                return Step::Match;
+            }
             if in_pattern && wanted == b'*' {
                 self.pattern_at += 1;
                 return Step::Continue;
@@ -112,24 +122,46 @@ impl Matcher {
     }
 }
 
-/// Matches a whole path, on the host. A path that the kernel's side would have to cut short (it reads the
-/// terminating zero too, and cannot tell a full buffer from a cut path) matches nothing.
+/// What a selector says about a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Selection {
+    Selected,
+    /// Begins as a path that is selected may, and is longer than [`MAX_PATH`], so the kernel's side cannot tell.
+    TooLong,
+    Other,
+}
+
+/// Looks at a path on the host, as the kernel's side does.
 #[must_use]
-pub fn matches(selector: &Selector, path: &[u8]) -> bool {
+pub fn select(selector: &Selector, path: &[u8]) -> Selection {
+    let is_cut = path.len() > MAX_PATH;
+    let read = &path[..path.len().min(PATH_LEN - 1)];
     let mut buffer = [0; PATH_LEN];
-    let Some(used) = buffer[..PATH_LEN - 2].get_mut(..path.len()) else {
-        return false;
-    };
-    used.copy_from_slice(path);
+    buffer[..read.len()].copy_from_slice(read);
     let mut matcher = Matcher::default();
     for _ in 0..=MAX_STEPS {
-        match matcher.step(&selector.pattern, selector.len, &buffer, path.len() as u32) {
+        match matcher.step(&selector.pattern, selector.len, &buffer, read.len() as u32, is_cut) {
             Step::Continue => {}
-            Step::Match => return true,
-            Step::Mismatch => return false,
+            Step::Match if is_cut => return Selection::TooLong,
+            Step::Match => return Selection::Selected,
+            Step::Mismatch => return Selection::Other,
         }
     }
-    false
+    Selection::Other
+}
+
+/// True if a selector matches a whole path.
+#[must_use]
+pub fn matches(selector: &Selector, path: &[u8]) -> bool {
+    select(selector, path) == Selection::Selected
+}
+
+/// The path below which everything lies that a pattern matches: its components up to the first with a wildcard, without
+/// the last. Empty for the root.
+#[must_use]
+pub fn base(pattern: &str) -> &str {
+    let literal = pattern.find(['*', '?']).map_or(pattern, |at| &pattern[..at]);
+    literal.rfind('/').map_or("", |at| &pattern[..at])
 }
 
 #[cfg(test)]
@@ -177,11 +209,74 @@ mod tests {
         let pattern = format!("/{}*", "a".repeat(PATTERN_LEN - 2));
         let path = format!("/{}", "a".repeat(PATH_LEN - 3));
         assert!(glob(&pattern, &path));
+        assert_eq!(path.len(), MAX_PATH);
         assert!(!glob(&pattern, &format!("{path}a")));
         assert!(Selector::new(&[b'a'; PATTERN_LEN + 1], Workload::default()).is_none());
     }
 
+    fn selection(pattern: &str, path: &str) -> Selection {
+        let selector = Selector::new(pattern.as_bytes(), Workload::default()).unwrap();
+        select(&selector, path.as_bytes())
+    }
+
+    #[test]
+    fn a_path_that_is_too_long_to_tell_is_not_taken_for_another() {
+        let component = "a".repeat(255);
+        let deep = format!("/s/{component}/{component}");
+        assert_eq!(deep.len(), MAX_PATH + 4);
+        for pattern in ["/s/*/*", "/s/*/a*z", "/s/a*/a?*"] {
+            assert_eq!(selection(pattern, &deep), Selection::TooLong, "{pattern}");
+            // Nor is what is below it.
+            assert_eq!(selection(pattern, &format!("{deep}/b")), Selection::TooLong, "{pattern}");
+        }
+        for pattern in ["/s/*", "/s/b*/*", "/t/*/*", "/s/*/b*", "/s/a"] {
+            assert_eq!(selection(pattern, &deep), Selection::Other, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_base_of_a_pattern_is_above_everything_it_matches() {
+        for (pattern, expected) in [
+            ("/demo.slice/web*", "/demo.slice"),
+            ("/demo.slice/web", "/demo.slice"),
+            ("/a/b?/c", "/a"),
+            ("/a/*/c", "/a"),
+            ("/*", ""),
+            ("/web", ""),
+        ] {
+            assert_eq!(base(pattern), expected, "{pattern}");
+        }
+    }
+
     proptest! {
+        /// Whoever sees only the beginning of a path never says that it does not match when it does.
+        #[test]
+        fn a_path_that_matches_is_never_dismissed_for_its_beginning(
+            parts in prop::collection::vec((0_u8..5, "[ab]{0,3}"), 0..10), cut in 0_usize..30,
+        ) {
+            let (mut pattern, mut path) = ("/".to_owned(), "/".to_owned());
+            for (kind, text) in parts {
+                let (spelt, found) = match kind {
+                    0 => ("*".to_owned(), text),
+                    1 => ("?".to_owned(), "b".to_owned()),
+                    2 => ("/".to_owned(), "/".to_owned()),
+                    _ => (text.clone(), text),
+                };
+                pattern += &spelt;
+                path += &found;
+            }
+            prop_assert!(glob(&pattern, &path));
+            let selector = Selector::new(pattern.as_bytes(), Workload::default()).unwrap();
+            let beginning = &path.as_bytes()[..cut.min(path.len())];
+            let mut buffer = [0; PATH_LEN];
+            buffer[..beginning.len()].copy_from_slice(beginning);
+            let mut matcher = Matcher::default();
+            let last = (0..=MAX_STEPS)
+                .map(|_| matcher.step(&selector.pattern, selector.len, &buffer, beginning.len() as u32, true))
+                .find(|step| *step != Step::Continue);
+            prop_assert_eq!(last, Some(Step::Match));
+        }
+
         #[test]
         fn agrees_with_the_recursive_definition(pattern in "/[ab*?/]{0,12}", path in "/[ab/]{0,14}") {
             prop_assert_eq!(glob(&pattern, &path), reference(pattern.as_bytes(), path.as_bytes()));
@@ -194,7 +289,7 @@ mod tests {
             buffer[..path.len()].copy_from_slice(path.as_bytes());
             let mut matcher = Matcher::default();
             let ended = (0..=MAX_STEPS).any(|_| {
-                matcher.step(&selector.pattern, selector.len, &buffer, path.len() as u32) != Step::Continue
+                matcher.step(&selector.pattern, selector.len, &buffer, path.len() as u32, false) != Step::Continue
             });
             prop_assert!(ended);
         }

@@ -91,6 +91,10 @@ pub enum Denial {
     BoundToDevice = 6,
     /// The destination refused the agent's last attempt, a moment ago, or could not be reached.
     Unreachable = 7,
+    /// The caller's cgroup could not be recorded as a workload, or its path is too long to tell whether it is one.
+    NotEnrolled = 8,
+    /// A packet filter on the caller's cgroup keeps it from the agent.
+    CutOff = 9,
 }
 
 /// What becomes of a connection.

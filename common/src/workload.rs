@@ -6,8 +6,12 @@ pub type WorkloadId = u32;
 
 /// The id of no workload.
 pub const NO_WORKLOAD: WorkloadId = 0;
+/// The ids of [`Workload::REFUSED`], [`Workload::BASE`] and [`Workload::AGENT`].
+const REFUSED: WorkloadId = u32::MAX;
+const BASE: WorkloadId = u32::MAX - 1;
+const AGENT: WorkloadId = u32::MAX - 2;
 
-/// Derives the id from the name: 32-bit FNV-1a, never zero.
+/// Derives the id from the name: 32-bit FNV-1a, and never one that stands for something else.
 #[must_use]
 pub const fn workload_id(name: &str) -> WorkloadId {
     let bytes = name.as_bytes();
@@ -17,7 +21,10 @@ pub const fn workload_id(name: &str) -> WorkloadId {
         hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
         i += 1;
     }
-    if hash == 0 { 1 } else { hash }
+    match hash {
+        NO_WORKLOAD | REFUSED | BASE | AGENT => 1,
+        hash => hash,
+    }
 }
 
 /// What happens to connections that the workload opens.
@@ -53,10 +60,41 @@ pub struct Workload {
     outbound: u8,
     inbound: u8,
     inbound_every_port: u8,
-    _reserved: u8,
+    /// Families in which its sockets do not reach the agent: [`V4`], [`V6`].
+    cut_off: u8,
 }
 
+const V4: u8 = 1;
+const V6: u8 = 2;
+
 impl Workload {
+    /// In place of a workload where it cannot be told which: nothing is open to it, and nothing of it to others.
+    pub const REFUSED: Self = Self::new(REFUSED, OutboundMode::Require, InboundMode::Strict, true);
+
+    /// No workload, but a cgroup below which a selector recognises some.
+    pub const BASE: Self = Self::new(BASE, OutboundMode::Disabled, InboundMode::Disabled, false);
+
+    /// No workload either, but the agent's own cgroup.
+    pub const AGENT: Self = Self::new(AGENT, OutboundMode::Disabled, InboundMode::Disabled, false);
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_agent(&self) -> bool {
+        self.id == AGENT
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_base(&self) -> bool {
+        self.id == BASE
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.id == REFUSED
+    }
+
     #[must_use]
     pub const fn new(
         id: WorkloadId,
@@ -69,8 +107,21 @@ impl Workload {
             outbound: outbound as u8,
             inbound: inbound as u8,
             inbound_every_port: inbound_every_port as u8,
-            _reserved: 0,
+            cut_off: 0,
         }
+    }
+
+    /// The same workload, with the families in which its sockets do not reach the agent.
+    #[must_use]
+    pub const fn cut_off(self, v4: bool, v6: bool) -> Self {
+        Self { cut_off: v4 as u8 * V4 + v6 as u8 * V6, ..self }
+    }
+
+    /// True if a connection that is turned to the agent would not get there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_cut_off(&self, v4: bool) -> bool {
+        self.cut_off & if v4 { V4 } else { V6 } != 0
     }
 
     /// An unknown byte reads as the strictest mode.
@@ -120,6 +171,15 @@ mod tests {
         assert_eq!(w.outbound(), OutboundMode::Prefer);
         assert_eq!(w.inbound(), InboundMode::Permissive);
         assert!(w.inbound_every_port());
+    }
+
+    #[test]
+    fn families_are_cut_off_one_by_one() {
+        for (v4, v6) in [(false, false), (true, false), (false, true), (true, true)] {
+            let cut = Workload::REFUSED.cut_off(v4, v6);
+            assert_eq!((cut.is_cut_off(true), cut.is_cut_off(false)), (v4, v6));
+            assert_eq!(cut.cut_off(false, false), Workload::REFUSED);
+        }
     }
 
     #[test]

@@ -63,6 +63,13 @@ fn bypass(ctx: &SockAddrContext, workload: &Workload, destination: &Endpoint) ->
 /// Turns the connection to the agent's listener in the caller's own namespace.
 #[inline(always)]
 fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &Endpoint) -> i32 {
+    if workload.is_refused() {
+        return refuse(ctx, workload, destination, Denial::NotEnrolled);
+    }
+    // Nothing would come of it but a time-out.
+    if workload.is_cut_off(destination.address.is_v4()) {
+        return refuse(ctx, workload, destination, Denial::CutOff);
+    }
     // In a namespace that the agent does not serve, whoever sits on the agent's port is not the agent.
     let netns = ctx::netns(ctx);
     // SAFETY: only the presence of the entry matters.
@@ -97,7 +104,11 @@ fn refuse(
         Denial::NamespaceNotReady | Denial::Unreachable => ECONNREFUSED,
         Denial::NoMemory => ENOMEM,
         Denial::BoundToDevice => EOPNOTSUPP,
-        Denial::UnknownDestination | Denial::AgentPort | Denial::LinkLocal => EPERM,
+        Denial::UnknownDestination
+        | Denial::AgentPort
+        | Denial::LinkLocal
+        | Denial::NotEnrolled
+        | Denial::CutOff => EPERM,
     };
     refuse_with(ctx, workload, destination, reason, errno)
 }

@@ -7,11 +7,12 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel_str};
 use aya_ebpf::programs::TracePointContext;
 use sheath_common::counters::Counter;
+use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED};
 use sheath_common::event::{Event, EventKind};
 use sheath_common::selector::{MAX_SELECTORS, MAX_STEPS, Matcher, PATH_LEN, Selector, Step};
 use sheath_common::workload::Workload;
 
-use crate::maps::{SCRATCH, SELECTORS, Scratch, WORKLOADS};
+use crate::maps::{OVERFLOW, SCRATCH, SELECTORS, Scratch, WORKLOADS};
 use crate::report::{count, send};
 
 const DONE: u32 = 0;
@@ -37,11 +38,18 @@ pub fn created(ctx: &TracePointContext) -> u32 {
     let Some(workload) = select(ctx) else {
         return DONE;
     };
-    if WORKLOADS.insert(&cgroup, &workload, 0).is_err() {
-        count(Counter::EnrolFailed);
+    let recorded = WORKLOADS.insert(&cgroup, &workload, 0).is_ok();
+    if !recorded {
+        note_overflow(cgroup, &workload);
+    }
+    if workload.is_base() && recorded {
         return DONE;
     }
-    count(Counter::CgroupEnrolled);
+    count(if recorded && !workload.is_refused() {
+        Counter::CgroupEnrolled
+    } else {
+        Counter::EnrolFailed
+    });
     tell(EventKind::CgroupCreated, cgroup, &workload);
     DONE
 }
@@ -60,6 +68,19 @@ pub fn populated(ctx: &TracePointContext) -> u32 {
         tell(EventKind::CgroupPopulated, cgroup, &workload);
     }
     DONE
+}
+
+/// From now on new cgroups that are not recorded are in doubt. The kernel makes one cgroup at a time, so nobody else
+/// writes this entry.
+#[inline(always)]
+fn note_overflow(cgroup: u64, workload: &Workload) {
+    let (Some(seen), Some(settled)) =
+        (OVERFLOW.get_ptr_mut(OVERFLOW_SEEN), OVERFLOW.get(OVERFLOW_SETTLED))
+    else {
+        return;
+    };
+    // SAFETY: the entry lives as long as the map; readers may see it half-written, which errs towards doubt.
+    unsafe { (*seen).note(settled, cgroup, workload.is_base()) };
 }
 
 /// The record's cgroup, if it is the root of a workload.
@@ -88,7 +109,8 @@ fn cgroup_id(ctx: &TracePointContext) -> Option<u64> {
     unsafe { ctx.read_at(record::ID) }.ok()
 }
 
-/// The workload whose selector matches the record's path.
+/// The workload whose selector matches the record's path. A path too long to tell, but that begins as one that matches
+/// may, is nobody's and refused.
 #[inline(always)]
 fn select(ctx: &TracePointContext) -> Option<Workload> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
@@ -103,14 +125,18 @@ fn select(ctx: &TracePointContext) -> Option<Workload> {
             path.cast_const(),
         );
         // The length counts the terminating zero. A path that fills the buffer may have been cut short.
-        if read <= 1 || read as usize >= PATH_LEN {
+        if read <= 1 || read as usize > PATH_LEN {
             return None;
         }
+        (*scratch).is_cut = u32::from(read as usize == PATH_LEN);
         (*scratch).path_len = read as u32 - 1;
         (*scratch).matched = 0;
         bpf_loop(MAX_SELECTORS, try_selector as *mut c_void, core::ptr::null_mut(), 0);
         if (*scratch).matched == 0 {
             return None;
+        }
+        if (*scratch).is_cut != 0 {
+            return Some(Workload::REFUSED);
         }
         SELECTORS.get((*scratch).selector).map(|selector| selector.workload)
     }
@@ -157,7 +183,8 @@ unsafe extern "C" fn try_position(_: u64, _: *mut c_void) -> i64 {
 #[inline(always)]
 fn step(scratch: &mut Scratch, selector: &Selector) -> Step {
     let path_len = scratch.path_len;
-    scratch.matcher.step(&selector.pattern, selector.len, &scratch.path, path_len)
+    let is_cut = scratch.is_cut != 0;
+    scratch.matcher.step(&selector.pattern, selector.len, &scratch.path, path_len, is_cut)
 }
 
 #[inline(always)]

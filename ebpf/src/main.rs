@@ -10,6 +10,7 @@
 //! | `steer`            | sk_lookup                 | `lookup`    |
 //! | `egress_guard`     | cgroup_skb/egress         | `guard`     |
 //! | `ingress_guard`    | cgroup_skb/ingress        | `guard`     |
+//! | `socket_created`   | cgroup/sock_create        | `coverage`  |
 //! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`     |
 //! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
 //! | `cgroup_populated` | tracepoint cgroup_notify_populated | `enrol` |
@@ -22,6 +23,7 @@
 )]
 
 mod connect;
+mod coverage;
 mod ctx;
 mod enrol;
 mod guard;
@@ -32,9 +34,11 @@ mod report;
 mod sockops;
 mod workload;
 
-use aya_ebpf::macros::{cgroup_skb, cgroup_sock_addr, sk_lookup, sock_ops, tracepoint};
+use aya_ebpf::macros::{
+    cgroup_skb, cgroup_sock, cgroup_sock_addr, sk_lookup, sock_ops, tracepoint,
+};
 use aya_ebpf::programs::{
-    SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext, TracePointContext,
+    SkBuffContext, SkLookupContext, SockAddrContext, SockContext, SockOpsContext, TracePointContext,
 };
 
 use crate::ctx::{V4, V6};
@@ -87,6 +91,11 @@ pub fn egress_guard(ctx: SkBuffContext) -> i32 {
 #[cgroup_skb(ingress)]
 pub fn ingress_guard(ctx: SkBuffContext) -> i32 {
     guard::ingress(&ctx)
+}
+
+#[cgroup_sock(sock_create)]
+pub fn socket_created(ctx: SockContext) -> i32 {
+    coverage::socket_created(&ctx)
 }
 
 #[tracepoint]

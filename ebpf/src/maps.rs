@@ -7,6 +7,7 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::btf_map;
 use sheath_common::counters::Counter;
+use sheath_common::enrolment::Overflow;
 use sheath_common::event::Event;
 use sheath_common::flow::{
     Connected, Flow, FlowKey, GuardedKey, LegKey, ListenerKey, SOURCE_PREFIX_BITS, SourceKey,
@@ -23,6 +24,14 @@ use sheath_common::workload::{Workload, WorkloadId};
 /// Cgroup id → the workload whose root it is.
 #[btf_map]
 pub static WORKLOADS: HashMap<u64, Workload, { size::MAX_WORKLOADS as usize }> = HashMap::new();
+
+/// Cgroups that could not be recorded in `WORKLOADS`: what the programs have seen of them, and what the agent has seen to.
+#[btf_map]
+pub static OVERFLOW: Array<Overflow, 2> = Array::new();
+
+/// The cgroup, by id, that the programs are attached to.
+#[btf_map]
+pub static CAPTURE: Array<u64, 1> = Array::new();
 
 /// How to recognise a new cgroup as a workload.
 #[btf_map]
@@ -95,6 +104,8 @@ pub struct Scratch {
     pub selector: u32,
     pub path_len: u32,
     pub matched: u32,
+    /// The path has been cut short.
+    pub is_cut: u32,
     pub path: [u8; PATH_LEN],
 }
 

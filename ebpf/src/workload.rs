@@ -5,10 +5,11 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id,
 };
 use aya_ebpf::programs::SkBuffContext;
+use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED, Walk};
 use sheath_common::maps::MAX_CGROUP_DEPTH;
 use sheath_common::workload::Workload;
 
-use crate::maps::WORKLOADS;
+use crate::maps::{OVERFLOW, WORKLOADS};
 
 /// The workload of the task that makes the current system call.
 #[inline(always)]
@@ -24,18 +25,30 @@ pub fn of_packet(ctx: &SkBuffContext) -> Option<Workload> {
     innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) })
 }
 
+/// The current task's cgroup at a level, zero below its own.
+#[inline(always)]
+pub fn ancestor_of_current_task(level: u32) -> u64 {
+    // SAFETY: the helper takes no pointer.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
+}
+
 #[inline(always)]
 fn innermost(ancestor: impl Fn(i32) -> u64) -> Option<Workload> {
-    let mut found = None;
-    for level in 1..=MAX_CGROUP_DEPTH as i32 {
+    let mut walk = Walk::default();
+    for level in 0..=MAX_CGROUP_DEPTH as i32 {
         let cgroup = ancestor(level);
         if cgroup == 0 {
             break;
         }
         // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
-        if let Some(workload) = unsafe { WORKLOADS.get(&cgroup) } {
-            found = Some(*workload);
-        }
+        walk.visit(cgroup, unsafe { WORKLOADS.get(&cgroup) });
     }
-    found
+    walk.found().or_else(|| in_doubt(&walk))
+}
+
+/// What could not be recorded as a workload is not taken for nobody's.
+#[inline(always)]
+fn in_doubt(walk: &Walk) -> Option<Workload> {
+    let (seen, settled) = (OVERFLOW.get(OVERFLOW_SEEN)?, OVERFLOW.get(OVERFLOW_SETTLED)?);
+    walk.is_in_doubt(seen, settled).then_some(Workload::REFUSED)
 }

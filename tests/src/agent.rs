@@ -138,6 +138,13 @@ impl Agent {
             .expect("running sheath")
     }
 
+    /// `sheath check` with this agent's configuration, in this agent's place.
+    pub fn sheath_check(&self) -> Output {
+        let mut command = self.place.command(&self.config.binary);
+        command.args(["check", "--config"]).arg(&self.file);
+        command.output().expect("running sheath check")
+    }
+
     /// Kills the agent with SIGKILL.
     pub fn kill(&mut self) {
         self.process.take().expect("a running agent").kill();

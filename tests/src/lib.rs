@@ -18,6 +18,7 @@ pub mod certs;
 pub mod cgroup;
 pub mod config;
 pub mod dissect;
+pub mod filter;
 pub mod hammer;
 pub mod interop;
 pub mod judge;

@@ -11,7 +11,9 @@ use crate::netns::must_succeed;
 
 const BPFFS: &str = "/sys/fs/bpf";
 
-/// `BPF_OBJ_GET` and `BPF_LINK_DETACH` of `linux/bpf.h`.
+/// Of `linux/bpf.h`.
+const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
@@ -47,26 +49,84 @@ pub fn named(instance: &str, part: &str) -> Vec<PathBuf> {
         .collect()
 }
 
+/// Removes the pins of all maps, as an administrator with `rm` does. Returns what was there.
+pub fn remove_maps(instance: &str) -> Vec<PathBuf> {
+    let is_map = |path: &PathBuf| path.parent().is_some_and(|dir| dir.ends_with("maps"));
+    let maps: Vec<_> = list(instance).into_iter().filter(is_map).collect();
+    for pin in &maps {
+        fs::remove_file(pin).expect("removing a pin");
+    }
+    maps
+}
+
+/// Entries that take all the room of a hash map with keys and values of eight bytes each.
+pub struct Filling {
+    map: OwnedFd,
+    keys: Vec<u64>,
+}
+
+/// Fills a pinned map with entries that mean nothing to anybody.
+pub fn fill(instance: &str, name: &str) -> Filling {
+    let pin = named(instance, name).into_iter().next().expect("a pinned map");
+    let mut filling = Filling { map: open(&pin).expect("the map"), keys: Vec::new() };
+    // No cgroup has such an id.
+    for key in (1_u64 << 62).. {
+        match filling.call(BPF_MAP_UPDATE_ELEM, key) {
+            Ok(_) => filling.keys.push(key),
+            Err(error) if error.raw_os_error() == Some(libc::E2BIG) => break,
+            Err(error) => panic!("filling {name}: {error}"),
+        }
+    }
+    filling
+}
+
+impl Filling {
+    /// Makes room again.
+    pub fn clear(self) {
+        for key in &self.keys {
+            // An agent that was started meanwhile has removed what it does not know.
+            let _ = self.call(BPF_MAP_DELETE_ELEM, *key);
+        }
+    }
+
+    fn call(&self, command: libc::c_long, key: u64) -> io::Result<libc::c_long> {
+        let value = 0_u64;
+        let mut attributes = [0_u64; 16];
+        attributes[0] = u64::from(u32::try_from(self.map.as_raw_fd()).unwrap());
+        attributes[1] = &raw const key as u64;
+        attributes[2] = &raw const value as u64;
+        bpf(command, &attributes)
+    }
+}
+
 /// Detaches a pinned link, as an administrator with `bpftool link detach` does: the pin stays,
 /// the program runs no longer.
 ///
 /// # Errors
 /// When the pin is not a link, or of a kind that cannot be detached.
 pub fn detach(pin: &Path) -> io::Result<()> {
-    let path = std::ffi::CString::new(pin.to_str().expect("a pin's path")).unwrap();
-    // The start of `union bpf_attr` for each command, as `linux/bpf.h` lays it out.
-    let mut get = [0u64; 16];
-    get[0] = path.as_ptr() as u64;
-    let fd = bpf(BPF_OBJ_GET, &get)?;
-    // SAFETY: the kernel just made this descriptor for us.
-    let link = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) };
+    let link = open(pin)?;
     let mut detach = [0u64; 16];
     detach[0] = u64::from(u32::try_from(link.as_raw_fd()).unwrap());
     bpf(BPF_LINK_DETACH, &detach)?;
     Ok(())
 }
 
-fn bpf(command: libc::c_long, attributes: &[u64; 16]) -> io::Result<libc::c_long> {
+fn open(pin: &Path) -> io::Result<OwnedFd> {
+    let path = std::ffi::CString::new(pin.to_str().expect("a pin's path")).unwrap();
+    // The start of `union bpf_attr` for each command, as `linux/bpf.h` lays it out.
+    let mut get = [0u64; 16];
+    get[0] = path.as_ptr() as u64;
+    bpf(BPF_OBJ_GET, &get).map(owned)
+}
+
+/// A descriptor that a command has returned.
+pub(crate) fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the kernel just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap()) }
+}
+
+pub(crate) fn bpf(command: libc::c_long, attributes: &[u64; 16]) -> io::Result<libc::c_long> {
     // SAFETY: the attributes outlive the call, their length is passed, and the one pointer in
     // them is a C string the caller holds.
     let result = unsafe {

@@ -3,28 +3,65 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::CaptureError;
+use crate::sys::namespaces::hosts_processes;
 
 /// Where `/sys/fs/bpf` belongs.
 const BPFFS: &str = "/sys/fs/bpf";
+const CGROUP2: &str = "cgroup2";
 const TRACEFS: &str = "/sys/kernel/tracing";
 /// Where older systems have it.
 const TRACEFS_IN_DEBUGFS: &str = "/sys/kernel/debug/tracing";
 
-/// Where the cgroup v2 hierarchy is mounted.
+/// The root of the cgroup v2 hierarchy has this inode number and no other cgroup can have it (`cgroup_setup_root`
+/// in kernel/cgroup/cgroup.c).
+pub const ROOT_CGROUP: u64 = 1;
+
+/// Where the cgroup v2 hierarchy is mounted, from its root on: the kernel knows cgroups by their paths from there.
 pub fn cgroup_mount() -> Result<PathBuf, CaptureError> {
     let mounts = fs::read_to_string("/proc/self/mounts")
         .map_err(CaptureError::during("cannot read /proc/self/mounts"))?;
-    mount_point(&mounts, "cgroup2").ok_or(CaptureError::NoCgroup2)
+    // What is mounted above it may hide a mount that is still listed.
+    let visible: Vec<_> = mount_points(&mounts, CGROUP2).filter(|path| is_cgroup2(path)).collect();
+    let is_root = |path: &Path| fs::metadata(path).is_ok_and(|found| found.ino() == ROOT_CGROUP);
+    if let Some(path) = visible.iter().find(|path| is_root(path)) {
+        return Ok(path.to_path_buf());
+    }
+    if let Some(part) = visible.first() {
+        return Err(CaptureError::PartOfCgroup2 { path: part.to_path_buf() });
+    }
+    let elsewhere = hosts_processes()
+        .iter()
+        .filter_map(|pid| fs::read_to_string(format!("/proc/{pid}/mounts")).ok())
+        .any(|mounts| mount_points(&mounts, CGROUP2).next().is_some());
+    Err(if elsewhere { CaptureError::HiddenCgroup2 } else { CaptureError::NoCgroup2 })
+}
+
+fn is_cgroup2(path: &Path) -> bool {
+    statfs(path).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
+/// False if what is pinned here would go with this mount namespace, because its bpffs is not the host's. Each
+/// mount of a bpffs that is made anew is another file system, with another device number.
+#[must_use]
+pub fn pins_outlive_the_agent() -> bool {
+    let device = |root: &str| Some(fs::metadata(format!("{root}{BPFFS}")).ok()?.dev());
+    let theirs = hosts_processes()[..2].iter().find_map(|pid| device(&format!("/proc/{pid}/root")));
+    // Where nobody can be looked at, nothing is known.
+    theirs.is_none() || theirs == device("")
 }
 
 /// Makes sure that `/sys/fs/bpf` is a BPF file system.
 pub fn ensure_bpffs() -> Result<(), CaptureError> {
-    ensure_mounted("bpf", Path::new(BPFFS))
+    let path = Path::new(BPFFS);
+    ensure_mounted("bpf", path)?;
+    if pins_outlive_the_agent() { Ok(()) } else { Err(CaptureError::PrivateBpffs) }
 }
 
 /// Makes sure that tracefs is mounted and tells where.
@@ -54,8 +91,8 @@ fn is_mounted(mounts: &str, kind: &str, path: &Path) -> bool {
     entries(mounts).any(|(at, of)| of == kind && Path::new(at) == path)
 }
 
-fn mount_point(mounts: &str, kind: &str) -> Option<PathBuf> {
-    entries(mounts).find(|(_, of)| *of == kind).map(|(at, _)| at.into())
+fn mount_points<'m>(mounts: &'m str, kind: &'static str) -> impl Iterator<Item = &'m Path> {
+    entries(mounts).filter(move |(_, of)| *of == kind).map(|(at, _)| Path::new(at))
 }
 
 /// Mount point and type of each line (proc_pid_mounts(5)).
@@ -77,8 +114,9 @@ mod tests {
 
     #[test]
     fn finds_the_v2_hierarchy_in_a_hybrid_set_up() {
-        assert_eq!(mount_point(HYBRID, "cgroup2"), Some("/sys/fs/cgroup/unified".into()));
-        assert_eq!(mount_point("proc /proc proc rw 0 0\n", "cgroup2"), None);
+        let first = |mounts| mount_points(mounts, CGROUP2).next();
+        assert_eq!(first(HYBRID), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(first("proc /proc proc rw 0 0\n"), None);
     }
 
     #[test]

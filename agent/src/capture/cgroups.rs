@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use sheath_common::selector::matches;
+use sheath_common::selector::{Selection, matches, select};
 
 use crate::config::WorkloadConfig;
 
@@ -19,19 +19,30 @@ pub struct WorkloadCgroup {
     pub path: String,
 }
 
+/// What a workload's pattern finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub selected: Vec<WorkloadCgroup>,
+    /// Those whose paths are too long for the kernel to tell.
+    pub too_long: Vec<WorkloadCgroup>,
+}
+
 /// Finds the cgroups that a workload's pattern selects now.
 ///
 /// # Errors
 /// Whatever keeps it from looking, want of descriptors for instance: that nothing was seen then means nothing.
-pub fn find(mount: &Path, workload: &WorkloadConfig) -> io::Result<Vec<WorkloadCgroup>> {
+pub fn find(mount: &Path, workload: &WorkloadConfig) -> io::Result<Found> {
     let selector = workload.selector();
     let depth = workload.cgroup.split('/').skip(1).count();
-    let mut found = Vec::new();
+    let mut found = Found::default();
     walk(mount, "", depth, &mut |path| {
-        if matches(&selector, path.as_bytes())
-            && let Some(metadata) = unless_gone(fs::metadata(join(mount, path)))?
-        {
-            found.push(WorkloadCgroup { id: metadata.ino(), path: path.to_owned() });
+        let list = match select(&selector, path.as_bytes()) {
+            Selection::Selected => &mut found.selected,
+            Selection::TooLong => &mut found.too_long,
+            Selection::Other => return Ok(()),
+        };
+        if let Some(metadata) = unless_gone(fs::metadata(join(mount, path)))? {
+            list.push(WorkloadCgroup { id: metadata.ino(), path: path.to_owned() });
         }
         Ok(())
     })?;
@@ -81,13 +92,14 @@ fn children(directory: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// A cgroup may go at any moment, which is no error.
+/// A cgroup may go at any moment, which is no error. Nor is one whose path is longer than a system call takes (PATH_MAX):
+/// the kernel refuses it as too long, or it lies below a workload's, and then it is only not seen.
 fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error)
             if error.kind() == io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(libc::ENODEV) =>
+                || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENAMETOOLONG)) =>
         {
             Ok(None)
         }

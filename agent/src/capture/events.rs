@@ -51,7 +51,8 @@ pub fn calls_for_a_look(event: &Event) -> bool {
             EventKind::CgroupCreated
             | EventKind::CgroupRemoved
             | EventKind::CgroupPopulated
-            | EventKind::ListenElsewhere,
+            | EventKind::ListenElsewhere
+            | EventKind::SocketRefused,
         ) => true,
     }
 }
@@ -66,7 +67,15 @@ pub fn denial_reason(detail: u32) -> &'static str {
     const NO_MEMORY: u32 = Denial::NoMemory as u32;
     const BOUND: u32 = Denial::BoundToDevice as u32;
     const UNREACHABLE: u32 = Denial::Unreachable as u32;
+    const NOT_ENROLLED: u32 = Denial::NotEnrolled as u32;
+    const CUT_OFF: u32 = Denial::CutOff as u32;
     match detail {
+        CUT_OFF => {
+            "a packet filter on the workload's cgroup keeps it from the agent (`sheath status` says which)"
+        }
+        NOT_ENROLLED => {
+            "the cgroup could not be recorded as a workload, or its path is too long to tell (`sheath status` says which)"
+        }
         UNKNOWN => "outbound mode is require and no peer or bypass covers the destination",
         AGENT_PORT => "the agent's own port is not for workloads to dial",
         LINK_LOCAL => "a link-local destination cannot be protected",

@@ -10,11 +10,15 @@ mod cgroups;
 mod dial;
 mod events;
 mod existing;
+mod filters;
+mod held;
+mod mounts;
 mod namespace;
 mod pins;
 mod programs;
 mod roster;
 mod silent;
+mod steering;
 mod supervisor;
 mod tables;
 mod unreachable;
@@ -22,9 +26,13 @@ mod unreachable;
 use std::io;
 use std::path::PathBuf;
 
-pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs};
-pub use cgroups::{WorkloadCgroup, find as workload_cgroups, is_member};
+pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
+pub use cgroups::{
+    WorkloadCgroup, find as workload_cgroups, is_member, join as cgroup_directory, processes,
+};
 pub use dial::LocalLeg;
+pub use filters::dropped_of as dropped_on_loopback;
+pub use mounts::{NetworkMount, of_processes as network_mounts};
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use pins::Pins;
 pub use roster::Roster;
@@ -38,10 +46,21 @@ pub use unreachable::errno_of as unreachable_errno;
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    #[error(
-        "no cgroup v2 hierarchy is mounted; mount one with `mount -t cgroup2 none /sys/fs/cgroup`"
-    )]
+    #[error("no cgroup v2 hierarchy is mounted")]
     NoCgroup2,
+    #[error(
+        "this mount namespace hides the host's cgroup v2 hierarchy, as that of `ip netns exec` does"
+    )]
+    HiddenCgroup2,
+    #[error(
+        "the cgroup v2 hierarchy on {} is only a part of the host's, as a container sees it",
+        path.display()
+    )]
+    PartOfCgroup2 { path: PathBuf },
+    #[error(
+        "/sys/fs/bpf is not the host's here, so the programs would go with this mount namespace; mount bpffs on the host"
+    )]
+    PrivateBpffs,
     #[error("capture.cgroup {} cannot be opened: {error}", path.display())]
     NoCaptureRoot { path: PathBuf, error: io::Error },
     #[error("workload `{workload}` selects the cgroup of the agent itself, {cgroup}")]
@@ -50,6 +69,10 @@ pub enum CaptureError {
     Mount { kind: &'static str, path: PathBuf, error: io::Error },
     #[error("cannot load the BPF programs: {0}; `sheath check` tells what the host lacks")]
     Load(String),
+    #[error(
+        "a BPF program was loaded with another map {name} than the agent's: its pin is not the agent's own"
+    )]
+    OtherMap { name: String },
     #[error("cannot attach {program} to {target}: {error}{}", hint(.error))]
     Attach { program: &'static str, target: String, error: io::Error },
     #[error("{what}: {error}")]

@@ -20,8 +20,8 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepting;
-use super::programs::{SteerLoader, Steering};
 use super::silent::LastLook;
+use super::steering::{SteerLoader, Steering};
 use super::unreachable::Watched;
 use super::{CaptureError, Tables};
 use crate::policy::mapped_length;

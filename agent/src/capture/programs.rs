@@ -5,13 +5,17 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 
+use super::bpffs::ROOT_CGROUP;
+use super::held::HeldMaps;
 use super::tables::PINNED;
 use super::{CaptureError, Pins};
 use crate::sys::bpf::{self, AttachType};
+use crate::sys::bpf_objects;
 
 /// The compiled programs; `cargo xtask build-ebpf` makes them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sheath.bpf.o"));
@@ -19,17 +23,21 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sh
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
+    /// The cgroup to capture.
     Cgroup(AttachType),
+    /// The root of the hierarchy, needed only if that is not the cgroup to capture.
+    Root(AttachType),
     /// An event of the `cgroup` group.
     Tracepoint(&'static str),
 }
 
 /// The programs, the name their links are pinned under, and their hooks. In this order: what recognises new
 /// workloads first, what turns connections to the agent last, when everything they then need is in place.
-const PROGRAMS: [(&str, &str, Hook); 12] = [
+const PROGRAMS: [(&str, &str, Hook); 13] = [
     ("cgroup_created", "cgroup_mkdir", Hook::Tracepoint("cgroup_mkdir")),
     ("cgroup_removed", "cgroup_rmdir", Hook::Tracepoint("cgroup_rmdir")),
     ("cgroup_populated", "cgroup_notify_populated", Hook::Tracepoint("cgroup_notify_populated")),
+    ("socket_created", "sock_create", Hook::Root(AttachType::CgroupInetSockCreate)),
     ("egress_guard", "egress", Hook::Cgroup(AttachType::CgroupInetEgress)),
     ("ingress_guard", "ingress", Hook::Cgroup(AttachType::CgroupInetIngress)),
     ("socket_events", "sock_ops", Hook::Cgroup(AttachType::CgroupSockOps)),
@@ -41,17 +49,28 @@ const PROGRAMS: [(&str, &str, Hook); 12] = [
     ("connect_v6", "connect6", Hook::Cgroup(AttachType::CgroupInet6Connect)),
 ];
 
-/// The program that attaches to namespaces, one by one: see [`SteerLoader`].
-const STEER: &str = "steer";
-
 /// The programs that run for cgroups, loaded and perhaps attached.
 #[derive(Debug)]
 pub struct Programs {
     pins: Pins,
+    held: Arc<HeldMaps>,
     cgroup: File,
-    cgroup_path: PathBuf,
-    tracefs: PathBuf,
+    /// The root of the hierarchy, if that is another.
+    root: Option<File>,
+    places: Places,
     attached: Vec<Attached>,
+    /// The cgroup to capture has been found missing, and that has been said.
+    is_gone: bool,
+}
+
+/// Where programs attach.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The cgroup v2 root.
+    pub mount: PathBuf,
+    /// The cgroup to capture: the same, or below.
+    pub cgroup: PathBuf,
+    pub tracefs: PathBuf,
 }
 
 /// A program in force.
@@ -91,20 +110,32 @@ impl Loaded {
     pub fn attach(
         self,
         pins: &Pins,
-        cgroup_path: &Path,
-        tracefs: &Path,
+        held: &Arc<HeldMaps>,
+        places: Places,
     ) -> Result<Programs, CaptureError> {
-        let cgroup = File::open(cgroup_path)
-            .map_err(|error| CaptureError::NoCaptureRoot { path: cgroup_path.to_owned(), error })?;
+        let open = |path: &Path| {
+            File::open(path)
+                .map_err(|error| CaptureError::NoCaptureRoot { path: path.to_owned(), error })
+        };
+        let cgroup = open(&places.cgroup)?;
+        let root = (places.cgroup != places.mount).then(|| open(&places.mount)).transpose()?;
         let mut programs = Programs {
             pins: pins.clone(),
+            held: held.clone(),
             cgroup,
-            cgroup_path: cgroup_path.to_owned(),
-            tracefs: tracefs.to_owned(),
+            root,
+            places,
             attached: Vec::new(),
+            is_gone: false,
         };
         for (name, pin, hook) in PROGRAMS {
+            if matches!(hook, Hook::Root(_)) && programs.root.is_none() {
+                // Another configuration may have wanted it.
+                let _ = fs::remove_file(pins.link(pin));
+                continue;
+            }
             let program = program_fd(&self.ebpf, name)?;
+            held.check(program.as_fd())?;
             programs.attach(name, pins.link(pin), hook, program)?;
         }
         Ok(programs)
@@ -119,17 +150,14 @@ impl Programs {
         hook: Hook,
         program: OwnedFd,
     ) -> Result<(), CaptureError> {
-        let failed = |error| CaptureError::Attach {
-            program: name,
-            target: self.cgroup_path.display().to_string(),
-            error,
-        };
+        let failed =
+            |error| CaptureError::Attach { program: name, target: self.place(hook), error };
         let link = self.adopt(&pin, hook, program.as_fd()).map_err(failed)?;
         let link = match link {
             Some(link) => link,
             None => self.create(hook, program.as_fd()).map_err(failed)?,
         };
-        let program_id = bpf::program_id(program.as_fd()).map_err(failed)?;
+        let program_id = bpf_objects::program_id(program.as_fd()).map_err(failed)?;
         self.attached.push(Attached { name, hook, program, program_id, link, pin });
         Ok(())
     }
@@ -142,15 +170,17 @@ impl Programs {
         hook: Hook,
         program: BorrowedFd<'_>,
     ) -> io::Result<Option<OwnedFd>> {
-        if matches!(hook, Hook::Tracepoint(_)) {
-            return Ok(None);
-        }
+        let target = match hook {
+            Hook::Cgroup(_) => cgroup_id(&self.cgroup)?,
+            Hook::Root(_) => ROOT_CGROUP,
+            Hook::Tracepoint(_) => return Ok(None),
+        };
         let link = match bpf::open_pin(pin) {
             Ok(link) => link,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        if bpf::link_info(link.as_fd())?.target != cgroup_id(&self.cgroup)? {
+        if bpf::link_info(link.as_fd())?.target != target {
             return Ok(None);
         }
         bpf::update_link(link.as_fd(), program)?;
@@ -162,9 +192,14 @@ impl Programs {
             Hook::Cgroup(attach_type) => {
                 bpf::create_link(program, self.cgroup.as_fd(), attach_type)
             }
+            Hook::Root(attach_type) => {
+                let root = self.root.as_ref().ok_or(io::ErrorKind::NotFound)?;
+                bpf::create_link(program, root.as_fd(), attach_type)
+            }
             Hook::Tracepoint(event) => {
-                let id =
-                    fs::read_to_string(self.tracefs.join("events/cgroup").join(event).join("id"))?;
+                let id = fs::read_to_string(
+                    self.places.tracefs.join("events/cgroup").join(event).join("id"),
+                )?;
                 let id = id.trim().parse().map_err(io::Error::other)?;
                 bpf::create_tracepoint_link(program, id)
             }
@@ -176,14 +211,53 @@ impl Programs {
         self.attached.iter().try_for_each(Attached::pin)
     }
 
+    /// Attaches to the cgroup that has the path now, if it has been removed and made anew. True if so.
+    pub fn follow(&mut self) -> bool {
+        let Ok(cgroup) = File::open(&self.places.cgroup) else {
+            return false;
+        };
+        match (cgroup_id(&cgroup), cgroup_id(&self.cgroup)) {
+            (Ok(now), Ok(before)) if now != before => {}
+            _ => return false,
+        }
+        let path = self.places.cgroup.display();
+        tracing::warn!(cgroup = %path, "capture.cgroup has been removed and made anew; attaching to the new one");
+        self.cgroup = cgroup;
+        self.check_and_repair();
+        true
+    }
+
+    /// The id of the cgroup that all programs are attached to, if they are.
+    pub fn covered(&self) -> Option<u64> {
+        self.all_in_force_for(&self.cgroup).then(|| cgroup_id(&self.cgroup).ok()).flatten()
+    }
+
+    /// True, and said once, while there is no cgroup to attach to.
+    fn has_nowhere_to_attach(&mut self) -> bool {
+        let is_gone = !self.places.cgroup.exists();
+        if is_gone && !self.is_gone {
+            tracing::warn!(
+                cgroup = %self.places.cgroup.display(),
+                "capture.cgroup has been removed; workloads in a new one get no TCP socket until the programs are attached to it"
+            );
+        }
+        self.is_gone = is_gone;
+        is_gone
+    }
+
     /// Looks at every program, and puts back what somebody has taken away.
     pub fn check_and_repair(&mut self) -> Vec<(&'static str, Hook, bool)> {
+        put_back_maps(&self.held);
+        let nowhere = self.has_nowhere_to_attach();
         let mut seen = Vec::new();
         for index in 0..self.attached.len() {
             let attached = &self.attached[index];
             let observed = attached.is_in_force(&self.cgroup);
             seen.push((attached.name, attached.hook, observed));
             if observed && attached.pin.exists() {
+                continue;
+            }
+            if nowhere && matches!(attached.hook, Hook::Cgroup(_)) {
                 continue;
             }
             tracing::warn!(
@@ -213,9 +287,14 @@ impl Programs {
         self.attached.iter().all(|attached| attached.is_in_force(cgroup))
     }
 
+    /// Where a program attaches, for people.
     #[must_use]
-    pub fn cgroup_path(&self) -> &Path {
-        &self.cgroup_path
+    pub fn place(&self, hook: Hook) -> String {
+        match hook {
+            Hook::Cgroup(_) => self.places.cgroup.display().to_string(),
+            Hook::Root(_) => self.places.mount.display().to_string(),
+            Hook::Tracepoint(event) => format!("cgroup:{event}"),
+        }
     }
 }
 
@@ -223,8 +302,10 @@ impl Attached {
     /// What the kernel says, not what was asked of it.
     fn is_in_force(&self, cgroup: &File) -> bool {
         match self.hook {
-            Hook::Cgroup(attach_type) => bpf::effective_programs(cgroup.as_fd(), attach_type)
-                .is_ok_and(|ids| ids.contains(&self.program_id)),
+            Hook::Cgroup(attach_type) | Hook::Root(attach_type) => {
+                bpf::effective_programs(cgroup.as_fd(), attach_type)
+                    .is_ok_and(|ids| ids.contains(&self.program_id))
+            }
             Hook::Tracepoint(_) => bpf::link_info(self.link.as_fd())
                 .is_ok_and(|info| info.program_id == self.program_id),
         }
@@ -242,83 +323,16 @@ impl Attached {
     }
 }
 
-/// Loads the `sk_lookup` program for one namespace at a time.
-#[derive(Debug)]
-pub struct SteerLoader {
-    pins: Pins,
-}
-
-/// The `sk_lookup` program of a namespace, in force.
-#[derive(Debug)]
-pub struct Steering {
-    link: OwnedFd,
-    pin: PathBuf,
-}
-
-impl SteerLoader {
-    #[must_use]
-    pub fn new(pins: Pins) -> Self {
-        Self { pins }
-    }
-
-    fn pin_of(&self, cookie: u64) -> PathBuf {
-        self.pins.link(&format!("steer-{cookie}"))
-    }
-
-    /// Attaches the program to a namespace, or gives the pinned link that is there a new one, and pins it.
-    pub fn attach(&self, namespace: BorrowedFd<'_>, cookie: u64) -> Result<Steering, CaptureError> {
-        let mut ebpf = load_object(&self.pins, cookie)?;
-        load_program(&mut ebpf, STEER)?;
-        let program = program_fd(&ebpf, STEER)?;
-        let pin = self.pin_of(cookie);
-        let attach = || match bpf::open_pin(&pin) {
-            Ok(link) if bpf::link_info(link.as_fd())?.target != 0 => {
-                bpf::update_link(link.as_fd(), program.as_fd())?;
-                Ok(link)
-            }
-            _ => {
-                let _ = fs::remove_file(&pin);
-                let link = bpf::create_link(program.as_fd(), namespace, AttachType::SkLookup)?;
-                bpf::pin(link.as_fd(), &pin)?;
-                Ok(link)
-            }
-        };
-        let link = attach().map_err(|error| CaptureError::Attach {
-            program: STEER,
-            target: format!("network namespace {cookie}"),
-            error,
-        })?;
-        Ok(Steering { link, pin })
-    }
-
-    /// Cookies of the namespaces that a link is pinned for.
-    pub fn pinned(&self) -> io::Result<Vec<u64>> {
-        let names = self.pins.links()?;
-        Ok(names.iter().filter_map(|name| name.strip_prefix("steer-")?.parse().ok()).collect())
-    }
-
-    /// Detaches a pinned link that nobody holds open.
-    pub fn detach(&self, cookie: u64) -> io::Result<()> {
-        fs::remove_file(self.pin_of(cookie))
+/// What is loaded later finds its maps by their pins.
+pub(super) fn put_back_maps(held: &HeldMaps) {
+    match held.put_back_pins() {
+        Ok(maps) if maps.is_empty() => {}
+        Ok(maps) => tracing::warn!(?maps, "pins of maps removed behind the agent's back; put back"),
+        Err(error) => tracing::error!(%error, "pins of maps are missing, and cannot be put back"),
     }
 }
 
-impl Steering {
-    /// True while the program is attached to the namespace of this inode number.
-    #[must_use]
-    pub fn is_in_force(&self, inode: u64) -> bool {
-        self.pin.exists()
-            && bpf::link_info(self.link.as_fd())
-                .is_ok_and(|info| info.target == inode & 0xffff_ffff)
-    }
-
-    /// Detaches it: the namespace is no longer the agent's business.
-    pub fn detach(self) {
-        let _ = fs::remove_file(&self.pin);
-    }
-}
-
-fn load_object(pins: &Pins, netns: u64) -> Result<Ebpf, CaptureError> {
+pub(super) fn load_object(pins: &Pins, netns: u64) -> Result<Ebpf, CaptureError> {
     let mptcp = u8::from(Path::new("/proc/sys/net/mptcp").is_dir());
     let mut loader = EbpfLoader::new();
     loader.override_global("MPTCP", &mptcp, true).override_global("NETNS", &netns, true);
@@ -328,11 +342,12 @@ fn load_object(pins: &Pins, netns: u64) -> Result<Ebpf, CaptureError> {
     loader.load(OBJECT).map_err(|error| CaptureError::Load(in_one_line(&error)))
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), CaptureError> {
+pub(super) fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), CaptureError> {
     let program = ebpf.program_mut(name).ok_or_else(|| missing(name))?;
     let loaded = match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
         Program::SockOps(program) => program.load(),
         Program::SkLookup(program) => program.load(),
         Program::TracePoint(program) => program.load(),
@@ -341,7 +356,7 @@ fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), CaptureError> {
     loaded.map_err(|error| CaptureError::Load(format!("{name}: {}", in_one_line(&error))))
 }
 
-fn program_fd(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, CaptureError> {
+pub(super) fn program_fd(ebpf: &Ebpf, name: &str) -> Result<OwnedFd, CaptureError> {
     let program = ebpf.program(name).ok_or_else(|| missing(name))?;
     let fd = program.fd().map_err(|error| CaptureError::Load(error.to_string()))?;
     fd.as_fd().try_clone_to_owned().map_err(|error| CaptureError::Load(error.to_string()))

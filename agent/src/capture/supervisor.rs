@@ -5,6 +5,7 @@
 //! things and breaks nothing.
 
 mod dropped;
+mod enrolment;
 mod observed;
 mod ports;
 mod reconfigure;
@@ -26,9 +27,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::cgroups::{self, WorkloadCgroup};
 use super::events::{Events, calls_for_a_look, denial_reason, drop_reason};
+use super::held::{self, HeldMaps};
 use super::namespace::FlowStarter;
 use super::pins::FreshPins;
-use super::programs::{self, Programs, SteerLoader};
+use super::programs::{self, Places, Programs};
+use super::steering::SteerLoader;
 use super::{CaptureError, Namespace, Pins, Roster, Tables, bpffs, existing};
 use crate::config::{CaptureRoot, Config, Existing};
 use crate::policy::Policy;
@@ -37,6 +40,7 @@ use crate::sys::netns::NetworkNamespace;
 use crate::telemetry::log_denied_connect;
 
 use dropped::Dropped;
+use enrolment::{Unenrolled, selectors};
 use observed::{Enrolled, LINGER, Observed, SETTLED};
 pub use reconfigure::Reconfiguration;
 use reconfigure::{guarded_ports, refuse_own_cgroup};
@@ -91,6 +95,7 @@ pub struct Supervisor {
     look_again: Option<Instant>,
     denials_logged: u32,
     dropped: Dropped,
+    unenrolled: Unenrolled,
 }
 
 #[derive(Debug)]
@@ -122,22 +127,23 @@ impl Supervisor {
             CaptureRoot::Below(path) => cgroups::join(&mount, path),
         };
         if undo.is_none() {
-            // Maps of another shape must be found before programs that expect this one are attached.
-            Tables::open(&pins)
-                .map_err(CaptureError::during("cannot take over the pinned maps"))?;
+            take_over(&pins).map_err(CaptureError::during("cannot take over the pinned maps"))?;
         }
         let mut loaded = programs::load(&pins)?;
         let events = Events::new(loaded.take_events()?)
             .map_err(CaptureError::during("cannot wait for kernel events"))?;
         let tables = Tables::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
         let tables = Arc::new(tables);
+        let held = HeldMaps::open(&pins).map_err(CaptureError::during("cannot open the maps"))?;
+        let held = Arc::new(held);
         let add_policy = || {
             tables.add_rules(&policy.kernel_rules())?;
             tables.add_guarded(&guarded_ports(&config.workloads))?;
             tables.forget_connections()
         };
         add_policy().map_err(CaptureError::during("cannot write the policy into the maps"))?;
-        let programs = loaded.attach(&pins, &root, &tracefs)?;
+        let places = Places { mount: mount.clone(), cgroup: root, tracefs };
+        let programs = loaded.attach(&pins, &held, places)?;
         let own_netns = NetworkNamespace::own()
             .map_err(CaptureError::during("cannot open the agent's network namespace"))?;
         let mut supervisor = Self {
@@ -149,7 +155,7 @@ impl Supervisor {
             roster,
             tables,
             programs,
-            steer_loader: SteerLoader::new(pins),
+            steer_loader: SteerLoader::new(pins, held),
             own_netns,
             mount,
             namespaces: HashMap::new(),
@@ -158,7 +164,9 @@ impl Supervisor {
             look_again: None,
             denials_logged: 0,
             dropped: Dropped::default(),
+            unenrolled: Unenrolled::default(),
         };
+        supervisor.tell_covered();
         supervisor.bring_up()?;
         if let Some(undo) = undo {
             undo.keep();
@@ -174,8 +182,7 @@ impl Supervisor {
             .keys()
             .map_err(CaptureError::during("cannot read the map of workloads"))?;
         // From here on the kernel recognises new cgroups itself; those that exist are found by looking.
-        let selectors: Vec<_> = self.workloads.iter().map(|w| w.config.selector()).collect();
-        self.tables.replace_selectors(&selectors).map_err(write)?;
+        self.tables.replace_selectors(&selectors(&self.workloads)).map_err(write)?;
         self.serve(self.own_netns.clone())?;
         self.look();
         self.forget_the_old(&before)
@@ -276,9 +283,22 @@ impl Supervisor {
         }
     }
 
+    /// Tells the kernel which cgroup is covered by all programs: outside of it workloads get no sockets.
+    fn tell_covered(&self) {
+        if let Some(cgroup) = self.programs.covered()
+            && let Err(error) = self.tables.set_capture(cgroup)
+        {
+            tracing::error!(%error, "the kernel does not know which cgroup is captured; workloads get no TCP sockets");
+        }
+    }
+
     /// Finds what there is now and serves it. What cannot be served becomes the workload's problem; the kernel
     /// keeps it closed meanwhile.
     fn look(&mut self) {
+        if self.programs.follow() {
+            self.tell_covered();
+        }
+        let seen = self.begin_enrolment();
         let mut claimed = HashMap::new();
         let mut problems = Vec::new();
         for index in 0..self.workloads.len() {
@@ -292,6 +312,7 @@ impl Supervisor {
             };
             problems.push(problem);
         }
+        self.settle_enrolment(seen);
         self.assign_ports(&mut problems);
         for (workload, problem) in self.workloads.iter_mut().zip(problems) {
             workload.set_problem(problem);
@@ -322,9 +343,10 @@ impl Supervisor {
         index: usize,
         claimed: &mut HashMap<u64, String>,
     ) -> io::Result<Option<String>> {
-        let mut problem = None;
         let mut found = Vec::new();
-        for cgroup in cgroups::find(&self.mount, &self.workloads[index].config)? {
+        let cgroups = cgroups::find(&self.mount, &self.workloads[index].config)?;
+        let mut problem = self.refuse_too_long(index, cgroups.too_long)?;
+        for cgroup in cgroups.selected {
             if let Some(owner) = claimed.get(&cgroup.id) {
                 problem = Some(format!(
                     "the cgroup {} is also the workload `{owner}`, which comes first",
@@ -347,6 +369,7 @@ impl Supervisor {
             if let Err(error) = self.enrol(index, &cgroup, &namespaces, &processes) {
                 problem = Some(format!("cannot be enrolled: {error}"));
             }
+            problem = problem.or_else(|| self.cut_off(index, cgroup.id));
         }
         Ok(problem)
     }
@@ -360,12 +383,13 @@ impl Supervisor {
         processes: &BTreeSet<u32>,
     ) -> io::Result<()> {
         let is_up = self.is_up;
-        let workload = &mut self.workloads[index];
-        let view = workload.config.kernel_view();
+        let dropped = self.dropped_of(index, cgroup, namespaces)?;
+        let entry = self.workloads[index].entry(dropped.as_ref());
         let already = self.tables.workloads.get(&cgroup.id)?;
-        if already != Some(view) {
-            self.tables.workloads.insert(&cgroup.id, &view)?;
+        if already != Some(entry) {
+            self.record(cgroup.id, &entry)?;
         }
+        let workload = &mut self.workloads[index];
         let enrolled = workload.cgroups.entry(cgroup.id).or_insert_with(|| {
             tracing::info!(
                 workload = workload.config.name,
@@ -375,6 +399,7 @@ impl Supervisor {
             let reset = already.is_none() && workload.config.existing == Existing::Reset;
             Enrolled::new(cgroup.path.clone(), reset)
         });
+        enrolled.dropped = dropped;
         // Whoever is there when the agent starts has been there before.
         let now = Instant::now();
         let since = if is_up { now } else { now.checked_sub(SETTLED).unwrap_or(now) };
@@ -488,6 +513,7 @@ impl Supervisor {
     /// Checks that what was attached still is, and tidies up after what has gone.
     fn check(&mut self) {
         self.programs.check_and_repair();
+        self.tell_covered();
         for served in self.namespaces.values() {
             if let Err(error) = served.namespace.repair(&self.steer_loader) {
                 tracing::error!(namespace = served.namespace.inode(), %error, "steering not put back");
@@ -560,5 +586,18 @@ impl Supervisor {
     pub(super) fn covers(&self, path: &str) -> bool {
         File::open(cgroups::join(&self.mount, path))
             .is_ok_and(|cgroup| self.programs.all_in_force_for(&cgroup))
+    }
+}
+
+/// Makes sure that what an earlier agent has pinned fits this one, before its programs are replaced.
+fn take_over(pins: &Pins) -> io::Result<()> {
+    let recovered = held::recover_pins(pins)?;
+    if !recovered.is_empty() {
+        tracing::warn!(maps = ?recovered, "pins of maps were removed while no agent ran; put back");
+    }
+    match Tables::open(pins) {
+        // No program that is in force uses what is missing: it is made anew.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.map(drop),
     }
 }

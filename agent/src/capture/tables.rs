@@ -6,6 +6,7 @@ use std::io;
 
 use aya::Pod;
 use sheath_common::counters::Counter;
+use sheath_common::enrolment::Overflow;
 use sheath_common::flow::{
     Flow, FlowKey, GuardedKey, LegKey, ListenerKey, SOURCE_PREFIX_BITS, SourceKey, SteeredKey,
     Unreachable, UnreachableKey,
@@ -20,8 +21,10 @@ use crate::policy::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 16] = [
+pub const PINNED: [&str; 18] = [
     "WORKLOADS",
+    "OVERFLOW",
+    "CAPTURE",
     "SELECTORS",
     "DESTINATIONS",
     "NAMESPACES",
@@ -45,6 +48,8 @@ type DestinationPrefix = Prefix<DestinationKey>;
 #[derive(Debug)]
 pub struct Tables {
     pub workloads: Table<u64, Workload>,
+    pub overflow: Table<u32, Overflow>,
+    capture: Table<u32, u64>,
     pub selectors: Table<u32, Selector>,
     destinations: Table<DestinationPrefix, Destination>,
     pub namespaces: Table<u64, u32>,
@@ -66,6 +71,8 @@ impl Tables {
     pub fn open(pins: &Pins) -> io::Result<Self> {
         Ok(Self {
             workloads: Table::open(&pins.map("WORKLOADS"))?,
+            overflow: Table::open(&pins.map("OVERFLOW"))?,
+            capture: Table::open(&pins.map("CAPTURE"))?,
             selectors: Table::open(&pins.map("SELECTORS"))?,
             destinations: Table::open(&pins.map("DESTINATIONS"))?,
             namespaces: Table::open(&pins.map("NAMESPACES"))?,
@@ -80,6 +87,14 @@ impl Tables {
             guarded: Table::open(&pins.map("GUARDED"))?,
             counters: PerCpuCounters::open(&pins.map("COUNTERS"))?,
         })
+    }
+
+    /// Tells the kernel which cgroup the programs are attached to.
+    pub fn set_capture(&self, cgroup: u64) -> io::Result<()> {
+        if self.capture.get(&0)? == Some(cgroup) {
+            return Ok(());
+        }
+        self.capture.insert(&0, &cgroup)
     }
 
     /// Adds the rules about destinations. Old ones stay in force until [`Self::prune_rules`], so that nothing

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::Finding;
+use super::{Finding, surroundings};
 use crate::capture::cgroup_mount;
 use crate::config::{CaptureRoot, Config};
 use crate::sys::bpf::{self, AttachType};
@@ -32,8 +32,11 @@ pub fn requirements() -> Vec<Finding> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     vec![
         kernel(release.trim()),
+        surroundings::lockdown(),
         btf(),
-        hierarchy(),
+        surroundings::namespaces(),
+        surroundings::hierarchy(),
+        surroundings::bpf_file_system(),
         legacy_controllers(release.trim(), &mounts),
         capabilities(&status),
     ]
@@ -65,17 +68,6 @@ fn btf() -> Finding {
             "there is no /sys/kernel/btf/vmlinux",
             "boot a kernel built with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF",
         )
-    }
-}
-
-fn hierarchy() -> Finding {
-    match cgroup_mount() {
-        Ok(path) => Finding::ok("cgroup v2", format!("mounted on {}", path.display())),
-        Err(error) => Finding::error(
-            "cgroup v2",
-            error.to_string(),
-            "boot with systemd.unified_cgroup_hierarchy=1, or mount the hierarchy",
-        ),
     }
 }
 

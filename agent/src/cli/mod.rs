@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::admin::Question;
 use crate::capture::Pins;
 use crate::check::Level;
+use crate::sys::namespaces;
 use crate::{admin, app, check, telemetry};
 
 use ca::CaCommand;
@@ -152,12 +153,16 @@ fn run(which: &Which) -> Result<ExitCode, Failure> {
     let (path, config) = which.load()?;
     telemetry::init(&config.log).map_err(Failure::usage)?;
     config.log_summary();
+    // Before there are threads. What cannot be joined is found to be missing.
+    let _ = namespaces::join_hosts_cgroups();
     app::run(&path, config).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn check(which: &Which, output: Output) -> Result<ExitCode, Failure> {
     let (_, config) = which.load()?;
+    // As `run` does.
+    let _ = namespaces::join_hosts_cgroups();
     let findings = check::check(&config);
     match output {
         Output::Text => print!("{}", check::render(&findings, has_colours())),

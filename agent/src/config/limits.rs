@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use sheath_common::maps::{MAX_DESTINATIONS, MAX_PORTS};
-use sheath_common::selector::MAX_SELECTORS;
+use sheath_common::selector::MAX_PATTERNS;
 use sheath_common::workload::InboundMode;
 
 use super::{Config, Destination, Place};
@@ -18,7 +18,7 @@ pub const ADDRESSES_OF_A_NAME: usize = 64;
 /// More of something than there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverLimit {
-    #[error("{0} workloads; {MAX_SELECTORS} are the most")]
+    #[error("{0} workloads; {MAX_PATTERNS} are the most")]
     Workloads(usize),
     #[error(
         "{0} destinations in peers, externalPeers and bypass, where each DNS name counts for {ADDRESSES_OF_A_NAME}; \
@@ -53,7 +53,7 @@ pub fn check_socket(path: &Path) -> Result<(), SocketPathTooLong> {
 pub fn check(config: &Config) -> Result<(), OverLimit> {
     let is_over = |count: usize, limit: u32| count > limit as usize;
     let workloads = config.workloads.len();
-    if is_over(workloads, MAX_SELECTORS) {
+    if is_over(workloads, MAX_PATTERNS) {
         return Err(OverLimit::Workloads(workloads));
     }
     let destinations = destinations(config);

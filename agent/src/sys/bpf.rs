@@ -22,7 +22,7 @@ const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_MAP_GET_NEXT_KEY: libc::c_int = 4;
 const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+pub(super) const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_LINK_UPDATE: libc::c_int = 29;
@@ -35,6 +35,7 @@ const BPF_F_QUERY_EFFECTIVE: u32 = 1;
 pub enum AttachType {
     CgroupInetIngress = 0,
     CgroupInetEgress = 1,
+    CgroupInetSockCreate = 2,
     CgroupSockOps = 3,
     CgroupInet4Connect = 10,
     CgroupInet6Connect = 11,
@@ -47,9 +48,10 @@ pub enum AttachType {
 
 impl AttachType {
     /// Those that attach to cgroups.
-    pub const OF_CGROUPS: [Self; 9] = [
+    pub const OF_CGROUPS: [Self; 10] = [
         Self::CgroupInetIngress,
         Self::CgroupInetEgress,
+        Self::CgroupInetSockCreate,
         Self::CgroupSockOps,
         Self::CgroupInet4Connect,
         Self::CgroupInet6Connect,
@@ -62,42 +64,42 @@ impl AttachType {
 
 /// The kernel's `union bpf_attr`, as far as it is used here: 64-bit words of the size of the largest member.
 #[repr(C, align(8))]
-struct Attr([u8; 128]);
+pub(super) struct Attr(pub(super) [u8; 128]);
 
 impl Attr {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self([0; 128])
     }
 
-    fn u32(mut self, at: usize, value: u32) -> Self {
+    pub(super) fn u32(mut self, at: usize, value: u32) -> Self {
         self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
         self
     }
 
-    fn u64(mut self, at: usize, value: u64) -> Self {
+    pub(super) fn u64(mut self, at: usize, value: u64) -> Self {
         self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
         self
     }
 
-    fn fd(self, at: usize, fd: BorrowedFd<'_>) -> Self {
+    pub(super) fn fd(self, at: usize, fd: BorrowedFd<'_>) -> Self {
         self.u32(at, fd.as_raw_fd() as u32)
     }
 
-    fn read_u32(&self, at: usize) -> u32 {
+    pub(super) fn read_u32(&self, at: usize) -> u32 {
         let mut bytes = [0; 4];
         bytes.copy_from_slice(&self.0[at..at + 4]);
         u32::from_ne_bytes(bytes)
     }
 }
 
-fn bpf(command: libc::c_int, attr: &mut Attr) -> io::Result<i32> {
+pub(super) fn bpf(command: libc::c_int, attr: &mut Attr) -> io::Result<i32> {
     // SAFETY: the attribute block is zeroed beyond what the command uses and outlives the call; pointers in it
     // are made from live references by the callers below.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr.0, attr.0.len()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-fn owned(fd: RawFd) -> OwnedFd {
+pub(super) fn owned(fd: RawFd) -> OwnedFd {
     // SAFETY: only called with a descriptor that the kernel has just returned.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
@@ -201,19 +203,6 @@ pub fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
         _ => 0,
     };
     Ok(LinkInfo { program_id: info.read_u32(8), target })
-}
-
-/// Kernel's id of a program.
-pub fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut info = [0_u8; 256];
-    let at = info.as_mut_ptr() as u64;
-    bpf(
-        BPF_OBJ_GET_INFO_BY_FD,
-        &mut Attr::new().fd(0, program).u32(4, info.len() as u32).u64(8, at),
-    )?;
-    let mut id = [0; 4];
-    id.copy_from_slice(&info[4..8]);
-    Ok(u32::from_ne_bytes(id))
 }
 
 /// Type, key size, value size and number of entries of a map.

@@ -1,11 +1,13 @@
 //! The kernel interfaces that no library in use covers. All of the agent's `unsafe` lives in this folder.
 
 pub mod bpf;
+pub mod bpf_objects;
 pub mod clock;
 pub mod erased;
 pub mod files;
 pub mod hardening;
 pub mod heap;
+pub mod namespaces;
 pub mod netns;
 pub mod pidfd;
 pub mod readiness;

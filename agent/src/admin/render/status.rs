@@ -111,6 +111,15 @@ fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
                 text(&connection["remote"])
             );
         }
+        for mount in list(&workload["network_mounts"]) {
+            let _ = writeln!(
+                out,
+                "  unprotected: {} {} on {} (the kernel's own connections)",
+                text(&mount["kind"]),
+                text(&mount["source"]),
+                text(&mount["path"])
+            );
+        }
     }
 }
 
@@ -129,6 +138,7 @@ mod tests {
                 "inbound": {"mode": "strict", "ports": [80, 443]}, "outbound": {"mode": "require"},
                 "svid": {"not_after": "2030-01-01T00:00:00Z"}, "spiffe_id": "spiffe://example.org/web",
                 "unprotected": [{"local": "10.0.0.1:5", "remote": "10.0.0.2:80"}],
+                "network_mounts": [{"kind": "nfs4", "source": "store:/export", "path": "/srv"}],
             }],
             "counters": {"connect_protected": 3, "connect_denied": 0},
         });
@@ -139,6 +149,7 @@ mod tests {
             "strict 80,443",
             "  because",
             "unprotected: 10.0.0.1:5 - 10.0.0.2:80",
+            "unprotected: nfs4 store:/export on /srv",
             "connect_protected",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");

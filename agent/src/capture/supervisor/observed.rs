@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use sheath_common::workload::Workload;
+
+use crate::capture::filters::Dropped;
 use crate::config::{Existing, WorkloadConfig};
 
 /// A workload's processes have left a namespace for good when none has been seen there for so long.
@@ -17,6 +20,8 @@ pub struct Observed {
     pub config: WorkloadConfig,
     /// By cgroup id.
     pub cgroups: BTreeMap<u64, Enrolled>,
+    /// Cgroups that are refused because of their long paths.
+    pub too_long: BTreeSet<u64>,
     pub processes: BTreeSet<u32>,
     /// Why it is not served as configured.
     pub problem: Option<String>,
@@ -30,6 +35,8 @@ pub struct Enrolled {
     pub path: String,
     /// Namespaces its processes have been seen in, by inode number.
     pub namespaces: BTreeMap<u64, Sighting>,
+    /// What others' packet filters keep from the agent.
+    pub dropped: Option<Dropped>,
     /// Connections older than the enrolment have yet to be reset.
     pub reset_pending: bool,
 }
@@ -50,7 +57,7 @@ impl Sighting {
 
 impl Enrolled {
     pub fn new(path: String, reset_pending: bool) -> Self {
-        Self { path, namespaces: BTreeMap::new(), reset_pending }
+        Self { path, namespaces: BTreeMap::new(), dropped: None, reset_pending }
     }
 
     /// Notes where processes are now, and forgets where none has been for a while. `since` is when they may be
@@ -70,10 +77,17 @@ impl Observed {
         Self {
             config,
             cgroups: BTreeMap::new(),
+            too_long: BTreeSet::new(),
             processes: BTreeSet::new(),
             problem: None,
             is_unseen: false,
         }
+    }
+
+    /// What the kernel has to know of one of its cgroups.
+    pub fn entry(&self, dropped: Option<&Dropped>) -> Workload {
+        let view = self.config.kernel_view();
+        dropped.map_or(view, |dropped| dropped.mark(view))
     }
 
     /// The same workload with another configuration. Connections that were not protected before are older than

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sheath_common::flow::GuardedKey;
 
 use super::Supervisor;
+use super::enrolment::selectors;
 use super::observed::Observed;
 use crate::capture::{CaptureError, cgroups};
 use crate::config::WorkloadConfig;
@@ -54,8 +55,7 @@ impl Supervisor {
                 None => Observed::new(config),
             })
             .collect();
-        let selectors: Vec<_> = self.workloads.iter().map(|w| w.config.selector()).collect();
-        self.tables.replace_selectors(&selectors).map_err(write())?;
+        self.tables.replace_selectors(&selectors(&self.workloads)).map_err(write())?;
         self.routed_prefixes = policy.protected_prefixes();
         self.in_force = policy;
         self.look();
@@ -79,8 +79,7 @@ impl Supervisor {
         // A workload that could not be looked at may have cgroups that were not seen.
         self.is_forgetting = self.workloads.iter().any(|workload| workload.is_unseen);
         if !self.is_forgetting {
-            let current: HashSet<u64> =
-                self.workloads.iter().flat_map(|w| w.cgroups.keys().copied()).collect();
+            let current = self.recorded();
             for id in enrolled_before.iter().filter(|id| !current.contains(id)) {
                 self.tables.workloads.remove(id)?;
             }

@@ -7,6 +7,7 @@ use sheath_common::workload::{InboundMode, OutboundMode};
 
 use super::Supervisor;
 use super::observed::Observed;
+use crate::capture::mounts::{self, NetworkMount};
 use crate::capture::programs::Hook;
 
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +38,8 @@ pub struct WorkloadStatus {
     pub inbound: InboundStatus,
     pub outbound: OutboundStatus,
     pub unprotected: Vec<UnprotectedConnection>,
+    /// File systems on the network, which the kernel itself reads and writes in the clear.
+    pub network_mounts: Vec<NetworkMount>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,21 +89,16 @@ pub struct UnprotectedConnection {
 }
 
 pub(super) fn view(supervisor: &mut Supervisor) -> StatusView {
-    let cgroup = supervisor.programs.cgroup_path().display().to_string();
-    let programs = supervisor
-        .programs
-        .check_and_repair()
+    let observed = supervisor.programs.check_and_repair();
+    let programs = observed
         .into_iter()
         .map(|(name, hook, observed)| ProgramStatus {
             name,
             kind: match hook {
-                Hook::Cgroup(_) => "cgroup",
+                Hook::Cgroup(_) | Hook::Root(_) => "cgroup",
                 Hook::Tracepoint(_) => "tracepoint",
             },
-            attached_to: match hook {
-                Hook::Cgroup(_) => cgroup.clone(),
-                Hook::Tracepoint(event) => format!("cgroup:{event}"),
-            },
+            attached_to: supervisor.programs.place(hook),
             observed,
         })
         .collect();
@@ -161,6 +159,7 @@ fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus
             },
         },
         unprotected: supervisor.unprotected(workload),
+        network_mounts: mounts::of_processes(&workload.processes),
     }
 }
 
@@ -174,8 +173,8 @@ fn problem(
         return Some(problem.clone());
     }
     for (id, enrolled) in &workload.cgroups {
-        if supervisor.tables.workloads.get(id).ok().flatten() != Some(workload.config.kernel_view())
-        {
+        let entry = workload.entry(enrolled.dropped.as_ref());
+        if supervisor.tables.workloads.get(id).ok().flatten() != Some(entry) {
             return Some(format!("the kernel does not know the cgroup {}", enrolled.path));
         }
         if !supervisor.covers(&enrolled.path) {

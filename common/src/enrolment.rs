@@ -1,0 +1,171 @@
+//! Whose a process or a socket is, from the cgroups above it, also where not every workload's cgroup could be recorded.
+//!
+//! A cgroup's id grows with the time at which it was made and is never used again (`__kernfs_new_node`), and a cgroup is
+//! younger than those above it. So "made since then" is a comparison of ids.
+
+use crate::workload::Workload;
+
+/// Value of the `OVERFLOW` array: cgroups that match a selector and that there was no room to record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overflow {
+    /// In the kernel's entry, how many there have been; in the agent's, how many of those it has seen to since.
+    pub count: u64,
+    /// The first of them; zero in the agent's entry if it knows of none.
+    pub since: u64,
+    /// One of them was a [`Workload::BASE`], so what is below cannot be told any more.
+    pub everywhere: u64,
+}
+
+/// The kernel's entry of `OVERFLOW`: written only while a cgroup is being made, of which the kernel makes one at a time.
+pub const OVERFLOW_SEEN: u32 = 0;
+/// The agent's entry.
+pub const OVERFLOW_SETTLED: u32 = 1;
+
+impl Overflow {
+    /// Notes, in the kernel's entry, a cgroup that could not be recorded.
+    #[inline(always)]
+    pub fn note(&mut self, settled: &Self, cgroup: u64, is_base: bool) {
+        if self.count == settled.count {
+            self.since = cgroup;
+            self.everywhere = 0;
+        }
+        if is_base {
+            self.everywhere = 1;
+        }
+        self.count += 1;
+    }
+
+    #[inline(always)]
+    fn reaches(&self, walk: &Walk) -> bool {
+        walk.last >= self.since && (walk.is_below_base || self.everywhere != 0)
+    }
+}
+
+/// The way from the root cgroup down to a task's or a socket's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Walk {
+    found: Option<Workload>,
+    is_below_base: bool,
+    is_agents: bool,
+    last: u64,
+}
+
+impl Walk {
+    /// Goes on to a cgroup, with what `WORKLOADS` has for it.
+    #[inline(always)]
+    pub fn visit(&mut self, cgroup: u64, entry: Option<&Workload>) {
+        match entry {
+            Some(workload) if workload.is_base() => self.is_below_base = true,
+            Some(workload) if workload.is_agent() => self.is_agents = true,
+            Some(workload) => self.found = Some(*workload),
+            None => {}
+        }
+        self.last = cgroup;
+    }
+
+    /// The workload of the innermost cgroup that is the root of one.
+    #[inline(always)]
+    #[must_use]
+    pub fn found(&self) -> Option<Workload> {
+        self.found
+    }
+
+    /// True if one of the cgroups may be the root of a workload that could not be recorded. Only to be asked where none
+    /// was found.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_in_doubt(&self, seen: &Overflow, settled: &Overflow) -> bool {
+        !self.is_agents
+            && ((seen.count != settled.count && seen.reaches(self))
+                || (settled.since != 0 && settled.reaches(self)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::{InboundMode, OutboundMode};
+    use proptest::prelude::*;
+
+    const SETTLED: Overflow = Overflow { count: 0, since: 0, everywhere: 0 };
+
+    fn walk(way: &[(u64, Option<Workload>)]) -> Walk {
+        let mut walk = Walk::default();
+        for (cgroup, entry) in way {
+            walk.visit(*cgroup, entry.as_ref());
+        }
+        walk
+    }
+
+    fn overflow_at(cgroup: u64) -> Overflow {
+        let mut seen = Overflow::default();
+        seen.note(&SETTLED, cgroup, false);
+        seen
+    }
+
+    #[test]
+    fn the_innermost_workload_is_found() {
+        let [outer, inner] =
+            [7, 8].map(|id| Workload::new(id, OutboundMode::Require, InboundMode::Strict, true));
+        let way =
+            [(1, Some(Workload::BASE)), (4, Some(outer)), (5, None), (6, Some(inner)), (9, None)];
+        assert_eq!(walk(&way).found(), Some(inner));
+        assert_eq!(walk(&way[..3]).found(), Some(outer));
+        assert_eq!(walk(&way[..1]).found(), None);
+    }
+
+    #[test]
+    fn what_was_made_below_a_base_since_there_was_no_room_is_in_doubt() {
+        let seen = overflow_at(50);
+        let way = |last| walk(&[(1, None), (10, Some(Workload::BASE)), (last, None)]);
+        assert!(way(50).is_in_doubt(&seen, &SETTLED));
+        assert!(way(51).is_in_doubt(&seen, &SETTLED));
+        let own = walk(&[(10, Some(Workload::BASE)), (60, Some(Workload::AGENT))]);
+        assert!(!own.is_in_doubt(&seen, &SETTLED));
+        // Older, or elsewhere.
+        assert!(!way(49).is_in_doubt(&seen, &SETTLED));
+        assert!(!walk(&[(1, None), (60, None)]).is_in_doubt(&seen, &SETTLED));
+    }
+
+    #[test]
+    fn without_room_for_a_base_everything_new_is_in_doubt() {
+        let mut seen = overflow_at(50);
+        seen.note(&SETTLED, 55, true);
+        assert!(walk(&[(1, None), (50, None)]).is_in_doubt(&seen, &SETTLED));
+        assert!(!walk(&[(1, None), (49, None)]).is_in_doubt(&seen, &SETTLED));
+    }
+
+    #[test]
+    fn what_the_agent_could_not_record_itself_is_in_doubt_too() {
+        let settled = Overflow { count: 0, since: 20, everywhere: 0 };
+        let below = |last| walk(&[(10, Some(Workload::BASE)), (last, None)]);
+        assert!(below(20).is_in_doubt(&Overflow::default(), &settled));
+        assert!(!below(19).is_in_doubt(&Overflow::default(), &settled));
+    }
+
+    proptest! {
+        /// Cgroups are made one after the other; the agent says at any time that all it has seen so far is seen to.
+        #[test]
+        fn no_cgroup_that_was_not_recorded_passes_unnoticed(events in prop::collection::vec(0_u8..4, 1..40)) {
+            let (mut seen, mut settled) = (Overflow::default(), SETTLED);
+            let mut unrecorded = Vec::new();
+            for (cgroup, event) in (100..).zip(events) {
+                match event {
+                    // The agent records what it finds, and tells up to where it has looked.
+                    0 => { settled.count = seen.count; unrecorded.clear(); }
+                    1 => { seen.note(&settled, cgroup, false); unrecorded.push(cgroup); }
+                    _ => {}
+                }
+                for cgroup in &unrecorded {
+                    let way = walk(&[(10, Some(Workload::BASE)), (*cgroup, None)]);
+                    prop_assert!(way.is_in_doubt(&seen, &settled));
+                }
+                if unrecorded.is_empty() {
+                    let way = walk(&[(10, Some(Workload::BASE)), (cgroup, None)]);
+                    prop_assert!(!way.is_in_doubt(&seen, &settled));
+                }
+            }
+        }
+    }
+}
