@@ -175,10 +175,14 @@ impl Zoned {
 
 /// The name of an interface, which may be known by its number.
 fn interface_of(zone: &str) -> io::Result<String> {
-    let Ok(number) = zone.parse() else {
+    let Ok(number) = zone.parse::<u32>() else {
         return Ok(zone.to_owned());
     };
     let name = nix::net::if_::if_indextoname(number)?;
+    // nix takes the C library's null pointer for a name.
+    if name.is_empty() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     name.into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
@@ -253,6 +257,8 @@ mod tests {
     fn an_interface_is_known_by_its_number_too() {
         assert_eq!(interface_of("1").unwrap(), "lo");
         assert_eq!(interface_of("eth7").unwrap(), "eth7");
-        assert!(interface_of("4294967295").is_err());
+        for nobody in ["0", "2147483647", "4294967295"] {
+            assert!(interface_of(nobody).is_err(), "{nobody}");
+        }
     }
 }

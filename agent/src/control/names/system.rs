@@ -259,7 +259,22 @@ impl Hosts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::fs;
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic_or_hides_a_name_server(
+            before in "[ -~\u{a0}-\u{ff}\t]{0,60}",
+            after in "[ -~\u{a0}-\u{ff}\t\n]{0,60}",
+        ) {
+            let text = format!("{before}\nnameserver 10.9.8.7\n{after}");
+            let (parsed, _) = parse(&text);
+            prop_assert!(parsed.unwrap().servers.contains(&server("10.9.8.7", None)));
+            let hosts = Hosts(format!("{before}\n10.9.8.7 name\n{after}"));
+            prop_assert!(hosts.addresses("name").contains(&[10, 9, 8, 7].into()));
+        }
+    }
 
     fn parse(text: &str) -> (Option<ResolvConf>, Vec<String>) {
         let mut warnings = Vec::new();
