@@ -8,7 +8,7 @@ mod der;
 mod directory;
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use x509_parser::asn1_rs::{Any, Class, Tag};
 use x509_parser::prelude::X509Certificate;
@@ -353,13 +353,30 @@ impl fmt::Display for Name<'_> {
         const LONGEST: usize = 128;
         let text = match self {
             Self::Dns(name) | Self::Uri(name) => (*name).to_owned(),
-            Self::Ip(bytes) => bytes.iter().map(u8::to_string).collect::<Vec<_>>().join("."),
+            Self::Ip(bytes) => match bytes.len() {
+                // With a mask.
+                8 | 32 => {
+                    let (network, mask) = bytes.split_at(bytes.len() / 2);
+                    format!("{}/{}", address(network), address(mask))
+                }
+                _ => address(bytes),
+            },
             Self::Directory(name) => name.to_string(),
             Self::Other(kind) => return write!(f, "a name of the kind {kind}"),
         };
         let short: String = text.chars().take(LONGEST).collect();
         let more = if short.len() < text.len() { "…" } else { "" };
         write!(f, "the {} `{}{more}`", self.kind(), short.escape_debug())
+    }
+}
+
+fn address(bytes: &[u8]) -> String {
+    if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
+        Ipv4Addr::from(bytes).to_string()
+    } else if let Ok(bytes) = <[u8; 16]>::try_from(bytes) {
+        Ipv6Addr::from(bytes).to_string()
+    } else {
+        format!("of {} bytes", bytes.len())
     }
 }
 

@@ -32,7 +32,7 @@ fn what_was_written_is_read() {
     let constraints = NameConstraints::of(&certificate).unwrap().unwrap();
     let text = |names: &[Name<'_>]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(text(&constraints.permitted), ["the URI `a.org`", "the dNSName `b.org`"]);
-    assert_eq!(text(&constraints.excluded), ["the iPAddress `10.0.0.0.255.0.0.0`"]);
+    assert_eq!(text(&constraints.excluded), ["the iPAddress `10.0.0.0/255.0.0.0`"]);
     let names = text(&names_of(&certificate, true).unwrap());
     assert_eq!(names[..2], ["the URI `spiffe://example.org`", "the dNSName `example.org`"]);
     assert_eq!(names.len(), 4, "{names:?}");
