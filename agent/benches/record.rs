@@ -55,7 +55,7 @@ fn record(criterion: &mut Criterion) {
             seal_all(&mut Sealer::new(keys(cipher)), &mut slots, slot);
             group.bench_function(BenchmarkId::new("open", size), |bencher| {
                 bencher.iter_batched_ref(
-                    || (Opener::new(keys(cipher)), slots.clone()),
+                    || (Opener::of_server(keys(cipher)), slots.clone()),
                     |(opener, records)| assert_eq!(open_all(opener, records), BATCH),
                     BatchSize::LargeInput,
                 );

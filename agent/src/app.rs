@@ -125,6 +125,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         shares: pipeline.shares.clone(),
         idle: pipeline.idle.clone(),
         identities: published.identities,
+        names: published.names,
         verified: control.verified(),
         tables: supervisor.tables(),
     };

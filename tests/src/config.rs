@@ -147,6 +147,8 @@ pub struct Inbound {
     pub mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<u16>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub published_ports: Vec<String>,
     pub allow: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_pins: Vec<Pin>,
@@ -335,6 +337,7 @@ impl Workload {
         self.inbound = Some(Inbound {
             mode,
             ports: ports.map(<[u16]>::to_vec),
+            published_ports: Vec::new(),
             allow: allow.iter().map(|name| spiffe_id(name)).collect(),
             allow_pins: Vec::new(),
             tls: None,

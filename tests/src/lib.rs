@@ -12,10 +12,12 @@
 //! has failed, and must say so.
 
 pub mod agent;
+pub mod balancer;
 pub mod binaries;
 pub mod ca;
 pub mod certs;
 pub mod cgroup;
+pub mod clock;
 pub mod config;
 pub mod dissect;
 pub mod filter;

@@ -1,7 +1,7 @@
 //! What the agent says about itself: `sheath status --output json` and the access log.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,6 +14,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     pub programs: Vec<Program>,
     pub workloads: Vec<Workload>,
+    #[serde(default)]
+    pub names: Vec<Name>,
     pub flows: u64,
     /// Sessions that wait for the next flow.
     pub idle_sessions: u64,
@@ -41,6 +43,15 @@ pub struct Workload {
     pub svid: Option<Svid>,
     pub flows: u64,
     pub unprotected: Vec<Unprotected>,
+}
+
+/// A DNS name of an external peer.
+#[derive(Debug, Deserialize)]
+pub struct Name {
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+    /// Empty if it is resolved.
+    pub problem: String,
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,7 +1,11 @@
 //! Services without an agent that are known by a DNS name: dnsmasq says where they are.
 
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
+use sheath_tests::binaries;
 use sheath_tests::config::{Config, Dns, ExternalPeer, StandardTls, TlsContext};
 use sheath_tests::dissect::tls;
 use sheath_tests::interop::dnsmasq::Dnsmasq;
@@ -13,7 +17,8 @@ use sheath_tests::pair::{say, server};
 use sheath_tests::probe::Probe;
 use sheath_tests::script::Step;
 use sheath_tests::wait::{GENEROUS, wait_until};
-use sheath_tests::world::{FAMILIES, Family};
+use sheath_tests::world::{FAMILIES, Family, WIRE};
+use tempfile::TempDir;
 
 const NAME: &str = "billing.example.com";
 const PEER_ID: &str = "dns:billing.example.com";
@@ -45,6 +50,58 @@ fn dnsmasq(scene: &Scene, addresses: &[IpAddr]) -> Dnsmasq {
     let place = scene.pair.world.a.host("names");
     let server = NAME_SERVER.parse().unwrap();
     Dnsmasq::start(&place, &scene.dir(), server, &records(addresses))
+}
+
+/// A host's `/etc`, as the agent sees it: the agent runs in a mount namespace of its own, over which this lies.
+struct Etc(TempDir);
+
+/// Without it, whoever does not answer is waited for.
+const IMPATIENT: &str = "options timeout:1 attempts:1";
+
+impl Etc {
+    fn new(resolv_conf: &str) -> Self {
+        let etc = Self(tempfile::tempdir().expect("a temporary directory"));
+        fs::create_dir(etc.0.path().join("etc")).expect("a directory");
+        etc.write("resolv.conf", resolv_conf);
+        etc
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("etc")
+    }
+
+    /// Writes a file anew, as whoever manages it does: not in place.
+    fn write(&self, name: &str, text: &str) {
+        let new = self.0.path().join("new");
+        fs::write(&new, format!("{text}\n")).expect("a file in /etc");
+        fs::rename(&new, self.path().join(name)).expect("a file in /etc");
+    }
+
+    /// The agent's program, which sees this.
+    fn sheath(&self) -> PathBuf {
+        let script = self.0.path().join("sheath");
+        let text = format!(
+            "#!/bin/sh\nexec unshare --mount --propagation private sh -c \
+             'mount --bind \"$0\" /etc && exec \"$@\"' {} {} \"$@\"\n",
+            quoted(&self.path()),
+            quoted(&binaries::sheath())
+        );
+        fs::write(&script, text).expect("a script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+        script
+    }
+}
+
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display())
+}
+
+/// The usual scene of these, on a host with this `/etc`.
+fn host_scene(pki: &Pki, etc: &Etc) -> Scene {
+    scene_with(pki, None, |a| {
+        a.dns = None;
+        a.binary = etc.sheath();
+    })
 }
 
 fn records(addresses: &[IpAddr]) -> Vec<(&'static str, IpAddr)> {
@@ -144,4 +201,78 @@ fn what_a_name_stood_for_stays_protected_over_a_restart() {
     let output = scene.pair.agent_a.reload(|a| a.node = "other".to_owned());
     assert!(!output.status.success());
     assert_protected(&scene, "after a refused reload");
+}
+
+/// The old name server still answers: that is no reason to go on asking it.
+#[test]
+fn other_name_servers_of_the_host_are_asked_from_the_moment_they_are_said() {
+    let pki = Pki::new();
+    let etc = Etc::new(&format!("nameserver {NAME_SERVER}"));
+    let scene = host_scene(&pki, &etc);
+    let node = &scene.pair.world.b;
+    let [old, new] = [node.addresses.v4, node.extra.v4].map(IpAddr::from);
+    let _old = dnsmasq(&scene, &[old]);
+    wait_until_known(&scene, old);
+    let elsewhere = scene.pair.world.a.extra.v4.into();
+    let place = scene.pair.world.a.host("other-names");
+    let _new = Dnsmasq::start(&place, &scene.dir(), elsewhere, &records(&[new]));
+    etc.write("resolv.conf", &format!("nameserver {elsewhere}"));
+    wait_until_known(&scene, new);
+}
+
+#[test]
+fn what_makes_no_sense_in_resolv_conf_is_ignored_alone() {
+    let pki = Pki::new();
+    let etc = Etc::new(&format!(
+        "search a..b %$ *.x\nnameserver 10.0.1.256\nnonsense\nnameserver {NAME_SERVER}\n{IMPATIENT}"
+    ));
+    let scene = host_scene(&pki, &etc);
+    let address = scene.pair.world.b.addresses.v4.into();
+    let _dnsmasq = dnsmasq(&scene, &[address]);
+    wait_until_known(&scene, address);
+}
+
+#[test]
+fn a_name_server_on_the_link_is_asked_by_way_of_its_interface() {
+    let pki = Pki::new();
+    for zone in [WIRE.to_owned(), String::new()] {
+        let etc = Etc::new("");
+        let scene = host_scene(&pki, &etc);
+        let (a, b) = (&scene.pair.world.a, &scene.pair.world.b);
+        b.netns.ip(&format!("addr add fe80::53/64 dev {WIRE} nodad\n"));
+        // Whoever does not say which link is meant gets this one.
+        a.netns.ip("link add decoy type veth peer name decoy2
+             link set decoy up
+             link set decoy2 up
+             route add fe80::/64 dev decoy metric 1\n");
+        let zone = if zone.is_empty() { a.netns.interface(WIRE).to_string() } else { zone };
+        let address = b.addresses.v4.into();
+        let names = records(&[address]);
+        let _names = Dnsmasq::on_interface(&scene.place_b, &scene.dir(), WIRE, &names);
+        etc.write("resolv.conf", &format!("nameserver fe80::53%{zone}\n{IMPATIENT}"));
+        wait_until_known(&scene, address);
+    }
+}
+
+#[test]
+fn the_hosts_file_of_names_counts_and_is_followed() {
+    let pki = Pki::new();
+    let etc = Etc::new(&format!("nameserver {NAME_SERVER}\n{IMPATIENT}"));
+    let scene = host_scene(&pki, &etc);
+    let node = &scene.pair.world.b;
+    // Nobody says anything of the name, and status does.
+    let status = scene.pair.agent_a.wait_for_status("the reason", |status| {
+        status.names.iter().any(|name| !name.problem.is_empty())
+    });
+    let name = &status.names[0];
+    assert_eq!((name.name.as_str(), name.addresses.len()), (NAME, 0));
+    assert!(name.problem.contains("no name server"), "{name:?}");
+    let shown = scene.pair.agent_a.sheath("status", &[]);
+    let shown = String::from_utf8_lossy(&shown.stdout);
+    assert!(shown.contains(NAME) && shown.contains("not resolved: no name server"), "{shown}");
+    for address in [node.addresses.v4.into(), node.extra.v4.into(), node.addresses.v6.into()] {
+        etc.write("hosts", &format!("{address} other {NAME}."));
+        wait_until_known(&scene, address);
+    }
+    scene.pair.agent_a.wait_for_status("no complaint", |status| status.names[0].problem.is_empty());
 }

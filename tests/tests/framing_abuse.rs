@@ -73,7 +73,12 @@ fn a_source_address_cannot_be_forged() {
     }
 }
 
-/// A session leads to where its connection has gone, whatever an OPEN says.
+/// `REFUSED`'s code for what policy does not allow, and `GO_AWAY`'s for an address that is not the server's own.
+const NOT_ALLOWED: u8 = 2;
+const VIRTUAL: u8 = 5;
+
+/// A session leads to where its connection has gone, whatever an OPEN says: nowhere, if that is another port. By another
+/// address it leads there once.
 #[test]
 fn a_session_leads_nowhere_else() {
     let pair = Pair::new(Setting::Pods);
@@ -83,17 +88,34 @@ fn a_session_leads_nowhere_else() {
     let mut wrong = [Family::V4, Family::V6]
         .map(|family| Probe::start(&pair.server, &server(any(family, OTHER_PORT), &wrong)));
     let to = pair.target(Family::V4);
-    let mut caller = Caller::dial(&pair.client.netns, to, &leaf);
+    let source = pair.client_addresses.at(Family::V4, 40_000);
+    let answer = [frame(ACCEPTED, &[]), data("the right one"), fin()].concat();
     for elsewhere in [
         pair.server_addresses.at(Family::V4, OTHER_PORT),
         pair.server_addresses.at(Family::V6, OTHER_PORT),
         "127.0.0.1:9090".parse().unwrap(),
         pair.world.b.addresses.at(Family::V4, 22),
     ] {
-        let source = pair.client_addresses.at(Family::V4, 40_000);
-        caller.send(&[open(source, elsewhere), fin()].concat());
-        let answer = [frame(ACCEPTED, &[]), data("the right one"), fin()].concat();
-        assert_eq!(caller.receive(answer.len()), answer, "{elsewhere}");
+        // As the first flow, and as a later one.
+        for earlier in [0, 1] {
+            let mut caller = Caller::dial(&pair.client.netns, to, &leaf);
+            for _ in 0..earlier {
+                caller.send(&[open(source, to), fin()].concat());
+                assert_eq!(caller.receive(answer.len()), answer, "{elsewhere}");
+                right.accepted();
+                assert_eq!(right.connection().local, Some(to), "{elsewhere}");
+            }
+            caller.send(&[open(source, elsewhere), data("smuggled"), fin()].concat());
+            assert_eq!(caller.end().0, frame(REFUSED, &[NOT_ALLOWED]), "{elsewhere}");
+            assert_eq!(right.pending(), 0, "{elsewhere}");
+        }
+    }
+    for elsewhere in ["127.0.0.1:8080", "[::1]:8080", "192.0.2.1:8080"] {
+        let mut caller = Caller::dial(&pair.client.netns, to, &leaf);
+        caller.send(&[open(source, elsewhere.parse().unwrap()), fin()].concat());
+        let (received, end) = caller.end();
+        let last = frame(GO_AWAY, &[VIRTUAL]);
+        assert_eq!((received, end), ([&answer[..], &last].concat(), None), "{elsewhere}");
         assert_eq!(right.connection().local, Some(to), "{elsewhere}");
     }
     assert!(wrong.iter_mut().all(|app| app.pending() == 0));

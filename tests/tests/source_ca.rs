@@ -10,6 +10,7 @@ use sheath_tests::agent::Agent;
 use sheath_tests::binaries;
 use sheath_tests::ca::{Ca, Leaf};
 use sheath_tests::certs::Certificate;
+use sheath_tests::clock::Clock;
 use sheath_tests::config::{Identity, WorkloadIdentity, spiffe_id};
 use sheath_tests::live::{LiveFlow, Transfer};
 use sheath_tests::pair::{PORT, Pair, Setting};
@@ -120,6 +121,27 @@ fn svids_live_as_long_as_is_said() {
         let renewal = seconds(shown.next_renewal.as_ref()) - issued;
         assert!((life / 2 - 1..=life * 6 / 10 + 1).contains(&renewal), "{shown:?}");
     }
+}
+
+/// At boot, clocks are often wrong. What was issued before the clock was set right is of no use until the time that it
+/// bears; nobody should have to wait for that.
+#[test]
+fn an_svid_of_a_clock_that_was_ahead_is_replaced_when_the_clock_is_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::new(dir.path());
+    clock.set_ahead(Duration::from_secs(3 * 60 * 60));
+    let pair = Pair::with(Setting::Host, |a, _| a.environment.extend(clock.environment()));
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    pair.assert_refused();
+    let early = pair.agent_a.certs().certificate("client").clone();
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    assert!(seconds(early.not_before.as_ref()) > now + 2 * 60 * 60, "{early:?}");
+    clock.set_ahead(Duration::ZERO);
+    let right = pair.agent_a.wait_for_certificate("client", "another SVID", |seen| {
+        seen.state == "ok" && seen.serial != early.serial
+    });
+    assert!(seconds(right.not_before.as_ref()) <= now, "{right:?}");
+    pair.assert_served();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::Serialize;
 use sheath_common::workload::workload_id;
 
 use crate::capture::{ProgramStatus, StatusView, Tables, WorkloadStatus};
+use crate::control::{NameView, NameViews};
 use crate::identity::{Held, Identities, Svid};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
@@ -24,6 +25,7 @@ pub struct AgentInfo {
     pub shares: Arc<Shares>,
     pub idle: Arc<IdleSessions>,
     pub identities: Arc<Identities>,
+    pub names: NameViews,
     pub verified: Arc<VerifiedChains>,
     pub tables: Arc<Tables>,
 }
@@ -38,6 +40,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     pub programs: Vec<ProgramStatus>,
     pub workloads: Vec<Workload>,
+    /// DNS names of external peers.
+    pub names: Vec<NameView>,
     /// Open now.
     pub flows: u64,
     /// Sessions kept for the next flow.
@@ -94,6 +98,7 @@ impl AgentInfo {
             uptime_seconds: self.started.elapsed().as_secs(),
             programs: view.programs,
             workloads: view.workloads.into_iter().map(|capture| self.workload(capture)).collect(),
+            names: self.names.load().as_ref().clone(),
             flows: self.counters.flows(),
             idle_sessions: self.idle.count(),
             counters,

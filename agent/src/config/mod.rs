@@ -9,6 +9,7 @@ mod identity;
 mod instance;
 mod limits;
 mod place;
+mod published;
 mod raw;
 mod tls;
 mod words;
@@ -42,6 +43,7 @@ pub use identity::{
 pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
 pub use limits::{ADDRESSES_OF_A_NAME, OverLimit};
 pub use place::Place;
+pub use published::PublishedPort;
 pub use raw::{Existing, ExpiredPeer, LogFormat};
 pub use tls::{
     CertificateChoice, CrlConfig, ExternalPeerConfig, Family, InboundTlsConfig, PeerConfig,
@@ -154,6 +156,8 @@ pub struct Inbound {
     pub mode: InboundMode,
     /// Ports the mode applies to; empty for every port.
     pub ports: Vec<u16>,
+    /// As which other ports clients may know them.
+    pub published_ports: Vec<PublishedPort>,
     /// Who may call.
     pub allow: Vec<SpiffeId>,
     pub allow_pins: Vec<PinConfig>,
@@ -389,6 +393,15 @@ impl WorkloadReader<'_> {
                     .to_owned(),
             );
         }
+        if let (Some(ports), false) = (&raw.ports, raw.published_ports.is_empty()) {
+            let stray =
+                raw.published_ports.iter().find(|published| !ports.contains(&published.port));
+            if let Some(PublishedPort { published, port }) = stray {
+                return Err(format!(
+                    "inbound.publishedPorts: `{published}:{port}` leads to port {port}, which is not among inbound.ports"
+                ));
+            }
+        }
         self.known.check_ids(&raw.allow)?;
         if raw.tls.as_ref().is_some_and(|tls| !tls.ports.is_empty())
             && mode != InboundMode::Permissive
@@ -401,6 +414,7 @@ impl WorkloadReader<'_> {
         Ok(Inbound {
             mode,
             ports: raw.ports.unwrap_or_default(),
+            published_ports: raw.published_ports,
             allow: raw.allow,
             allow_pins: PinConfig::list(raw.allow_pins)?,
             tls: raw.tls.map(|tls| InboundTlsConfig::from_raw(tls, self.known)).transpose()?,
@@ -413,6 +427,7 @@ impl Default for Inbound {
         Self {
             mode: InboundMode::Disabled,
             ports: Vec::new(),
+            published_ports: Vec::new(),
             allow: Vec::new(),
             allow_pins: Vec::new(),
             tls: None,

@@ -79,6 +79,10 @@ fn what_does_not_fit_together_is_refused() {
         ("trustDomain: example.org", "trustDomain: other.org", "not in the trust domain"),
         ("allow: [\"spiffe://example.org/ns/demo/sa/client\"]", "allow: []", "names nobody"),
         ("ports: [8080]", "ports: []", "inbound.ports"),
+        ("ports: [8080]", "ports: [8080], publishedPorts: [\"80\"]", "no pair of ports"),
+        ("ports: [8080]", "ports: [8080], publishedPorts: [\"0:8080\"]", "no pair of ports"),
+        ("ports: [8080]", "ports: [8080], publishedPorts: [\"8080:8080\"]", "translates nothing"),
+        ("ports: [8080]", "ports: [8080], publishedPorts: [\"80:81\"]", "not among inbound.ports"),
         ("{ cgroup: \"demo.slice/web*\" }", "{}", "exactly one of"),
         ("demo.slice/web*", "demo.slice//web", "empty or dotted"),
         ("cgroup: auto", "cgroup: other.slice", "not below capture.cgroup"),
@@ -87,6 +91,13 @@ fn what_does_not_fit_together_is_refused() {
         let error = error_with(from, to);
         assert!(error.contains(expected), "{to}: {error}");
     }
+}
+
+#[test]
+fn published_ports_are_written_as_docker_writes_them() {
+    let text = EXAMPLE.replace("ports: [8080]", "ports: [8080], publishedPorts: [\"80:8080\"]");
+    let inbound = &parse(&text).unwrap().workloads[0].inbound;
+    assert_eq!(inbound.published_ports, [PublishedPort { published: 80, port: 8080 }]);
 }
 
 #[test]

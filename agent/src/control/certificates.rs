@@ -176,6 +176,7 @@ impl CertificateView {
         let state = match facts {
             None => "missing",
             Some(facts) if facts.not_after <= SystemTime::now() => "expired",
+            Some(facts) if SystemTime::now() < facts.not_before => "not yet",
             Some(_) if problem.is_some() => "stale",
             Some(_) => "ok",
         };

@@ -37,6 +37,7 @@ use names::{Answer, Names};
 
 pub use certificates::CertificatesView;
 pub use materials::Materials;
+pub use names::{NameView, NameViews};
 
 /// Pause before what capture has refused is tried again.
 const STEER_AGAIN: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ pub struct Published {
     pub policy: SharedPolicy,
     pub identities: Arc<Identities>,
     pub sessions: Arc<Sessions>,
+    pub names: NameViews,
 }
 
 #[derive(Debug)]
@@ -141,6 +143,7 @@ impl Control {
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(policy));
         let identities = Arc::new(Identities::default());
         let sessions = Arc::new(Sessions::new(policy.clone(), identities.clone()));
+        let published = Published { policy, identities, sessions, names: names.views() };
         let mut control = Self {
             cas: load_cas(&config, &HashMap::new(), &provider)?,
             path,
@@ -149,7 +152,7 @@ impl Control {
             followed: HashMap::new(),
             generation: 0,
             roster,
-            published: Published { policy, identities, sessions },
+            published,
             updates: mpsc::channel(64),
             answers,
             provider,

@@ -1,32 +1,43 @@
-//! DNS names of external peers: resolved, and resolved again when what was learnt has had its time.
+//! DNS names of external peers: resolved, and resolved again when what was learnt has had its time, or when the host says
+//! something else of names or of whom to ask.
+
+mod resolve;
+mod system;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolverConfig,
-};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use arc_swap::ArcSwap;
 use rustls::crypto::SecureRandom;
 use rustls_pki_types::DnsName;
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::resolution::reason;
 use crate::config::{ADDRESSES_OF_A_NAME as MOST_ADDRESSES, Config, Place};
 use crate::identity::Backoff;
 use crate::policy::Addresses;
 use crate::sys::files::{self, ReadError};
 
-/// Answers are asked for again after their TTL, but neither more nor less often than this.
-const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(300);
 /// How long an address counts that a name does not resolve to any more. Applications keep addresses for longer
 /// than they should; until then they are protected as before, and never in plaintext.
 const LINGER: Duration = Duration::from_secs(3600);
+
+/// What people are told of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NameView {
+    pub name: String,
+    /// That it stands for, or has stood for not long ago.
+    pub addresses: Vec<IpAddr>,
+    /// Why it is not resolved now; empty if it is.
+    pub problem: String,
+}
+
+/// The same of all, read by whoever wants to.
+pub type NameViews = Arc<ArcSwap<Vec<NameView>>>;
 
 /// What a name resolves to now, or why that is not known.
 pub type Answer = (DnsName<'static>, Result<BTreeSet<IpAddr>, String>);
@@ -38,7 +49,10 @@ pub struct Names {
     random: &'static dyn SecureRandom,
     followed: HashMap<DnsName<'static>, Followed>,
     servers: Vec<SocketAddr>,
+    /// Once there is a name to resolve.
+    system: Option<system::Followed>,
     memory: Memory,
+    views: NameViews,
 }
 
 #[derive(Debug)]
@@ -98,8 +112,16 @@ impl Names {
             random,
             followed: HashMap::new(),
             servers: Vec::new(),
+            system: None,
             memory: Memory(memory),
+            views: NameViews::default(),
         }
+    }
+
+    /// What is known of the names, now and later.
+    #[must_use]
+    pub fn views(&self) -> NameViews {
+        self.views.clone()
     }
 
     /// Follows the names of a configuration and lets go of all others. Needs a tokio runtime.
@@ -109,13 +131,25 @@ impl Names {
         let same_servers = self.servers == config.dns_servers;
         self.servers.clone_from(&config.dns_servers);
         let remembered = self.memory.recall();
+        if wanted.is_empty() {
+            self.system = None;
+            return self.publish();
+        }
+        let system = match &self.system {
+            Some(system) => {
+                system.refresh();
+                system
+            }
+            None => self.system.insert(system::Followed::start(system::Paths::default())),
+        };
         for name in wanted {
             if same_servers && self.followed.contains_key(&name) {
                 continue;
             }
-            let task = keep_resolved(
+            let task = resolve::keep_resolved(
                 self.servers.clone(),
                 name.clone(),
+                system.subscribe(),
                 self.answers.clone(),
                 Backoff::new(self.random),
             );
@@ -129,10 +163,17 @@ impl Names {
             self.followed.insert(name, followed);
         }
         self.remember();
+        self.publish();
     }
 
     /// Takes an answer in. Returns true if it changes the addresses.
-    pub fn take(&mut self, (name, answer): Answer) -> bool {
+    pub fn take(&mut self, answer: Answer) -> bool {
+        let changed = self.take_in(answer);
+        self.publish();
+        changed
+    }
+
+    fn take_in(&mut self, (name, answer): Answer) -> bool {
         let Some(followed) = self.followed.get_mut(&name) else {
             return false;
         };
@@ -172,6 +213,18 @@ impl Names {
             Some((name, addresses))
         };
         wanted(config).into_iter().filter_map(known).collect()
+    }
+
+    fn publish(&self) {
+        let view = |(name, followed): (&DnsName<'static>, &Followed)| {
+            let mut addresses: Vec<_> = followed.seen.keys().copied().collect();
+            addresses.sort();
+            let problem = followed.problem.clone().unwrap_or_default();
+            NameView { name: name.as_ref().to_owned(), addresses, problem }
+        };
+        let mut views: Vec<_> = self.followed.iter().map(view).collect();
+        views.sort_by(|one, other| one.name.cmp(&other.name));
+        self.views.store(Arc::new(views));
     }
 
     fn remember(&self) {
@@ -223,68 +276,6 @@ impl Memory {
         if let Err(error) = kept {
             tracing::warn!(file = %self.0.display(), %error, "addresses of names are not remembered");
         }
-    }
-}
-
-fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, String> {
-    let provider = TokioRuntimeProvider::default();
-    let mut builder = if servers.is_empty() {
-        TokioResolver::builder(provider).map_err(|error| reason(&error))?
-    } else {
-        let server = |address: &SocketAddr| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()]
-                .map(|mut connection| {
-                    connection.port = address.port();
-                    connection
-                })
-                .to_vec();
-            NameServerConfig::new(address.ip(), true, connections)
-        };
-        let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
-        TokioResolver::builder_with_config(config, provider)
-    };
-    let options = builder.options_mut();
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    // Nothing is asked for before its time is over.
-    options.cache_size = 0;
-    builder.build().map_err(|error| reason(&error))
-}
-
-async fn keep_resolved(
-    servers: Vec<SocketAddr>,
-    name: DnsName<'static>,
-    answers: mpsc::Sender<Answer>,
-    mut backoff: Backoff,
-) {
-    // Absolute: no search domain is tried.
-    let absolute = format!("{}.", name.as_ref());
-    let mut ready: Option<TokioResolver> = None;
-    loop {
-        // Made anew after every failure: the system's resolvers may have changed, or only now be known.
-        let current = match ready.take() {
-            Some(current) => Ok(current),
-            None => resolver(&servers),
-        };
-        let answer = match current {
-            Ok(current) => {
-                let answer = current.lookup_ip(absolute.as_str()).await;
-                ready = answer.is_ok().then_some(current);
-                answer.map_err(|error| reason(&error))
-            }
-            Err(reason) => Err(reason),
-        };
-        let (answer, pause) = match answer {
-            Ok(found) => {
-                backoff.reset();
-                let left = found.valid_until().saturating_duration_since(Instant::now());
-                (Ok(found.iter().collect()), left.clamp(SHORTEST, LONGEST))
-            }
-            Err(reason) => (Err(reason), backoff.pause()),
-        };
-        if answers.send((name.clone(), answer)).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(pause).await;
     }
 }
 

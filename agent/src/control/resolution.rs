@@ -10,11 +10,11 @@ pub fn reason(error: &NetError) -> String {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => answer(none.response_code),
         NetError::Dns(DnsError::ResponseCode(code)) => answer(*code),
-        NetError::Timeout => "no resolver answers in time".to_owned(),
-        NetError::NoConnections => "no resolver can be reached, or none is set up".to_owned(),
+        NetError::Timeout => "no name server answers in time".to_owned(),
+        NetError::NoConnections => "no name server can be reached, or none is set up".to_owned(),
         NetError::Busy => "there are too many questions at once".to_owned(),
-        NetError::Io(error) => format!("no resolver can be reached: {error}"),
-        _ => "the answer of a resolver, or the list of them (/etc/resolv.conf), cannot be read"
+        NetError::Io(error) => format!("no name server can be reached: {error}"),
+        _ => "the answer of a name server, or the list of them (/etc/resolv.conf), cannot be read"
             .to_owned(),
     }
 }
@@ -27,9 +27,9 @@ fn answer(code: ResponseCode) -> String {
         ResponseCode::Refused => "REFUSED: it does not answer this host",
         ResponseCode::FormErr => "FORMERR: it did not understand the question",
         ResponseCode::NotImp => "NOTIMP: it does not know this kind of question",
-        code => return format!("the resolver says no (code {})", u16::from(code)),
+        code => return format!("the name server says no (code {})", u16::from(code)),
     };
-    format!("the resolver says {why}")
+    format!("the name server says {why}")
 }
 
 #[cfg(test)]

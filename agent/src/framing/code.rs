@@ -51,5 +51,6 @@ codes! {
         AGE = 2, "open for too long";
         CHANGED = 3, "policy, trust or identity have changed";
         SHUTDOWN = 4, "the peer's agent ends";
+        VIRTUAL = 5, "the address that was dialled is not the peer's own: it may lead to others as well";
     }
 }

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use sheath_common::workload::WorkloadId;
 
 use super::Svid;
+use crate::telemetry::rfc3339;
 use crate::tls::Contexts;
 
 /// A workload's identity, ready for use.
@@ -29,14 +30,27 @@ pub struct Held {
     pub next_renewal: Option<SystemTime>,
 }
 
+impl Credentials {
+    /// Why peers do not believe it at this time, if that is known.
+    fn trouble(&self, now: SystemTime) -> Option<String> {
+        if self.svid.has_expired(now) {
+            return Some(
+                "the certificate has expired, and the source has given no other".to_owned(),
+            );
+        }
+        let not_before = rfc3339(self.svid.facts.not_before);
+        self.svid.is_not_valid_yet(now).then(|| {
+            format!("the certificate is not valid yet, but from {not_before} on: the clock was ahead when it was made, or is behind now")
+        })
+    }
+}
+
 impl Held {
     /// Why it is not as it should be, if it is not.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        let credentials = self.credentials.as_ref();
-        let expired = credentials.is_some_and(|held| held.svid.has_expired(SystemTime::now()));
-        let silent = || "the certificate has expired, and the source has given no other".to_owned();
-        self.problem.clone().or_else(|| expired.then(silent))
+        let problem = self.problem.clone();
+        problem.or_else(|| self.credentials.as_ref()?.trouble(SystemTime::now()))
     }
 }
 

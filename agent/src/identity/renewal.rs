@@ -3,6 +3,17 @@
 use std::time::SystemTime;
 
 use super::Svid;
+use crate::sys::clock;
+
+/// Waits until it is time to renew an SVID: at `renewal`, or as soon as the clock says that it is not valid yet. That it
+/// does when it was ahead, and has been set right since.
+pub async fn due(svid: &Svid, renewal: SystemTime) {
+    clock::reaches(|now| is_due(svid, renewal, now)).await;
+}
+
+fn is_due(svid: &Svid, renewal: SystemTime, now: SystemTime) -> bool {
+    renewal <= now || svid.is_not_valid_yet(now)
+}
 
 /// Somewhere in the sixth tenth of its life, for a jitter between 0 and 1: that spreads the work of many
 /// workloads that started together.
@@ -29,5 +40,22 @@ mod tests {
             let wait = renewal_of(&svid, jitter).duration_since(svid.issued).unwrap().as_secs();
             assert!((500..=600).contains(&wait), "{wait}");
         }
+    }
+
+    #[test]
+    fn an_svid_that_is_not_valid_yet_is_renewed_whatever_was_planned() {
+        let leaf = Ca::new("example.org").issue(svid("spiffe://example.org/web", |_| {}));
+        let facts = CertificateFacts::of(&leaf.chain[0]).unwrap();
+        let svid = Svid::new(KeyPair { key: leaf.certified(), facts }, None, None).unwrap();
+        let (second, begin) = (std::time::Duration::from_secs(1), svid.facts.not_before);
+        let renewal = begin + 1000 * second;
+        // The clock is set back by ever so much.
+        for now in [begin - second, begin - 10_000 * second, SystemTime::UNIX_EPOCH] {
+            assert!(is_due(&svid, renewal, now));
+        }
+        for now in [begin, begin + second, renewal - second] {
+            assert!(!is_due(&svid, renewal, now));
+        }
+        assert!(is_due(&svid, renewal, renewal));
     }
 }

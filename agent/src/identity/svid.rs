@@ -90,4 +90,10 @@ impl Svid {
     pub fn has_expired(&self, now: SystemTime) -> bool {
         self.facts.not_after <= now
     }
+
+    /// Peers do not believe it yet, unless their clocks differ: the clock was ahead when it was made, or is behind now.
+    #[must_use]
+    pub fn is_not_valid_yet(&self, now: SystemTime) -> bool {
+        now < self.facts.not_before
+    }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Call, Flow, FlowError, Pipeline, Proved, record_session};
 use crate::capture::{AcceptedOutbound, Namespace};
 use crate::flow::{Direction, FlowRecord};
-use crate::framing::{GoAway, Open};
+use crate::framing::{GoAway, Open, Refused};
 use crate::relay::RelayError;
 use crate::sessions::{FlowSession, NotAccepted, Route, Terms};
 use crate::sys::clock;
@@ -32,7 +32,8 @@ impl Pipeline {
         record: &mut FlowRecord,
     ) -> Result<Option<Box<FlowSession>>, FlowError> {
         let destination = accepted.destination;
-        while let Some(mut session) = self.idle.take(&route(namespace, accepted)) {
+        let route = route(namespace, accepted);
+        while let Some(mut session) = self.idle.take(&route) {
             let Ok(local) = session.stream.tcp().local_addr() else {
                 continue;
             };
@@ -47,6 +48,10 @@ impl Pipeline {
                 }
                 Err(NotAccepted::Refused(code)) => return Err(FlowError::NotAccepted(code)),
                 // Nothing of the application's was on it: another session will do as well.
+                Err(NotAccepted::Over(reason)) => {
+                    self.idle.ended(&route, reason);
+                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                }
                 Err(NotAccepted::Dead) => {
                     self.counters.sessions_found_dead.fetch_add(1, Relaxed);
                 }
@@ -112,6 +117,10 @@ impl Pipeline {
             };
             // The port is what the client says, for the application to see; the address is what was observed.
             call.client.set_port(open.source.port());
+            let (dialled, arrived) = (open.destination, call.destination);
+            // Whatever leads one address to another may lead it elsewhere the next time.
+            let is_virtual = dialled.ip().to_canonical() != arrived.ip().to_canonical()
+                || dialled.port() != arrived.port();
             let client = call.client;
             let mut flow = first.take().unwrap_or_else(|| {
                 let mut flow =
@@ -122,12 +131,24 @@ impl Pipeline {
                 flow
             });
             flow.record.source = client;
+            let may_arrive = self.published.policy.load().check_port(
+                call.workload,
+                dialled.port(),
+                arrived.port(),
+            );
+            if let Err(error) = may_arrive {
+                session.refuse(Refused::NOT_ALLOWED);
+                return self.conclude(flow, Err(error.into()));
+            }
             let (revision, proved) = (session.terms.revision, Proved::Flows(session));
             let record = &mut flow.record;
             let served = self.serve_one(namespace, &call, proved, revision, record).await;
             match served {
                 Ok(Some(clean)) => {
                     self.conclude(flow, Ok(()));
+                    if is_virtual {
+                        return clean.go_away(GoAway::VIRTUAL);
+                    }
                     session = clean;
                 }
                 result => return self.conclude(flow, result.map(|_| ())),

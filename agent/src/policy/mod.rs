@@ -19,7 +19,7 @@ use sheath_common::verdict::{
 };
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use crate::config::{Config, Destination, ExpiredPeer, WorkloadConfig};
+use crate::config::{Config, Destination, ExpiredPeer, PublishedPort, WorkloadConfig};
 use crate::control::Materials;
 use crate::tls::{Inbound, Target};
 use crate::trust::Expectation;
@@ -62,6 +62,10 @@ pub enum PolicyError {
     UnknownWorkload,
     #[error("no peer is configured at {0}")]
     NoPeer(SocketAddr),
+    #[error(
+        "the client has dialled port {dialled}, and was led to port {arrived}; if something on the way should do that, inbound.publishedPorts has to say `{dialled}:{arrived}`"
+    )]
+    Led { dialled: u16, arrived: u16 },
 }
 
 impl Policy {
@@ -138,6 +142,22 @@ impl Policy {
     /// Who may call a workload, and in which TLS.
     pub fn inbound(&self, workload: WorkloadId) -> Result<&Inbound, PolicyError> {
         Ok(&self.known(workload)?.inbound)
+    }
+
+    /// Whether a client that has dialled one port of a workload may arrive at another. That both are of the same identity
+    /// does not mean that they are the same to the client.
+    pub fn check_port(
+        &self,
+        workload: WorkloadId,
+        dialled: u16,
+        arrived: u16,
+    ) -> Result<(), PolicyError> {
+        let published = &self.known(workload)?.config.inbound.published_ports;
+        let is_published = published.contains(&PublishedPort { published: dialled, port: arrived });
+        match dialled == arrived || is_published {
+            true => Ok(()),
+            false => Err(PolicyError::Led { dialled, arrived }),
+        }
     }
 
     fn known(&self, workload: WorkloadId) -> Result<&WorkloadPolicy, PolicyError> {

@@ -14,6 +14,7 @@ impl Alert {
     pub const UNEXPECTED_MESSAGE: Self = Self(10);
     pub const BAD_RECORD_MAC: Self = Self(20);
     pub const RECORD_OVERFLOW: Self = Self(22);
+    pub const ILLEGAL_PARAMETER: Self = Self(47);
     pub const DECODE_ERROR: Self = Self(50);
     pub const INTERNAL_ERROR: Self = Self(80);
     pub const USER_CANCELED: Self = Self(90);

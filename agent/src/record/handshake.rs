@@ -9,8 +9,10 @@ const KEY_UPDATE: u8 = 24;
 const HEADER: usize = 4;
 
 /// Reads messages that may come in pieces.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PostHandshake {
+    /// Tickets come from servers alone (RFC 8446, 4.6.1).
+    may_send_tickets: bool,
     header: [u8; HEADER],
     /// Bytes of the header that are there.
     have: u8,
@@ -29,6 +31,18 @@ pub enum Message {
 }
 
 impl PostHandshake {
+    pub fn of_client() -> Self {
+        Self::new(false)
+    }
+
+    pub fn of_server() -> Self {
+        Self::new(true)
+    }
+
+    fn new(may_send_tickets: bool) -> Self {
+        Self { may_send_tickets, header: [0; HEADER], have: 0, ticket: 0 }
+    }
+
     /// Whether a message has begun that has not ended. No other type of record may come then.
     pub fn is_inside_message(&self) -> bool {
         self.have != 0
@@ -55,7 +69,7 @@ impl PostHandshake {
                 return match first {
                     0 => Ok(Message::KeyUpdate { is_requested: false }),
                     1 => Ok(Message::KeyUpdate { is_requested: true }),
-                    _ => Err(RecordError::Undecodable),
+                    _ => Err(RecordError::Illegal("a KeyUpdate that asks for what there is not")),
                 };
             } else {
                 let skipped = content.len().min(self.ticket as usize);
@@ -73,6 +87,9 @@ impl PostHandshake {
         let [kind, length @ ..] = self.header;
         let length = u32::from_be_bytes([0, length[0], length[1], length[2]]);
         match (kind, length) {
+            (NEW_SESSION_TICKET, _) if !self.may_send_tickets => {
+                Err(RecordError::Unexpected("a session ticket from a client"))
+            }
             (KEY_UPDATE, 1) => Ok(()),
             (KEY_UPDATE, _) | (NEW_SESSION_TICKET, 0) => Err(RecordError::Undecodable),
             (NEW_SESSION_TICKET, _) => {

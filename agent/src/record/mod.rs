@@ -58,6 +58,8 @@ pub enum RecordError {
     Unexpected(&'static str),
     #[error("a message that cannot be decoded")]
     Undecodable,
+    #[error("a message with a value that is not allowed: {0}")]
+    Illegal(&'static str),
     #[error("more records without content than anybody needs")]
     Idle,
     /// The peer ends the session, and says why.
@@ -74,6 +76,7 @@ impl RecordError {
             Self::BadMac => Alert::BAD_RECORD_MAC,
             Self::Unexpected(_) | Self::Idle => Alert::UNEXPECTED_MESSAGE,
             Self::Undecodable => Alert::DECODE_ERROR,
+            Self::Illegal(_) => Alert::ILLEGAL_PARAMETER,
             Self::Alert(_) => return None,
         })
     }

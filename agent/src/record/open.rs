@@ -36,9 +36,16 @@ pub enum Opened {
 }
 
 impl Opener {
+    /// Of what a client sends.
     #[must_use]
-    pub fn new(keys: Keys) -> Self {
-        Self { keys, post_handshake: PostHandshake::default(), idle: 0 }
+    pub fn of_client(keys: Keys) -> Self {
+        Self { keys, post_handshake: PostHandshake::of_client(), idle: 0 }
+    }
+
+    /// Of what a server sends.
+    #[must_use]
+    pub fn of_server(keys: Keys) -> Self {
+        Self { keys, post_handshake: PostHandshake::of_server(), idle: 0 }
     }
 
     /// Opens the record at the start of `buffer` in place. Returns how long it was, or `None` if it is not there
@@ -75,7 +82,14 @@ impl Opener {
                     Opened::Data(HEADER..HEADER + end)
                 }
             }
-            kind if kind == ContentType::Alert as u8 => alert(content)?,
+            kind if kind == ContentType::Alert as u8 => {
+                let opened = alert(content)?;
+                // Nothing may stand between the pieces of a message (RFC 8446, 5.1). A fatal alert says more than that.
+                if self.post_handshake.is_inside_message() {
+                    return Err(RecordError::Unexpected("an alert amid a handshake message"));
+                }
+                opened
+            }
             kind if kind == ContentType::Handshake as u8 => {
                 match self.post_handshake.read(content)? {
                     Message::None => Opened::Nothing,
@@ -125,6 +139,7 @@ fn alert(content: &[u8]) -> Result<Opened, RecordError> {
             Alert::USER_CANCELED => Ok(Opened::Nothing),
             alert => Err(RecordError::Alert(alert)),
         },
+        [] => Err(RecordError::Unexpected("an alert record without content")),
         _ => Err(RecordError::Undecodable),
     }
 }

@@ -67,7 +67,7 @@ mod rfc8448 {
     #[test]
     fn records_are_opened() {
         // Number 0 is a ticket.
-        let mut opener = Opener::new(server(1));
+        let mut opener = Opener::of_server(server(1));
         let mut stream = bytes(SERVER_DATA);
         stream.extend(bytes(SERVER_CLOSE));
         let (length, opened) = opener.open(&mut stream).unwrap().unwrap();
@@ -84,7 +84,7 @@ fn keys(cipher: Cipher) -> Keys {
 }
 
 fn pair() -> (Sealer, Opener) {
-    (Sealer::new(keys(Cipher::Aes128Gcm)), Opener::new(keys(Cipher::Aes128Gcm)))
+    (Sealer::new(keys(Cipher::Aes128Gcm)), Opener::of_server(keys(Cipher::Aes128Gcm)))
 }
 
 const DATA: u8 = ContentType::ApplicationData as u8;
@@ -122,7 +122,7 @@ proptest! {
         cipher in prop::sample::select(&Cipher::ALL[..]),
     ) {
         let mut sealing = keys(cipher);
-        let mut opener = Opener::new(keys(cipher));
+        let mut opener = Opener::of_server(keys(cipher));
         let stream: Vec<u8> = records
             .iter()
             .flat_map(|(content, padding)| record(&mut sealing, content, DATA, *padding))
@@ -162,7 +162,7 @@ proptest! {
         pieces in prop::collection::vec(1_usize..60, 1..20),
     ) {
         let mut sealing = keys(Cipher::Aes128Gcm);
-        let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
+        let mut opener = Opener::of_server(keys(Cipher::Aes128Gcm));
         let mut messages = vec![4, 0, (ticket.len() >> 8) as u8, ticket.len() as u8];
         messages.extend(&ticket);
         messages.extend([24, 0, 0, 1, 1]);
@@ -187,10 +187,10 @@ fn a_record_that_is_repeated_or_left_out_is_noticed() {
     let first = record(&mut sealing, b"one", DATA, 0);
     record(&mut sealing, b"two", DATA, 0);
     let third = record(&mut sealing, b"three", DATA, 0);
-    let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
+    let mut opener = Opener::of_server(keys(Cipher::Aes128Gcm));
     opener.open(&mut first.clone()).unwrap();
     assert_eq!(opener.open(&mut first.clone()), Err(RecordError::BadMac));
-    let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
+    let mut opener = Opener::of_server(keys(Cipher::Aes128Gcm));
     opener.open(&mut first.clone()).unwrap();
     assert_eq!(opener.open(&mut third.clone()), Err(RecordError::BadMac));
 }
@@ -239,15 +239,24 @@ fn what_records_may_say() {
     let update = |is_requested| Ok(Opened::KeyUpdate { is_requested });
     assert_eq!(first(&KEY_UPDATE, HANDSHAKE), update(false));
     assert_eq!(first(&[24, 0, 0, 1, 1], HANDSHAKE), update(true));
-    for undecodable in [&[24, 0, 0, 1, 2][..], &[24, 0, 0, 2, 0, 0], &[24, 0, 0, 0], &[4, 0, 0, 0]]
-    {
+    // RFC 8446, 4.6.3 has an alert of its own for it.
+    let illegal = first(&[24, 0, 0, 1, 2], HANDSHAKE).unwrap_err();
+    assert_eq!(illegal.alert(), Some(Alert::ILLEGAL_PARAMETER));
+    for undecodable in [&[24, 0, 0, 2, 0, 0][..], &[24, 0, 0, 0], &[4, 0, 0, 0]] {
         assert_eq!(first(undecodable, HANDSHAKE), Err(RecordError::Undecodable), "{undecodable:?}");
     }
-    // Behind a KeyUpdate; a CertificateRequest; nothing; unknown types.
+    // Behind a KeyUpdate; messages of a handshake; nothing; unknown types.
     for (content, kind) in [
         (&[24, 0, 0, 1, 0, 4][..], HANDSHAKE),
+        (&[1, 0, 0, 0], HANDSHAKE),
+        (&[2, 0, 0, 0], HANDSHAKE),
+        (&[11, 0, 0, 0], HANDSHAKE),
         (&[13, 0, 0, 0], HANDSHAKE),
+        (&[15, 0, 0, 0], HANDSHAKE),
+        (&[20, 0, 0, 32], HANDSHAKE),
+        (&[254, 0, 0, 0], HANDSHAKE),
         (&[], HANDSHAKE),
+        (&[], ALERT),
         (&[1], 20),
         (&[1], 99),
         (&[], 0),
@@ -260,16 +269,45 @@ fn what_records_may_say() {
 #[test]
 fn a_message_in_pieces_is_not_interrupted() {
     let mut sealing = keys(Cipher::Aes128Gcm);
-    let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
+    let mut opener = Opener::of_server(keys(Cipher::Aes128Gcm));
     opener.open(&mut record(&mut sealing, &[24, 0], HANDSHAKE, 0)).unwrap();
     let data = opener.open(&mut record(&mut sealing, b"x", DATA, 0));
     assert!(matches!(data, Err(RecordError::Unexpected(_))));
+    for (alert, is_told) in [(&CLOSE_NOTIFY, false), (&[1, 90], false), (&[2, 40], true)] {
+        let mut sealing = keys(Cipher::Aes128Gcm);
+        let mut opener = Opener::of_server(keys(Cipher::Aes128Gcm));
+        opener.open(&mut record(&mut sealing, &[4, 0, 0, 9, 1], HANDSHAKE, 0)).unwrap();
+        let error = opener.open(&mut record(&mut sealing, alert, ALERT, 0)).unwrap_err();
+        assert_eq!(matches!(error, RecordError::Alert(_)), is_told, "{alert:?}: {error}");
+        assert_eq!(matches!(error, RecordError::Unexpected(_)), !is_told, "{alert:?}: {error}");
+    }
+}
+
+#[test]
+fn a_ticket_comes_from_a_server_alone() {
+    // Whole, in pieces, and before a KeyUpdate: its header is enough.
+    for ticket in [&[4, 0, 0, 2, 7, 7][..], &[4, 0, 0, 2], &[4, 0, 0, 1, 7, 24, 0, 0, 1, 0]] {
+        let from = |mut opener: Opener| {
+            let mut sealing = keys(Cipher::Aes128Gcm);
+            opener.open(&mut record(&mut sealing, ticket, HANDSHAKE, 0))
+        };
+        from(Opener::of_server(keys(Cipher::Aes128Gcm))).unwrap();
+        let error = from(Opener::of_client(keys(Cipher::Aes128Gcm))).unwrap_err();
+        assert_eq!(error.alert(), Some(Alert::UNEXPECTED_MESSAGE), "{ticket:?}: {error}");
+    }
+    // All else is the same of both.
+    for (content, kind) in [(&b"x"[..], DATA), (&[24, 0, 0, 1, 0], HANDSHAKE)] {
+        let sealed = record(&mut keys(Cipher::Aes128Gcm), content, kind, 0);
+        let of_server = Opener::of_server(keys(Cipher::Aes128Gcm)).open(&mut sealed.clone());
+        let of_client = Opener::of_client(keys(Cipher::Aes128Gcm)).open(&mut sealed.clone());
+        assert!(of_server.is_ok() && of_server == of_client);
+    }
 }
 
 #[test]
 fn records_without_content_have_an_end() {
     let mut sealing = keys(Cipher::Aes128Gcm);
-    let mut opener = Opener::new(keys(Cipher::Aes128Gcm));
+    let mut opener = Opener::of_server(keys(Cipher::Aes128Gcm));
     let mut nothing = || opener.open(&mut record(&mut sealing, b"", DATA, 0));
     for _ in 0..32 {
         nothing().unwrap();

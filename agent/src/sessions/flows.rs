@@ -55,6 +55,8 @@ pub enum NotAccepted {
     Refused(Refused),
     /// The peer has not taken it, and never will: another session may.
     Dead,
+    /// The same, and the peer has said why.
+    Over(GoAway),
     /// No answer has come in time. Others that have been idle may lead as little to anybody.
     Silent,
 }
@@ -97,6 +99,7 @@ impl FlowSession {
         match tokio::time::timeout(ANSWER, poll_fn(|cx| self.poll_control(cx))).await {
             Ok(Ok(Some(Control::Accepted))) => Ok(()),
             Ok(Ok(Some(Control::Refused(code)))) => Err(NotAccepted::Refused(code)),
+            Ok(Ok(Some(Control::GoAway(code)))) => Err(NotAccepted::Over(code)),
             Ok(Ok(_)) => Err(NotAccepted::Dead),
             Ok(Err(error)) => {
                 relay::break_off(&mut self.stream, true, &error);
@@ -201,23 +204,31 @@ impl FlowSession {
     }
 
     /// Ends a session between flows in order, unless the peer has said what it may not say there: then it is told so.
-    pub fn close(mut self) {
+    /// Returns why the peer has ended it, if it was the peer.
+    pub fn close(mut self) -> Option<GoAway> {
         match self.last_words() {
-            Ok(()) => self.stream.close(None),
-            Err(error) => self.fail(&error),
+            Ok(reason) => {
+                self.stream.close(None);
+                reason
+            }
+            Err(error) => {
+                self.fail(&error);
+                None
+            }
         }
     }
 
     /// Looks at what the peer has said since the last flow.
-    fn last_words(&mut self) -> Result<(), RelayError> {
+    fn last_words(&mut self) -> Result<Option<GoAway>, RelayError> {
         loop {
             match self.receive()? {
-                Said::Frame(_) | Said::Closed => return Ok(()),
+                Said::Frame(Control::GoAway(reason)) => return Ok(Some(reason)),
+                Said::Frame(_) | Said::Closed => return Ok(None),
                 Said::Nothing => {}
             }
             // Whether the connection is there no more does not matter now.
             if matches!(self.stream.fill_now(), Ok(0) | Err(_)) {
-                return Ok(());
+                return Ok(None);
             }
         }
     }

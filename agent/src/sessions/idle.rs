@@ -10,6 +10,7 @@ use tokio::runtime::{self, Handle};
 
 use super::{FlowSession, Sessions};
 use crate::config::Reuse;
+use crate::framing::GoAway;
 
 /// How often sessions are looked for that are not good any more.
 const LOOK: Duration = Duration::from_secs(1);
@@ -26,13 +27,22 @@ pub struct Route {
     pub destination: SocketAddr,
 }
 
+/// How long it is believed that an address is a virtual one, and how many such addresses are remembered. It costs a flow
+/// one round trip to find out.
+const VIRTUAL_FOR: Duration = Duration::from_secs(10 * 60);
+const MOST_VIRTUAL: usize = 4096;
+
 /// Sessions of all workloads.
 #[derive(Debug)]
 pub struct IdleSessions {
     reuse: Reuse,
     sessions: Arc<Sessions>,
     shelves: Mutex<Shelves>,
+    virtuals: Mutex<HashMap<Address, Instant>>,
 }
+
+/// A namespace's cookie, and an address that means the same to all in there.
+type Address = (u64, SocketAddr);
 
 #[derive(Debug, Default)]
 struct Shelves {
@@ -49,7 +59,7 @@ struct Idle {
 impl IdleSessions {
     #[must_use]
     pub fn new(reuse: Reuse, sessions: Arc<Sessions>) -> Self {
-        Self { reuse, sessions, shelves: Mutex::default() }
+        Self { reuse, sessions, shelves: Mutex::default(), virtuals: Mutex::default() }
     }
 
     /// A session for another flow, the one that was used last; one of the calling thread's, if there is one.
@@ -58,7 +68,7 @@ impl IdleSessions {
         loop {
             let idle = self.shelves().take(route, Handle::current().id())?;
             if !self.is_good(&idle) || !idle.session.is_quiet() {
-                idle.session.close();
+                self.close(route, idle);
             } else if let Ok(session) = idle.session.settled() {
                 return Some(Box::new(session));
             }
@@ -69,11 +79,38 @@ impl IdleSessions {
     pub fn keep(&self, route: Route, mut session: Box<FlowSession>) {
         session.stream.rest_keys();
         let idle = Idle { session, since: Instant::now() };
-        if !self.is_good(&idle) {
-            return idle.session.close();
+        if !self.is_good(&idle) || self.is_virtual(&route) {
+            return self.close(&route, idle);
         }
         if let Some(surplus) = self.shelves().put(route, idle, self.reuse.per_workload) {
-            surplus.session.close();
+            self.close(&route, surplus);
+        }
+    }
+
+    /// A server has ended a session, and says why. Where the address that was dialled may lead to others, sessions are not
+    /// kept: whatever stands for them there has to choose for each flow.
+    pub fn ended(&self, route: &Route, reason: GoAway) {
+        if reason != GoAway::VIRTUAL {
+            return;
+        }
+        let mut virtuals = self.virtuals.lock().unwrap_or_else(PoisonError::into_inner);
+        if virtuals.len() >= MOST_VIRTUAL {
+            virtuals.retain(|_, since| since.elapsed() < VIRTUAL_FOR);
+        }
+        if virtuals.len() < MOST_VIRTUAL {
+            virtuals.insert((route.namespace, route.destination), Instant::now());
+        }
+    }
+
+    fn is_virtual(&self, route: &Route) -> bool {
+        let virtuals = self.virtuals.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = virtuals.get(&(route.namespace, route.destination));
+        since.is_some_and(|since| since.elapsed() < VIRTUAL_FOR)
+    }
+
+    fn close(&self, route: &Route, idle: Idle) {
+        if let Some(reason) = idle.session.close() {
+            self.ended(route, reason);
         }
     }
 
@@ -105,8 +142,8 @@ impl IdleSessions {
             let _ = tokio::time::timeout(LOOK, self.sessions.changed_since(revision)).await;
             let stale =
                 self.shelves().remove(|idle| !self.is_good(idle) || !idle.session.is_quiet());
-            for idle in stale {
-                idle.session.close();
+            for (route, idle) in stale {
+                self.close(&route, idle);
             }
         }
     }
@@ -158,12 +195,12 @@ impl Shelves {
         }
     }
 
-    fn remove(&mut self, is_stale: impl Fn(&Idle) -> bool) -> Vec<Idle> {
+    fn remove(&mut self, is_stale: impl Fn(&Idle) -> bool) -> Vec<(Route, Idle)> {
         let mut stale = Vec::new();
         let mut removed: HashMap<WorkloadId, usize> = HashMap::new();
         self.by_route.retain(|route, shelf| {
             let before = stale.len();
-            stale.extend(shelf.extract_if(.., |idle| is_stale(idle)));
+            stale.extend(shelf.extract_if(.., |idle| is_stale(idle)).map(|idle| (*route, idle)));
             *removed.entry(route.workload).or_default() += stale.len() - before;
             !shelf.is_empty()
         });

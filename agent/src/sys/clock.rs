@@ -4,6 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// How often the clock is looked at.
 const LOOK: Duration = Duration::from_secs(20);
+/// The same, where it may be set back at any time and that must not go unnoticed.
+const SHORT_LOOK: Duration = Duration::from_secs(1);
 
 /// Waits for a moment; for ever, if there is none.
 pub async fn reach(moment: Option<Instant>) {
@@ -20,6 +22,13 @@ pub async fn sleep_until(time: SystemTime) {
             return;
         }
         tokio::time::sleep(left.min(LOOK)).await;
+    }
+}
+
+/// Waits until the clock says something. It may go back as well as on.
+pub async fn reaches(is_it: impl Fn(SystemTime) -> bool) {
+    while !is_it(SystemTime::now()) {
+        tokio::time::sleep(SHORT_LOOK).await;
     }
 }
 

@@ -193,7 +193,9 @@ impl<S: Side> Handshake<S> {
         let sealing = Keys::new(keys.tx.0, &keys.tx.1).map_err(unusable)?;
         let opening = Keys::new(keys.rx.0, &keys.rx.1).map_err(unusable)?;
         let secrets = secrets::<S>(self.told, sealing.cipher()).map_err(unusable)?;
-        let (sealer, opener) = (Sealer::new(sealing), Opener::new(opening));
+        let sealer = Sealer::new(sealing);
+        let opener =
+            if S::IS_CLIENT { Opener::of_server(opening) } else { Opener::of_client(opening) };
         let remains = Remains { unread: self.read, unsent: self.out };
         let buffers = share.buffers.clone();
         let stream = RecordStream::new(self.wire, sealer, opener, secrets, buffers, &remains)

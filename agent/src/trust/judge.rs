@@ -2,9 +2,9 @@
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage, RevocationOptions, VerifiedPath};
+use webpki::{EndEntityCert, KeyUsage};
 
-use super::reason::reason;
+use super::path::{PathError, Proven, Search};
 use super::validity::Validity;
 use super::verified::Claim;
 use super::{Anchors, Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
@@ -24,7 +24,7 @@ pub enum Role {
 
 impl Role {
     /// The extended key usage that a certificate must have, if it has any.
-    fn usage(self) -> KeyUsage {
+    pub(super) fn usage(self) -> KeyUsage {
         match self {
             Self::Client => KeyUsage::client_auth(),
             Self::Server => KeyUsage::server_auth(),
@@ -67,15 +67,12 @@ pub enum Refusal {
     Leaf(#[from] LeafError),
     #[error("{id} is of a trust domain that there is no bundle for")]
     ForeignDomain { id: SpiffeId },
-    #[error(
-        "the certificate of {id} does not chain to the bundle of its trust domain: {}",
-        reason(error)
-    )]
-    Chain { id: SpiffeId, error: webpki::Error },
+    #[error("the certificate of {id} does not chain to the bundle of its trust domain: {error}")]
+    Chain { id: SpiffeId, error: PathError },
     #[error("the peer proved to be {found}, which is not expected here")]
     Unexpected { found: SpiffeId },
-    #[error("the certificate does not chain to an authority that is trusted here: {}", reason(.0))]
-    Untrusted(webpki::Error),
+    #[error("the certificate does not chain to an authority that is trusted here: {0}")]
+    Untrusted(PathError),
     #[error("the certificate has none of the names that are expected here")]
     NoExpectedName,
     #[error("the certificate {0} is not pinned here")]
@@ -197,7 +194,7 @@ impl Judge {
         now: UnixTime,
         anchors: &Anchors,
         revocation: Option<&Revocation>,
-    ) -> Result<Validity, webpki::Error> {
+    ) -> Result<Validity, PathError> {
         let algorithms = self.algorithms.all;
         let claim = Claim {
             chain: Fingerprint::of_sequence(peer.certificates().map(AsRef::as_ref)),
@@ -211,7 +208,8 @@ impl Judge {
         if let Some(validity) = verified.find(&claim, crls, now) {
             return Ok(validity);
         }
-        let Proven { validity, used } = self.prove(peer, role, now, anchors, revocation)?;
+        let search = Search { role, now, anchors, revocation, algorithms };
+        let Proven { validity, used } = search.prove(peer)?;
         // Nobody has vouched for what is not on the path: with a bit of it changed each time, one good chain
         // would crowd out all others.
         if used == peer.intermediates.len() && validity.and(crls).contains(now) {
@@ -219,63 +217,6 @@ impl Judge {
         }
         Ok(validity)
     }
-
-    /// Verifies a chain.
-    fn prove(
-        &self,
-        peer: PeerChain<'_>,
-        role: Role,
-        now: UnixTime,
-        anchors: &Anchors,
-        revocation: Option<&Revocation>,
-    ) -> Result<Proven, webpki::Error> {
-        let leaf = EndEntityCert::try_from(peer.leaf)?;
-        // Of an authority webpki knows name and key, and not until when it is good (RFC 5280, 6.1.1).
-        let has_authority = |path: &VerifiedPath<'_>| {
-            let validity = anchors.validity_of(path.anchor());
-            let not_after = validity.end();
-            let expired = webpki::Error::CertExpired { time: now, not_after };
-            if validity.contains(now) { Ok(()) } else { Err(expired) }
-        };
-        let proven = |path: VerifiedPath<'_>| {
-            let between = path.intermediate_certificates().map(|certificate| certificate.der());
-            let authority = anchors.validity_of(path.anchor());
-            Proven {
-                used: path.intermediate_certificates().count(),
-                validity: between
-                    .chain([peer.leaf.clone()])
-                    .map(|der| Validity::of(&der).unwrap_or(Validity::NEVER))
-                    .fold(authority, Validity::and),
-            }
-        };
-        let verify = |options: Option<RevocationOptions<'_>>| {
-            leaf.verify_for_usage(
-                self.algorithms.all,
-                anchors.as_slice(),
-                peer.intermediates,
-                now,
-                role.usage(),
-                options,
-                Some(&has_authority),
-            )
-            .map(proven)
-        };
-        match revocation {
-            Some(revocation) if revocation.denies_everybody() => {
-                Err(webpki::Error::UnknownRevocationStatus)
-            }
-            Some(revocation) => revocation.with_options(verify),
-            None => verify(None),
-        }
-    }
-}
-
-/// A way from a leaf to an authority.
-struct Proven {
-    /// When all certificates of it are good.
-    validity: Validity,
-    /// How many there are between the two.
-    used: usize,
 }
 
 fn pinned(leaf: &CertificateDer<'_>, pins: &[Pin], now: UnixTime) -> Result<Judged, Refusal> {
@@ -292,7 +233,8 @@ fn pinned(leaf: &CertificateDer<'_>, pins: &[Pin], now: UnixTime) -> Result<Judg
 }
 
 fn expected_name(leaf: &CertificateDer<'_>, names: &Names) -> Result<PeerId, Refusal> {
-    let certificate = EndEntityCert::try_from(leaf).map_err(Refusal::Untrusted)?;
+    let certificate =
+        EndEntityCert::try_from(leaf).map_err(|error| Refusal::Untrusted(error.into()))?;
     for uri in certificate.valid_uri_names() {
         if let Some(expected) = names.uris.iter().find(|expected| ***expected == *uri) {
             return Ok(PeerId::Uri(expected.clone()));

@@ -3,8 +3,10 @@
 
 mod anchors;
 mod bundle;
+mod constraints;
 mod expectation;
 mod judge;
+mod path;
 mod peer_id;
 mod pin;
 mod reason;
@@ -15,8 +17,10 @@ mod verified;
 
 pub use anchors::Anchors;
 pub use bundle::{BundleError, TrustBundle};
+pub use constraints::Violation;
 pub use expectation::{Expectation, Names, Proof, Way};
 pub use judge::{Judge, Judged, PeerChain, Refusal, Role};
+pub use path::PathError;
 pub use peer_id::PeerId;
 pub use pin::Pin;
 pub use reason::reason;

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use rustls_pki_types::CertificateRevocationListDer;
+use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
 use webpki::{
-    CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
+    CertRevocationList, Error, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
+
+use x509_parser::asn1_rs::{Any, FromDer};
+use x509_parser::prelude::X509Name;
 
 use super::reason;
 use super::validity::Validity;
@@ -23,6 +26,8 @@ pub enum OnDoubt {
 /// The CRLs of one trust domain. Every certificate of a chain is looked up.
 pub struct Revocation {
     lists: Vec<CertRevocationList<'static>>,
+    /// The same, as they came.
+    raw: Vec<Box<[u8]>>,
     /// What of certificates whose issuer has no CRL here?
     unknown: OnDoubt,
     /// What if a CRL is past its `nextUpdate`?
@@ -61,6 +66,7 @@ impl Revocation {
         let content = lists.iter().map(AsRef::as_ref);
         Ok(Self {
             lists: lists.iter().enumerate().map(parse).collect::<Result<_, _>>()?,
+            raw: content.clone().map(Box::from).collect(),
             unknown,
             expired,
             fingerprint: Fingerprint::of_sequence(
@@ -90,6 +96,44 @@ impl Revocation {
         self.lists.is_empty() && self.unknown == OnDoubt::Deny
     }
 
+    /// True if one of the lists bears this name for who has made it.
+    pub(super) fn has_list_of(&self, issuer: &X509Name<'_>) -> bool {
+        self.lists.iter().any(|list| is_of(list, issuer))
+    }
+
+    /// Looks a certificate up in the lists of its issuer, as webpki does it for those that it looks at.
+    ///
+    /// # Errors
+    /// If it is revoked, if a list of this name is not what it should be, or if the lists do not say and should.
+    pub(super) fn look_up(
+        &self,
+        serial: &[u8],
+        issuer: &X509Name<'_>,
+        now: UnixTime,
+        is_signed: impl Fn(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut is_known = false;
+        for (list, raw) in self.lists.iter().zip(&self.raw) {
+            if !is_of(list, issuer) {
+                continue;
+            }
+            is_signed(raw).map_err(|_| Error::InvalidCrlSignatureForPublicKey)?;
+            let validity = validity(raw);
+            if self.expired == OnDoubt::Deny && !validity.contains(now) {
+                return Err(Error::CrlExpired { time: now, next_update: validity.end() });
+            }
+            if list.find_serial(serial)?.is_some() {
+                return Err(Error::CertRevoked);
+            }
+            // One for some certificates alone (RFC 5280, 5.2.5) may not be for this one.
+            is_known |= list.issuing_distribution_point().is_none();
+        }
+        if is_known || self.unknown == OnDoubt::Allow {
+            return Ok(());
+        }
+        Err(Error::UnknownRevocationStatus)
+    }
+
     /// Runs `verify` with these CRLs, in the form webpki takes them.
     pub(super) fn with_options<R>(
         &self,
@@ -111,6 +155,11 @@ impl Revocation {
         });
         verify(options)
     }
+}
+
+/// webpki has names without what they are wrapped in.
+fn is_of(list: &CertRevocationList<'_>, issuer: &X509Name<'_>) -> bool {
+    Any::from_der(issuer.as_raw()).is_ok_and(|(_, name)| name.data == list.issuer())
 }
 
 /// Until a list's `nextUpdate` (RFC 5280, 5.1.2.5). Of one that does not say, nothing may be remembered.

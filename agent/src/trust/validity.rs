@@ -51,6 +51,12 @@ impl Validity {
         Self { from: self.from.max(other.from), until: self.until.min(other.until) }
     }
 
+    /// Its first second.
+    #[must_use]
+    pub fn start(self) -> UnixTime {
+        self.from
+    }
+
     /// Its last second.
     #[must_use]
     pub fn end(self) -> UnixTime {

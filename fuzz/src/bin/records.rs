@@ -160,7 +160,7 @@ fn open(cipher: Cipher, pieces: &[&[u8]]) -> (Vec<(usize, What)>, Option<RecordE
         Keys::of(cipher, &key, &iv, 0).expect("keys")
     };
     let mut generation = 0_u8;
-    let mut opener = Opener::new(keys(generation));
+    let mut opener = Opener::of_server(keys(generation));
     let (mut opened, mut buffer) = (Vec::new(), Vec::new());
     for piece in pieces {
         buffer.extend_from_slice(piece);
@@ -227,6 +227,7 @@ fn assert_refused(sent: &Sent<'_>, error: Option<RecordError>) {
     match error {
         RecordError::Overflow => {}
         RecordError::Alert(_) => assert_eq!((sent.kind, sent.length()), (ALERT, 2)),
+        RecordError::Illegal(_) => assert_eq!(sent.kind, HANDSHAKE),
         RecordError::Undecodable => assert!([ALERT, HANDSHAKE].contains(&sent.kind)),
         RecordError::Idle => assert!(sent.kind != DATA || sent.length() == 0),
         // Either a message has begun, or the type is no such type.
@@ -238,6 +239,6 @@ fn assert_refused(sent: &Sent<'_>, error: Option<RecordError>) {
 /// What nobody has sealed does not open.
 fn assert_forged(cipher: Cipher, input: &[u8]) {
     let (key, iv) = secrets(cipher, 0);
-    let mut opener = Opener::new(Keys::of(cipher, &key, &iv, 0).expect("keys"));
+    let mut opener = Opener::of_server(Keys::of(cipher, &key, &iv, 0).expect("keys"));
     assert!(!matches!(opener.open(&mut input.to_vec()), Ok(Some(_))));
 }

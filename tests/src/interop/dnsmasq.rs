@@ -25,6 +25,23 @@ impl Dnsmasq {
     /// Returns when it listens on `address`.
     #[track_caller]
     pub fn start(place: &Place, dir: &Path, address: IpAddr, records: &[(&str, IpAddr)]) -> Self {
+        let listen = ["--bind-interfaces".to_owned(), format!("--listen-address={address}")];
+        Self::listen(place, dir, &listen, records)
+    }
+
+    /// Listens at all addresses of an interface, those of the link among them.
+    #[track_caller]
+    pub fn on_interface(
+        place: &Place,
+        dir: &Path,
+        interface: &str,
+        records: &[(&str, IpAddr)],
+    ) -> Self {
+        Self::listen(place, dir, &[format!("--interface={interface}")], records)
+    }
+
+    #[track_caller]
+    fn listen(place: &Place, dir: &Path, listen: &[String], records: &[(&str, IpAddr)]) -> Self {
         let hosts = dir.join("hosts");
         write_hosts(&hosts, records);
         let mut command = place.command("dnsmasq");
@@ -34,9 +51,9 @@ impl Dnsmasq {
             "--pid-file=",
             "--user=root",
         ]);
-        command.args(["--no-resolv", "--no-hosts", "--bind-interfaces", "--local=/example.com/"]);
+        command.args(["--no-resolv", "--no-hosts", "--local=/example.com/"]).args(listen);
         command.args(["--log-queries", "--log-facility=-"]);
-        command.arg(format!("--listen-address={address}")).arg(format!("--local-ttl={TTL}"));
+        command.arg(format!("--local-ttl={TTL}"));
         command.arg(format!("--addn-hosts={}", hosts.display()));
         let program = Program::start("dnsmasq", place, dir, &mut command, PORT);
         Self { program, hosts }

@@ -32,6 +32,7 @@ pub fn render_status(status: &Value, colours: bool) -> String {
         );
     }
     workloads(&mut out, paint, list(&status["workloads"]));
+    names(&mut out, list(&status["names"]));
     let _ = writeln!(out);
     for (name, value) in status["counters"].as_object().into_iter().flatten() {
         if value != 0 {
@@ -73,6 +74,23 @@ fn inbound(workload: &Value) -> String {
     let first = &all[..first];
     let shown = first.split(',').count();
     format!("{mode} {first} and {} more", ports.len() - shown)
+}
+
+/// What DNS names stand for, where there are any.
+fn names(out: &mut String, names: &[Value]) {
+    if names.is_empty() {
+        return;
+    }
+    let width = width(names, "name", 4);
+    let _ = writeln!(out, "\n{:<width$}  ADDRESSES", "NAME");
+    for name in names {
+        let addresses: Vec<_> = list(&name["addresses"]).iter().map(text).collect();
+        let addresses = if addresses.is_empty() { "-".to_owned() } else { addresses.join(", ") };
+        let _ = writeln!(out, "{:<width$}  {addresses}", text(&name["name"]));
+        if let Some(problem) = name["problem"].as_str().filter(|problem| !problem.is_empty()) {
+            let _ = writeln!(out, "  not resolved: {problem}");
+        }
+    }
 }
 
 fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
-use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Destination};
+use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Destination, PublishedPort};
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 pub use tls::{
@@ -314,6 +314,8 @@ fn unit_cgroup(unit: &str) -> Result<String, String> {
 pub struct Inbound {
     pub mode: RawInboundMode,
     pub ports: Option<Vec<u16>>,
+    #[serde(default)]
+    pub published_ports: Vec<PublishedPort>,
     #[serde(default, deserialize_with = "parsed_list")]
     pub allow: Vec<SpiffeId>,
     #[serde(default)]

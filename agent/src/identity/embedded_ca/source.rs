@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::EmbeddedCa;
+use crate::identity::renewal;
 use crate::identity::source::Following;
 use crate::identity::{Backoff, Snapshot, Source, Update, Updates};
-use crate::sys::clock::sleep_until;
 use crate::trust::Trust;
 use crate::x509::Fingerprint;
 
@@ -66,9 +66,9 @@ impl Source for CaSource {
                 };
                 // Until it is time for another one, only the roots can change.
                 loop {
-                    let renewal = current.next_renewal.unwrap_or(SystemTime::now());
+                    let planned = current.next_renewal.unwrap_or(SystemTime::now());
                     tokio::select! {
-                        () = sleep_until(renewal) => break,
+                        () = renewal::due(&current.svid, planned) => break,
                         changed = roots.changed() => {
                             if changed.is_err() {
                                 return Ok(());

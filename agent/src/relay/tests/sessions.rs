@@ -197,7 +197,7 @@ async fn a_broken_rule_ends_the_session_with_its_alert() {
         (
             "a KeyUpdate that says neither yes nor no",
             |raw| raw.seal(ContentType::Handshake, &[24, 0, 0, 1, 2]),
-            Alert::DECODE_ERROR,
+            Alert::ILLEGAL_PARAMETER,
         ),
     ];
     for (what, write, alert) in cases {

@@ -53,7 +53,7 @@ fn session(
 ) -> RecordStream {
     let secrets = Secrets { sending: secret(sending), receiving: secret(receiving) };
     let sealer = Sealer::new(secrets.sending.keys().unwrap());
-    let opener = Opener::new(secrets.receiving.keys().unwrap());
+    let opener = Opener::of_server(secrets.receiving.keys().unwrap());
     RecordStream::new(tcp, sealer, opener, secrets, account.clone(), remains).unwrap()
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn with_raw(
 ) -> (RecordStream, Raw) {
     let secrets = Secrets { sending: secret(2), receiving: secret(1) };
     let sealing = secrets.sending.keys().unwrap();
-    let opener = Opener::new(secrets.receiving.keys().unwrap());
+    let opener = Opener::of_server(secrets.receiving.keys().unwrap());
     let raw = Raw { tcp: other, sealing, opener, secrets, received: Vec::new() };
     (session(one, account, 1, 2, &Remains::default()), raw)
 }
