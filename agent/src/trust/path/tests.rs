@@ -582,8 +582,8 @@ fn crls_are_asked_about_constrained_authorities_as_about_others() {
         let forged = crl(&Ca::with_key("example.org", "root", key()), &[], later);
         let own = crl(&intermediate, &[], later);
         for (what, lists, unknown, expired, reason) in [
-            ("leaf", both(&[], &[7]).to_vec(), allow, allow, "CertRevoked"),
-            ("authority", both(&[0x1234], &[]).to_vec(), allow, allow, "CertRevoked"),
+            ("leaf", both(&[], &[7]).to_vec(), allow, allow, "is revoked"),
+            ("authority", both(&[0x1234], &[]).to_vec(), allow, allow, "is revoked"),
             ("unknown", vec![own.clone()], deny, deny, "UnknownRevocationStatus"),
             ("expired", vec![own.clone(), stale.clone()], deny, deny, "CrlExpired"),
             ("forged", vec![own.clone(), forged], allow, allow, "InvalidCrlSignature"),
