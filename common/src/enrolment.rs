@@ -38,7 +38,8 @@ impl Overflow {
 
     #[inline(always)]
     fn reaches(&self, walk: &Walk) -> bool {
-        walk.last >= self.since && (walk.is_below_base || self.everywhere != 0)
+        let is_below = walk.is_below_base || (self.everywhere != 0 && walk.found.is_none());
+        walk.last >= self.since && is_below
     }
 }
 
@@ -58,7 +59,10 @@ impl Walk {
         match entry {
             Some(workload) if workload.is_base() => self.is_below_base = true,
             Some(workload) if workload.is_agent() => self.is_agents = true,
-            Some(workload) => self.found = Some(*workload),
+            Some(workload) => {
+                self.found = Some(*workload);
+                self.is_below_base = workload.is_above_others();
+            }
             None => {}
         }
         self.last = cgroup;
@@ -71,8 +75,15 @@ impl Walk {
         self.found
     }
 
-    /// True if one of the cgroups may be the root of a workload that could not be recorded. Only to be asked where none
-    /// was found.
+    /// True if the way may lead on to something that only what could be found, or nobody, knows: a workload further in may lie
+    /// there.
+    #[inline(always)]
+    #[must_use]
+    pub fn may_lead_further(&self) -> bool {
+        self.is_below_base || self.found.is_none()
+    }
+
+    /// True if one of the cgroups further in than what was found may be the root of a workload that could not be recorded.
     #[inline(always)]
     #[must_use]
     pub fn is_in_doubt(&self, seen: &Overflow, settled: &Overflow) -> bool {
@@ -126,6 +137,27 @@ mod tests {
         // Older, or elsewhere.
         assert!(!way(49).is_in_doubt(&seen, &SETTLED));
         assert!(!walk(&[(1, None), (60, None)]).is_in_doubt(&seen, &SETTLED));
+    }
+
+    /// Or the outer workload's identity would be the inner one's for the making of many cgroups.
+    #[test]
+    fn a_workload_within_another_that_was_not_recorded_is_not_taken_for_the_outer() {
+        let seen = overflow_at(50);
+        let outer = Workload::new(7, OutboundMode::Require, InboundMode::Strict, true);
+        let inner = Workload::new(8, OutboundMode::Require, InboundMode::Strict, true);
+        for outer in [
+            walk(&[(1, None), (10, Some(outer.above_others())), (60, None)]),
+            walk(&[(1, None), (10, Some(outer)), (11, Some(Workload::BASE)), (60, None)]),
+        ] {
+            assert!(outer.may_lead_further() && outer.is_in_doubt(&seen, &SETTLED));
+        }
+        for told in [
+            walk(&[(1, None), (10, Some(outer)), (60, None)]),
+            walk(&[(9, Some(Workload::BASE)), (10, Some(outer)), (60, None)]),
+            walk(&[(10, Some(outer.above_others())), (60, Some(inner)), (61, None)]),
+        ] {
+            assert!(!told.is_in_doubt(&seen, &SETTLED), "{told:?}");
+        }
     }
 
     #[test]

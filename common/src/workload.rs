@@ -60,12 +60,14 @@ pub struct Workload {
     outbound: u8,
     inbound: u8,
     inbound_every_port: u8,
-    /// Families in which its sockets do not reach the agent: [`V4`], [`V6`].
-    cut_off: u8,
+    /// Families in which its sockets do not reach the agent ([`V4`], [`V6`]), and [`ABOVE`].
+    marks: u8,
 }
 
 const V4: u8 = 1;
 const V6: u8 = 2;
+/// Other workloads lie below.
+const ABOVE: u8 = 4;
 
 impl Workload {
     /// In place of a workload where it cannot be told which: nothing is open to it, and nothing of it to others.
@@ -107,21 +109,33 @@ impl Workload {
             outbound: outbound as u8,
             inbound: inbound as u8,
             inbound_every_port: inbound_every_port as u8,
-            cut_off: 0,
+            marks: 0,
         }
     }
 
     /// The same workload, with the families in which its sockets do not reach the agent.
     #[must_use]
     pub const fn cut_off(self, v4: bool, v6: bool) -> Self {
-        Self { cut_off: v4 as u8 * V4 + v6 as u8 * V6, ..self }
+        Self { marks: self.marks & ABOVE | v4 as u8 * V4 | v6 as u8 * V6, ..self }
     }
 
     /// True if a connection that is turned to the agent would not get there.
     #[inline(always)]
     #[must_use]
     pub const fn is_cut_off(&self, v4: bool) -> bool {
-        self.cut_off & if v4 { V4 } else { V6 } != 0
+        self.marks & if v4 { V4 } else { V6 } != 0
+    }
+
+    /// The same workload, with others below its cgroups.
+    #[must_use]
+    pub const fn above_others(self) -> Self {
+        Self { marks: self.marks | ABOVE, ..self }
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_above_others(&self) -> bool {
+        self.marks & ABOVE != 0
     }
 
     /// An unknown byte reads as the strictest mode.
@@ -179,6 +193,8 @@ mod tests {
             let cut = Workload::REFUSED.cut_off(v4, v6);
             assert_eq!((cut.is_cut_off(true), cut.is_cut_off(false)), (v4, v6));
             assert_eq!(cut.cut_off(false, false), Workload::REFUSED);
+            assert!(!cut.is_above_others() && cut.above_others().is_above_others());
+            assert_eq!(cut.above_others(), Workload::REFUSED.above_others().cut_off(v4, v6));
         }
     }
 

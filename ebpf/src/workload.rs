@@ -43,12 +43,18 @@ fn innermost(ancestor: impl Fn(i32) -> u64) -> Option<Workload> {
         // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
         walk.visit(cgroup, unsafe { WORKLOADS.get(&cgroup) });
     }
-    walk.found().or_else(|| in_doubt(&walk))
+    if walk.may_lead_further() && is_in_doubt(&walk) {
+        Some(Workload::REFUSED)
+    } else {
+        walk.found()
+    }
 }
 
-/// What could not be recorded as a workload is not taken for nobody's.
+/// What could not be recorded as a workload is not taken for nobody's, nor for that of the workload round it.
 #[inline(always)]
-fn in_doubt(walk: &Walk) -> Option<Workload> {
-    let (seen, settled) = (OVERFLOW.get(OVERFLOW_SEEN)?, OVERFLOW.get(OVERFLOW_SETTLED)?);
-    walk.is_in_doubt(seen, settled).then_some(Workload::REFUSED)
+fn is_in_doubt(walk: &Walk) -> bool {
+    match (OVERFLOW.get(OVERFLOW_SEEN), OVERFLOW.get(OVERFLOW_SETTLED)) {
+        (Some(seen), Some(settled)) => walk.is_in_doubt(seen, settled),
+        _ => false,
+    }
 }

@@ -85,7 +85,10 @@ impl Filling {
     pub fn clear(self) {
         for key in &self.keys {
             // An agent that was started meanwhile has removed what it does not know.
-            let _ = self.call(BPF_MAP_DELETE_ELEM, *key);
+            match self.call(BPF_MAP_DELETE_ELEM, *key) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => panic!("{error}"),
+                _ => {}
+            }
         }
     }
 
@@ -94,7 +97,9 @@ impl Filling {
         let mut attributes = [0_u64; 16];
         attributes[0] = u64::from(u32::try_from(self.map.as_raw_fd()).unwrap());
         attributes[1] = &raw const key as u64;
-        attributes[2] = &raw const value as u64;
+        if command == BPF_MAP_UPDATE_ELEM {
+            attributes[2] = &raw const value as u64;
+        }
         bpf(command, &attributes)
     }
 }

@@ -95,6 +95,31 @@ fn a_cgroup_that_there_is_no_room_to_record_is_refused_until_there_is() {
     assert_eq!(tap.sightings(&secret), 0);
 }
 
+/// Whoever makes many cgroups must not get the identity of the workload round his own.
+#[test]
+fn a_workload_within_another_that_there_is_no_room_to_record_is_not_taken_for_the_outer() {
+    let pair = Pair::with(Setting::Host, |a, _| {
+        let mut inner = a.workloads[0].clone();
+        inner.name = "inner".to_owned();
+        inner.select = Select::Cgroup(format!("{}/client/inner*", a.capture.cgroup));
+        a.workloads.push(inner);
+    });
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let filling = pins::fill(pair.agent_a.instance(), "WORKLOADS");
+    let inner = Place::new(&pair.client.netns, &pair.client.cgroup.child("inner-1"));
+    for _ in 0..3 {
+        let seen = probe::run(&inner, &client(pair.target(Family::V4), &say("who am I")));
+        assert_eq!(seen.error, Some(libc::EPERM), "{seen:?}");
+    }
+    // The outer workload's own processes are served as before.
+    pair.assert_served();
+    filling.clear();
+    wait::wait_until("the inner workload to be recorded", GENEROUS, || {
+        let status = pair.agent_a.status();
+        status.workload("inner").cgroups.iter().any(|cgroup| cgroup.id == inner.cgroup.id())
+    });
+}
+
 /// Strict on every port that a workload is asked for here, too.
 fn inbound(workload: Workload) -> Workload {
     workload.inbound("strict", Some(&[PORT]), &["nobody"])

@@ -47,6 +47,20 @@ fn a_filter_that_keeps_a_server_from_the_agent_is_told_of() {
     }
 }
 
+/// A slice may be the workload, and the filter on a unit in it.
+#[test]
+fn a_filter_further_in_than_the_workloads_cgroup_is_told_of() {
+    let pair = Pair::new(Setting::Host);
+    let unit = pair.client.cgroup.child("unit.service");
+    let filter = Filter::without_loopback(&unit, RESTRICTED);
+    assert_told(&pair.agent_a, "client");
+    // Whoever is not behind it is served.
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    pair.assert_served();
+    drop(filter);
+    assert_well(&pair.agent_a, "client");
+}
+
 /// Every unit with `IPAccounting=` has one.
 #[test]
 fn a_filter_that_lets_loopback_pass_is_no_fault() {

@@ -66,7 +66,7 @@ fn walk(
 }
 
 /// Names of the cgroups in a directory; none if it is gone.
-fn children(directory: &Path) -> io::Result<Vec<String>> {
+pub fn children(directory: &Path) -> io::Result<Vec<String>> {
     let Some(entries) = unless_gone(fs::read_dir(directory))? else {
         return Ok(Vec::new());
     };

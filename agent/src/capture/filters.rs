@@ -126,21 +126,37 @@ pub fn dropped(cgroup: &File, own: &[IpAddr]) -> io::Result<Option<Dropped>> {
     Ok((!dropped.addresses.is_empty()).then_some(dropped))
 }
 
-/// [`dropped`] for a cgroup that may have processes, with the addresses of the calling thread's namespace if these are in it.
+/// [`dropped`] for a cgroup or the first below it that has such a filter, with the addresses of the calling thread's
+/// namespace if it `serves` and has processes there.
 ///
 /// # Errors
 /// As there.
-pub fn dropped_of(directory: &Path, serves: bool) -> io::Result<Option<Dropped>> {
+pub fn dropped_within(directory: &Path, serves: bool) -> io::Result<Option<Dropped>> {
     let namespace =
-        |process: u32| fs::metadata(format!("/proc/{process}/ns/net")).ok()?.ino().into();
-    let here: Option<u64> = namespace(std::process::id());
+        |process: u32| Some(fs::metadata(format!("/proc/{process}/ns/net")).ok()?.ino());
+    let here = namespace(std::process::id());
     let is_here = |process: &u32| namespace(*process) == here;
     let own = if serves && cgroups::processes(directory)?.iter().any(is_here) {
         own_addresses()?
     } else {
         Vec::new()
     };
-    dropped(&File::open(directory)?, &own)
+    first_dropped(directory, &own)
+}
+
+fn first_dropped(directory: &Path, own: &[IpAddr]) -> io::Result<Option<Dropped>> {
+    let Some(cgroup) = unless_gone(File::open(directory))? else {
+        return Ok(None);
+    };
+    if let Some(dropped) = dropped(&cgroup, own)? {
+        return Ok(Some(dropped));
+    }
+    for child in cgroups::children(directory)? {
+        if let Some(dropped) = first_dropped(&directory.join(child), own)? {
+            return Ok(Some(dropped));
+        }
+    }
+    Ok(None)
 }
 
 fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {

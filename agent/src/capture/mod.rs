@@ -31,7 +31,7 @@ pub use cgroups::{
     WorkloadCgroup, find as workload_cgroups, is_member, join as cgroup_directory, processes,
 };
 pub use dial::LocalLeg;
-pub use filters::dropped_of as dropped_on_loopback;
+pub use filters::dropped_within as dropped_on_loopback;
 pub use mounts::{NetworkMount, of_processes as network_mounts};
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use pins::Pins;

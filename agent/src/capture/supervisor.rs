@@ -182,7 +182,7 @@ impl Supervisor {
             .keys()
             .map_err(CaptureError::during("cannot read the map of workloads"))?;
         // From here on the kernel recognises new cgroups itself; those that exist are found by looking.
-        self.tables.replace_selectors(&selectors(&self.workloads)).map_err(write)?;
+        self.tables.replace_selectors(&selectors(&mut self.workloads)).map_err(write)?;
         self.serve(self.own_netns.clone())?;
         self.look();
         self.forget_the_old(&before)

@@ -27,11 +27,20 @@ pub struct Unenrolled {
     everywhere: bool,
 }
 
-/// What the kernel recognises new cgroups by: workloads first, then what they lie below.
-pub fn selectors(workloads: &[Observed]) -> Vec<Selector> {
-    let bases = bases(workloads).into_iter().filter(|path| !path.is_empty());
-    let bases = bases.filter_map(|path| Selector::new(path.as_bytes(), Workload::BASE));
-    workloads.iter().map(|workload| workload.config.selector()).chain(bases).collect()
+/// What the kernel recognises new cgroups by: workloads first, then what they lie below. Notes which of them lie below others.
+pub fn selectors(workloads: &mut [Observed]) -> Vec<Selector> {
+    let bases: BTreeSet<_> = bases(workloads).into_iter().map(str::to_owned).collect();
+    for workload in &mut *workloads {
+        let is_above = |path: &String| cgroups::selects(&workload.config, path);
+        workload.is_above_others = bases.iter().any(is_above);
+    }
+    let of_base = |path: &String| Selector::new(path.as_bytes(), Workload::BASE);
+    let of_bases = bases.iter().filter(|path| !path.is_empty()).filter_map(of_base);
+    let of_workload = |workload: &Observed| Selector {
+        workload: workload.entry(None),
+        ..workload.config.selector()
+    };
+    workloads.iter().map(of_workload).chain(of_bases).collect()
 }
 
 fn bases(workloads: &[Observed]) -> BTreeSet<&str> {

@@ -23,6 +23,8 @@ pub struct Observed {
     /// Cgroups that are refused because of their long paths.
     pub too_long: BTreeSet<u64>,
     pub processes: BTreeSet<u32>,
+    /// Other workloads may lie below its cgroups.
+    pub is_above_others: bool,
     /// Why it is not served as configured.
     pub problem: Option<String>,
     /// True if it could not be looked at the last time.
@@ -79,6 +81,7 @@ impl Observed {
             cgroups: BTreeMap::new(),
             too_long: BTreeSet::new(),
             processes: BTreeSet::new(),
+            is_above_others: false,
             problem: None,
             is_unseen: false,
         }
@@ -87,6 +90,7 @@ impl Observed {
     /// What the kernel has to know of one of its cgroups.
     pub fn entry(&self, dropped: Option<&Dropped>) -> Workload {
         let view = self.config.kernel_view();
+        let view = if self.is_above_others { view.above_others() } else { view };
         dropped.map_or(view, |dropped| dropped.mark(view))
     }
 

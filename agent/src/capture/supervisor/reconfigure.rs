@@ -55,7 +55,7 @@ impl Supervisor {
                 None => Observed::new(config),
             })
             .collect();
-        self.tables.replace_selectors(&selectors(&self.workloads)).map_err(write())?;
+        self.tables.replace_selectors(&selectors(&mut self.workloads)).map_err(write())?;
         self.routed_prefixes = policy.protected_prefixes();
         self.in_force = policy;
         self.look();

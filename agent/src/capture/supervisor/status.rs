@@ -9,6 +9,7 @@ use super::Supervisor;
 use super::observed::Observed;
 use crate::capture::mounts::{self, NetworkMount};
 use crate::capture::programs::Hook;
+use crate::capture::{cgroups, filters};
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
@@ -179,6 +180,11 @@ fn problem(
         }
         if !supervisor.covers(&enrolled.path) {
             return Some(format!("not every program runs for the cgroup {}", enrolled.path));
+        }
+        // What is on the workload's own cgroup has been found already.
+        let directory = cgroups::join(&supervisor.mount, &enrolled.path);
+        if let Ok(Some(dropped)) = filters::dropped_within(&directory, false) {
+            return Some(format!("below {}, {dropped}; {}", enrolled.path, dropped.advice()));
         }
     }
     namespaces
