@@ -116,7 +116,8 @@ impl Workload {
     /// The same workload, with the families in which its sockets do not reach the agent.
     #[must_use]
     pub const fn cut_off(self, v4: bool, v6: bool) -> Self {
-        Self { marks: self.marks & ABOVE | v4 as u8 * V4 | v6 as u8 * V6, ..self }
+        let families = (v4 as u8 * V4) | (v6 as u8 * V6);
+        Self { marks: (self.marks & ABOVE) | families, ..self }
     }
 
     /// True if a connection that is turned to the agent would not get there.
