@@ -21,6 +21,7 @@ pub mod dissect;
 pub mod hammer;
 pub mod interop;
 pub mod judge;
+pub mod lent;
 pub mod live;
 pub mod names;
 pub mod netns;
