@@ -1,6 +1,7 @@
 //! Does this host have what the agent needs, and does the configuration suit it? Each finding says what to do.
 
 mod host;
+mod listeners;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -65,6 +66,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(ports(config));
     findings.extend(rules(config, &materials));
     findings.extend(workloads(config));
+    findings.extend(listeners::listeners(config));
     findings
 }
 

@@ -26,10 +26,12 @@ pub enum Counter {
     EnrolFailed = 9,
     /// Events that did not fit the ring buffer.
     EventLost = 10,
+    /// The agent's connections to local servers that would have reached a socket that is not the workload's.
+    LocalLegRefused = 11,
 }
 
 impl Counter {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ConnectProtected,
         Self::ConnectBypassed,
         Self::ConnectDenied,
@@ -41,6 +43,7 @@ impl Counter {
         Self::CgroupEnrolled,
         Self::EnrolFailed,
         Self::EventLost,
+        Self::LocalLegRefused,
     ];
 
     /// The name operators see.
@@ -58,6 +61,7 @@ impl Counter {
             Self::CgroupEnrolled => "cgroup_enrolled",
             Self::EnrolFailed => "enrol_failed",
             Self::EventLost => "event_lost",
+            Self::LocalLegRefused => "local_leg_refused",
         }
     }
 }

@@ -24,6 +24,12 @@ unsafe impl aya::Pod for flow::ListenerKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::SteeredKey {}
 // SAFETY: as above.
+unsafe impl aya::Pod for flow::LocalKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::LocalLeg {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::ActivatedKey {}
+// SAFETY: as above.
 unsafe impl aya::Pod for flow::GuardedKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::SourceKey {}
@@ -40,7 +46,10 @@ const _: () = {
     assert!(size_of::<flow::FlowKey>() == 8 + 16 + 4 + 4);
     assert!(size_of::<flow::Flow>() == 8 + 8 + 20 + 4);
     assert!(size_of::<flow::ListenerKey>() == 8 + 4 + 4);
-    assert!(size_of::<flow::SteeredKey>() == 8 + 4 + 4);
+    assert!(size_of::<flow::SteeredKey>() == 8 + 16 + 4 + 4);
+    assert!(size_of::<flow::LocalKey>() == 8 + 16);
+    assert!(size_of::<flow::ActivatedKey>() == 8 + 4 + 4);
+    assert!(size_of::<flow::LocalLeg>() == 8 + 4 + 4);
     assert!(size_of::<flow::GuardedKey>() == 4 + 4);
     assert!(size_of::<flow::SourceKey>() == 8 + 16);
     assert!(size_of::<selector::Selector>() == 8 + 4 + 4 + selector::PATTERN_LEN);

@@ -17,7 +17,7 @@ use sheath_common::workload::{InboundMode, Workload};
 
 use crate::maps::{GUARDED, candidates};
 use crate::report::{count, send};
-use crate::{ctx, workload};
+use crate::{ctx, local_leg, workload};
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -64,7 +64,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
 /// The socket of a packet on its way in is the one that it would be delivered to.
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
     if ctx::interface(ctx) == LOOPBACK {
-        return PASS;
+        return if local_leg::may_pass(ctx) { PASS } else { DROP };
     }
     let Packet::Opening(opening) = parse(ctx) else {
         return PASS;
@@ -74,6 +74,10 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     }
     match workload::of_packet(ctx) {
         Some(workload) => guard_port(&workload, &opening, opening.destination.port),
+        None if local_leg::stands_for_a_workload(ctx, opening.destination.port) => {
+            count(Counter::GuardDroppedInbound);
+            DROP
+        }
         None => PASS,
     }
 }

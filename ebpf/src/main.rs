@@ -9,7 +9,7 @@
 //! | `socket_events`    | sock_ops                  | `sockops`   |
 //! | `steer`            | sk_lookup                 | `lookup`    |
 //! | `egress_guard`     | cgroup_skb/egress         | `guard`     |
-//! | `ingress_guard`    | cgroup_skb/ingress        | `guard`     |
+//! | `ingress_guard`    | cgroup_skb/ingress        | `guard`, `local_leg` |
 //! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`     |
 //! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
 //! | `cgroup_populated` | tracepoint cgroup_notify_populated | `enrol` |
@@ -25,10 +25,12 @@ mod connect;
 mod ctx;
 mod enrol;
 mod guard;
+mod local_leg;
 mod lookup;
 mod maps;
 mod names;
 mod report;
+mod socket;
 mod sockops;
 mod workload;
 

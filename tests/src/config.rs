@@ -1,6 +1,6 @@
 //! The agent's configuration, as the tests write it. Serialised as JSON, which is YAML too.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -147,6 +147,12 @@ pub struct Inbound {
     pub mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<u16>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activator: Option<String>,
     pub allow: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_pins: Vec<Pin>,
@@ -335,6 +341,9 @@ impl Workload {
         self.inbound = Some(Inbound {
             mode,
             ports: ports.map(<[u16]>::to_vec),
+            addresses: Vec::new(),
+            namespace: None,
+            activator: None,
             allow: allow.iter().map(|name| spiffe_id(name)).collect(),
             allow_pins: Vec::new(),
             tls: None,

@@ -41,6 +41,7 @@ pub struct Workload {
     pub svid: Option<Svid>,
     pub flows: u64,
     pub unprotected: Vec<Unprotected>,
+    pub notes: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

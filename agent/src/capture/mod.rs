@@ -10,10 +10,16 @@ mod cgroups;
 mod dial;
 mod events;
 mod existing;
+mod listeners;
+mod local_leg;
 mod namespace;
 mod pins;
+mod ports;
+mod presence;
+mod processes;
 mod programs;
 mod roster;
+mod sources;
 mod supervisor;
 mod tables;
 
@@ -22,13 +28,13 @@ use std::path::PathBuf;
 
 pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs};
 pub use cgroups::{WorkloadCgroup, find as workload_cgroups, is_member};
-pub use dial::LocalLeg;
+pub use local_leg::{LocalLeg, LocalLegError};
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use pins::Pins;
 pub use roster::Roster;
 pub use supervisor::{
     NamespaceStatus, ProgramStatus, Reconfiguration, StatusView, Supervisor, SupervisorRequest,
-    UnprotectedConnection, WorkloadState, WorkloadStatus,
+    UnprotectedConnection, WorkloadState, WorkloadStatus, survey,
 };
 pub use tables::Tables;
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::capture::LocalLegError;
 use crate::flow::{Outcome, Stage};
 use crate::framing::Refused;
 use crate::identity::NoIdentity;
@@ -23,7 +24,7 @@ pub enum FlowError {
     #[error("destination: {0}")]
     DialWire(io::Error),
     #[error("local application: {0}")]
-    DialApp(io::Error),
+    DialApp(LocalLegError),
     #[error("first bytes: {0}")]
     Greeting(io::Error),
     #[error(transparent)]

@@ -1,6 +1,7 @@
 //! The kernel interfaces that no library in use covers. All of the agent's `unsafe` lives in this folder.
 
 pub mod bpf;
+pub mod cgroup_id;
 pub mod clock;
 pub mod erased;
 pub mod files;

@@ -51,8 +51,9 @@ fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
     for workload in workloads {
         let ports: Vec<String> =
             list(&workload["inbound"]["ports"]).iter().map(Value::to_string).collect();
+        let refused = if workload["inbound"]["refused"] == true { " refused" } else { "" };
         let inbound = match (text(&workload["inbound"]["mode"]), ports.is_empty()) {
-            (mode, true) => mode.to_owned(),
+            (mode, true) => format!("{mode}{refused}"),
             (mode, false) => format!("{mode} {}", ports.join(",")),
         };
         let _ = writeln!(
@@ -69,6 +70,9 @@ fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
         let reason = text(&workload["reason"]);
         if !reason.is_empty() {
             let _ = writeln!(out, "  {reason}");
+        }
+        for note in list(&workload["notes"]) {
+            let _ = writeln!(out, "  {}", text(note));
         }
         if let Some(problem) = workload["identity"]["problem"].as_str().filter(|p| !p.is_empty()) {
             let _ = writeln!(out, "  identity: {problem}");
@@ -98,6 +102,7 @@ mod tests {
                 "name": "web", "state": "degraded", "reason": "because", "flows": 2,
                 "inbound": {"mode": "strict", "ports": [80, 443]}, "outbound": {"mode": "require"},
                 "svid": {"not_after": "2030-01-01T00:00:00Z"}, "spiffe_id": "spiffe://example.org/web",
+                "notes": ["listens elsewhere"],
                 "unprotected": [{"local": "10.0.0.1:5", "remote": "10.0.0.2:80"}],
             }],
             "counters": {"connect_protected": 3, "connect_denied": 0},
@@ -108,6 +113,7 @@ mod tests {
             "connect_v4 is not in force",
             "strict 80,443",
             "  because",
+            "  listens elsewhere",
             "unprotected: 10.0.0.1:5 - 10.0.0.2:80",
             "connect_protected",
         ] {
