@@ -523,7 +523,7 @@ fn a_namespace_is_served_while_it_holds_a_socket_of_the_workloads() {
     /// The agent lets go of a namespace after ten seconds in which it has seen nobody there.
     const LONGER_THAN_THE_AGENT_LINGERS: Duration = Duration::from_secs(13);
 
-    let scene = Scene::new(|_, _, b| inbound(b).ports = Some(vec![PORT]));
+    let mut scene = Scene::new(|_, _, b| inbound(b).ports = Some(vec![PORT]));
     let pod = scene.world.b.pod(4);
     let host = scene.world.b.host("web-host");
     let web = Place::new(&pod.netns, &scene.world.b.host("web-pod").cgroup);
@@ -544,21 +544,30 @@ fn a_namespace_is_served_while_it_holds_a_socket_of_the_workloads() {
     wait::wait_until("the processes to be long gone", GENEROUS, || {
         started.elapsed() > LONGER_THAN_THE_AGENT_LINGERS
     });
-    let status = scene.agent_b.status();
-    for place in [&host, &web] {
-        let namespaces = &status.workload("web").namespaces;
-        assert!(namespaces.iter().any(|n| n.inode == place.netns.inode() && n.ready), "{status:?}");
-    }
-    for family in FAMILIES {
-        for to in [scene.target(family), pod.addresses.at(family, PORT)] {
-            let seen = call(&scene.stranger, to);
-            assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{to}: {seen:?}");
-            assert_served(&scene.client, to);
+    // The next agent has seen nobody there at all.
+    for is_next in [false, true] {
+        if is_next {
+            scene.agent_b.kill();
+            scene.agent_b.launch();
         }
-    }
-    for app in &mut apps {
-        app.accepted();
-        assert_eq!(app.pending(), 0);
+        let status = scene.agent_b.status();
+        for place in [&host, &web] {
+            let namespaces = &status.workload("web").namespaces;
+            let is_served = |inode| namespaces.iter().any(|n| n.inode == inode && n.ready);
+            let is_host = place.netns.inode() == scene.world.b.netns.inode();
+            assert!(is_served(place.netns.inode()) || (is_next && is_host), "{status:?}");
+        }
+        for family in FAMILIES {
+            for to in [scene.target(family), pod.addresses.at(family, PORT)] {
+                let seen = call(&scene.stranger, to);
+                assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{to}: {seen:?}");
+                assert_served(&scene.client, to);
+            }
+        }
+        for app in &mut apps {
+            app.accepted();
+            assert_eq!(app.pending(), 0);
+        }
     }
 }
 

@@ -31,34 +31,24 @@ pub fn network_namespace(pid: u32) -> io::Result<Option<NamespaceFile>> {
     Ok(None)
 }
 
-/// Inode numbers of all sockets that the processes have open (proc_pid_fd(5)).
+/// Inode numbers of all sockets that the processes have open.
 pub fn socket_inodes(processes: &BTreeSet<u32>) -> HashSet<u32> {
-    let mut inodes = HashSet::new();
-    for pid in processes {
-        for task in tasks(*pid) {
-            let Ok(entries) = fs::read_dir(task.join("fd")) else {
-                continue;
-            };
-            let mut is_empty = true;
-            for entry in entries.flatten() {
-                is_empty = false;
-                let Ok(target) = fs::read_link(entry.path()) else {
-                    continue;
-                };
-                let inode = target
-                    .to_str()
-                    .and_then(|text| text.strip_prefix("socket:["))
-                    .and_then(|text| text.strip_suffix(']'))
-                    .and_then(|text| text.parse::<u32>().ok());
-                inodes.extend(inode);
-            }
-            // A thread that has ended shows nothing.
-            if !is_empty {
-                break;
-            }
-        }
-    }
-    inodes
+    processes.iter().flat_map(|pid| sockets(*pid)).map(|(_, inode)| inode).collect()
+}
+
+/// Descriptors and inode numbers of all sockets that a process has open (proc_pid_fd(5)).
+pub fn sockets(pid: u32) -> Vec<(i32, u32)> {
+    // A thread that has ended shows nothing.
+    let descriptors = tasks(pid).find_map(|task| {
+        let entries = fs::read_dir(task.join("fd")).ok()?;
+        Some(entries.flatten().collect::<Vec<_>>()).filter(|entries| !entries.is_empty())
+    });
+    let socket = |entry: &fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?;
+        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
+        Some((entry.file_name().to_str()?.parse().ok()?, inode))
+    };
+    descriptors.iter().flatten().filter_map(socket).collect()
 }
 
 /// The directory of a process, then those of its threads, which are only looked for if need be.

@@ -187,6 +187,9 @@ impl Supervisor {
         self.tables.replace_selectors(&selectors).map_err(write)?;
         self.serve(self.own_netns.clone())?;
         self.look();
+        self.serve_what_is_held()
+            .map_err(CaptureError::during("cannot serve what an earlier agent has served"))?;
+        self.look();
         self.forget_the_old(&before)
             .map_err(CaptureError::during("cannot remove what an earlier agent left"))?;
         self.is_up = true;

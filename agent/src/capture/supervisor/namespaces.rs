@@ -1,6 +1,6 @@
 //! The namespaces that are served, from the first of a workload's that is in one to the last.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::time::Instant;
 
@@ -10,7 +10,8 @@ use crate::capture::cgroups::WorkloadCgroup;
 use crate::capture::listeners;
 use crate::capture::processes::{self, NamespaceFile};
 use crate::capture::{CaptureError, Namespace};
-use crate::sys::netns::NetworkNamespace;
+use crate::sys::netns::{self, NetworkNamespace};
+use crate::sys::pidfd;
 
 impl Supervisor {
     /// Serves the namespaces that processes are in. Returns them, and why one could not be served.
@@ -45,6 +46,41 @@ impl Supervisor {
             }
         }
         (namespaces, problem)
+    }
+
+    /// Serves namespaces that an earlier agent has served, and of which a workload still has a socket although nobody is
+    /// in them: only the socket leads there.
+    pub(super) fn serve_what_is_held(&mut self) -> io::Result<()> {
+        let served: HashSet<u64> =
+            self.namespaces.values().map(|served| served.namespace.cookie()).collect();
+        let pinned: HashSet<u64> = self.steer_loader.pinned()?.into_iter().collect();
+        let mut left: HashSet<u64> = pinned.difference(&served).copied().collect();
+        for index in 0..self.workloads.len() {
+            let processes = self.workloads[index].processes.clone();
+            for (pid, descriptor) in processes
+                .iter()
+                .flat_map(|pid| processes::sockets(*pid).into_iter().map(|(fd, _)| (*pid, fd)))
+            {
+                if left.is_empty() {
+                    return Ok(());
+                }
+                // Both may have gone meanwhile.
+                let Ok(socket) = pidfd::copy_descriptor(pid, descriptor) else {
+                    continue;
+                };
+                if !netns::socket_cookie(&socket).is_ok_and(|cookie| left.remove(&cookie)) {
+                    continue;
+                }
+                let netns = NetworkNamespace::of_socket(&socket, &self.own_netns)?;
+                let inode = netns.inode();
+                self.serve(netns).map_err(io::Error::other)?;
+                let now = Instant::now();
+                for enrolled in self.workloads[index].cgroups.values_mut() {
+                    enrolled.sight(&BTreeSet::from([inode]), now);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Namespaces that the workload has been in, and that still hold sockets of its although no process is seen there:
