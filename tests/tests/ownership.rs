@@ -10,6 +10,7 @@ use sheath_tests::live::LiveFlow;
 use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, configs, say, server};
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
+use sheath_tests::rogue::{End, Face, RogueServer};
 use sheath_tests::script::{Connection, FastOpen, Job, ListenerOptions, Socket, Step};
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{FAMILIES, Family, World};
@@ -163,6 +164,21 @@ fn whoever_has_the_port_of_a_workload_is_not_the_workload() {
         }
         let refused = pair.agent_b.status().counter("local_leg_refused");
         assert!(refused >= 2, "{setting:?}: {refused}");
+    }
+}
+
+/// Outside the cgroup that the programs are attached to, nothing tells whose a socket is.
+#[test]
+fn nor_is_whoever_no_program_sees() {
+    let pair = Pair::new(Setting::Pods);
+    for family in FAMILIES {
+        let (netns, to) = (&pair.server.netns, pair.target(family));
+        let outsider = RogueServer::start(netns, to, Face::Plain, "hello", End::CloseNotify);
+        assert_refused(&pair.client, to);
+        for session in outsider.sessions(1) {
+            assert_eq!(session.received, b"", "{family:?}: {session:?}");
+        }
+        pair.agent_b.wait_for_access("the refusal", |line| line.reason.contains("capture.cgroup"));
     }
 }
 
