@@ -1,6 +1,7 @@
 //! Does this host have what the agent needs, and does the configuration suit it? Each finding says what to do.
 
 mod host;
+mod listeners;
 mod surroundings;
 mod units;
 
@@ -72,6 +73,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(rules(config, &materials));
     findings.extend(workloads(config));
     findings.extend(mounts(config));
+    findings.extend(listeners::listeners(config));
     findings
 }
 

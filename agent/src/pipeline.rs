@@ -17,7 +17,6 @@ mod error;
 mod flows;
 mod starter;
 
-use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -139,7 +138,7 @@ impl Pipeline {
             None => {
                 let connecting =
                     self.connect(namespace, accepted, &target, &credentials, share, record);
-                let terms = terms(namespace, &credentials, revision);
+                let terms = terms(namespace, workload, &credentials, revision);
                 let session = Proved::new(Box::pin(connecting).await?, Side::Client, terms);
                 session.begun(record.source, destination)?
             }
@@ -147,7 +146,7 @@ impl Pipeline {
 
         let certificates = session.certificates().clone();
         let basis = Basis::Outbound { target, destination, certificates };
-        let mut live = self.live(workload, basis, revision)?;
+        let mut live = self.live(namespace, workload, basis, revision)?;
         self.relay(workload, &mut accepted.stream, session, &mut live, record).await
     }
 
@@ -223,7 +222,7 @@ impl Pipeline {
             if let Some(protection) = self.passes_through(greeting) {
                 record.protection = protection;
                 drop(unproven);
-                let mut live = self.live(workload, Basis::Permissive, revision)?;
+                let mut live = self.live(namespace, workload, Basis::Permissive, revision)?;
                 let call = Call { workload, client, destination };
                 let passing = self.pass_through(namespace, wire, &call, share, record);
                 return unless_cut(&mut live, pin!(passing)).await?.map(|()| None);
@@ -237,7 +236,7 @@ impl Pipeline {
         let session = tls::accept(wire, &credentials.contexts, limit, share).await?;
         drop(unproven);
         record_session(record, &session.proof);
-        let terms = terms(namespace, &credentials, revision);
+        let terms = terms(namespace, workload, &credentials, revision);
         Ok(Some(Proved::new(session, Side::Server, terms)))
     }
 
@@ -254,7 +253,7 @@ impl Pipeline {
             as_agent: session.is_of_agent(),
             certificates: session.certificates().clone(),
         };
-        let mut live = match self.live(call.workload, basis, revision) {
+        let mut live = match self.live(namespace, call.workload, basis, revision) {
             Ok(live) => live,
             Err(error) => {
                 session.refuse(Refused::NOT_ALLOWED);
@@ -262,7 +261,7 @@ impl Pipeline {
             }
         };
         session.accept()?;
-        let mut dialling = Box::pin(self.dial_app(namespace, call.client, call.destination));
+        let mut dialling = Box::pin(self.dial_app(namespace, call));
         let dialled = unless_cut(&mut live, dialling.as_mut()).await?;
         drop(dialling);
         let mut app = match dialled {
@@ -324,12 +323,14 @@ impl Pipeline {
     /// Takes a session up among those that are judged again when things change.
     fn live(
         &self,
+        namespace: &Namespace,
         workload: WorkloadId,
         basis: Basis,
         revision: Revision,
     ) -> Result<Live, FlowError> {
         let facts = SessionFacts { workload, basis };
-        self.published.sessions.open(facts, revision).map_err(FlowError::Revoked)
+        let stay = namespace.presence(workload);
+        self.published.sessions.open(facts, revision, stay).map_err(FlowError::Revoked)
     }
 
     /// How a connection to a permissive port passes, if it is not for us.
@@ -355,23 +356,19 @@ impl Pipeline {
         share: &Share,
         record: &mut FlowRecord,
     ) -> Result<(), FlowError> {
-        let app = self.dial_app(namespace, call.client, call.destination).await?;
+        let app = self.dial_app(namespace, call).await?;
         let (patience, moved) = (self.timeouts.patience, &mut record.moved);
         relay::run(&app.stream, &mut Tcp(&wire), &wire, &share.buffers, patience, moved).await?;
         close(&app.stream).and_then(|()| close(&wire))
     }
 
-    async fn dial_app(
-        &self,
-        namespace: &Namespace,
-        client: SocketAddr,
-        destination: SocketAddr,
-    ) -> Result<LocalLeg, FlowError> {
+    async fn dial_app(&self, namespace: &Namespace, call: &Call) -> Result<LocalLeg, FlowError> {
+        let Call { workload, client, destination } = *call;
         namespace
-            .dial_app(client, destination, self.timeouts.connect)
+            .dial_app(workload, client, destination, self.timeouts.connect)
             .await
             .inspect_err(|error| {
-                if error.kind() == io::ErrorKind::ConnectionRefused {
+                if error.is_refused() {
                     namespace.note_refused(destination.port());
                 }
             })
@@ -476,12 +473,17 @@ async fn greet(
 }
 
 /// How a session of a workload may be used again.
-fn terms(namespace: &Namespace, credentials: &Credentials, revision: Revision) -> Terms {
+fn terms(
+    namespace: &Namespace,
+    workload: WorkloadId,
+    credentials: &Credentials,
+    revision: Revision,
+) -> Terms {
     Terms {
         revision,
         opened: Instant::now(),
         good_until: credentials.svid.facts.not_after,
-        place: namespace.closed().clone(),
+        place: namespace.presence(workload),
     }
 }
 

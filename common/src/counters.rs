@@ -36,10 +36,12 @@ pub enum Counter {
     GuardDroppedUnreadable = 14,
     /// TCP sockets refused to workloads where the programs are not attached.
     SocketRefused = 15,
+    /// The agent's connections to local servers that would have reached a socket that is not the workload's.
+    LocalLegRefused = 16,
 }
 
 impl Counter {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ConnectProtected,
         Self::ConnectBypassed,
         Self::ConnectDenied,
@@ -56,6 +58,7 @@ impl Counter {
         Self::GuardDroppedSourceRouted,
         Self::GuardDroppedUnreadable,
         Self::SocketRefused,
+        Self::LocalLegRefused,
     ];
 
     /// The name operators see.
@@ -78,6 +81,7 @@ impl Counter {
             Self::GuardDroppedSourceRouted => "guard_dropped_source_routed",
             Self::GuardDroppedUnreadable => "guard_dropped_unreadable",
             Self::SocketRefused => "socket_refused",
+            Self::LocalLegRefused => "local_leg_refused",
         }
     }
 }

@@ -97,12 +97,85 @@ pub struct ListenerKey {
     pub family: u32,
 }
 
-/// Key of the `STEERED` map: a port whose connections `sk_lookup` hands to the agent.
+/// Key of the `STEERED` map: an address and a port whose connections `sk_lookup` hands to the agent, or leaves alone.
+/// The unspecified address of a family stands for all of its addresses that have no entry; the IPv6 one with port zero
+/// for everything that has none.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SteeredKey {
     pub netns: u64,
-    /// In host byte order; zero stands for every port.
+    pub address: Address,
+    /// In host byte order.
+    pub port: u32,
+    pub _reserved: u32,
+}
+
+/// Value of the `STEERED` map: the connections go to the agent.
+pub const STEER: u32 = 0;
+/// Value of the `STEERED` map: the connections go where they would go without the agent.
+pub const LEAVE: u32 = 1;
+
+/// Key of the `LOCALS` map: an address of a namespace's own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalKey {
+    pub netns: u64,
+    pub address: Address,
+}
+
+/// Key of the `ACTIVATED` map: a port on which the listening sockets of a cgroup stand for a workload's, and must not
+/// answer the network themselves either.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ActivatedKey {
+    /// Id of the cgroup.
+    pub cgroup: u64,
+    /// In host byte order.
+    pub port: u32,
+    pub _reserved: u32,
+}
+
+/// Kept in the storage of the agent's socket towards a local server: whom it is for, and whom it has reached.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalLeg {
+    /// Id of the cgroup whose listening sockets may stand for the workload's, or zero.
+    pub activator: u64,
+    pub workload: WorkloadId,
+    /// A [`Reached`]: written by the kernel only.
+    pub reached: u32,
+}
+
+/// Whose listening socket a connection of the agent's has come to.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reached {
+    /// None that a program of ours runs for.
+    Nobody = 0,
+    TheWorkload = 1,
+    /// Once so, always so.
+    SomebodyElse = 2,
+}
+
+impl LocalLeg {
+    /// What the kernel has seen; an unknown number reads as the worst.
+    #[inline(always)]
+    #[must_use]
+    pub const fn reached(&self) -> Reached {
+        match self.reached {
+            0 => Reached::Nobody,
+            1 => Reached::TheWorkload,
+            _ => Reached::SomebodyElse,
+        }
+    }
+}
+
+/// Key of the `SILENT` map: a port on which nothing listens, at whatever address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SilentKey {
+    pub netns: u64,
+    /// In host byte order.
     pub port: u32,
     pub _reserved: u32,
 }

@@ -18,6 +18,8 @@ pub const MAX_UNREACHABLE: u32 = 16_384;
 pub const MAX_NAMESPACES: u32 = 4_096;
 /// Source addresses: a few for each namespace.
 pub const MAX_SOURCES: u32 = 65_536;
+/// Addresses of namespaces' own.
+pub const MAX_LOCALS: u32 = 65_536;
 /// Ports, over all namespaces or workloads.
 pub const MAX_PORTS: u32 = 65_536;
 /// Bytes of the event ring buffer.

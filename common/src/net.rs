@@ -32,6 +32,11 @@ impl Address {
     /// `127.0.0.1`
     pub const LOOPBACK_V4: Self = Self::from_v4(0x7f00_0001_u32.to_be());
 
+    /// `::`
+    pub const UNSPECIFIED_V6: Self = Self { words: [0; 4] };
+    /// `0.0.0.0`
+    pub const UNSPECIFIED_V4: Self = Self::from_v4(0);
+
     /// From an IPv4 address in network byte order.
     #[inline(always)]
     #[must_use]

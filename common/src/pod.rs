@@ -30,7 +30,15 @@ unsafe impl aya::Pod for flow::ListenerKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::SteeredKey {}
 // SAFETY: as above.
+unsafe impl aya::Pod for flow::LocalKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::LocalLeg {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::ActivatedKey {}
+// SAFETY: as above.
 unsafe impl aya::Pod for flow::GuardedKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for flow::SilentKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::SourceKey {}
 // SAFETY: as above.
@@ -51,7 +59,11 @@ const _: () = {
     assert!(size_of::<flow::UnreachableKey>() == 8 + 20 + 4);
     assert!(size_of::<flow::Unreachable>() == 8 + 8 + 4 + 4);
     assert!(size_of::<flow::ListenerKey>() == 8 + 4 + 4);
-    assert!(size_of::<flow::SteeredKey>() == 8 + 4 + 4);
+    assert!(size_of::<flow::SteeredKey>() == 8 + 16 + 4 + 4);
+    assert!(size_of::<flow::LocalKey>() == 8 + 16);
+    assert!(size_of::<flow::ActivatedKey>() == 8 + 4 + 4);
+    assert!(size_of::<flow::LocalLeg>() == 8 + 4 + 4);
+    assert!(size_of::<flow::SilentKey>() == 8 + 4 + 4);
     assert!(size_of::<flow::GuardedKey>() == 4 + 4);
     assert!(size_of::<flow::SourceKey>() == 8 + 16);
     assert!(size_of::<enrolment::Overflow>() == 8 + 8 + 8);

@@ -18,7 +18,7 @@ use sheath_common::workload::{Workload, WorkloadId};
 use crate::ctx::{self, PacketSocket};
 use crate::maps::{GUARDED, candidates};
 use crate::report::{count, send};
-use crate::workload;
+use crate::{local_leg, workload};
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -105,7 +105,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
 /// socket behind (SYN cookies) is as good as its beginning.
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
     if ctx::interface(ctx) == LOOPBACK {
-        return PASS;
+        return if local_leg::may_pass(ctx) { PASS } else { DROP };
     }
     let Some(socket) = ctx::packet_socket(ctx) else {
         return PASS;
@@ -130,6 +130,10 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
                 is_v4: addresses.is_v4,
             };
             refuse_port(ctx, &workload, &addresses, &socket)
+        }
+        None if local_leg::stands_for_a_workload(ctx, socket.local_port) => {
+            count(Counter::GuardDroppedInbound);
+            DROP
         }
         _ => PASS,
     }

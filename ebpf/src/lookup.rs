@@ -5,18 +5,17 @@
 use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::programs::SkLookupContext;
 use sheath_common::counters::Counter;
-use sheath_common::flow::{LegKey, ListenerKey, ListenerKind, SteeredKey};
-use sheath_common::net::IPPROTO_TCP;
+use sheath_common::flow::{
+    LegKey, ListenerKey, ListenerKind, LocalKey, STEER, SilentKey, SteeredKey,
+};
+use sheath_common::net::{AF_INET6, Address, IPPROTO_TCP};
 
 use crate::ctx::{self, Lookup};
-use crate::maps::{LISTENERS, SILENT, STEERED, WIRES};
+use crate::maps::{LISTENERS, LOCALS, SILENT, STEERED, WIRES};
 use crate::report::count;
 
 /// The loopback interface has this index in every network namespace.
 const LOOPBACK: u32 = 1;
-
-/// A port of zero in `STEERED` stands for every port.
-const EVERY_PORT: u32 = 0;
 
 pub fn steer(ctx: &SkLookupContext) -> u32 {
     let lookup = ctx::lookup(ctx);
@@ -27,8 +26,11 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
     if is_agents_address(&lookup) {
         return hand_over(ctx, &lookup, netns, ListenerKind::Outbound);
     }
+    if !is_steered(&lookup, netns) {
+        return SK_PASS;
+    }
     // Local traffic is the application's own affair, but for the agent calling a workload of its own node.
-    if is_local(&lookup) && !is_wire_leg(&lookup, netns) {
+    if is_local(&lookup, netns) && !is_wire_leg(&lookup, netns) {
         return SK_PASS;
     }
     // Where nothing listens, the kernel refuses as it does without the agent. Should something listen after all, the
@@ -36,10 +38,7 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
     if is_silent(netns, lookup.local.port) {
         return SK_PASS;
     }
-    if is_steered(netns, lookup.local.port) || is_steered(netns, EVERY_PORT) {
-        return hand_over(ctx, &lookup, netns, ListenerKind::Inbound);
-    }
-    SK_PASS
+    hand_over(ctx, &lookup, netns, ListenerKind::Inbound)
 }
 
 /// Gives the connection to the agent's listener. Without one it is refused, never left to whoever else may
@@ -64,13 +63,26 @@ fn is_agents_address(lookup: &Lookup) -> bool {
 }
 
 /// Traffic that has not left the namespace. What goes to an address of the namespace itself is delivered over
-/// loopback but bears the index of the interface that has the address; its source, unless chosen otherwise, is
-/// its destination. The network cannot send such a packet and get an answer.
+/// loopback but bears the index of the interface that has the address, so its source has to tell: another address
+/// of this namespace.
+///
+/// A source can be forged, and Linux drops packets from the network with a local one only where they are IPv4 and
+/// `accept_local` is off. Nothing rests on that. What is left alone here goes to a socket of this namespace, and
+/// there the guard looks at the interface: a local source that came by another than loopback is dropped.
 #[inline(always)]
-fn is_local(lookup: &Lookup) -> bool {
+fn is_local(lookup: &Lookup, netns: u64) -> bool {
     lookup.ingress_ifindex == LOOPBACK
         || lookup.remote.address == lookup.local.address
         || lookup.remote.address.is_loopback()
+        || is_own_address(netns, &lookup.remote.address)
+}
+
+/// True for an address of the namespace itself, as far as the agent has told.
+#[inline(always)]
+pub fn is_own_address(netns: u64, address: &Address) -> bool {
+    let key = LocalKey { netns, address: *address };
+    // SAFETY: only the presence of the entry matters.
+    unsafe { LOCALS.get(&key) }.is_some()
 }
 
 #[inline(always)]
@@ -81,16 +93,28 @@ fn is_wire_leg(lookup: &Lookup, netns: u64) -> bool {
     unsafe { WIRES.get(&key) }.is_some()
 }
 
+/// The entry that says most decides: the address and port, the port, everything.
 #[inline(always)]
-fn is_steered(netns: u64, port: u32) -> bool {
-    let key = SteeredKey { netns, port, _reserved: 0 };
-    // SAFETY: only the presence of the entry matters.
-    unsafe { STEERED.get(&key) }.is_some()
+fn is_steered(lookup: &Lookup, netns: u64) -> bool {
+    let any =
+        if lookup.family == AF_INET6 { Address::UNSPECIFIED_V6 } else { Address::UNSPECIFIED_V4 };
+    let (address, port) = (lookup.local.address, lookup.local.port);
+    let said = steering(netns, &address, port)
+        .or_else(|| steering(netns, &any, port))
+        .or_else(|| steering(netns, &Address::UNSPECIFIED_V6, 0));
+    said == Some(STEER)
+}
+
+#[inline(always)]
+fn steering(netns: u64, address: &Address, port: u32) -> Option<u32> {
+    let key = SteeredKey { netns, address: *address, port, _reserved: 0 };
+    // SAFETY: the value is copied at once.
+    unsafe { STEERED.get(&key) }.copied()
 }
 
 #[inline(always)]
 fn is_silent(netns: u64, port: u32) -> bool {
-    let key = SteeredKey { netns, port, _reserved: 0 };
+    let key = SilentKey { netns, port, _reserved: 0 };
     // SAFETY: only the presence of the entry matters.
     unsafe { SILENT.get(&key) }.is_some()
 }

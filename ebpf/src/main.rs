@@ -9,7 +9,7 @@
 //! | `socket_events`    | sock_ops                  | `sockops`   |
 //! | `steer`            | sk_lookup                 | `lookup`    |
 //! | `egress_guard`     | cgroup_skb/egress         | `guard`     |
-//! | `ingress_guard`    | cgroup_skb/ingress        | `guard`     |
+//! | `ingress_guard`    | cgroup_skb/ingress        | `guard`, `local_leg` |
 //! | `socket_created`   | cgroup/sock_create        | `coverage`  |
 //! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`     |
 //! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
@@ -27,10 +27,12 @@ mod coverage;
 mod ctx;
 mod enrol;
 mod guard;
+mod local_leg;
 mod lookup;
 mod maps;
 mod names;
 mod report;
+mod socket;
 mod sockops;
 mod workload;
 

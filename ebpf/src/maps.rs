@@ -10,8 +10,8 @@ use sheath_common::counters::Counter;
 use sheath_common::enrolment::Overflow;
 use sheath_common::event::Event;
 use sheath_common::flow::{
-    Connected, Flow, FlowKey, GuardedKey, LegKey, ListenerKey, SOURCE_PREFIX_BITS, SourceKey,
-    SteeredKey, Unreachable, UnreachableKey,
+    ActivatedKey, Connected, Flow, FlowKey, GuardedKey, LegKey, ListenerKey, LocalKey, LocalLeg,
+    SOURCE_PREFIX_BITS, SilentKey, SourceKey, SteeredKey, Unreachable, UnreachableKey,
 };
 use sheath_common::maps as size;
 use sheath_common::net::{Address, Endpoint};
@@ -70,6 +70,10 @@ pub static UNREACHABLE: LruHashMap<
 #[btf_map]
 pub static CLIENTS: HashMap<LegKey, Endpoint, { size::MAX_LEGS as usize }> = HashMap::new();
 
+/// The agent's sockets towards local servers: whose they must be. Lives and dies with the socket.
+#[btf_map]
+pub static LOCAL_LEGS: SkStorage<LocalLeg> = SkStorage::new();
+
 /// The agent's wire legs to an address of the same namespace: the only loopback traffic that is steered.
 #[btf_map]
 pub static WIRES: HashMap<LegKey, u32, { size::MAX_LEGS as usize }> = HashMap::new();
@@ -79,17 +83,25 @@ pub static WIRES: HashMap<LegKey, u32, { size::MAX_LEGS as usize }> = HashMap::n
 pub static LISTENERS: SockHash<ListenerKey, { size::MAX_NAMESPACES as usize * 4 }> =
     SockHash::new();
 
-/// Ports of namespaces whose connections go to the agent's inbound listener. The value is reserved.
+/// Addresses and ports of namespaces whose connections go to the agent's inbound listener, or are left alone.
 #[btf_map]
 pub static STEERED: HashMap<SteeredKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
 
 /// Steered ports of namespaces that nothing listens on: there the kernel may answer by itself. The value is reserved.
 #[btf_map]
-pub static SILENT: HashMap<SteeredKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+pub static SILENT: HashMap<SilentKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+
+/// Addresses of namespaces' own. The value is reserved.
+#[btf_map]
+pub static LOCALS: HashMap<LocalKey, u32, { size::MAX_LOCALS as usize }> = HashMap::new();
 
 /// Ports on which a workload must not answer the network itself. The value is reserved.
 #[btf_map]
 pub static GUARDED: HashMap<GuardedKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+
+/// Ports on which the listening sockets of a cgroup stand for a workload's. The value is reserved.
+#[btf_map]
+pub static ACTIVATED: HashMap<ActivatedKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::SockOpsContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
-use sheath_common::flow::{Connected, Flow, FlowKey, SteeredKey};
+use sheath_common::flow::{Connected, Flow, FlowKey, SilentKey};
 use sheath_common::workload::NO_WORKLOAD;
 
 use crate::ctx;
@@ -85,7 +85,7 @@ fn withdraw(ctx: &SockOpsContext) {
 #[inline(always)]
 fn listening(ctx: &SockOpsContext) {
     let netns = ctx::netns(ctx);
-    let port = SteeredKey { netns, port: ctx::local(ctx).port, _reserved: 0 };
+    let port = SilentKey { netns, port: ctx::local(ctx).port, _reserved: 0 };
     let _ = SILENT.remove(&port);
     // SAFETY: only the presence of the entry matters.
     if unsafe { NAMESPACES.get(&netns) }.is_none() {

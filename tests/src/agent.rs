@@ -17,6 +17,7 @@ use crate::ca::Leaf;
 use crate::certs::{Certificate, Certs};
 use crate::cgroup::Cgroup;
 use crate::config::{Capture, Config, Identity, Log, Timeouts};
+use crate::netns::NetNs;
 use crate::pins;
 use crate::place::{Place, Process};
 use crate::status::{Access, Status};
@@ -234,6 +235,11 @@ impl Agent {
 
     pub fn cgroup(&self) -> &Arc<Cgroup> {
         &self.place.cgroup
+    }
+
+    /// The namespace it runs in.
+    pub fn netns(&self) -> &Arc<NetNs> {
+        &self.place.netns
     }
 
     pub fn run_dir(&self) -> &Path {

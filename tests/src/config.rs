@@ -1,6 +1,6 @@
 //! The agent's configuration, as the tests write it. Serialised as JSON, which is YAML too.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -149,6 +149,11 @@ pub struct Inbound {
     pub ports: Option<Vec<u16>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub published_ports: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activator: Option<String>,
     pub allow: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_pins: Vec<Pin>,
@@ -338,6 +343,9 @@ impl Workload {
             mode,
             ports: ports.map(<[u16]>::to_vec),
             published_ports: Vec::new(),
+            addresses: Vec::new(),
+            namespace: None,
+            activator: None,
             allow: allow.iter().map(|name| spiffe_id(name)).collect(),
             allow_pins: Vec::new(),
             tls: None,

@@ -107,8 +107,15 @@ pub struct ListenerOptions {
     pub dual_stack: bool,
     /// Smallest receive buffer, for servers that read slowly.
     pub small_buffer: bool,
+    pub mptcp: bool,
     /// Accept nothing before the gate opens.
     pub late: bool,
+    /// Move to the cgroup with this `cgroup.procs` once the socket listens.
+    pub moves_to: Option<PathBuf>,
+    /// Go to a new network namespace once the socket listens.
+    pub leaves: bool,
+    /// End the main thread once the socket listens; another goes on.
+    pub headless: bool,
 }
 
 /// One thing done to a connection. A step that fails ends the script.

@@ -43,6 +43,7 @@ pub struct Workload {
     pub svid: Option<Svid>,
     pub flows: u64,
     pub unprotected: Vec<Unprotected>,
+    pub notes: Vec<String>,
 }
 
 /// A DNS name of an external peer.

@@ -113,11 +113,13 @@ fn the_inbound_listener_does_not_dial_itself() {
 }
 
 /// As systemd starts a service with a namespace of its own: first the cgroup, then the namespace.
-/// In between, the host's namespace looks like the workload's.
+/// In between, the host's namespace looks like the workload's. That the workload has one of its own is declared.
 #[test]
 fn a_process_that_passes_through_a_namespace_does_not_take_its_ports() {
     let world = World::new();
-    let agent = Agent::start(&world, &world.b, configs(&world, Setting::Host).1);
+    let mut config = configs(&world, Setting::Host).1;
+    config.workloads[0].inbound.as_mut().unwrap().namespace = Some("own");
+    let agent = Agent::start(&world, &world.b, config);
     let (open, stranger) = (world.b.host("open"), world.a.host("stranger"));
     let _open = Probe::start(&open, &server(any(Family::V4, PORT), &[Step::Echo]));
     let hello = client(world.b.addresses.at(Family::V4, PORT), &say("hello"));

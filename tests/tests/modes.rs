@@ -6,6 +6,7 @@ use sheath_tests::agent::{self, Agent};
 use sheath_tests::ca::Ca;
 use sheath_tests::config::{Config, Peer, Workload};
 use sheath_tests::judge::assert_ciphertext;
+use sheath_tests::lent;
 use sheath_tests::names::marker;
 use sheath_tests::pair::{PORT, Pair, Setting, any, client, configs, say, server};
 use sheath_tests::place::Place;
@@ -43,13 +44,9 @@ fn inbound_permissive_takes_plaintext_mtls_and_foreign_tls() {
 
         // The application's own TLS, with its own certificate: none of our business.
         let leaf = Ca::stranger("app.example").issue("spiffe://app.example/own");
-        let application = RogueServer::start(
-            &pair.world.b.netns,
-            target,
-            Face::Tls(leaf),
-            "end to end",
-            End::CloseNotify,
-        );
+        let listener = lent::listener(&pair.server, pair.world.dir.path(), target);
+        let application =
+            RogueServer::on(listener, Face::Tls(leaf), "end to end", End::CloseNotify);
         for alpn in [&[][..], &["h2", "http/1.1"]] {
             let netns = &pair.world.a.netns;
             let send = "my own TLS";

@@ -1,10 +1,9 @@
-//! The agent's own connections out of a workload's namespace: to the wire with the workload's address, and to
-//! local applications on behalf of a client.
+//! The agent's own connections out of a workload's namespace: to the wire with the workload's address. Those to local
+//! applications are in [`super::local_leg`].
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sheath_common::flow::LegKey;
@@ -12,37 +11,9 @@ use sheath_common::net::Endpoint;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::namespace::route_source;
+use super::sources::route_source;
 use super::{Namespace, Tables};
 use crate::sys::sockopt;
-
-/// Ports for local legs: the kernel's default ephemeral range, where no service is expected.
-const FIRST_PORT: u32 = 32_768;
-const PORTS: u32 = 60_999 - FIRST_PORT + 1;
-/// Ports tried for one local leg before giving up.
-const PORT_ATTEMPTS: u32 = 512;
-
-/// A connection to a local application. While it lives, the application sees the client as its peer.
-#[derive(Debug)]
-pub struct LocalLeg {
-    pub stream: TcpStream,
-    _name: ClientName,
-}
-
-/// An entry of the `CLIENTS` map, removed with this value.
-#[derive(Debug)]
-struct ClientName {
-    tables: Arc<Tables>,
-    key: LegKey,
-}
-
-impl Drop for ClientName {
-    fn drop(&mut self) {
-        if let Err(error) = self.tables.clients.remove(&self.key) {
-            tracing::warn!(%error, "entry of a finished flow stays in the map CLIENTS");
-        }
-    }
-}
 
 impl Namespace {
     /// Dials the wire leg of a flow from the workload's own address and, where it is free, from the
@@ -83,51 +54,8 @@ impl Namespace {
         connect(socket, destination, limit).await
     }
 
-    /// Dials a local application at the address the client dialled. `client` is who the application will see.
-    pub async fn dial_app(
-        &self,
-        client: SocketAddr,
-        destination: SocketAddr,
-        limit: Duration,
-    ) -> io::Result<LocalLeg> {
-        for _ in 0..PORT_ATTEMPTS {
-            match self.dial_app_once(client, destination, limit).await {
-                Err(error) if is_address_taken(&error) => {}
-                result => return result,
-            }
-        }
-        Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            "no free port for a connection to the local application",
-        ))
-    }
-
-    /// The port is chosen here and not by the kernel, because the application's kernel-side name for the
-    /// client must be in place before the application can see the connection.
-    async fn dial_app_once(
-        &self,
-        client: SocketAddr,
-        destination: SocketAddr,
-        limit: Duration,
-    ) -> io::Result<LocalLeg> {
-        let offset = self.next_port.fetch_add(1, Ordering::Relaxed) % PORTS;
-        let source = SocketAddr::new(destination.ip(), (FIRST_PORT + offset) as u16);
-        if source == destination {
-            // TCP would connect the socket to itself.
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        let socket = self.socket(destination)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&source.into())?;
-        let key = self.leg_key(source);
-        self.tables.clients.insert_new(&key, &Endpoint::from(client))?;
-        let name = ClientName { tables: self.tables.clone(), key };
-        let stream = connect(socket, destination, limit).await?;
-        Ok(LocalLeg { stream, _name: name })
-    }
-
     /// A socket in this namespace, ready to connect.
-    fn socket(&self, destination: SocketAddr) -> io::Result<Socket> {
+    pub(super) fn socket(&self, destination: SocketAddr) -> io::Result<Socket> {
         let domain = Domain::for_address(destination);
         let socket = self.netns.run(|| Socket::new(domain, Type::STREAM, Some(Protocol::TCP)))?;
         socket.set_nonblocking(true)?;
@@ -142,7 +70,7 @@ impl Namespace {
         Ok(SteeredWire { tables: self.tables.clone(), key })
     }
 
-    fn leg_key(&self, local: SocketAddr) -> LegKey {
+    pub(super) fn leg_key(&self, local: SocketAddr) -> LegKey {
         let endpoint = Endpoint::from(local);
         LegKey { netns: self.cookie, address: endpoint.address, port: endpoint.port, _reserved: 0 }
     }
@@ -162,7 +90,7 @@ impl Drop for SteeredWire {
     }
 }
 
-async fn connect(
+pub(super) async fn connect(
     socket: Socket,
     destination: SocketAddr,
     limit: Duration,
@@ -177,7 +105,7 @@ async fn connect(
     }
 }
 
-fn is_address_taken(error: &io::Error) -> bool {
+pub(super) fn is_address_taken(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable | io::ErrorKind::AlreadyExists

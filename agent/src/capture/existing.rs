@@ -1,7 +1,6 @@
 //! Connections of a workload that are older than its protection.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 
@@ -9,6 +8,7 @@ use sheath_common::verdict::Verdict;
 use sheath_common::workload::WorkloadId;
 
 use super::Namespace;
+use super::processes::socket_inodes;
 use crate::policy::Policy;
 use crate::sys::sock_diag::{SockDiag, TcpSocket};
 
@@ -77,26 +77,4 @@ pub fn abort(namespace: &Namespace, cookies: &HashSet<u64>) -> io::Result<()> {
 fn leaves_the_namespace(socket: &TcpSocket) -> bool {
     let remote: IpAddr = socket.remote.ip();
     !remote.is_loopback() && !remote.is_unspecified() && remote != socket.local.ip()
-}
-
-/// Inode numbers of all sockets that the processes have open (proc_pid_fd(5)).
-fn socket_inodes(processes: &BTreeSet<u32>) -> HashSet<u32> {
-    let mut inodes = HashSet::new();
-    for pid in processes {
-        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let Ok(target) = fs::read_link(entry.path()) else {
-                continue;
-            };
-            let inode = target
-                .to_str()
-                .and_then(|text| text.strip_prefix("socket:["))
-                .and_then(|text| text.strip_suffix(']'))
-                .and_then(|text| text.parse::<u32>().ok());
-            inodes.extend(inode);
-        }
-    }
-    inodes
 }

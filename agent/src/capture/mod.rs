@@ -12,12 +12,18 @@ mod events;
 mod existing;
 mod filters;
 mod held;
+mod listeners;
+mod local_leg;
 mod mounts;
 mod namespace;
 mod pins;
+mod ports;
+mod presence;
+mod processes;
 mod programs;
 mod roster;
 mod silent;
+mod sources;
 mod steering;
 mod supervisor;
 mod tables;
@@ -30,15 +36,15 @@ pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_age
 pub use cgroups::{
     WorkloadCgroup, find as workload_cgroups, is_member, join as cgroup_directory, processes,
 };
-pub use dial::LocalLeg;
 pub use filters::dropped_within as dropped_on_loopback;
+pub use local_leg::{LocalLeg, LocalLegError};
 pub use mounts::{NetworkMount, of_processes as network_mounts};
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use pins::Pins;
 pub use roster::Roster;
 pub use supervisor::{
     NamespaceStatus, ProgramStatus, Reconfiguration, StatusView, Supervisor, SupervisorRequest,
-    UnprotectedConnection, WorkloadState, WorkloadStatus,
+    UnprotectedConnection, WorkloadState, WorkloadStatus, survey,
 };
 pub use tables::Tables;
 pub use unreachable::errno_of as unreachable_errno;

@@ -1,14 +1,13 @@
 //! A network namespace with workloads in it: the agent's listeners there, and the steering towards them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
-use ipnet::IpNet;
 use sheath_common::flow::{Flow, FlowKey, ListenerKey, ListenerKind, SteeredKey};
 use sheath_common::net::{AF_INET, AF_INET6, Endpoint};
 use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
@@ -20,11 +19,12 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepting;
+use super::ports::InboundPorts;
+use super::presence::Present;
 use super::silent::LastLook;
 use super::steering::{SteerLoader, Steering};
 use super::unreachable::Watched;
 use super::{CaptureError, Tables};
-use crate::policy::mapped_length;
 use crate::sys::bpf::SocketFd;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sockopt;
@@ -75,50 +75,15 @@ pub struct Namespace {
     inbound: ArcSwapOption<InboundPorts>,
     ports_known: Notify,
     steering: Mutex<Option<Steering>>,
+    /// Which listeners are open: of a kind and a family.
+    listening: Mutex<HashSet<(u32, u32)>>,
     accepting: Mutex<Vec<AbortHandle>>,
-    closed: CancellationToken,
+    /// What the kernel has been told of the namespace's addresses.
+    pub(super) own_addresses: Mutex<Option<HashSet<IpAddr>>>,
+    pub(super) present: Present,
+    pub(super) closed: CancellationToken,
     pub(super) watched: Watched,
     pub(super) refused: LastLook,
-}
-
-/// Whose a port is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct InboundPorts {
-    declared: HashMap<u16, WorkloadId>,
-    /// The workload that has every port that is not declared.
-    rest: Option<WorkloadId>,
-}
-
-impl InboundPorts {
-    /// Gives ports to a workload; an empty list stands for every port.
-    ///
-    /// # Errors
-    /// If another workload has one of them.
-    pub fn claim(&mut self, workload: WorkloadId, ports: &[u16]) -> Result<(), String> {
-        if ports.is_empty() {
-            return match self.rest {
-                Some(other) if other != workload => {
-                    Err("another workload has every port of this network namespace".to_owned())
-                }
-                _ => {
-                    self.rest = Some(workload);
-                    Ok(())
-                }
-            };
-        }
-        if let Some(port) = ports
-            .iter()
-            .find(|port| self.declared.get(*port).is_some_and(|other| *other != workload))
-        {
-            return Err(format!("another workload has port {port} of this network namespace"));
-        }
-        self.declared.extend(ports.iter().map(|port| (*port, workload)));
-        Ok(())
-    }
-
-    fn owner(&self, port: u16) -> Option<WorkloadId> {
-        self.declared.get(&port).copied().or(self.rest)
-    }
 }
 
 impl Namespace {
@@ -140,7 +105,10 @@ impl Namespace {
             inbound: ArcSwapOption::empty(),
             ports_known: Notify::new(),
             steering: Mutex::new(None),
+            listening: Mutex::default(),
             accepting: Mutex::new(Vec::new()),
+            own_addresses: Mutex::default(),
+            present: Present::default(),
             closed: CancellationToken::new(),
             watched: Watched::default(),
             refused: LastLook::default(),
@@ -159,10 +127,8 @@ impl Namespace {
         loader: &SteerLoader,
         starter: &Arc<dyn FlowStarter>,
     ) -> Result<(), CaptureError> {
-        for kind in [ListenerKind::Outbound, ListenerKind::Inbound] {
-            self.listen(kind, starter)
-                .map_err(CaptureError::during("cannot listen in a workload's network namespace"))?;
-        }
+        self.listen(starter)
+            .map_err(CaptureError::during("cannot listen in a workload's network namespace"))?;
         let steering = loader.attach(self.netns.as_fd(), self.cookie)?;
         *self.steering() = Some(steering);
         // Last: from here on the kernel turns connections to the listeners.
@@ -205,19 +171,19 @@ impl Namespace {
         Ok(())
     }
 
-    /// Sets which ports go to the agent, and for which workload.
+    /// Sets which addresses and ports go to the agent, and for which workload.
     pub fn steer(&self, ports: InboundPorts) -> io::Result<()> {
         if self.inbound.load().as_deref() == Some(&ports) {
             return Ok(());
         }
-        let mut wanted: Vec<u32> = ports.declared.keys().map(|port| u32::from(*port)).collect();
-        wanted.extend(ports.rest.map(|_| 0));
-        let key = |port| SteeredKey { netns: self.cookie, port, _reserved: 0 };
-        for port in &wanted {
-            self.tables.steered.insert(&key(*port), &0)?;
+        let wanted = ports.kernel_view();
+        for ((address, port), value) in &wanted {
+            let key =
+                SteeredKey { netns: self.cookie, address: *address, port: *port, _reserved: 0 };
+            self.tables.steered.insert(&key, value)?;
         }
         for old in self.tables.steered.keys()? {
-            if old.netns == self.cookie && !wanted.contains(&old.port) {
+            if old.netns == self.cookie && !wanted.contains_key(&(old.address, old.port)) {
                 self.tables.steered.remove(&old)?;
             }
         }
@@ -228,41 +194,7 @@ impl Namespace {
 
     /// Ports that workloads of this namespace have declared.
     pub(super) fn declared_ports(&self) -> HashSet<u16> {
-        let inbound = self.inbound.load();
-        inbound.iter().flat_map(|ports| ports.declared.keys().copied()).collect()
-    }
-
-    /// Tells the kernel from which address connections leave, by default and to each known prefix, so that
-    /// `getsockname()` can say it before the wire leg exists.
-    pub fn publish_sources(&self, prefixes: &[IpNet]) -> io::Result<()> {
-        let defaults = [
-            IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
-            IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
-        ];
-        let routed = self.netns.run(|| {
-            let source = |prefix: &IpNet| route_source(probe_address(prefix)).ok();
-            Ok(defaults
-                .iter()
-                .chain(prefixes)
-                .filter_map(|prefix| source(prefix).map(|source| (*prefix, source)))
-                .collect::<Vec<_>>())
-        })?;
-        for (prefix, source) in routed {
-            let length = u32::from(mapped_length(&prefix));
-            self.tables.set_source(self.cookie, length, prefix.addr().into(), source.into())?;
-        }
-        Ok(())
-    }
-
-    /// Forgets what [`Self::publish_sources`] has told about other prefixes than these.
-    pub fn prune_sources(&self, prefixes: &[IpNet]) -> io::Result<()> {
-        let defaults = [
-            IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
-            IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
-        ];
-        let entry = |prefix: &IpNet| (u32::from(mapped_length(prefix)), prefix.addr().into());
-        let wanted = defaults.iter().chain(prefixes).map(entry).collect();
-        self.tables.prune_sources(self.cookie, &wanted)
+        self.inbound.load().iter().flat_map(|ports| ports.declared()).collect()
     }
 
     /// Stops accepting; connections that are not accepted yet are reset.
@@ -270,12 +202,6 @@ impl Namespace {
         for task in self.accepting.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
         }
-    }
-
-    /// Tells when the namespace is let go: sockets that are of no use to anybody then keep it alive.
-    #[must_use]
-    pub fn closed(&self) -> &CancellationToken {
-        &self.closed
     }
 
     /// Lets go of a namespace that has no workload any more.
@@ -294,32 +220,45 @@ impl Namespace {
         self.steering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the listeners of one kind. A family that the namespace does not have is left out: the kernel
-    /// then refuses its connections.
-    fn listen(
+    /// Opens the listeners that are not open yet. A family that the namespace does not have is left out, until it has
+    /// it: the kernel refuses its connections meanwhile.
+    pub fn listen(self: &Arc<Self>, starter: &Arc<dyn FlowStarter>) -> io::Result<()> {
+        let families =
+            [(AF_INET, IpAddr::from(Ipv4Addr::LOCALHOST)), (AF_INET6, Ipv6Addr::LOCALHOST.into())];
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in [ListenerKind::Outbound, ListenerKind::Inbound] {
+            for (family, address) in families {
+                if listening.contains(&(kind as u32, family)) {
+                    continue;
+                }
+                match self.netns.run(|| listening_socket(address)) {
+                    Ok(socket) => self.accept_from(socket, kind, family, starter)?,
+                    Err(error) if is_family_missing(&error) => continue,
+                    Err(error) => return Err(error),
+                }
+                listening.insert((kind as u32, family));
+            }
+        }
+        Ok(())
+    }
+
+    fn accept_from(
         self: &Arc<Self>,
+        listener: Socket,
         kind: ListenerKind,
+        family: u32,
         starter: &Arc<dyn FlowStarter>,
     ) -> io::Result<()> {
-        for (family, address) in
-            [(AF_INET, IpAddr::from(Ipv4Addr::LOCALHOST)), (AF_INET6, Ipv6Addr::LOCALHOST.into())]
-        {
-            let listener = match self.netns.run(|| listening_socket(address)) {
-                Ok(listener) => listener,
-                Err(_) if family == AF_INET6 => continue,
-                Err(error) => return Err(error),
-            };
-            let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
-            self.tables.listeners.insert(&key, &SocketFd(listener.as_raw_fd() as u32))?;
-            let runtime = starter.runtime();
-            let listener = {
-                let _entered = runtime.enter();
-                TcpListener::from_std(listener.into())?
-            };
-            let accepting = Accepting::new(self.clone(), listener, starter.clone());
-            let task = runtime.spawn(accepting.run(kind));
-            self.accepting.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
-        }
+        let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
+        self.tables.listeners.insert(&key, &SocketFd(listener.as_raw_fd() as u32))?;
+        let runtime = starter.runtime();
+        let listener = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener.into())?
+        };
+        let accepting = Accepting::new(self.clone(), listener, starter.clone());
+        let task = runtime.spawn(accepting.run(kind));
+        self.accepting.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
         Ok(())
     }
 
@@ -355,6 +294,12 @@ impl Namespace {
         Ok(Some(flow).filter(|flow| flow.workload != NO_WORKLOAD))
     }
 
+    /// Id of the cgroup whose listening sockets may stand for a workload's, or zero.
+    pub(super) fn activator(&self, workload: WorkloadId) -> u64 {
+        let ports = self.inbound.load();
+        ports.as_ref().and_then(|ports| ports.activator(workload)).unwrap_or_default()
+    }
+
     /// What is steered here never comes to a loopback address: a connection to one has found the listener
     /// itself.
     pub(super) fn identify_inbound(
@@ -367,7 +312,7 @@ impl Namespace {
         if destination.ip().is_loopback() {
             return Ok(None);
         }
-        let owner = self.inbound.load().as_ref().and_then(|ports| ports.owner(destination.port()));
+        let owner = self.inbound.load().as_ref().and_then(|ports| ports.owner(destination));
         Ok(owner.map(|workload| AcceptedInbound { stream, client, destination, workload }))
     }
 
@@ -401,55 +346,7 @@ fn listening_socket(address: IpAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The address the calling thread's namespace would reach `destination` from, without sending anything.
-pub fn route_source(destination: IpAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = if destination.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    // The discard port; connecting a UDP socket only looks the route up.
-    socket.connect((destination, 9))?;
-    socket.local_addr().map(|local| local.ip())
-}
-
-/// An address in a prefix to look the route up with; the first may be a broadcast address.
-fn probe_address(prefix: &IpNet) -> IpAddr {
-    match prefix {
-        // Addresses that belong to nobody in particular (RFC 5737, RFC 3849) stand for "anywhere".
-        IpNet::V4(net) if net.prefix_len() == 0 => Ipv4Addr::new(192, 0, 2, 1).into(),
-        IpNet::V6(net) if net.prefix_len() == 0 => {
-            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()
-        }
-        _ => prefix.hosts().next().unwrap_or_else(|| prefix.addr()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_port_has_one_owner() {
-        let mut ports = InboundPorts::default();
-        ports.claim(1, &[80, 443]).unwrap();
-        ports.claim(1, &[80]).unwrap();
-        assert!(ports.claim(2, &[81, 80]).is_err());
-        assert_eq!(ports.owner(81), None);
-        ports.claim(2, &[]).unwrap();
-        assert!(ports.claim(3, &[]).is_err());
-        assert_eq!(ports.owner(80), Some(1));
-        assert_eq!(ports.owner(81), Some(2));
-    }
-
-    #[test]
-    fn routes_are_looked_up_with_a_host_of_the_prefix() {
-        assert_eq!(probe_address(&"10.0.2.0/24".parse().unwrap()), IpAddr::from([10, 0, 2, 1]));
-        assert_eq!(probe_address(&"10.0.2.7/32".parse().unwrap()), IpAddr::from([10, 0, 2, 7]));
-        assert_eq!(
-            route_source(IpAddr::from([127, 0, 0, 9])).unwrap(),
-            IpAddr::from([127, 0, 0, 1])
-        );
-    }
+/// True if the namespace does not have the family, or its loopback interface not yet the address.
+fn is_family_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use sheath_common::flow::SteeredKey;
+use sheath_common::flow::SilentKey;
 
 use super::Namespace;
 use crate::sys::sock_diag::SockDiag;
@@ -74,7 +74,7 @@ impl Namespace {
         Ok(listeners.iter().map(|socket| socket.local.port()).collect())
     }
 
-    fn silent_key(&self, port: u16) -> SteeredKey {
-        SteeredKey { netns: self.cookie, port: port.into(), _reserved: 0 }
+    fn silent_key(&self, port: u16) -> SilentKey {
+        SilentKey { netns: self.cookie, port: port.into(), _reserved: 0 }
     }
 }

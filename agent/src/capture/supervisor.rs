@@ -6,34 +6,39 @@
 
 mod dropped;
 mod enrolment;
+mod listening;
+mod look;
+mod namespaces;
 mod observed;
 mod ports;
 mod reconfigure;
 mod status;
+mod survey;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::{self, File};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use sheath_common::event::{Event, EventKind};
+use sheath_common::flow::ActivatedKey;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::cgroups::{self, WorkloadCgroup};
+use super::cgroups;
 use super::events::{Events, calls_for_a_look, denial_reason, drop_reason};
 use super::held::{self, HeldMaps};
+use super::listeners::Owned;
 use super::namespace::FlowStarter;
 use super::pins::FreshPins;
 use super::programs::{self, Places, Programs};
 use super::steering::SteerLoader;
 use super::{CaptureError, Namespace, Pins, Roster, Tables, bpffs, existing};
-use crate::config::{CaptureRoot, Config, Existing};
+use crate::config::{CaptureRoot, Config};
 use crate::policy::Policy;
 use crate::sys::clock;
 use crate::sys::netns::NetworkNamespace;
@@ -41,13 +46,15 @@ use crate::telemetry::log_denied_connect;
 
 use dropped::Dropped;
 use enrolment::{Unenrolled, selectors};
-use observed::{Enrolled, LINGER, Observed, SETTLED};
+use observed::Observed;
 pub use reconfigure::Reconfiguration;
 use reconfigure::{guarded_ports, refuse_own_cgroup};
 pub use status::{
     NamespaceStatus, ProgramStatus, StatusView, UnprotectedConnection, WorkloadState,
     WorkloadStatus,
 };
+
+pub use survey::survey;
 
 /// How often everything is looked at without being asked.
 const LOOK: Duration = Duration::from_secs(1);
@@ -87,6 +94,10 @@ pub struct Supervisor {
     pub(super) workloads: Vec<Observed>,
     /// By inode number.
     pub(super) namespaces: HashMap<u64, Served>,
+    /// Who listens in namespaces in which that matters, by inode number.
+    listening: HashMap<u64, Vec<Owned>>,
+    /// What the kernel has been told of service managers that listen for workloads.
+    activated: Option<HashSet<ActivatedKey>>,
     routed_prefixes: Vec<IpNet>,
     events: Events,
     /// False while the agent comes up.
@@ -159,6 +170,8 @@ impl Supervisor {
             own_netns,
             mount,
             namespaces: HashMap::new(),
+            listening: HashMap::new(),
+            activated: None,
             events,
             is_up: false,
             look_again: None,
@@ -184,6 +197,9 @@ impl Supervisor {
         // From here on the kernel recognises new cgroups itself; those that exist are found by looking.
         self.tables.replace_selectors(&selectors(&mut self.workloads)).map_err(write)?;
         self.serve(self.own_netns.clone())?;
+        self.look();
+        self.serve_what_is_held()
+            .map_err(CaptureError::during("cannot serve what an earlier agent has served"))?;
         self.look();
         self.forget_the_old(&before)
             .map_err(CaptureError::during("cannot remove what an earlier agent left"))?;
@@ -290,224 +306,6 @@ impl Supervisor {
         {
             tracing::error!(%error, "the kernel does not know which cgroup is captured; workloads get no TCP sockets");
         }
-    }
-
-    /// Finds what there is now and serves it. What cannot be served becomes the workload's problem; the kernel
-    /// keeps it closed meanwhile.
-    fn look(&mut self) {
-        if self.programs.follow() {
-            self.tell_covered();
-        }
-        let seen = self.begin_enrolment();
-        let mut claimed = HashMap::new();
-        let mut problems = Vec::new();
-        for index in 0..self.workloads.len() {
-            let problem = match self.look_at(index, &mut claimed) {
-                Ok(problem) => problem,
-                Err(error) => {
-                    self.workloads[index].is_unseen = true;
-                    self.keep_as_it_was(index, &mut claimed);
-                    Some(format!("cannot be looked at: {error}"))
-                }
-            };
-            problems.push(problem);
-        }
-        self.settle_enrolment(seen);
-        self.assign_ports(&mut problems);
-        for (workload, problem) in self.workloads.iter_mut().zip(problems) {
-            workload.set_problem(problem);
-        }
-        self.let_go();
-    }
-
-    /// What was known of a workload still holds when it cannot be looked at.
-    fn keep_as_it_was(&mut self, index: usize, claimed: &mut HashMap<u64, String>) {
-        let workload = &self.workloads[index];
-        for id in workload.cgroups.keys() {
-            claimed.entry(*id).or_insert_with(|| workload.config.name.clone());
-        }
-        for inode in workload.namespaces() {
-            if let Some(served) = self.namespaces.get_mut(&inode) {
-                served.last_seen = Instant::now();
-            }
-        }
-    }
-
-    /// Returns why the workload cannot be served as configured, if so. `claimed` names the workload of each
-    /// cgroup: of several whose patterns match, the first in the configuration has it, as in the kernel.
-    ///
-    /// # Errors
-    /// If it could not be seen what there is; then everything stays as it was.
-    fn look_at(
-        &mut self,
-        index: usize,
-        claimed: &mut HashMap<u64, String>,
-    ) -> io::Result<Option<String>> {
-        let mut found = Vec::new();
-        let cgroups = cgroups::find(&self.mount, &self.workloads[index].config)?;
-        let mut problem = self.refuse_too_long(index, cgroups.too_long)?;
-        for cgroup in cgroups.selected {
-            if let Some(owner) = claimed.get(&cgroup.id) {
-                problem = Some(format!(
-                    "the cgroup {} is also the workload `{owner}`, which comes first",
-                    cgroup.path
-                ));
-                continue;
-            }
-            let processes = cgroups::processes(&cgroups::join(&self.mount, &cgroup.path))?;
-            claimed.insert(cgroup.id, self.workloads[index].config.name.clone());
-            found.push((cgroup, processes));
-        }
-        let workload = &mut self.workloads[index];
-        workload.is_unseen = false;
-        workload.cgroups.retain(|id, _| found.iter().any(|(cgroup, _)| cgroup.id == *id));
-        workload.processes = found.iter().flat_map(|(_, processes)| processes).copied().collect();
-        self.roster.publish(workload.config.id, &workload.processes);
-        for (cgroup, processes) in found {
-            let (namespaces, trouble) = self.serve_namespaces_of(&processes);
-            problem = problem.or(trouble);
-            if let Err(error) = self.enrol(index, &cgroup, &namespaces, &processes) {
-                problem = Some(format!("cannot be enrolled: {error}"));
-            }
-            problem = problem.or_else(|| self.cut_off(index, cgroup.id));
-        }
-        Ok(problem)
-    }
-
-    /// Makes sure that the kernel knows a cgroup as a workload's, and notes where its processes are.
-    fn enrol(
-        &mut self,
-        index: usize,
-        cgroup: &WorkloadCgroup,
-        namespaces: &BTreeSet<u64>,
-        processes: &BTreeSet<u32>,
-    ) -> io::Result<()> {
-        let is_up = self.is_up;
-        let dropped = self.dropped_of(index, cgroup, namespaces)?;
-        let entry = self.workloads[index].entry(dropped.as_ref());
-        let already = self.tables.workloads.get(&cgroup.id)?;
-        if already != Some(entry) {
-            self.record(cgroup.id, &entry)?;
-        }
-        let workload = &mut self.workloads[index];
-        let enrolled = workload.cgroups.entry(cgroup.id).or_insert_with(|| {
-            tracing::info!(
-                workload = workload.config.name,
-                cgroup = cgroup.path,
-                "workload enrolled"
-            );
-            let reset = already.is_none() && workload.config.existing == Existing::Reset;
-            Enrolled::new(cgroup.path.clone(), reset)
-        });
-        enrolled.dropped = dropped;
-        // Whoever is there when the agent starts has been there before.
-        let now = Instant::now();
-        let since = if is_up { now } else { now.checked_sub(SETTLED).unwrap_or(now) };
-        enrolled.sight(namespaces, since);
-        if enrolled.reset_pending {
-            self.reset_existing(index, namespaces, processes)?;
-            if let Some(enrolled) = self.workloads[index].cgroups.get_mut(&cgroup.id) {
-                enrolled.reset_pending = false;
-            }
-        }
-        Ok(())
-    }
-
-    /// Resets the connections that a workload had before it was enrolled.
-    fn reset_existing(
-        &self,
-        index: usize,
-        namespaces: &BTreeSet<u64>,
-        processes: &BTreeSet<u32>,
-    ) -> io::Result<()> {
-        let config = &self.workloads[index].config;
-        for served in namespaces.iter().filter_map(|inode| self.namespaces.get(inode)) {
-            let sockets =
-                existing::unprotected(&served.namespace, processes, config.id, &self.in_force)?;
-            existing::reset(&served.namespace, &sockets)?;
-            if !sockets.is_empty() {
-                tracing::info!(
-                    workload = config.name,
-                    count = sockets.len(),
-                    "existing connections reset"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Serves the namespaces that processes are in. Returns them, and why one could not be served.
-    fn serve_namespaces_of(
-        &mut self,
-        processes: &BTreeSet<u32>,
-    ) -> (BTreeSet<u64>, Option<String>) {
-        let mut namespaces = BTreeSet::new();
-        let mut problem = None;
-        for pid in processes {
-            let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
-            // A process that has ended meanwhile is in no namespace.
-            let Ok(metadata) = fs::metadata(&path) else {
-                continue;
-            };
-            if namespaces.contains(&metadata.ino()) {
-                continue;
-            }
-            if namespaces.len() == MAX_NAMESPACES {
-                problem = Some(format!("is in more than {MAX_NAMESPACES} network namespaces"));
-                break;
-            }
-            namespaces.insert(metadata.ino());
-            if let Some(served) = self.namespaces.get_mut(&metadata.ino()) {
-                served.last_seen = Instant::now();
-            } else if let Err(error) = self.serve_namespace_at(&path) {
-                problem = Some(error.to_string());
-            }
-        }
-        (namespaces, problem)
-    }
-
-    fn serve_namespace_at(&mut self, path: &Path) -> Result<(), CaptureError> {
-        let netns = match NetworkNamespace::open(path, &self.own_netns) {
-            Ok(netns) => netns,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => {
-                return Err(CaptureError::during("cannot open a network namespace")(error));
-            }
-        };
-        self.serve(netns)
-    }
-
-    fn serve(&mut self, netns: NetworkNamespace) -> Result<(), CaptureError> {
-        if self.namespaces.contains_key(&netns.inode()) {
-            return Ok(());
-        }
-        let namespace =
-            Namespace::open(netns, self.tables.clone(), &self.steer_loader, &self.starter)?;
-        tracing::info!(
-            namespace = namespace.inode(),
-            cookie = namespace.cookie(),
-            "network namespace served"
-        );
-        if let Err(error) = namespace.publish_sources(&self.routed_prefixes) {
-            tracing::warn!(namespace = namespace.inode(), %error, "getsockname() may show a loopback address");
-        }
-        self.namespaces.insert(namespace.inode(), Served { namespace, last_seen: Instant::now() });
-        Ok(())
-    }
-
-    /// Lets go of namespaces that no workload has been in for a while. The agent's own is always served: a
-    /// workload may appear in it at any time.
-    fn let_go(&mut self) {
-        let is_gone = |served: &Served| {
-            !served.namespace.is_agents_own() && served.last_seen.elapsed() > LINGER
-        };
-        self.namespaces.retain(|inode, served| {
-            if is_gone(served) {
-                tracing::info!(namespace = inode, "network namespace let go");
-                served.namespace.close();
-            }
-            !is_gone(served)
-        });
     }
 
     /// Checks that what was attached still is, and tidies up after what has gone.

@@ -8,8 +8,8 @@ use aya::Pod;
 use sheath_common::counters::Counter;
 use sheath_common::enrolment::Overflow;
 use sheath_common::flow::{
-    Flow, FlowKey, GuardedKey, LegKey, ListenerKey, SOURCE_PREFIX_BITS, SourceKey, SteeredKey,
-    Unreachable, UnreachableKey,
+    ActivatedKey, Flow, FlowKey, GuardedKey, LegKey, ListenerKey, LocalKey, LocalLeg,
+    SOURCE_PREFIX_BITS, SilentKey, SourceKey, SteeredKey, Unreachable, UnreachableKey,
 };
 use sheath_common::net::{Address, Endpoint};
 use sheath_common::selector::{MAX_SELECTORS, Selector};
@@ -21,7 +21,7 @@ use crate::policy::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 18] = [
+pub const PINNED: [&str; 21] = [
     "WORKLOADS",
     "OVERFLOW",
     "CAPTURE",
@@ -33,11 +33,14 @@ pub const PINNED: [&str; 18] = [
     "FLOWS",
     "UNREACHABLE",
     "CLIENTS",
+    "LOCAL_LEGS",
     "WIRES",
     "LISTENERS",
     "STEERED",
     "SILENT",
+    "LOCALS",
     "GUARDED",
+    "ACTIVATED",
     "COUNTERS",
     "EVENTS",
 ];
@@ -57,11 +60,15 @@ pub struct Tables {
     pub flows: Table<FlowKey, Flow>,
     pub unreachable: Table<UnreachableKey, Unreachable>,
     pub clients: Table<LegKey, Endpoint>,
+    /// By socket.
+    pub local_legs: Table<SocketFd, LocalLeg>,
     pub wires: Table<LegKey, u32>,
     pub listeners: Table<ListenerKey, SocketFd>,
     pub steered: Table<SteeredKey, u32>,
-    pub silent: Table<SteeredKey, u32>,
+    pub silent: Table<SilentKey, u32>,
+    locals: Table<LocalKey, u32>,
     guarded: Table<GuardedKey, u32>,
+    activated: Table<ActivatedKey, u32>,
     counters: PerCpuCounters,
 }
 
@@ -80,11 +87,14 @@ impl Tables {
             flows: Table::open(&pins.map("FLOWS"))?,
             unreachable: Table::open(&pins.map("UNREACHABLE"))?,
             clients: Table::open(&pins.map("CLIENTS"))?,
+            local_legs: Table::open(&pins.map("LOCAL_LEGS"))?,
             wires: Table::open(&pins.map("WIRES"))?,
             listeners: Table::open(&pins.map("LISTENERS"))?,
             steered: Table::open(&pins.map("STEERED"))?,
             silent: Table::open(&pins.map("SILENT"))?,
+            locals: Table::open(&pins.map("LOCALS"))?,
             guarded: Table::open(&pins.map("GUARDED"))?,
+            activated: Table::open(&pins.map("ACTIVATED"))?,
             counters: PerCpuCounters::open(&pins.map("COUNTERS"))?,
         })
     }
@@ -129,6 +139,12 @@ impl Tables {
     /// Removes all other such ports.
     pub fn prune_guarded(&self, ports: &HashSet<GuardedKey>) -> io::Result<()> {
         prune_keys(&self.guarded, ports)
+    }
+
+    /// Sets the ports on which sockets of service managers must not answer the network themselves.
+    pub fn set_activated(&self, ports: &HashSet<ActivatedKey>) -> io::Result<()> {
+        ports.iter().try_for_each(|port| self.activated.insert(port, &0))?;
+        prune_keys(&self.activated, ports)
     }
 
     /// Replaces the selectors by which new cgroups are recognised. There is no moment at which one that is
@@ -200,6 +216,22 @@ impl Tables {
         Ok(())
     }
 
+    /// Tells the kernel which addresses are a namespace's own.
+    pub fn set_locals(&self, netns: u64, own: &HashSet<Address>) -> io::Result<()> {
+        let before: HashSet<Address> = self.locals_of(netns)?.map(|key| key.address).collect();
+        for address in own.difference(&before) {
+            self.locals.insert(&LocalKey { netns, address: *address }, &0)?;
+        }
+        for address in before.difference(own) {
+            self.locals.remove(&LocalKey { netns, address: *address })?;
+        }
+        Ok(())
+    }
+
+    fn locals_of(&self, netns: u64) -> io::Result<impl Iterator<Item = LocalKey> + use<>> {
+        Ok(self.locals.keys()?.into_iter().filter(move |key| key.netns == netns))
+    }
+
     /// Forgets everything about a namespace that is gone.
     pub fn forget_namespace(&self, netns: u64) -> io::Result<()> {
         self.namespaces.remove(&netns)?;
@@ -214,6 +246,9 @@ impl Tables {
         }
         for key in self.sources.keys()?.into_iter().filter(|key| { key.data }.netns == netns) {
             self.sources.remove(&key)?;
+        }
+        for key in self.locals_of(netns)? {
+            self.locals.remove(&key)?;
         }
         Ok(())
     }

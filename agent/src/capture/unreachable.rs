@@ -64,7 +64,7 @@ impl Namespace {
         let namespace = self.clone();
         tokio::spawn(async move {
             tokio::select! {
-                () = namespace.closed().cancelled() => {}
+                () = namespace.closed.cancelled() => {}
                 result = namespace.watch(workload, destination, errno, limit) => if let Err(error) = result {
                     tracing::warn!(%destination, %error, "cannot remember that a destination is out of reach");
                 }

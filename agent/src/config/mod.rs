@@ -14,10 +14,10 @@ mod raw;
 mod tls;
 mod words;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
 pub use limits::{ADDRESSES_OF_A_NAME, OverLimit};
 pub use place::Place;
 pub use published::PublishedPort;
-pub use raw::{Existing, ExpiredPeer, LogFormat};
+pub use raw::{Existing, ExpiredPeer, LogFormat, NamespaceKind};
 pub use tls::{
     CertificateChoice, CrlConfig, ExternalPeerConfig, Family, InboundTlsConfig, PeerConfig,
     PinConfig, StandardTls, TlsContextConfig, TrustChoice, TrustDomainConfig,
@@ -158,6 +158,12 @@ pub struct Inbound {
     pub ports: Vec<u16>,
     /// As which other ports clients may know them.
     pub published_ports: Vec<PublishedPort>,
+    /// Addresses at which these ports are the workload's; empty for every address at which it listens.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Where the ports are the workload's before it has been seen anywhere.
+    pub namespace: NamespaceKind,
+    /// Path of the cgroup of a service manager that listens for the workload.
+    pub activator: Option<String>,
     /// Who may call.
     pub allow: Vec<SpiffeId>,
     pub allow_pins: Vec<PinConfig>,
@@ -411,10 +417,23 @@ impl WorkloadReader<'_> {
                     .to_owned(),
             );
         }
+        let ports = raw.ports.unwrap_or_default();
+        if ports.is_empty() && !raw.addresses.is_empty() {
+            return Err("inbound.addresses needs inbound.ports".to_owned());
+        }
+        if let Some(address) = raw.addresses.iter().find(|address| address.is_unspecified()) {
+            return Err(format!(
+                "inbound.addresses: {address} is no address of a host; leave the key out for all addresses"
+            ));
+        }
+        let activator = raw.activator.map(|path| check_activator(&path, self.capture)).transpose();
         Ok(Inbound {
             mode,
-            ports: raw.ports.unwrap_or_default(),
+            ports,
             published_ports: raw.published_ports,
+            addresses: raw.addresses.iter().map(IpAddr::to_canonical).collect(),
+            namespace: raw.namespace,
+            activator: activator?,
             allow: raw.allow,
             allow_pins: PinConfig::list(raw.allow_pins)?,
             tls: raw.tls.map(|tls| InboundTlsConfig::from_raw(tls, self.known)).transpose()?,
@@ -428,6 +447,9 @@ impl Default for Inbound {
             mode: InboundMode::Disabled,
             ports: Vec::new(),
             published_ports: Vec::new(),
+            addresses: BTreeSet::new(),
+            namespace: NamespaceKind::Any,
+            activator: None,
             allow: Vec::new(),
             allow_pins: Vec::new(),
             tls: None,
@@ -497,6 +519,24 @@ fn capture_root(text: &str) -> Result<CaptureRoot, String> {
         ));
     }
     Ok(CaptureRoot::Below(path))
+}
+
+/// The cgroup of a service manager, as `/init.scope`. In the root cgroup may be anybody.
+fn check_activator(text: &str, capture: &CaptureRoot) -> Result<String, String> {
+    let path = format!("/{}", text.trim_matches('/'));
+    if path.split('/').skip(1).any(|part| part.is_empty() || part == "." || part == "..") {
+        return Err(format!(
+            "inbound.activator `{text}` must be a path below the cgroup v2 root, as `/init.scope`"
+        ));
+    }
+    if let CaptureRoot::Below(root) = capture
+        && !path.strip_prefix(root.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    {
+        return Err(format!(
+            "inbound.activator `{path}` is not below capture.cgroup `{root}`, where the programs would never see it"
+        ));
+    }
+    Ok(path)
 }
 
 /// Brings a pattern to the form `/a/b*` and checks that the kernel can hold and reach it.

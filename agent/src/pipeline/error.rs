@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::capture::LocalLegError;
 use crate::capture::unreachable_errno;
 use crate::flow::{Outcome, Stage};
 use crate::framing::Refused;
@@ -24,7 +25,7 @@ pub enum FlowError {
     #[error("destination: {0}")]
     DialWire(io::Error),
     #[error("local application: {0}")]
-    DialApp(io::Error),
+    DialApp(LocalLegError),
     #[error("first bytes: {0}")]
     Greeting(io::Error),
     #[error(transparent)]
@@ -51,7 +52,7 @@ impl FlowError {
     #[must_use]
     pub fn refusal(&self) -> Refused {
         match self {
-            Self::DialApp(error) if unreachable_errno(error).is_some() => Refused::UNREACHABLE,
+            Self::DialApp(error) if error.is_unreachable() => Refused::UNREACHABLE,
             _ => Refused::INTERNAL,
         }
     }

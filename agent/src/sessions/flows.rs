@@ -37,7 +37,7 @@ pub struct Terms {
     pub opened: Instant,
     /// When the first of the certificates that it rests on expires, those of the trust bundle among them.
     pub good_until: SystemTime,
-    /// Cancelled when the place it is used from is gone.
+    /// Cancelled when the workload has gone from the place it is used from.
     pub place: CancellationToken,
 }
 

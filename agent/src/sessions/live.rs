@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use sheath_common::workload::{InboundMode, WorkloadId};
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::ExpiredPeer;
 use crate::identity::Identities;
@@ -117,6 +118,8 @@ pub struct Live {
     cut: oneshot::Receiver<String>,
     /// When the session ends with the certificates that its peer was believed by, if it does.
     expires: Option<SystemTime>,
+    /// Cancelled when the workload has gone.
+    stay: CancellationToken,
 }
 
 impl Sessions {
@@ -144,11 +147,16 @@ impl Sessions {
         while self.revision() == revision && changes.changed().await.is_ok() {}
     }
 
-    /// Takes up a session whose handshake has been judged good at `revision`.
+    /// Takes up a session whose handshake has been judged good at `revision`, for as long as the workload stays.
     ///
     /// # Errors
     /// Why it is not good any more, if things have changed during the handshake.
-    pub fn open(self: &Arc<Self>, facts: SessionFacts, revision: Revision) -> Result<Live, String> {
+    pub fn open(
+        self: &Arc<Self>,
+        facts: SessionFacts,
+        revision: Revision,
+        stay: CancellationToken,
+    ) -> Result<Live, String> {
         let expires = match self.policy.load().expired_peer() {
             ExpiredPeer::Keep => None,
             ExpiredPeer::Close => facts.certificates().map(PeerCertificates::good_until),
@@ -157,7 +165,7 @@ impl Sessions {
         let (sender, receiver) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Entry { facts: facts.clone(), cut: sender });
-        let live = Live { sessions: self.clone(), number, cut: receiver, expires };
+        let live = Live { sessions: self.clone(), number, cut: receiver, expires, stay };
         // Whoever changes things counts first and looks at all sessions then: either it sees this one, or this
         // one sees the count.
         if self.revision() != revision {
@@ -230,6 +238,7 @@ impl Live {
             reason = &mut self.cut => {
                 reason.unwrap_or_else(|_| "the session is not good any more".to_owned())
             }
+            () = self.stay.cancelled() => "the workload has gone".to_owned(),
             () = expiry => "the peer's certificate has expired, or its authority's".to_owned(),
         }
     }

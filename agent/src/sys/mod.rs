@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod bpf_objects;
+pub mod cgroup_id;
 pub mod clock;
 pub mod erased;
 pub mod files;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,20 +22,37 @@ pub struct NetworkNamespace {
 impl NetworkNamespace {
     /// The agent's own.
     pub fn own() -> io::Result<Self> {
-        Self::open_file(Path::new("/proc/self/ns/net"), None)
+        Self::from_file(File::open("/proc/self/ns/net")?, None)
     }
 
     /// The namespace at `path` (as `/proc/<pid>/ns/net`), to be entered from `own`.
     pub fn open(path: &Path, own: &Self) -> io::Result<Self> {
-        let namespace = Self::open_file(path, Some(own.file.clone()))?;
+        Self::other(File::open(path)?, own)
+    }
+
+    /// The namespace of a socket, to be entered from `own`: nobody need be in it.
+    pub fn of_socket(socket: &impl AsRawFd, own: &Self) -> io::Result<Self> {
+        const SIOCGSKNS: libc::c_ulong = 0x894c;
+        // SAFETY: the request takes no argument, and returns a descriptor that is owned at once.
+        let file = unsafe {
+            let fd = libc::ioctl(socket.as_raw_fd(), SIOCGSKNS as _);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            File::from_raw_fd(fd)
+        };
+        Self::other(file, own)
+    }
+
+    fn other(file: File, own: &Self) -> io::Result<Self> {
+        let namespace = Self::from_file(file, Some(own.file.clone()))?;
         if namespace.inode == own.inode {
             return Ok(own.clone());
         }
         Ok(namespace)
     }
 
-    fn open_file(path: &Path, home: Option<Arc<File>>) -> io::Result<Self> {
-        let file = File::open(path)?;
+    fn from_file(file: File, home: Option<Arc<File>>) -> io::Result<Self> {
         let inode = file.metadata()?.ino();
         Ok(Self { file: Arc::new(file), inode, home })
     }
@@ -93,8 +110,8 @@ impl std::os::fd::AsFd for NetworkNamespace {
     }
 }
 
-/// `SO_NETNS_COOKIE`, Linux 5.14.
-fn socket_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
+/// The cookie of a socket's network namespace: `SO_NETNS_COOKIE`, Linux 5.14.
+pub fn socket_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
     const SO_NETNS_COOKIE: libc::c_int = 71;
     let mut cookie = 0_u64;
     let mut len = size_of::<u64>() as libc::socklen_t;

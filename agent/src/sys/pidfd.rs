@@ -50,6 +50,24 @@ impl PidFd {
     }
 }
 
+/// A descriptor of our own for what another process has open (pidfd_getfd(2), Linux 5.6).
+pub fn copy_descriptor(pid: u32, descriptor: i32) -> io::Result<OwnedFd> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: both system calls take numbers, and return descriptors that are owned at once.
+    unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        if process < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let process = OwnedFd::from_raw_fd(process as i32);
+        let copy = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0);
+        if copy < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(copy as i32))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,6 +31,10 @@ pub struct TcpSocket {
     pub remote: SocketAddr,
     /// Inode number: what `/proc/<pid>/fd` shows as `socket:[inode]`.
     pub inode: u32,
+    /// Id of the cgroup it was made in.
+    pub cgroup: Option<u64>,
+    /// An IPv6 socket that has nothing to do with IPv4.
+    is_v6_only: bool,
     family: u8,
     state: u8,
     /// `struct inet_diag_sockid`, as the kernel sent it.
@@ -38,6 +42,22 @@ pub struct TcpSocket {
 }
 
 impl TcpSocket {
+    /// One that listens here.
+    #[cfg(test)]
+    pub fn listening(local: SocketAddr) -> Self {
+        let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        Self {
+            local,
+            remote: SocketAddr::new(local.ip(), 0),
+            inode: 0,
+            cgroup: None,
+            is_v6_only: false,
+            family: family as u8,
+            state: LISTEN,
+            id: [0; 48],
+        }
+    }
+
     #[must_use]
     pub fn is_listening(&self) -> bool {
         self.state == LISTEN
@@ -50,6 +70,18 @@ impl TcpSocket {
             u32::from_ne_bytes([self.id[at], self.id[at + 1], self.id[at + 2], self.id[at + 3]])
         };
         u64::from(word(44)) << 32 | u64::from(word(40))
+    }
+
+    /// Where it listens: the unspecified address of a family stands for all of them.
+    #[must_use]
+    pub fn listens_at(&self) -> Vec<IpAddr> {
+        let address = self.local.ip();
+        match address {
+            IpAddr::V6(v6) if v6.is_unspecified() && !self.is_v6_only => {
+                vec![address, Ipv4Addr::UNSPECIFIED.into()]
+            }
+            _ => vec![address],
+        }
     }
 }
 
@@ -77,12 +109,12 @@ impl SockDiag {
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
-    /// TCP sockets of both families in a state that can carry data.
+    /// TCP sockets of both families in a state that can carry data, and those that listen.
     pub fn tcp_sockets(&self) -> io::Result<Vec<TcpSocket>> {
         self.list(STATES)
     }
 
-    /// Listening TCP sockets of both families.
+    /// TCP sockets of both families that listen.
     pub fn tcp_listeners(&self) -> io::Result<Vec<TcpSocket>> {
         self.list(1 << LISTEN)
     }
@@ -165,7 +197,26 @@ fn acknowledgement(payload: &[u8]) -> io::Result<()> {
     if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-errno)) }
 }
 
+/// The value of an attribute behind the fixed part of a message (`struct nlattr`, netlink(7)).
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
+    const HEADER: usize = 4;
+    loop {
+        let len = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(attributes.get(2..HEADER)?.try_into().ok()?);
+        let value = attributes.get(HEADER..len)?;
+        if kind == wanted {
+            return Some(value);
+        }
+        attributes = attributes.get((len + 3) & !3..)?;
+    }
+}
+
 fn parse(message: &[u8]) -> Option<TcpSocket> {
+    /// `INET_DIAG_SKV6ONLY`, `INET_DIAG_CGROUP_ID`
+    const V6_ONLY: u16 = 11;
+    const CGROUP_ID: u16 = 21;
+
+    let attributes = message.get(ANSWER..)?;
     let message = message.get(..ANSWER)?;
     let family = message[0];
     let id: [u8; 48] = message[4..52].try_into().ok()?;
@@ -183,6 +234,10 @@ fn parse(message: &[u8]) -> Option<TcpSocket> {
         local: SocketAddr::new(address(4)?, port(0)),
         remote: SocketAddr::new(address(20)?, port(2)),
         inode: u32::from_ne_bytes(message[68..72].try_into().ok()?),
+        cgroup: attribute(attributes, CGROUP_ID)
+            .and_then(|value| value.try_into().ok())
+            .map(u64::from_ne_bytes),
+        is_v6_only: attribute(attributes, V6_ONLY).is_some_and(|value| value.first() == Some(&1)),
         family,
         state: message[1],
         id,
@@ -214,6 +269,34 @@ mod tests {
             let found = sockets.iter().find(|s| s.inode == inode(&client)).unwrap();
             assert_eq!(found.local, client.local_addr().unwrap());
             assert_eq!(found.remote, client.peer_addr().unwrap());
+        }
+    }
+
+    #[test]
+    fn a_listener_tells_where_it_listens_and_whose_it_is() {
+        let cases: [(&str, bool, &[&str]); 4] = [
+            ("0.0.0.0", false, &["0.0.0.0"]),
+            ("127.0.0.1", false, &["127.0.0.1"]),
+            ("::", false, &["::", "0.0.0.0"]),
+            ("::", true, &["::"]),
+        ];
+        for (address, v6_only, expected) in cases {
+            let address: IpAddr = address.parse().unwrap();
+            let at = SocketAddr::new(address, 0);
+            let domain = socket2::Domain::for_address(at);
+            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+            if address.is_ipv6() {
+                socket.set_only_v6(v6_only).unwrap();
+            }
+            socket.bind(&at.into()).unwrap();
+            socket.listen(1).unwrap();
+            let listener = TcpListener::from(socket);
+            let port = listener.local_addr().unwrap().port();
+            let listeners = SockDiag::open().unwrap().tcp_listeners().unwrap();
+            let found = listeners.iter().find(|s| s.local.port() == port).unwrap();
+            let expected: Vec<IpAddr> = expected.iter().map(|ip| ip.parse().unwrap()).collect();
+            assert_eq!(found.listens_at(), expected, "{address} {v6_only}");
+            assert!(found.is_listening() && found.cgroup.is_some(), "{found:?}");
         }
     }
 

@@ -32,7 +32,20 @@ fn check(config: &Config) {
         let components: Vec<_> = workload.cgroup.split('/').collect();
         assert!(matches!(components[..], ["", _, ..]));
         assert!(components[1..].iter().all(|part| !["", ".", ".."].contains(part)));
-        assert!(!workload.inbound.ports.contains(&0));
+        let inbound = &workload.inbound;
+        assert!(!inbound.ports.contains(&0));
+        assert!(inbound.addresses.is_empty() || !inbound.ports.is_empty());
+        assert!(
+            inbound
+                .addresses
+                .iter()
+                .all(|address| { !address.is_unspecified() && address.to_canonical() == *address })
+        );
+        if let Some(activator) = &inbound.activator {
+            let components: Vec<_> = activator.split('/').collect();
+            assert!(matches!(components[..], ["", _, ..]));
+            assert!(components[1..].iter().all(|part| !["", ".", ".."].contains(part)));
+        }
     }
 }
 

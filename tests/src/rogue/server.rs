@@ -46,6 +46,11 @@ impl RogueServer {
     /// [`End::Truncate`] it does not wait for the client's end.
     pub fn start(netns: &NetNs, listen: SocketAddr, face: Face, say: &str, end: End) -> Self {
         let listener = netns.run(|| TcpListener::bind(listen)).expect("the rogue's listener");
+        Self::on(listener, face, say, end)
+    }
+
+    /// The same on a socket that listens already.
+    pub fn on(listener: TcpListener, face: Face, say: &str, end: End) -> Self {
         listener.set_nonblocking(true).expect("a listener that can be stopped");
         let sessions: Arc<Mutex<Vec<Session>>> = Arc::default();
         let stop = Arc::new(AtomicBool::new(false));

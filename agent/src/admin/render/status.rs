@@ -65,7 +65,8 @@ fn inbound(workload: &Value) -> String {
         list(&workload["inbound"]["ports"]).iter().map(Value::to_string).collect();
     let all = ports.join(",");
     if ports.is_empty() {
-        return mode.to_owned();
+        let refused = if workload["inbound"]["refused"] == true { " refused" } else { "" };
+        return format!("{mode}{refused}");
     }
     if all.len() <= PORTS_WIDTH {
         return format!("{mode} {all}");
@@ -118,6 +119,9 @@ fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
         if !reason.is_empty() {
             let _ = writeln!(out, "  {reason}");
         }
+        for note in list(&workload["notes"]) {
+            let _ = writeln!(out, "  {}", text(note));
+        }
         if let Some(problem) = workload["identity"]["problem"].as_str().filter(|p| !p.is_empty()) {
             let _ = writeln!(out, "  identity: {problem}");
         }
@@ -155,6 +159,7 @@ mod tests {
                 "name": "web", "state": "degraded", "reason": "because", "flows": 2,
                 "inbound": {"mode": "strict", "ports": [80, 443]}, "outbound": {"mode": "require"},
                 "svid": {"not_after": "2030-01-01T00:00:00Z"}, "spiffe_id": "spiffe://example.org/web",
+                "notes": ["listens elsewhere"],
                 "unprotected": [{"local": "10.0.0.1:5", "remote": "10.0.0.2:80"}],
                 "network_mounts": [{"kind": "nfs4", "source": "store:/export", "path": "/srv"}],
             }],
@@ -166,6 +171,7 @@ mod tests {
             "connect_v4 is not in force",
             "strict 80,443",
             "  because",
+            "  listens elsewhere",
             "unprotected: 10.0.0.1:5 - 10.0.0.2:80",
             "unprotected: nfs4 store:/export on /srv",
             "connect_protected",

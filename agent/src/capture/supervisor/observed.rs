@@ -1,6 +1,7 @@
 //! What has been seen of a workload.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use sheath_common::workload::Workload;
@@ -25,8 +26,18 @@ pub struct Observed {
     pub processes: BTreeSet<u32>,
     /// Other workloads may lie below its cgroups.
     pub is_above_others: bool,
+    /// Namespaces it was in when last looked at, by inode number.
+    pub present_in: BTreeSet<u64>,
+    /// It was last seen in a namespace of its own, and not in the agent's.
+    pub lives_elsewhere: bool,
+    /// Addresses at which it was last seen to listen on a declared port, by namespace.
+    pub heard: BTreeMap<(u64, u16), BTreeSet<IpAddr>>,
     /// Why it is not served as configured.
     pub problem: Option<String>,
+    /// What else there is to know about who listens on its ports.
+    pub notes: Vec<String>,
+    /// Those that are in the log already.
+    pub noted: Vec<String>,
     /// True if it could not be looked at the last time.
     pub is_unseen: bool,
 }
@@ -72,6 +83,14 @@ impl Enrolled {
         }
         self.namespaces.retain(|_, sighting| now - sighting.last <= LINGER);
     }
+
+    /// Namespaces in which nobody has been seen for so long.
+    pub fn left_for(&self, time: Duration) -> impl Iterator<Item = u64> {
+        let left = |(inode, sighting): (&u64, &Sighting)| {
+            (sighting.last.elapsed() >= time).then_some(*inode)
+        };
+        self.namespaces.iter().filter_map(left).collect::<Vec<_>>().into_iter()
+    }
 }
 
 impl Observed {
@@ -82,7 +101,12 @@ impl Observed {
             too_long: BTreeSet::new(),
             processes: BTreeSet::new(),
             is_above_others: false,
+            present_in: BTreeSet::new(),
+            lives_elsewhere: false,
+            heard: BTreeMap::new(),
             problem: None,
+            notes: Vec::new(),
+            noted: Vec::new(),
             is_unseen: false,
         }
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
 use super::Supervisor;
+use super::listening::is_inbound;
 use super::observed::Observed;
 use crate::capture::mounts::{self, NetworkMount};
 use crate::capture::programs::Hook;
@@ -41,6 +42,8 @@ pub struct WorkloadStatus {
     pub unprotected: Vec<UnprotectedConnection>,
     /// File systems on the network, which the kernel itself reads and writes in the clear.
     pub network_mounts: Vec<NetworkMount>,
+    /// What else there is to know about who listens on its ports.
+    pub notes: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -75,6 +78,8 @@ pub struct InboundStatus {
     pub mode: &'static str,
     /// Empty for every port.
     pub ports: Vec<u16>,
+    /// True if its callers are refused, because it is in the agent's namespace and its ports have no names.
+    pub refused: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -151,6 +156,9 @@ fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus
                 InboundMode::Disabled => "disabled",
             },
             ports: config.inbound.ports.clone(),
+            refused: is_inbound(workload)
+                && config.inbound.ports.is_empty()
+                && workload.is_settled_in(supervisor.own_netns.inode()),
         },
         outbound: OutboundStatus {
             mode: match config.outbound.mode {
@@ -161,6 +169,7 @@ fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus
         },
         unprotected: supervisor.unprotected(workload),
         network_mounts: mounts::of_processes(&workload.processes),
+        notes: workload.notes.clone(),
     }
 }
 

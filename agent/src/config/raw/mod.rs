@@ -2,6 +2,7 @@
 
 mod tls;
 
+use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -316,11 +317,27 @@ pub struct Inbound {
     pub ports: Option<Vec<u16>>,
     #[serde(default)]
     pub published_ports: Vec<PublishedPort>,
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    #[serde(default)]
+    pub namespace: NamespaceKind,
+    pub activator: Option<String>,
     #[serde(default, deserialize_with = "parsed_list")]
     pub allow: Vec<SpiffeId>,
     #[serde(default)]
     pub allow_pins: Vec<Pin>,
     pub tls: Option<InboundTls>,
+}
+
+/// Where a workload's ports may be before it has been seen anywhere.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceKind {
+    /// In the agent's network namespace as well.
+    #[default]
+    Any,
+    /// In a network namespace of the workload's own.
+    Own,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

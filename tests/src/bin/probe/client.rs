@@ -92,7 +92,7 @@ fn make(options: &Options, to: SocketAddr) -> io::Result<Socket> {
     let here = || Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol));
     match &options.origin {
         Origin::Here => here(),
-        Origin::Lent(path) => lend::borrow(path),
+        Origin::Lent(path) => sheath_tests::lent::borrow(path),
         Origin::ConnectedBy(path) => {
             let socket = here()?;
             lend::have_connected(path, &socket)?;

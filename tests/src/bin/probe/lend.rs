@@ -1,13 +1,14 @@
 //! Passing a socket from one process to another (SCM_RIGHTS).
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use sheath_tests::lent::take;
 use sheath_tests::script::Event;
 use socket2::{Domain, Socket, Type};
 
@@ -24,11 +25,6 @@ pub fn lend(path: &Path, v6: bool) {
         let socket = Socket::new(domain, Type::STREAM, None).expect("a socket to lend");
         give(&asker.expect("an asker"), &socket).expect("lending the socket");
     }
-}
-
-/// Asks the lender at `path` for a socket.
-pub fn borrow(path: &Path) -> io::Result<Socket> {
-    take(&UnixStream::connect(path)?)
 }
 
 /// Connects whatever socket it is given, and answers with a byte: the errno, or zero.
@@ -61,25 +57,4 @@ pub fn give(to: &UnixStream, socket: &Socket) -> io::Result<()> {
     let control = [ControlMessage::ScmRights(&fds)];
     sendmsg::<UnixAddr>(to.as_raw_fd(), &byte, &control, MsgFlags::empty(), None)?;
     Ok(())
-}
-
-pub fn take(from: &UnixStream) -> io::Result<Socket> {
-    let mut byte = [0];
-    let mut data = [IoSliceMut::new(&mut byte)];
-    let mut space = nix::cmsg_space!([i32; 1]);
-    let message = recvmsg::<UnixAddr>(
-        from.as_raw_fd(),
-        &mut data,
-        Some(&mut space),
-        MsgFlags::MSG_CMSG_CLOEXEC,
-    )?;
-    let fd = message
-        .cmsgs()?
-        .find_map(|control| match control {
-            ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
-            _ => None,
-        })
-        .ok_or(io::ErrorKind::UnexpectedEof)?;
-    // SAFETY: the kernel just installed this descriptor for us alone.
-    Ok(unsafe { Socket::from_raw_fd(fd) })
 }

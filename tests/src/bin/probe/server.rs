@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 
+use nix::sched::{CloneFlags, unshare};
 use sheath_tests::script::{Connection, Event, ListenerOptions, PATIENCE, Step};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::play::{self, Endpoint};
 use crate::{emit, gate};
@@ -17,9 +18,37 @@ const SMALL_BUFFER: usize = 16 * 1024;
 
 pub fn run(listen: SocketAddr, options: &ListenerOptions, steps: &[Step]) {
     let listener = listener(listen, options).expect("the listening socket");
-    emit(&Event::Listening);
+    if let Some(procs) = &options.moves_to {
+        std::fs::write(procs, "0").expect("moving to another cgroup");
+    }
+    if options.leaves {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
+    }
     let steps: Arc<[Step]> = steps.into();
-    if options.late {
+    let late = options.late;
+    if !options.headless {
+        emit(&Event::Listening);
+        return serve(&listener, late, &steps);
+    }
+    thread::spawn(move || {
+        // The harness may look at the process from now on.
+        while !is_headless() {
+            thread::yield_now();
+        }
+        emit(&Event::Listening);
+        serve(&listener, late, &steps);
+    });
+    // SAFETY: ends this thread alone, which holds nothing that another one waits for.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+}
+
+/// The main thread is a zombie: the process has no namespaces to be seen.
+fn is_headless() -> bool {
+    std::fs::metadata("/proc/self/ns/net").is_err()
+}
+
+fn serve(listener: &Socket, late: bool, steps: &Arc<[Step]>) {
+    if late {
         gate::wait(1);
     }
     loop {
@@ -43,7 +72,8 @@ pub fn run(listen: SocketAddr, options: &ListenerOptions, steps: &[Step]) {
 }
 
 fn listener(listen: SocketAddr, options: &ListenerOptions) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    let protocol = if options.mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(protocol))?;
     if listen.is_ipv6() {
         socket.set_only_v6(!options.dual_stack)?;
     }

@@ -1,0 +1,85 @@
+//! Who listens in a network namespace.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+
+use crate::sys::cgroup_id;
+use crate::sys::netns::NetworkNamespace;
+use crate::sys::sock_diag::{SockDiag, TcpSocket};
+
+/// A socket, and the cgroup that it was made in.
+#[derive(Clone, Debug)]
+pub struct Owned {
+    pub socket: TcpSocket,
+    /// Path of the cgroup from the cgroup v2 root; `None` if that is not known, or there is none any more.
+    pub cgroup: Option<String>,
+}
+
+impl Owned {
+    /// True if it was made in this cgroup or below it.
+    #[must_use]
+    pub fn is_of(&self, root: &str) -> bool {
+        self.cgroup.as_deref().is_some_and(|path| is_below(path, root))
+    }
+}
+
+/// The sockets that listen in a namespace. `mount` is where the cgroup v2 hierarchy is mounted.
+pub fn listening(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<Owned>> {
+    let sockets = netns.run(|| SockDiag::open()?.tcp_listeners())?;
+    with_cgroups(sockets, mount)
+}
+
+/// All sockets of a namespace that can carry data, or listen.
+pub fn all(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<Owned>> {
+    let sockets = netns.run(|| SockDiag::open()?.tcp_sockets())?;
+    with_cgroups(sockets, mount)
+}
+
+fn with_cgroups(sockets: Vec<TcpSocket>, mount: &Path) -> io::Result<Vec<Owned>> {
+    let mut paths: HashMap<u64, Option<String>> = HashMap::new();
+    let mut owned = Vec::new();
+    for socket in sockets {
+        let cgroup = match socket.cgroup {
+            None => None,
+            Some(id) => match paths.get(&id) {
+                Some(path) => path.clone(),
+                None => paths.entry(id).or_insert(path_of(mount, id)?).clone(),
+            },
+        };
+        owned.push(Owned { socket, cgroup });
+    }
+    Ok(owned)
+}
+
+/// The path of a cgroup; `None` if there is none of that id any more.
+fn path_of(mount: &Path, id: u64) -> io::Result<Option<String>> {
+    match cgroup_id::directory(mount, id) {
+        Ok(directory) => {
+            let below = directory.strip_prefix(mount).ok().and_then(Path::to_str);
+            Ok(below.map(|below| format!("/{below}")))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// True if a cgroup is another or lies below it.
+#[must_use]
+pub fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_below_another_by_whole_names() {
+        for (path, expected) in [("/a/b", true), ("/a/b/c", true), ("/a/bc", false), ("/a", false)]
+        {
+            assert_eq!(is_below(path, "/a/b"), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The agent's connections to local applications, on behalf of a client.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use sheath_common::flow::{LegKey, LocalLeg as Addressee, Reached};
+use sheath_common::net::Endpoint;
+use sheath_common::workload::WorkloadId;
+use tokio::net::TcpStream;
+
+use super::dial::{connect, is_address_taken};
+use super::unreachable::errno_of;
+use super::{Namespace, Tables};
+use crate::sys::bpf::SocketFd;
+
+/// Ports for local legs: the kernel's default ephemeral range, where no service is expected.
+const FIRST_PORT: u32 = 32_768;
+const PORTS: u32 = 60_999 - FIRST_PORT + 1;
+/// Ports tried for one local leg before giving up.
+const PORT_ATTEMPTS: u32 = 512;
+/// Pauses between looks whether the kernel has refused a connection; loopback answers at once.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LATER_LOOKS: Duration = Duration::from_millis(64);
+
+/// Why there is no connection to the local application.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalLegError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error(
+        "the socket that listens on {0} was not made in the workload's cgroup, so it gets nothing of the workload's; \
+         if a service manager made it for the workload, inbound.activator must say so"
+    )]
+    SomebodyElse(SocketAddr),
+    #[error(
+        "no BPF program runs for the socket that listens on {0}, so it cannot be told whose it is; \
+         was it made in a cgroup outside capture.cgroup?"
+    )]
+    Unseen(SocketAddr),
+}
+
+impl LocalLegError {
+    /// True if nothing listens.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// True if it is for want of the application, not of the agent.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Io(error) => errno_of(error).is_some(),
+            Self::SomebodyElse(_) | Self::Unseen(_) => true,
+        }
+    }
+}
+
+/// A connection to a local application. While it lives, the application sees the client as its peer.
+#[derive(Debug)]
+pub struct LocalLeg {
+    pub stream: TcpStream,
+    _name: ClientName,
+}
+
+/// An entry of the `CLIENTS` map, removed with this value.
+#[derive(Debug)]
+struct ClientName {
+    tables: Arc<Tables>,
+    key: LegKey,
+}
+
+impl Drop for ClientName {
+    fn drop(&mut self) {
+        if let Err(error) = self.tables.clients.remove(&self.key) {
+            tracing::warn!(%error, "entry of a finished flow stays in the map CLIENTS");
+        }
+    }
+}
+
+impl Namespace {
+    /// Dials a workload's application at the address the client dialled. `client` is who the application will see.
+    /// Nobody else is reached, whoever listens there: the kernel says whose the listening socket is.
+    pub async fn dial_app(
+        &self,
+        workload: WorkloadId,
+        client: SocketAddr,
+        destination: SocketAddr,
+        limit: Duration,
+    ) -> Result<LocalLeg, LocalLegError> {
+        for _ in 0..PORT_ATTEMPTS {
+            match self.dial_app_once(workload, client, destination, limit).await {
+                Err(LocalLegError::Io(error)) if is_address_taken(&error) => {}
+                result => return result,
+            }
+        }
+        let reason = "no free port for a connection to the local application";
+        Err(io::Error::new(io::ErrorKind::AddrInUse, reason).into())
+    }
+
+    /// The port is chosen here and not by the kernel, because the application's kernel-side name for the
+    /// client must be in place before the application can see the connection.
+    async fn dial_app_once(
+        &self,
+        workload: WorkloadId,
+        client: SocketAddr,
+        destination: SocketAddr,
+        limit: Duration,
+    ) -> Result<LocalLeg, LocalLegError> {
+        let offset = self.next_port.fetch_add(1, Ordering::Relaxed) % PORTS;
+        let source = SocketAddr::new(destination.ip(), (FIRST_PORT + offset) as u16);
+        if source == destination {
+            // TCP would connect the socket to itself.
+            return Err(io::Error::from(io::ErrorKind::AddrInUse).into());
+        }
+        let socket = self.socket(destination)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&source.into())?;
+        let fd = SocketFd(socket.as_raw_fd() as u32);
+        let addressee = Addressee { workload, activator: self.activator(workload), reached: 0 };
+        self.tables.local_legs.insert(&fd, &addressee)?;
+        let key = self.leg_key(source);
+        self.tables.clients.insert_new(&key, &Endpoint::from(client))?;
+        let name = ClientName { tables: self.tables.clone(), key };
+        // Alive to the end, and the socket with it: the descriptor means no other.
+        let mut connecting = pin!(connect(socket, destination, limit));
+        let stream = tokio::select! {
+            biased;
+            connected = &mut connecting => connected?,
+            () = refused(&self.tables, fd) => return Err(LocalLegError::SomebodyElse(destination)),
+        };
+        match reached(&self.tables, fd)? {
+            Reached::TheWorkload => Ok(LocalLeg { stream, _name: name }),
+            Reached::SomebodyElse => Err(LocalLegError::SomebodyElse(destination)),
+            Reached::Nobody => Err(LocalLegError::Unseen(destination)),
+        }
+    }
+}
+
+/// Waits until the kernel has seen the connection come to somebody else's socket. It drops the SYN then, so that
+/// nobody would answer.
+async fn refused(tables: &Tables, fd: SocketFd) {
+    let mut pause = FIRST_LOOK;
+    loop {
+        tokio::time::sleep(pause).await;
+        if matches!(reached(tables, fd), Ok(Reached::SomebodyElse)) {
+            return;
+        }
+        pause = (2 * pause).min(LATER_LOOKS);
+    }
+}
+
+fn reached(tables: &Tables, fd: SocketFd) -> io::Result<Reached> {
+    let leg = tables.local_legs.get(&fd)?;
+    Ok(leg.map_or(Reached::Nobody, |leg| leg.reached()))
+}

@@ -1,0 +1,214 @@
+//! Whose the addresses and ports of a namespace are.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use sheath_common::flow::{LEAVE, STEER};
+use sheath_common::net::Address;
+use sheath_common::workload::WorkloadId;
+
+/// What becomes of connections to an address and port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The agent takes them for this workload.
+    Workload(WorkloadId),
+    /// The agent takes them, and resets them.
+    Nobody,
+    /// They are other people's, and left alone.
+    Others,
+}
+
+/// The addresses and ports of one namespace. An unspecified address stands for all of its family that have no entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InboundPorts {
+    places: HashMap<(IpAddr, u16), Whose>,
+    /// The workload that has everything that is not said to be somebody's.
+    rest: Option<WorkloadId>,
+    /// Cgroups whose listening sockets may stand for a workload's, by id.
+    activators: HashMap<WorkloadId, u64>,
+}
+
+/// All addresses of a family.
+const EVERY: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+impl InboundPorts {
+    /// Gives a workload every port.
+    ///
+    /// # Errors
+    /// If another one has them.
+    pub fn claim_rest(&mut self, workload: WorkloadId) -> Result<(), String> {
+        match self.rest {
+            Some(other) if other != workload => {
+                Err("another workload has every port of this network namespace".to_owned())
+            }
+            _ => {
+                self.rest = Some(workload);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives a port at these addresses to a workload; at all of them, if they are not known.
+    ///
+    /// # Errors
+    /// If another workload has it; then this one has nothing of what is another's.
+    pub fn claim(
+        &mut self,
+        workload: WorkloadId,
+        port: u16,
+        addresses: Option<&BTreeSet<IpAddr>>,
+    ) -> Result<(), String> {
+        let addresses: Vec<IpAddr> = match addresses {
+            Some(addresses) => addresses.iter().copied().collect(),
+            None => EVERY.to_vec(),
+        };
+        let mut taken = None;
+        for address in addresses {
+            let owner = self.places.entry((address, port)).or_insert(Whose::Workload(workload));
+            if *owner != Whose::Workload(workload) {
+                taken = Some(address);
+            }
+        }
+        match taken {
+            None => Ok(()),
+            Some(address) if address.is_unspecified() => {
+                Err(format!("another workload has port {port} of this network namespace"))
+            }
+            Some(address) => Err(format!(
+                "another workload has {} of this network namespace",
+                SocketAddr::new(address, port)
+            )),
+        }
+    }
+
+    /// Gives a port at these addresses, or at all, to whom it may concern, as far as nobody has it.
+    pub fn offer(&mut self, whose: Whose, port: u16, addresses: Option<&BTreeSet<IpAddr>>) {
+        let mut give = |address: IpAddr| {
+            self.places.entry((address, port)).or_insert(whose);
+        };
+        match addresses {
+            Some(addresses) => addresses.iter().copied().for_each(&mut give),
+            None => EVERY.into_iter().for_each(&mut give),
+        }
+    }
+
+    /// Lets the listening sockets of another cgroup stand for a workload's.
+    pub fn activate(&mut self, workload: WorkloadId, cgroup: u64) {
+        self.activators.insert(workload, cgroup);
+    }
+
+    #[must_use]
+    pub fn activator(&self, workload: WorkloadId) -> Option<u64> {
+        self.activators.get(&workload).copied()
+    }
+
+    /// Ports that are some workload's by name.
+    #[must_use]
+    pub fn declared(&self) -> HashSet<u16> {
+        let theirs = self.places.iter().filter(|(_, whose)| matches!(whose, Whose::Workload(_)));
+        theirs.map(|((_, port), _)| *port).collect()
+    }
+
+    /// True if somebody has this address and port, be it by having all of its family.
+    #[must_use]
+    pub fn has(&self, address: IpAddr, port: u16) -> bool {
+        self.said(address, port).is_some()
+    }
+
+    /// For which workload the agent takes connections to an address and port.
+    #[must_use]
+    pub fn owner(&self, at: SocketAddr) -> Option<WorkloadId> {
+        match self.said(at.ip(), at.port()) {
+            Some(Whose::Workload(workload)) => Some(workload),
+            Some(Whose::Nobody | Whose::Others) => None,
+            None => self.rest,
+        }
+    }
+
+    /// As the kernel does: the entry that says most decides.
+    fn said(&self, address: IpAddr, port: u16) -> Option<Whose> {
+        let every = if address.is_ipv4() { EVERY[0] } else { EVERY[1] };
+        let said = |address: IpAddr| self.places.get(&(address, port)).copied();
+        said(address).or_else(|| said(every))
+    }
+
+    /// Address, port and value of each entry of the map `STEERED`.
+    #[must_use]
+    pub fn kernel_view(&self) -> HashMap<(Address, u32), u32> {
+        let value = |whose: &Whose| if *whose == Whose::Others { LEAVE } else { STEER };
+        let places = self.places.iter();
+        let mut view: HashMap<_, _> = places
+            .map(|((address, port), whose)| {
+                ((Address::from(*address), u32::from(*port)), value(whose))
+            })
+            .collect();
+        if self.rest.is_some() {
+            view.insert((Address::UNSPECIFIED_V6, 0), STEER);
+        }
+        view
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(addresses: &[&str]) -> BTreeSet<IpAddr> {
+        addresses.iter().map(|address| address.parse().unwrap()).collect()
+    }
+
+    fn owner(ports: &InboundPorts, at: &str) -> Option<WorkloadId> {
+        ports.owner(at.parse().unwrap())
+    }
+
+    #[test]
+    fn a_port_has_one_owner() {
+        let mut ports = InboundPorts::default();
+        ports.claim(1, 80, None).unwrap();
+        ports.claim(1, 80, None).unwrap();
+        assert!(ports.claim(2, 80, None).is_err());
+        assert_eq!(owner(&ports, "10.0.0.1:81"), None);
+        ports.claim_rest(2).unwrap();
+        assert!(ports.claim_rest(3).is_err());
+        assert_eq!(owner(&ports, "10.0.0.1:80"), Some(1));
+        assert_eq!(owner(&ports, "[fd00::1]:80"), Some(1));
+        assert_eq!(owner(&ports, "10.0.0.1:81"), Some(2));
+    }
+
+    #[test]
+    fn the_same_port_at_another_address_is_another() {
+        let mut ports = InboundPorts::default();
+        ports.claim(1, 80, Some(&set(&["10.0.0.1", "fd00::1"]))).unwrap();
+        ports.claim(2, 80, Some(&set(&["10.0.0.9"]))).unwrap();
+        assert!(ports.claim(3, 80, Some(&set(&["10.0.0.9"]))).is_err());
+        ports.offer(Whose::Others, 80, Some(&set(&["10.0.0.7"])));
+        ports.offer(Whose::Workload(1), 80, None);
+        for (at, expected) in [
+            ("10.0.0.1:80", Some(1)),
+            ("10.0.0.9:80", Some(2)),
+            ("10.0.0.7:80", None),
+            ("10.0.0.8:80", Some(1)),
+            ("[fd00::1]:80", Some(1)),
+            ("10.0.0.1:81", None),
+        ] {
+            assert_eq!(owner(&ports, at), expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn one_family_is_not_the_other() {
+        let mut ports = InboundPorts::default();
+        ports.claim(1, 80, Some(&set(&["0.0.0.0"]))).unwrap();
+        assert_eq!(owner(&ports, "10.0.0.1:80"), Some(1));
+        assert_eq!(owner(&ports, "[fd00::1]:80"), None);
+    }
+
+    #[test]
+    fn what_is_closed_is_taken_for_nobody() {
+        let mut ports = InboundPorts::default();
+        ports.offer(Whose::Nobody, 80, None);
+        assert!(ports.has("10.0.0.1".parse().unwrap(), 80));
+        assert_eq!(owner(&ports, "10.0.0.1:80"), None);
+        assert!(ports.kernel_view().values().all(|value| *value == STEER));
+    }
+}

@@ -1,0 +1,41 @@
+//! Who listens on the workloads' ports now.
+
+use super::Finding;
+use crate::capture::{cgroup_mount, survey};
+use crate::config::Config;
+
+pub fn listeners(config: &Config) -> Vec<Finding> {
+    let Ok(mount) = cgroup_mount() else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    for workload in &config.workloads {
+        let within = |reason: &String| format!("`{}`: {reason}", workload.name);
+        match survey(&mount, workload) {
+            Ok(survey) => {
+                let advice = "its callers are refused, or not protected, until then; inbound.addresses says at which addresses \
+                              the ports are the workload's, inbound.namespace: own that they are not this host's, \
+                              inbound.activator who listens for it";
+                findings.extend(
+                    survey
+                        .problems
+                        .iter()
+                        .map(|problem| Finding::error("listeners", within(problem), advice)),
+                );
+                findings.extend(survey.notes.iter().map(|note| {
+                    Finding::warning(
+                        "listeners",
+                        within(note),
+                        "nothing to do if that is meant; add the port to inbound.ports to protect it",
+                    )
+                }));
+            }
+            Err(error) => findings.push(Finding::warning(
+                "listeners",
+                within(&format!("it cannot be seen who listens: {error}")),
+                "run as root",
+            )),
+        }
+    }
+    findings
+}
