@@ -48,7 +48,7 @@ pub fn take(from: &UnixStream) -> io::Result<Socket> {
             ControlMessageOwned::ScmRights(fds) => fds.first().copied(),
             _ => None,
         })
-        .expect("a descriptor");
+        .ok_or(io::ErrorKind::UnexpectedEof)?;
     // SAFETY: the kernel just installed this descriptor for us alone.
     Ok(unsafe { Socket::from_raw_fd(fd) })
 }

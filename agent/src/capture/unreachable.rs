@@ -17,8 +17,9 @@ use sheath_common::workload::WorkloadId;
 
 use super::Namespace;
 
-/// Pause between two dials.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Pauses between two dials: short at first, for servers that are only started again.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A destination that nobody has asked for in so long is not dialled any more.
 const INTEREST: Duration = Duration::from_secs(15);
 /// Destinations of a namespace that are dialled at a time; what fails beyond that is not remembered.
@@ -84,6 +85,7 @@ impl Namespace {
     ) -> io::Result<()> {
         let key = self.pursued(workload, destination);
         let begun = now()?;
+        let mut pause = FIRST_PAUSE;
         loop {
             let table = &self.tables.unreachable;
             let asked = table.get(&key)?.map_or(Duration::ZERO, |known| ns(known.asked_ns));
@@ -91,7 +93,7 @@ impl Namespace {
             if now.saturating_sub(asked.max(begun)) > INTEREST {
                 return Ok(());
             }
-            let until = now + PAUSE + limit + PAUSE;
+            let until = now + pause + limit + LONGEST_PAUSE;
             let entry = Unreachable {
                 until_ns: until.as_nanos() as u64,
                 asked_ns: asked.as_nanos() as u64,
@@ -99,7 +101,8 @@ impl Namespace {
                 _reserved: 0,
             };
             table.insert(&key, &entry)?;
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(LONGEST_PAUSE);
             let anywhere = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
             match self.dial_wire(anywhere, destination, limit).await {
                 Ok(_) => return Ok(()),

@@ -101,7 +101,7 @@ impl Supervisor {
     /// If there is no room. The kernel is told once everything has been looked at.
     pub(super) fn record(&mut self, cgroup: u64, entry: &Workload) -> io::Result<()> {
         match self.tables.workloads.insert(&cgroup, entry) {
-            Err(error) if error.raw_os_error() == Some(libc::E2BIG) => {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 let since = &mut self.unenrolled.since;
                 *since = Some(since.map_or(cgroup, |oldest| oldest.min(cgroup)));
                 Err(io::Error::new(

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
-use sheath_tests::lent::take;
+pub use sheath_tests::lent::take;
 use sheath_tests::script::Event;
 use socket2::{Domain, Socket, Type};
 
