@@ -161,8 +161,11 @@ impl Pipeline {
         share.begin_handshake(self.timeouts.handshake).await?;
         let limit = target.connect_timeout().unwrap_or(self.timeouts.connect);
         let wire = namespace
-            .dial_wire(accepted.app, accepted.destination, limit)
+            .dial_wire(accepted.app, accepted.destination, &accepted.inherited, limit)
             .await
+            .map_err(FlowError::DialWire)?;
+        let silent = self.timeouts.patience.dead_peer;
+        sockopt::probe_peer(&wire, silent, &accepted.inherited.asked)
             .map_err(FlowError::DialWire)?;
         record.source = wire.local_addr().map_err(FlowError::DialWire)?;
         let limit = self.timeouts.handshake;

@@ -14,7 +14,7 @@ use sheath_common::workload::Workload;
 use crate::ctx::Family;
 use crate::maps::{NAMESPACES, candidates};
 use crate::report::{by_current_task, count, send};
-use crate::{ctx, workload};
+use crate::{ctx, options, workload};
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
@@ -53,7 +53,11 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
     if unsafe { NAMESPACES.get(&netns) }.is_none() {
         return refuse(ctx, workload, destination, Denial::NamespaceNotReady);
     }
-    let redirect = Redirect { destination: *destination, workload: workload.id };
+    let redirect = Redirect {
+        destination: *destination,
+        workload: workload.id,
+        owner: options::owner_of_current_task(),
+    };
     if !ctx::remember(ctx, &redirect) {
         return refuse(ctx, workload, destination, Denial::NoMemory);
     }

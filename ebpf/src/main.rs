@@ -28,6 +28,7 @@ mod guard;
 mod lookup;
 mod maps;
 mod names;
+mod options;
 mod report;
 mod sockops;
 mod workload;

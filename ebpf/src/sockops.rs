@@ -11,9 +11,9 @@ use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::{Flow, FlowKey};
 use sheath_common::workload::NO_WORKLOAD;
 
-use crate::ctx;
 use crate::maps::{FLOWS, NAMESPACES};
 use crate::report::{count, send};
+use crate::{ctx, options};
 
 /// The return value means nothing for the callbacks used here.
 const DONE: u32 = 1;
@@ -49,6 +49,8 @@ fn publish(ctx: &SockOpsContext) {
         created_ns: unsafe { bpf_ktime_get_ns() },
         destination: redirect.destination,
         workload: redirect.workload,
+        owner: redirect.owner,
+        asked: options::asked(ctx, &redirect.destination),
     };
     let key = key(ctx);
     if FLOWS.insert(&key, &flow, u64::from(BPF_NOEXIST)).is_err() {

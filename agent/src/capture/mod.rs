@@ -14,6 +14,7 @@ mod namespace;
 mod pins;
 mod programs;
 mod roster;
+mod route;
 mod supervisor;
 mod tables;
 

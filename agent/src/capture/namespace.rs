@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::Accepting;
 use super::programs::{SteerLoader, Steering};
+use super::route::route_source;
 use super::{CaptureError, Tables};
+use crate::flow::Inherited;
 use crate::policy::mapped_length;
 use crate::sys::bpf::SocketFd;
 use crate::sys::netns::NetworkNamespace;
@@ -38,6 +40,7 @@ pub struct AcceptedOutbound {
     pub app: SocketAddr,
     pub destination: SocketAddr,
     pub workload: WorkloadId,
+    pub inherited: Inherited,
 }
 
 /// A connection that the network opened to a workload.
@@ -228,7 +231,8 @@ impl Namespace {
             IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
         ];
         let routed = self.netns.run(|| {
-            let source = |prefix: &IpNet| route_source(probe_address(prefix)).ok();
+            let anybody = Inherited::default();
+            let source = |prefix: &IpNet| route_source(probe_address(prefix), &anybody).ok();
             Ok(defaults
                 .iter()
                 .chain(prefixes)
@@ -323,6 +327,7 @@ impl Namespace {
             app,
             destination: flow.destination.into(),
             workload: flow.workload,
+            inherited: Inherited { owner: flow.owner, asked: flow.asked },
         }))
     }
 
@@ -397,19 +402,6 @@ fn listening_socket(address: IpAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The address the calling thread's namespace would reach `destination` from, without sending anything.
-pub fn route_source(destination: IpAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = if destination.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    // The discard port; connecting a UDP socket only looks the route up.
-    socket.connect((destination, 9))?;
-    socket.local_addr().map(|local| local.ip())
-}
-
 /// An address in a prefix to look the route up with; the first may be a broadcast address.
 fn probe_address(prefix: &IpNet) -> IpAddr {
     match prefix {
@@ -443,9 +435,5 @@ mod tests {
     fn routes_are_looked_up_with_a_host_of_the_prefix() {
         assert_eq!(probe_address(&"10.0.2.0/24".parse().unwrap()), IpAddr::from([10, 0, 2, 1]));
         assert_eq!(probe_address(&"10.0.2.7/32".parse().unwrap()), IpAddr::from([10, 0, 2, 7]));
-        assert_eq!(
-            route_source(IpAddr::from([127, 0, 0, 9])).unwrap(),
-            IpAddr::from([127, 0, 0, 1])
-        );
     }
 }

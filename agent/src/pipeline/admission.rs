@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use sheath_common::flow::Asked;
 use sheath_common::workload::{InboundMode, WorkloadId};
 use tokio::net::TcpStream;
 
@@ -13,6 +14,7 @@ use crate::flow::{FlowRecord, Protection};
 use crate::policy::Policy;
 use crate::sessions::{Basis, Revision, Side};
 use crate::shares::{Admitted, Share};
+use crate::sys::sockopt;
 use crate::tls::{self, Contexts, Greeting, TlsError};
 
 /// What a client's first bytes have come to.
@@ -61,6 +63,8 @@ impl Pipeline {
         record: &mut FlowRecord,
     ) -> Result<Came, FlowError> {
         let AcceptedInbound { stream: wire, destination, workload, .. } = accepted;
+        let silent = self.timeouts.patience.dead_peer;
+        sockopt::probe_peer(&wire, silent, &Asked::default()).map_err(TlsError::Io)?;
         let limit = self.timeouts.handshake;
         let credentials = self.published.identities.current(workload);
         let policy = self.published.policy.load_full();

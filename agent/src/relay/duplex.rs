@@ -107,7 +107,8 @@ where
         loop {
             match ready!(this.watch.poll(cx)) {
                 // There is nothing more to let go of.
-                Due::Rest => {}
+                Due::Rest => this.watch.rest(this.tcp),
+                Due::Look { limit, owing } => this.watch.look(this.tcp, limit, owing)?,
                 Due::End(limit) => return Poll::Ready(Err(RelayError::Idle(limit))),
             }
         }

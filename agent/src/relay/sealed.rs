@@ -421,7 +421,11 @@ impl Future for Sealed<'_> {
         }
         loop {
             match ready!(this.watch.poll(cx)) {
-                Due::Rest => this.wire.rest_keys(),
+                Due::Rest => {
+                    this.wire.rest_keys();
+                    this.watch.rest(this.tcp);
+                }
+                Due::Look { limit, owing } => this.watch.look(this.tcp, limit, owing)?,
                 Due::End(limit) => return Poll::Ready(Err(RelayError::Idle(limit))),
             }
         }

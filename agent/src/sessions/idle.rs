@@ -10,6 +10,7 @@ use tokio::runtime::{self, Handle};
 
 use super::{FlowSession, Sessions};
 use crate::config::Reuse;
+use crate::flow::Inherited;
 
 /// How often sessions are looked for that are not good any more.
 const LOOK: Duration = Duration::from_secs(1);
@@ -24,6 +25,8 @@ pub struct Route {
     /// Where the application has bound its end, if it has.
     pub source: Option<IpAddr>,
     pub destination: SocketAddr,
+    /// What its connection has of the application's.
+    pub inherited: Inherited,
 }
 
 /// Sessions of all workloads.

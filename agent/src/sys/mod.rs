@@ -7,6 +7,7 @@ pub mod files;
 pub mod hardening;
 pub mod heap;
 pub mod netns;
+pub mod owner;
 pub mod pidfd;
 pub mod readiness;
 pub mod sock_diag;
