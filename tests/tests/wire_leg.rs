@@ -9,7 +9,7 @@ use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, say, send};
 use sheath_tests::place::command_in;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{
-    Asked, Connection, Job, ListenerOptions, Socket, Step, errno_name,
+    Asked, Buffers, Connection, Job, ListenerOptions, Socket, Step, errno_name,
 };
 use sheath_tests::world::{FAMILIES, Family, WIRE};
 
@@ -197,6 +197,44 @@ fn ports_in_use_towards_others_are_used_towards_a_peer() {
         for _ in 0..3 {
             let seen = pair.connect(pair.target(family), &say("hello"));
             assert_eq!((seen.ended_by(), &*seen.last().text), (None, "hello"), "{seen:?}");
+        }
+    }
+}
+
+/// An application may have smaller buffers than loopback has segments.
+#[test]
+fn small_socket_buffers_do_not_make_a_flow_crawl() {
+    const BYTES: u64 = 24 << 20;
+    const SOON: Duration = Duration::from_secs(5);
+    let pair = Pair::host();
+    let sends = Step::Exchange { bytes: BYTES, seed: 5 };
+    let sides = [(&sends, &Step::ReceiveToEnd), (&Step::ReceiveToEnd, &sends)];
+    for (family, small, at_receiver) in [
+        (Family::V4, Buffers::Early(16 * 1024), false),
+        (Family::V6, Buffers::Late(16 * 1024), false),
+        (Family::V4, Buffers::Late(4 * 1024), false),
+        (Family::V6, Buffers::Early(8 * 1024), true),
+    ] {
+        for (is_upload, (asks, serves)) in [true, false].into_iter().zip(sides) {
+            let [at_client, at_server] = match is_upload != at_receiver {
+                true => [Some(small), None],
+                false => [None, Some(small)],
+            };
+            let job = Job::Server {
+                listen: any(family, PORT),
+                socket: ListenerOptions { buffers: at_server, ..ListenerOptions::default() },
+                steps: vec![serves.clone()],
+            };
+            let mut server = Probe::start(&pair.server, &job);
+            let socket = Socket { buffers: at_client, ..Socket::default() };
+            let job = Job::Client { socket, to: pair.target(family), steps: vec![asks.clone()] };
+            let start = Instant::now();
+            let seen = probe::run(&pair.client, &job);
+            let took = start.elapsed();
+            let served = server.connection();
+            assert_eq!((seen.ended_by(), served.ended_by()), (None, None), "{seen:?} {served:?}");
+            assert_eq!(seen.last().bytes.max(served.last().bytes), BYTES);
+            assert!(took < SOON, "{at_client:?} {at_server:?} {asks:?}: {took:?}");
         }
     }
 }

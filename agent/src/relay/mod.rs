@@ -4,6 +4,7 @@
 
 mod duplex;
 mod peer;
+mod prompt;
 mod sealed;
 mod timers;
 
