@@ -26,7 +26,7 @@ use crate::flow::FlowIds;
 use crate::pipeline::{Pipeline, Starter};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
-use crate::sys::{hardening, heap};
+use crate::sys::{hardening, heap, owner};
 use crate::telemetry::AgentCounters;
 use crate::tls::crypto_provider;
 use crate::workers::Workers;
@@ -74,6 +74,12 @@ pub fn run(path: &Path, config: Config) -> Result<(), StartError> {
     }
     hardening::apply()
         .map_err(|errno| StartError::io("cannot harden the process")(errno.into()))?;
+    if !owner::may_be_anybody() {
+        tracing::warn!(
+            "without CAP_SETUID and CAP_SETGID rules by user see the agent's connections as root's, and not as the \
+             application's; give it both, as deploy/systemd/sheath.service does"
+        );
+    }
     let _lock = lock(&config.instance)?;
     // For everything but flows.
     tokio::runtime::Builder::new_multi_thread()

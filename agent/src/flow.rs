@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use sheath_common::flow::{Asked, Owner};
+
 use crate::relay::Moved;
 use crate::tls::Negotiated;
 use crate::trust::PeerId;
@@ -39,6 +41,14 @@ impl fmt::Display for FlowId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}-{}", self.run, self.number)
     }
+}
+
+/// What the wire leg of an outbound flow takes over from the application's socket: whose it is, and what had been asked of
+/// it when `connect()` was called. With another it would be another connection; it may even take another way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Inherited {
+    pub owner: Owner,
+    pub asked: Asked,
 }
 
 /// As seen from the workload.

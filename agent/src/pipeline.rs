@@ -13,6 +13,7 @@
 //! Between agents a session outlives its flow, and the next flow to the same place takes it up where the handshake
 //! ended ([`flows`]). What made the session good is asked again for each.
 
+mod admission;
 mod error;
 mod flows;
 mod starter;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-use sheath_common::workload::{InboundMode, WorkloadId};
+use sheath_common::workload::WorkloadId;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,18 +35,15 @@ use crate::control::Published;
 use crate::flow::{Direction, FlowIds, FlowRecord, Outcome, Protection, Stage};
 use crate::framing::{Open, Refused, Reset};
 use crate::identity::Credentials;
-use crate::policy::Policy;
 use crate::relay::{self, Framing, RelayError};
 use crate::sessions::{
     Basis, FlowSession, IdleSessions, Live, Revision, SessionFacts, Side, Terms,
 };
-use crate::shares::{Share, Shares};
+use crate::shares::{Admitted, Share, Shares};
 use crate::sys::sockopt;
 use crate::sys::tcp::Tcp;
 use crate::telemetry::{AgentCounters, Ending, OpenFlow, log_flow};
-use crate::tls::{
-    self, Content, Contexts, Greeting, PeerCertificates, Proof, Session, Stream, Target,
-};
+use crate::tls::{self, Content, PeerCertificates, Proof, Session, Stream, Target};
 use crate::workers::Workers;
 
 use error::FlowError;
@@ -163,8 +161,11 @@ impl Pipeline {
         share.begin_handshake(self.timeouts.handshake).await?;
         let limit = target.connect_timeout().unwrap_or(self.timeouts.connect);
         let wire = namespace
-            .dial_wire(accepted.app, accepted.destination, limit)
+            .dial_wire(accepted.app, accepted.destination, &accepted.inherited, limit)
             .await
+            .map_err(FlowError::DialWire)?;
+        let silent = self.timeouts.patience.dead_peer;
+        sockopt::probe_peer(&wire, silent, &accepted.inherited.asked)
             .map_err(FlowError::DialWire)?;
         record.source = wire.local_addr().map_err(FlowError::DialWire)?;
         let limit = self.timeouts.handshake;
@@ -177,7 +178,7 @@ impl Pipeline {
         &self,
         namespace: &Namespace,
         accepted: AcceptedInbound,
-        share: &Share,
+        admitted: &mut Admitted,
         mut flow: Flow,
     ) {
         let AcceptedInbound { workload, client, destination, .. } = accepted;
@@ -185,7 +186,7 @@ impl Pipeline {
         let revision = self.published.sessions.revision();
         // On the heap, as above.
         let record = &mut flow.record;
-        let admitting = Box::pin(self.admit(namespace, accepted, revision, share, record));
+        let admitting = Box::pin(self.admit(namespace, accepted, revision, admitted, record));
         let result = match admitting.await {
             Ok(Some(Proved::Flows(session))) => {
                 return self.serve(namespace, call, session, flow).await;
@@ -199,45 +200,6 @@ impl Pipeline {
             Err(error) => Err(error),
         };
         self.conclude(flow, result);
-    }
-
-    /// Shakes hands with a client. `None` if that was nothing for us, and has passed through.
-    async fn admit(
-        &self,
-        namespace: &Namespace,
-        accepted: AcceptedInbound,
-        revision: Revision,
-        share: &Share,
-        record: &mut FlowRecord,
-    ) -> Result<Option<Proved>, FlowError> {
-        let AcceptedInbound { stream: wire, client, destination, workload } = accepted;
-        let limit = self.timeouts.handshake;
-        let unproven = share.unproven(limit).await?;
-
-        let credentials = self.published.identities.current(workload);
-        let policy = self.published.policy.load_full();
-        if policy.inbound_mode(workload)? == InboundMode::Permissive {
-            let contexts = credentials.as_ref().ok().map(|credentials| &credentials.contexts);
-            let greeting = greet(&policy, workload, destination.port(), &wire, contexts).await?;
-            if let Some(protection) = self.passes_through(greeting) {
-                record.protection = protection;
-                drop(unproven);
-                let mut live = self.live(namespace, workload, Basis::Permissive, revision)?;
-                let call = Call { workload, client, destination };
-                let passing = self.pass_through(namespace, wire, &call, share, record);
-                return unless_cut(&mut live, pin!(passing)).await?.map(|()| None);
-            }
-        }
-        let credentials = credentials?;
-        record.local_id = Some(credentials.svid.name());
-
-        // The contexts were made with the callers that policy allows: the handshake fails for anybody else.
-        share.begin_handshake(limit).await?;
-        let session = tls::accept(wire, &credentials.contexts, limit, share).await?;
-        drop(unproven);
-        record_session(record, &session.proof);
-        let terms = terms(namespace, workload, &credentials, revision);
-        Ok(Some(Proved::new(session, Side::Server, terms)))
     }
 
     /// Serves one flow of a session. Returns it if it can have another.
@@ -331,21 +293,6 @@ impl Pipeline {
         let facts = SessionFacts { workload, basis };
         let stay = namespace.presence(workload);
         self.published.sessions.open(facts, revision, stay).map_err(FlowError::Revoked)
-    }
-
-    /// How a connection to a permissive port passes, if it is not for us.
-    fn passes_through(&self, greeting: Greeting) -> Option<Protection> {
-        match greeting {
-            Greeting::Ours => None,
-            Greeting::ForeignTls => {
-                self.counters.inbound_passthrough.fetch_add(1, Relaxed);
-                Some(Protection::Passthrough)
-            }
-            Greeting::Plaintext => {
-                self.counters.inbound_plaintext.fetch_add(1, Relaxed);
-                Some(Protection::Plaintext)
-            }
-        }
     }
 
     async fn pass_through(
@@ -457,19 +404,6 @@ impl Proved {
             Self::Bytes(session) => &session.proof.certificates,
         }
     }
-}
-
-/// Looks at what a client of a permissive port begins with.
-async fn greet(
-    policy: &Policy,
-    workload: WorkloadId,
-    port: u16,
-    wire: &TcpStream,
-    contexts: Option<&Contexts>,
-) -> Result<Greeting, FlowError> {
-    let protocols = contexts.map(Contexts::protocols).unwrap_or_default();
-    let every_tls = policy.claims_every_tls(workload, port);
-    tls::greet(wire, protocols, every_tls).await.map_err(FlowError::Greeting)
 }
 
 /// How a session of a workload may be used again.

@@ -2,20 +2,24 @@
 //! than its share is refused or slowed down itself, and nobody else notices.
 
 mod rate;
+mod unproven;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::workload::WorkloadId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::buffers::{Account, Buffers};
 use crate::config::Limits;
 
 use rate::Rate;
+use unproven::Room;
+pub use unproven::Unproven;
 
 /// Descriptors that flows leave to everything else.
 const RESERVE: usize = 512;
@@ -44,7 +48,7 @@ pub struct Share {
     flows: AtomicUsize,
     handshakes: Rate,
     turns: Semaphore,
-    unproven: Arc<Semaphore>,
+    unproven: Arc<Room>,
     counters: ShareCounters,
 }
 
@@ -54,12 +58,15 @@ struct ShareCounters {
     flows_refused: AtomicU64,
     handshakes_refused: AtomicU64,
     handshakes_delayed: AtomicU64,
+    unproven_evicted: AtomicU64,
 }
 
 /// The right to be open, for as long as this lives.
 #[derive(Debug)]
 pub struct Admitted {
     share: Arc<Share>,
+    /// It is one of the flows that the workload may have.
+    is_flow: bool,
     open: Arc<AtomicUsize>,
 }
 
@@ -69,11 +76,27 @@ impl Admitted {
     pub fn share(&self) -> &Arc<Share> {
         &self.share
     }
+
+    /// Counts it as one of the workload's flows.
+    ///
+    /// # Errors
+    /// If the workload has as many as it may.
+    pub fn count(&mut self) -> Result<(), OverLimit> {
+        // Counted first, so that two at once cannot both be the last.
+        self.is_flow = true;
+        if self.share.flows.fetch_add(1, Relaxed) >= self.share.most_flows {
+            self.share.counters.flows_refused.fetch_add(1, Relaxed);
+            return Err(OverLimit::Flows(self.share.most_flows));
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.share.flows.fetch_sub(1, Relaxed);
+        if self.is_flow {
+            self.share.flows.fetch_sub(1, Relaxed);
+        }
         self.open.fetch_sub(1, Relaxed);
     }
 }
@@ -87,7 +110,10 @@ pub enum OverLimit {
     Capacity(usize),
     #[error("the workload wants more than {0} handshakes per second")]
     Handshakes(u32),
-    #[error("the workload has too many clients that have not proved who they are")]
+    /// It was the oldest of whoever has the most of them.
+    #[error(
+        "the workload has too many clients that have not proved who they are, and no address more than this one's"
+    )]
     Unproven,
 }
 
@@ -101,8 +127,9 @@ impl Shares {
             limits,
             // An eighth is for sessions that wait for the next flow.
             capacity: (descriptors - descriptors / 8).saturating_sub(RESERVE).max(2) / 2,
-            // One core is always left to others.
-            turns: threads.saturating_sub(1).max(1),
+            // One core is left to others, unless that were half of them: then a burst of connections would take twice as
+            // long, and each of its steps makes others wait for a fraction of a millisecond.
+            turns: if threads > 2 { threads - 1 } else { threads.max(1) },
             open: Arc::default(),
             buffers: Arc::default(),
             by_workload: Mutex::default(),
@@ -127,30 +154,32 @@ impl Shares {
             flows: AtomicUsize::default(),
             handshakes: Rate::new(self.limits.handshakes_per_second),
             turns: Semaphore::new(self.turns),
-            unproven: Arc::new(Semaphore::new(MOST_UNPROVEN.min(self.capacity / 8).max(1))),
+            unproven: Room::new(MOST_UNPROVEN.min(self.capacity / 8)),
             counters: ShareCounters::default(),
         }
     }
 
-    /// Lets a workload have one more connection.
+    /// Lets a workload have one more flow.
     ///
     /// # Errors
     /// If it has as many as it may, or if there are as many as there can be.
     pub fn admit(&self, workload: WorkloadId) -> Result<Admitted, OverLimit> {
-        let share = self.of(workload);
-        let refused = |reason| {
-            share.counters.flows_refused.fetch_add(1, Relaxed);
-            Err(reason)
-        };
-        // Counted first, so that two at once cannot both be the last.
-        let admitted = Admitted { share: share.clone(), open: self.open.clone() };
-        let of_all = admitted.open.fetch_add(1, Relaxed);
-        let of_workload = share.flows.fetch_add(1, Relaxed);
-        if of_workload >= share.most_flows {
-            return refused(OverLimit::Flows(share.most_flows));
-        }
-        if of_all >= self.capacity {
-            return refused(OverLimit::Capacity(self.capacity));
+        let mut admitted = self.receive(workload)?;
+        admitted.count()?;
+        Ok(admitted)
+    }
+
+    /// Lets a workload have one more connection from somebody who has proved nothing: that is none of its flows, or
+    /// strangers could take them all. There is other room for it ([`Share::unproven`]).
+    ///
+    /// # Errors
+    /// If there are as many as there can be.
+    pub fn receive(&self, workload: WorkloadId) -> Result<Admitted, OverLimit> {
+        let admitted =
+            Admitted { share: self.of(workload), is_flow: false, open: self.open.clone() };
+        if admitted.open.fetch_add(1, Relaxed) >= self.capacity {
+            admitted.share.counters.flows_refused.fetch_add(1, Relaxed);
+            return Err(OverLimit::Capacity(self.capacity));
         }
         Ok(admitted)
     }
@@ -164,6 +193,7 @@ impl Shares {
             ("flows_refused", sum(|share| share.counters.flows_refused.load(Relaxed))),
             ("handshakes_refused", sum(|share| share.counters.handshakes_refused.load(Relaxed))),
             ("handshakes_delayed", sum(|share| share.counters.handshakes_delayed.load(Relaxed))),
+            ("unproven_evicted", sum(|share| share.counters.unproven_evicted.load(Relaxed))),
             ("buffers_capped", sum(|share| share.buffers.capped())),
             ("buffered_bytes", sum(|share| share.buffers.leased() as u64)),
         ]
@@ -182,26 +212,48 @@ impl Share {
         })?;
         if !delay.is_zero() {
             self.counters.handshakes_delayed.fetch_add(1, Relaxed);
+            // Whoever goes away meanwhile keeps nobody else waiting.
+            let reserved = Reserved(&self.handshakes);
             tokio::time::sleep(delay).await;
+            std::mem::forget(reserved);
         }
         Ok(())
     }
 
-    /// Waits for the turn of a client that has not proved who it is.
+    /// Takes a place for a client that has not proved who it is; never waits for one.
+    #[must_use]
+    pub fn unproven(&self, client: IpAddr) -> Unproven {
+        self.unproven.enter(client)
+    }
+
+    /// Does for a client what it takes to prove who it is, for as long as others leave it the place.
     ///
     /// # Errors
-    /// If that takes longer than `patience`.
-    pub async fn unproven(&self, patience: Duration) -> Result<OwnedSemaphorePermit, OverLimit> {
-        match tokio::time::timeout(patience, self.unproven.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(OverLimit::Unproven),
-        }
+    /// If they do not.
+    pub async fn prove<T>(
+        &self,
+        place: &mut Unproven,
+        work: impl Future<Output = T>,
+    ) -> Result<T, OverLimit> {
+        place.hold(work).await.ok_or_else(|| {
+            self.counters.unproven_evicted.fetch_add(1, Relaxed);
+            OverLimit::Unproven
+        })
     }
 
     /// Waits for the turn of one step of a handshake. However many a workload has, some core is left to others.
     pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         // Never closed.
         self.turns.acquire().await.ok()
+    }
+}
+
+/// A handshake that has not begun.
+struct Reserved<'r>(&'r Rate);
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.0.give_back();
     }
 }
 
@@ -256,5 +308,34 @@ mod tests {
         let hurried = share.begin_handshake(Duration::ZERO).await;
         assert_eq!(hurried, Err(OverLimit::Handshakes(100)));
         shares.of(2).begin_handshake(Duration::ZERO).await.unwrap();
+    }
+
+    /// Or a host whose connections are cut as fast as it makes them could use up everybody's handshakes.
+    #[tokio::test(start_paused = true)]
+    async fn who_goes_away_while_waiting_for_a_handshake_keeps_nobody_waiting() {
+        let shares = shares(limits(None));
+        let share = shares.of(1);
+        let patience = Duration::from_secs(10);
+        for _ in 0..100 {
+            share.begin_handshake(patience).await.unwrap();
+        }
+        for _ in 0..5_000 {
+            let begun = share.begin_handshake(patience);
+            tokio::time::timeout(Duration::ZERO, begun).await.unwrap_err();
+        }
+        let start = tokio::time::Instant::now();
+        share.begin_handshake(patience).await.unwrap();
+        assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    }
+
+    #[test]
+    fn strangers_take_none_of_the_flows_that_a_workload_may_have() {
+        let shares = shares(limits(Some(2)));
+        let mut strangers: Vec<_> = (0..5).map(|_| shares.receive(1).unwrap()).collect();
+        let _first = shares.admit(1).unwrap();
+        strangers[0].count().unwrap();
+        assert_eq!(strangers[1].count(), Err(OverLimit::Flows(2)));
+        drop(strangers);
+        assert!(shares.admit(1).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! What Sheath wants to reach, and how near it is.
 
 use crate::contender::{DIRECT, ENVOY, RELAY, SHEATH, SHEATH_FRESH};
+use crate::load::http;
 use crate::load::idle::{AFTER_CLIENT, AFTER_SERVER, FLOW_CLIENT, FLOW_SERVER};
 use crate::load::peers::{
     BESIDE_MANY, BESIDE_ONE, P99_QUIET, P99_RELOAD, PROTECTED_MANY, PROTECTED_ONE,
@@ -167,7 +168,25 @@ pub const TARGETS: [Target; 10] = [
 ];
 
 /// Targets that only a whole run has numbers for.
-pub const FURTHER: [Target; 3] = [
+pub const FURTHER: [Target; 6] = [
+    Target {
+        key: "http_500_p99_vs_envoy",
+        title: "500 HTTP clients, p99 ÷ Envoy",
+        goal: Goal::AtMost(1.0),
+        measure: versus(ENVOY, "http_500", &[http::P99]),
+    },
+    Target {
+        key: "small_buffers_vs_relay",
+        title: "socket buffers of 16K, throughput ÷ two plain relays",
+        goal: Goal::AtLeast(0.5),
+        measure: versus(RELAY, "small_buffers", &[RATE]),
+    },
+    Target {
+        key: "small_buffers_reverse_vs_relay",
+        title: "the same from server to client",
+        goal: Goal::AtLeast(0.5),
+        measure: versus(RELAY, "small_buffers_reverse", &[RATE]),
+    },
     Target {
         key: "rss_after_close",
         title: "RSS after all flows have closed, the worse side ÷ before",

@@ -12,6 +12,37 @@ pub struct Connected {
     pub workload: WorkloadId,
     /// Not zero if the connection was turned to the agent; zero if it was for loopback itself.
     pub is_turned: u32,
+    pub owner: Owner,
+}
+
+/// Whose a connection is, as rules about packets see it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What the owner of a connection has asked of its socket before `connect()`, as far as the connection that crosses the
+/// wire in its place can have the same. Zero is what nobody has asked for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Asked {
+    /// `SO_PRIORITY`
+    pub priority: u32,
+    /// `SO_MARK`
+    pub mark: u32,
+    /// `IP_TOS`, or `IPV6_TCLASS` of an IPv6 connection: DSCP and ECN.
+    pub traffic_class: u32,
+    /// `TCP_USER_TIMEOUT`, in milliseconds.
+    pub user_timeout: u32,
+    /// `TCP_KEEPIDLE` in seconds, if `SO_KEEPALIVE` is on.
+    pub keepalive_time: u32,
+    /// `TCP_KEEPINTVL` in seconds, if `SO_KEEPALIVE` is on.
+    pub keepalive_interval: u32,
+    /// `TCP_KEEPCNT`, if `SO_KEEPALIVE` is on.
+    pub keepalive_probes: u32,
+    pub _reserved: u32,
 }
 
 /// Key of the `FLOWS` map: a redirected connection as the agent's `accept()` sees its two ends. The local
@@ -38,6 +69,8 @@ pub struct Flow {
     pub created_ns: u64,
     pub destination: Endpoint,
     pub workload: WorkloadId,
+    pub owner: Owner,
+    pub asked: Asked,
 }
 
 /// Key of the `CLIENTS` and `WIRES` maps: a socket of the agent, as its far end sees it.

@@ -52,9 +52,9 @@ const _: () = {
     assert!(size_of::<workload::Workload>() == 4 + 4);
     assert!(size_of::<verdict::DestinationKey>() == 4 + 4 + 16);
     assert!(size_of::<verdict::Destination>() == 4 + 4);
-    assert!(size_of::<flow::Connected>() == 20 + 4 + 4);
+    assert!(size_of::<flow::Connected>() == 20 + 4 + 4 + 8);
     assert!(size_of::<flow::FlowKey>() == 8 + 16 + 4 + 4);
-    assert!(size_of::<flow::Flow>() == 8 + 8 + 20 + 4);
+    assert!(size_of::<flow::Flow>() == 8 + 8 + 20 + 4 + 8 + 32);
     assert!(size_of::<flow::LegKey>() == 8 + 16 + 4 + 4);
     assert!(size_of::<flow::UnreachableKey>() == 8 + 20 + 4);
     assert!(size_of::<flow::Unreachable>() == 8 + 8 + 4 + 4);

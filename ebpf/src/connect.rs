@@ -15,7 +15,7 @@ use sheath_common::workload::Workload;
 use crate::ctx::Family;
 use crate::maps::{NAMESPACES, candidates, unreachable};
 use crate::report::{by_current_task, count, send};
-use crate::{ctx, workload};
+use crate::{ctx, options, workload};
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
@@ -49,7 +49,7 @@ fn bypass(ctx: &SockAddrContext, workload: &Workload, destination: &Endpoint) ->
     let is_local = destination.address.is_loopback() || destination.address.is_unspecified();
     if is_local && is_outbound(workload) {
         let connected =
-            Connected { destination: *destination, workload: workload.id, is_turned: 0 };
+            Connected { destination: *destination, workload: workload.id, ..Connected::default() };
         if !ctx::remember(ctx, &connected) {
             return refuse(ctx, workload, destination, Denial::NoMemory);
         }
@@ -84,7 +84,12 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
     if let Some(errno) = unreachable(workload.id, netns, destination) {
         return refuse_with(ctx, workload, destination, Denial::Unreachable, errno);
     }
-    let connected = Connected { destination: *destination, workload: workload.id, is_turned: 1 };
+    let connected = Connected {
+        destination: *destination,
+        workload: workload.id,
+        is_turned: 1,
+        owner: options::owner_of_current_task(),
+    };
     if !ctx::remember(ctx, &connected) {
         return refuse(ctx, workload, destination, Denial::NoMemory);
     }

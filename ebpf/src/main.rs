@@ -31,6 +31,7 @@ mod local_leg;
 mod lookup;
 mod maps;
 mod names;
+mod options;
 mod report;
 mod socket;
 mod sockops;

@@ -11,9 +11,9 @@ use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::{Connected, Flow, FlowKey, SilentKey};
 use sheath_common::workload::NO_WORKLOAD;
 
-use crate::ctx;
 use crate::maps::{FLOWS, NAMESPACES, SILENT};
 use crate::report::{count, send};
+use crate::{ctx, options};
 
 /// The return value means nothing for the callbacks used here.
 const DONE: u32 = 1;
@@ -50,6 +50,8 @@ fn publish(ctx: &SockOpsContext) {
         created_ns: unsafe { bpf_ktime_get_ns() },
         destination: connected.destination,
         workload: connected.workload,
+        owner: connected.owner,
+        asked: options::asked(ctx, &connected.destination),
     };
     let key = key(ctx, &connected);
     if FLOWS.insert(&key, &flow, u64::from(BPF_NOEXIST)).is_err() {

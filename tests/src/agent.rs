@@ -59,6 +59,7 @@ pub fn config(world: &World, node: &Node) -> Config {
             drain: "20s",
             idle: None,
             half_closed: None,
+            dead_peer: None,
         },
         workloads: Vec::new(),
         peers: Vec::new(),

@@ -115,6 +115,8 @@ pub struct Timeouts {
     pub idle: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_closed: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_peer: Option<&'static str>,
 }
 
 #[derive(Clone, Serialize)]

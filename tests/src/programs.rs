@@ -65,7 +65,7 @@ user root;
 worker_processes 1;
 pid {dir}/nginx.pid;
 error_log {dir}/error.log;
-events {{ worker_connections 256; }}
+events {{ worker_connections 1024; }}
 http {{
     # IPv6 addresses in brackets, so that one parser reads both.
     map $remote_addr $client {{

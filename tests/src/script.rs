@@ -68,6 +68,36 @@ pub struct Socket {
     pub pause: bool,
     /// Milliseconds to wait for the connection; [`PATIENCE`] if absent.
     pub connect_limit: Option<u64>,
+    /// Asked of the socket before it is connected.
+    pub asked: Asked,
+    /// SO_SNDBUF and SO_RCVBUF.
+    pub buffers: Option<Buffers>,
+    /// The process is this user's, and its group of the same number, from before connect() on.
+    pub user: Option<u32>,
+}
+
+/// Options that are about packets.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Asked {
+    /// IP_TOS or IPV6_TCLASS.
+    pub traffic_class: Option<u32>,
+    /// SO_PRIORITY.
+    pub priority: Option<u32>,
+    /// SO_MARK, which takes CAP_NET_ADMIN or CAP_NET_RAW.
+    pub mark: Option<u32>,
+    /// TCP_USER_TIMEOUT, in milliseconds.
+    pub user_timeout: Option<u64>,
+    /// TCP_KEEPIDLE and TCP_KEEPINTVL, in seconds.
+    pub keepalive: Option<u64>,
+}
+
+/// Both buffers of a socket, of so many bytes.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Buffers {
+    /// Set before connect() or listen().
+    Early(usize),
+    /// Set after connect() or accept().
+    Late(usize),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,6 +138,7 @@ pub struct ListenerOptions {
     /// Smallest receive buffer, for servers that read slowly.
     pub small_buffer: bool,
     pub mptcp: bool,
+    pub buffers: Option<Buffers>,
     /// Accept nothing before the gate opens.
     pub late: bool,
     /// Move to the cgroup with this `cgroup.procs` once the socket listens.

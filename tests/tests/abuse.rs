@@ -5,10 +5,11 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use sheath_tests::agent::Agent;
+use sheath_tests::config::{Limits, Reuse, Sessions};
 use sheath_tests::hammer::Hammer;
 use sheath_tests::netns::{NetNs, must_succeed};
 use sheath_tests::pair::{PORT, Pair, Setting, any, client, configs, say, server};
@@ -17,7 +18,7 @@ use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Event, Job, Socket, Step};
 use sheath_tests::status::Status;
 use sheath_tests::wait::{self, GENEROUS};
-use sheath_tests::world::{Family, World};
+use sheath_tests::world::{FAMILIES, Family, World};
 use socket2::{Domain, Type};
 
 /// Where redirected connections go.
@@ -160,6 +161,33 @@ fn many_unproven_connections_do_not_unsteer_a_port() {
     let app = Probe::start(&place, &server(any(Family::V4, PORT), &[Step::Echo]));
     pair.agent_b.wait_enrolled("web", &place);
     besiege(&pair, pod.addresses.at(Family::V4, PORT), pod.netns.inode(), app);
+}
+
+/// A host that connects and says nothing takes the places of its own connections, not of others', however many it holds
+/// open, and however often it comes. Nor does it take any of the flows that the workload may have.
+#[test]
+fn a_host_that_says_nothing_delays_nobody_else() {
+    const SOON: Duration = Duration::from_secs(3);
+    for (family, flows) in FAMILIES.into_iter().zip([None, Some(50)]) {
+        let pair = Pair::with(Setting::Pods, |a, b| {
+            a.sessions = Sessions::reused(Reuse { per_workload: 0, ..Reuse::default() });
+            b.limits = Some(Limits { flows, ..Limits::default() });
+        });
+        let target = pair.target(family);
+        let _echo = pair.serve(family, &[Step::Echo]);
+        let stranger = &pair.world.a.netns;
+        let mut crowd = connect_many(stranger, target, 1_500);
+        for _ in 0..5 {
+            // More come while nobody goes.
+            crowd.extend(connect_many(stranger, target, 50));
+            let start = Instant::now();
+            let seen = pair.connect(target, &say("honest"));
+            let took = start.elapsed();
+            assert_eq!((seen.ended_by(), &*seen.last().text), (None, "honest"), "{seen:?}");
+            assert!(took < SOON, "an honest client waited for {took:?}");
+        }
+        assert!(pair.agent_b.status().counter("unproven_evicted") > 400);
+    }
 }
 
 /// The same where nothing bounds them: for a while the agent has no descriptor left to look around with.

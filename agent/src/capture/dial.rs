@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sheath_common::flow::LegKey;
+use sheath_common::flow::{LegKey, Owner};
 use sheath_common::net::Endpoint;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 
-use super::sources::route_source;
+use super::route::route_source;
 use super::{Namespace, Tables};
-use crate::sys::sockopt;
+use crate::flow::Inherited;
+use crate::sys::{owner, sockopt};
 
 impl Namespace {
     /// Dials the wire leg of a flow from the workload's own address and, where it is free, from the
@@ -22,19 +23,25 @@ impl Namespace {
         &self,
         app: SocketAddr,
         destination: SocketAddr,
+        inherited: &Inherited,
         limit: Duration,
     ) -> io::Result<TcpStream> {
-        let routed = self.netns.run(|| route_source(destination.ip()))?;
+        let routed = self.netns.run(|| route_source(destination.ip(), inherited))?;
         let source = if app.ip().is_loopback() { routed } else { app.ip() };
         let is_local = routed == destination.ip();
-        match self
-            .dial_from(SocketAddr::new(source, app.port()), destination, is_local, limit)
-            .await
-        {
+        let dial = async |port| {
+            let source = SocketAddr::new(source, port);
+            self.dial_from(source, destination, inherited, is_local, limit).await
+        };
+        match dial(app.port()).await {
             // The port is taken, by another socket or by the remains of an earlier connection.
-            Err(error) if is_address_taken(&error) => {
-                self.dial_from(SocketAddr::new(source, 0), destination, is_local, limit).await
-            }
+            Err(error) if is_address_taken(&error) => dial(0).await.map_err(|error| {
+                if !is_address_taken(&error) {
+                    return error;
+                }
+                let none = format!("no local port of {source} is free for a connection to it");
+                io::Error::new(io::ErrorKind::AddrNotAvailable, none)
+            }),
             result => result,
         }
     }
@@ -43,11 +50,17 @@ impl Namespace {
         &self,
         source: SocketAddr,
         destination: SocketAddr,
+        inherited: &Inherited,
         is_local: bool,
         limit: Duration,
     ) -> io::Result<TcpStream> {
-        let socket = self.socket(destination)?;
+        let socket = self.socket(destination, inherited.owner)?;
+        sockopt::take_over(&socket, &inherited.asked, destination)?;
         socket.set_reuse_address(true)?;
+        // Ports that others use towards other destinations will do, except where the port must be known before the SYN.
+        if source.port() == 0 && !is_local {
+            sockopt::choose_port_late(&socket)?;
+        }
         socket.bind(&source.into())?;
         // A workload of this very namespace: loopback traffic that the agent wants steered, for once.
         let _steered = if is_local { Some(self.steer_wire(&socket)?) } else { None };
@@ -55,9 +68,10 @@ impl Namespace {
     }
 
     /// A socket in this namespace, ready to connect.
-    pub(super) fn socket(&self, destination: SocketAddr) -> io::Result<Socket> {
+    pub(super) fn socket(&self, destination: SocketAddr, owner: Owner) -> io::Result<Socket> {
         let domain = Domain::for_address(destination);
-        let socket = self.netns.run(|| Socket::new(domain, Type::STREAM, Some(Protocol::TCP)))?;
+        let make = || Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
+        let socket = self.netns.run(|| owner::run_as(owner, make))?;
         socket.set_nonblocking(true)?;
         sockopt::prepare_leg(&socket)?;
         Ok(socket)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sheath_common::flow::{LegKey, LocalLeg as Addressee, Reached};
+use sheath_common::flow::{LegKey, LocalLeg as Addressee, Owner, Reached};
 use sheath_common::net::Endpoint;
 use sheath_common::workload::WorkloadId;
 use tokio::net::TcpStream;
@@ -118,7 +118,7 @@ impl Namespace {
             // TCP would connect the socket to itself.
             return Err(io::Error::from(io::ErrorKind::AddrInUse).into());
         }
-        let socket = self.socket(destination)?;
+        let socket = self.socket(destination, Owner::default())?;
         socket.set_reuse_address(true)?;
         socket.bind(&source.into())?;
         let fd = SocketFd(socket.as_raw_fd() as u32);

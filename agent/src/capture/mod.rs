@@ -22,6 +22,7 @@ mod presence;
 mod processes;
 mod programs;
 mod roster;
+mod route;
 mod silent;
 mod sources;
 mod steering;

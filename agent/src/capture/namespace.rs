@@ -25,6 +25,7 @@ use super::silent::LastLook;
 use super::steering::{SteerLoader, Steering};
 use super::unreachable::Watched;
 use super::{CaptureError, Tables};
+use crate::flow::Inherited;
 use crate::sys::bpf::SocketFd;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sockopt;
@@ -40,6 +41,7 @@ pub struct AcceptedOutbound {
     pub app: SocketAddr,
     pub destination: SocketAddr,
     pub workload: WorkloadId,
+    pub inherited: Inherited,
 }
 
 /// A connection that the network opened to a workload.
@@ -274,6 +276,7 @@ impl Namespace {
             app,
             destination: flow.destination.into(),
             workload: flow.workload,
+            inherited: Inherited { owner: flow.owner, asked: flow.asked },
         }))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::PoisonError;
 
 use ipnet::IpNet;
@@ -10,6 +10,8 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
 use super::Namespace;
+use super::route::route_source;
+use crate::flow::Inherited;
 use crate::policy::mapped_length;
 
 impl Namespace {
@@ -17,7 +19,8 @@ impl Namespace {
     /// and to each known prefix: so `getsockname()` can say it before the wire leg exists.
     pub fn publish_sources(&self, prefixes: &[IpNet]) -> io::Result<()> {
         let (own, routed) = self.netns.run(|| {
-            let source = |prefix: &IpNet| route_source(probe_address(prefix)).ok();
+            let anybody = Inherited::default();
+            let source = |prefix: &IpNet| route_source(probe_address(prefix), &anybody).ok();
             let routed: Vec<_> = anywhere()
                 .iter()
                 .chain(prefixes)
@@ -67,19 +70,6 @@ fn own_addresses() -> io::Result<HashSet<IpAddr>> {
     Ok(getifaddrs()?.filter_map(|interface| interface.address).filter_map(of).collect())
 }
 
-/// The address the calling thread's namespace would reach `destination` from, without sending anything.
-pub fn route_source(destination: IpAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = if destination.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, 0))?;
-    // The discard port; connecting a UDP socket only looks the route up.
-    socket.connect((destination, 9))?;
-    socket.local_addr().map(|local| local.ip())
-}
-
 /// An address in a prefix to look the route up with; the first may be a broadcast address.
 fn probe_address(prefix: &IpNet) -> IpAddr {
     match prefix {
@@ -100,10 +90,6 @@ mod tests {
     fn routes_are_looked_up_with_a_host_of_the_prefix() {
         assert_eq!(probe_address(&"10.0.2.0/24".parse().unwrap()), IpAddr::from([10, 0, 2, 1]));
         assert_eq!(probe_address(&"10.0.2.7/32".parse().unwrap()), IpAddr::from([10, 0, 2, 7]));
-        assert_eq!(
-            route_source(IpAddr::from([127, 0, 0, 9])).unwrap(),
-            IpAddr::from([127, 0, 0, 1])
-        );
     }
 
     #[test]

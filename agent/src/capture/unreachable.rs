@@ -16,6 +16,7 @@ use sheath_common::flow::{Unreachable, UnreachableKey};
 use sheath_common::workload::WorkloadId;
 
 use super::Namespace;
+use crate::flow::Inherited;
 
 /// Pauses between two dials: short at first, for servers that are only started again.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -50,11 +51,12 @@ impl Watched {
 
 impl Namespace {
     /// Has the kernel refuse further connections of the workload to a destination that could not be reached, until it
-    /// is back. `limit` bounds each dial. Needs a tokio runtime.
+    /// is back. Each dial has what the flow's had, and is bounded by `limit`. Needs a tokio runtime.
     pub fn note_unreachable(
         self: &Arc<Self>,
         workload: WorkloadId,
         destination: SocketAddr,
+        inherited: Inherited,
         errno: i32,
         limit: Duration,
     ) {
@@ -66,7 +68,7 @@ impl Namespace {
         tokio::spawn(async move {
             tokio::select! {
                 () = namespace.closed.cancelled() => {}
-                result = namespace.watch(workload, destination, errno, limit) => if let Err(error) = result {
+                result = namespace.watch(workload, destination, &inherited, errno, limit) => if let Err(error) = result {
                     tracing::warn!(%destination, %error, "cannot remember that a destination is out of reach");
                 }
             }
@@ -80,6 +82,7 @@ impl Namespace {
         &self,
         workload: WorkloadId,
         destination: SocketAddr,
+        inherited: &Inherited,
         mut errno: i32,
         limit: Duration,
     ) -> io::Result<()> {
@@ -104,7 +107,7 @@ impl Namespace {
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
             let anywhere = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
-            match self.dial_wire(anywhere, destination, limit).await {
+            match self.dial_wire(anywhere, destination, inherited, limit).await {
                 Ok(_) => return Ok(()),
                 Err(error) => match errno_of(&error) {
                     Some(again) => errno = again,

@@ -325,6 +325,7 @@ impl TryFrom<raw::Config> for Config {
                 patience: Patience {
                     idle: raw.timeouts.idle.0,
                     half_closed: raw.timeouts.half_closed.0,
+                    dead_peer: raw.timeouts.dead_peer.0,
                 },
             },
             dns_servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),

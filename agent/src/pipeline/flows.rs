@@ -185,5 +185,6 @@ fn route(namespace: &Namespace, accepted: &AcceptedOutbound) -> Route {
         namespace: namespace.cookie(),
         source: Some(accepted.app.ip()).filter(|ip| !ip.is_loopback()),
         destination: accepted.destination,
+        inherited: accepted.inherited,
     }
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use sheath_common::flow::ListenerKind;
-use sheath_common::workload::WorkloadId;
 use tokio::runtime::Handle;
 
 use super::{Flow, FlowError, Pipeline};
 use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 use crate::flow::Direction;
-use crate::shares::Admitted;
+use crate::shares::{Admitted, OverLimit};
 use crate::workers::Place;
 
 /// One task for each connection, from here to the last byte. Whatever ends it early drops both legs, which resets
@@ -25,9 +24,10 @@ impl FlowStarter for Starter {
     }
 
     fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound) {
-        let AcceptedOutbound { workload, app, destination, .. } = accepted;
+        let AcceptedOutbound { workload, app, destination, inherited, .. } = accepted;
         let flow = self.0.begin(Direction::Outbound, workload, app, destination);
-        self.start(workload, flow, move |mut started| async move {
+        let admitted = self.0.shares.admit(workload);
+        self.start(admitted, flow, move |mut started| async move {
             let result = match started.place.settle(accepted.stream) {
                 Ok(stream) => {
                     let accepted = AcceptedOutbound { stream, ..accepted };
@@ -42,7 +42,7 @@ impl FlowStarter for Starter {
                 && let Some(errno) = error.unreachable()
             {
                 let limit = started.pipeline.timeouts.connect;
-                namespace.note_unreachable(workload, destination, errno, limit);
+                namespace.note_unreachable(workload, destination, inherited, errno, limit);
             }
             started.pipeline.conclude(started.flow, result);
         });
@@ -51,12 +51,13 @@ impl FlowStarter for Starter {
     fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound) {
         let AcceptedInbound { workload, client, destination, .. } = accepted;
         let flow = self.0.begin(Direction::Inbound, workload, client, destination);
-        self.start(workload, flow, move |started| async move {
+        let admitted = self.0.shares.receive(workload);
+        self.start(admitted, flow, move |mut started| async move {
             match started.place.settle(accepted.stream) {
                 Ok(stream) => {
                     let accepted = AcceptedInbound { stream, ..accepted };
-                    let share = started.admitted.share();
-                    started.pipeline.inbound(&namespace, accepted, share, started.flow).await;
+                    let admitted = &mut started.admitted;
+                    started.pipeline.inbound(&namespace, accepted, admitted, started.flow).await;
                 }
                 Err(error) => {
                     started.pipeline.conclude(started.flow, Err(FlowError::Settle(error)));
@@ -88,14 +89,14 @@ impl Starter {
     /// Has a connection worked on, if its workload may have one more.
     fn start<W>(
         &self,
-        workload: WorkloadId,
+        admitted: Result<Admitted, OverLimit>,
         flow: Flow,
         work: impl FnOnce(Started) -> W + Send + 'static,
     ) where
         W: Future<Output = ()> + Send + 'static,
     {
         let pipeline = self.0.clone();
-        let admitted = match pipeline.shares.admit(workload) {
+        let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(limit) => return pipeline.conclude(flow, Err(limit.into())),
         };

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::prompt::Prompt;
 use super::timers::{Due, Patience, Watch};
 use super::{Moved, RelayError, is_hung_up, outcome};
 use crate::buffers::{Account, Lease, Size};
@@ -26,6 +27,7 @@ pub struct Duplex<'s, W> {
     incoming: Direction<'s>,
     /// Of the side that has come to its end, while the other goes on.
     failure: Option<Failure<'s>>,
+    prompt: Prompt,
     watch: Watch,
     moved: &'s mut Moved,
 }
@@ -49,6 +51,7 @@ where
             outgoing: Direction::new(buffers),
             incoming: Direction::new(buffers),
             failure: None,
+            prompt: Prompt::default(),
             watch: Watch::new(patience),
             moved,
         }
@@ -60,6 +63,9 @@ where
             .outgoing
             .settle(outgoing)
             .map_err(|side| side.into_error(RelayError::App, RelayError::Wire))?;
+        if outgoing.is_pending() && self.outgoing.is_empty() {
+            self.prompt.emptied(self.app.0, self.moved.sent);
+        }
         let incoming = self.incoming.poll(cx, self.wire, &mut self.app, &mut self.moved.received);
         let incoming = self
             .incoming
@@ -107,7 +113,8 @@ where
         loop {
             match ready!(this.watch.poll(cx)) {
                 // There is nothing more to let go of.
-                Due::Rest => {}
+                Due::Rest => this.watch.rest(this.tcp),
+                Due::Look { limit, owing } => this.watch.look(this.tcp, limit, owing)?,
                 Due::End(limit) => return Poll::Ready(Err(RelayError::Idle(limit))),
             }
         }
@@ -165,6 +172,10 @@ impl<'s> Direction<'s> {
             state: State::Copying,
             refused: None,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
     }
 
     /// A destination that has hung up ends the direction, and not yet the flow.

@@ -3,6 +3,8 @@
 //! [`run_sealed`] is for sessions whose records are ours, [`run`] for streams that somebody else reads and writes.
 
 mod duplex;
+mod peer;
+mod prompt;
 mod sealed;
 mod timers;
 
@@ -58,6 +60,11 @@ pub enum RelayError {
     NotTaken(GoAway),
     #[error("nothing has moved for {}", humantime::format_duration(*.0))]
     Idle(Duration),
+    #[error(
+        "wire: the peer has acknowledged nothing of what was sent to it for {}",
+        humantime::format_duration(*.0)
+    )]
+    Dead(Duration),
     #[error("wire: {0}")]
     Sealing(String),
 }

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::prompt::Prompt;
 use super::timers::{Due, Patience, Watch};
 use super::{Framing, Moved, RelayError, is_hung_up, outcome};
 use crate::framing::{Control, Item, Reset, data_header};
@@ -34,6 +35,7 @@ pub struct Sealed<'s> {
     incoming: Incoming,
     /// Of the side that has come to its end, while the other goes on.
     failure: Option<Failure<'s>>,
+    prompt: Prompt,
     watch: Watch,
 }
 
@@ -141,6 +143,7 @@ impl<'s> Sealed<'s> {
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             failure: None,
+            prompt: Prompt::default(),
             watch: Watch::new(patience),
         }
     }
@@ -181,7 +184,11 @@ impl<'s> Sealed<'s> {
                     if *turn == 0 {
                         return Poll::Pending;
                     }
-                    match ready!(self.wire.poll_seal_from(cx, self.app, prefix)) {
+                    let Poll::Ready(sealed) = self.wire.poll_seal_from(cx, self.app, prefix) else {
+                        self.prompt.emptied(self.app, self.moved.sent);
+                        return Poll::Pending;
+                    };
+                    match sealed {
                         Ok(0) => self.outgoing.state = State::Ending,
                         Ok(read) => {
                             self.outgoing.waiting = read;
@@ -421,7 +428,11 @@ impl Future for Sealed<'_> {
         }
         loop {
             match ready!(this.watch.poll(cx)) {
-                Due::Rest => this.wire.rest_keys(),
+                Due::Rest => {
+                    this.wire.rest_keys();
+                    this.watch.rest(this.tcp);
+                }
+                Due::Look { limit, owing } => this.watch.look(this.tcp, limit, owing)?,
                 Due::End(limit) => return Poll::Ready(Err(RelayError::Idle(limit))),
             }
         }

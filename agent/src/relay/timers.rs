@@ -13,6 +13,8 @@ pub struct Patience {
     pub idle: Option<Duration>,
     /// With one direction ended.
     pub half_closed: Option<Duration>,
+    /// While a peer acknowledges nothing of what was sent to it, and is sent again and again.
+    pub dead_peer: Option<Duration>,
 }
 
 /// How long a flow may stand still until it takes less memory.
@@ -26,7 +28,15 @@ pub struct Watch {
     is_half_closed: bool,
     is_resting: bool,
     moved: Instant,
+    /// Since when the peer may owe an answer, and when to see whether it does.
+    owes: Option<Owes>,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Owes {
+    since: Instant,
+    look: Instant,
 }
 
 /// What it is time for.
@@ -34,27 +44,53 @@ pub struct Watch {
 pub enum Due {
     /// It may be long until something moves again.
     Rest,
+    /// The peer may have answered nothing for too long, which is so long: since it owes an answer, this much time has gone by.
+    Look { limit: Duration, owing: Duration },
     /// Nothing has moved for too long, which is so long.
     End(Duration),
 }
 
 impl Watch {
     pub fn new(patience: Patience) -> Self {
-        Self {
+        let mut watch = Self {
             patience,
             is_half_closed: false,
             is_resting: false,
             moved: Instant::now(),
+            owes: None,
             timer: None,
-        }
+        };
+        watch.expect_answer();
+        watch
     }
 
     /// Something has moved.
     pub fn touch(&mut self) {
         self.moved = Instant::now();
+        self.expect_answer();
         if std::mem::take(&mut self.is_resting) {
             // It may be set for much later.
             self.timer = None;
+        }
+    }
+
+    /// The peer owes an answer from now on, unless it does already.
+    fn expect_answer(&mut self) {
+        if let (None, Some(limit)) = (self.owes, self.patience.dead_peer) {
+            let look = self.moved + limit;
+            self.owes = Some(Owes { since: self.moved, look });
+        }
+    }
+
+    /// The peer owes nothing.
+    pub fn is_answered(&mut self) {
+        self.owes = None;
+    }
+
+    /// The peer still owes an answer; it is time to look again after so long.
+    pub fn look_again(&mut self, after: Duration) {
+        if let Some(owes) = &mut self.owes {
+            owes.look = Instant::now() + after;
         }
     }
 
@@ -72,15 +108,20 @@ impl Watch {
         let limit =
             if self.is_half_closed { self.patience.half_closed } else { self.patience.idle };
         loop {
-            let rest = (!self.is_resting).then_some((REST, Due::Rest));
-            let end = limit.map(|limit| (limit, Due::End(limit)));
-            let Some((still, due)) = rest.into_iter().chain(end).min_by_key(|(still, _)| *still)
-            else {
+            let rest = (!self.is_resting).then_some((self.moved + REST, Due::Rest));
+            let end = limit.map(|limit| (self.moved + limit, Due::End(limit)));
+            let look = self.owes.zip(self.patience.dead_peer).map(|(owes, limit)| {
+                (owes.look, Due::Look { limit, owing: owes.look - owes.since })
+            });
+            let all = [rest, look, end].into_iter().flatten();
+            let Some((when, due)) = all.min_by_key(|(when, _)| *when) else {
                 self.timer = None;
                 return Poll::Pending;
             };
-            let when = self.moved + still;
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(when)));
+            if timer.deadline() > when {
+                timer.as_mut().reset(when);
+            }
             ready!(timer.as_mut().poll(cx));
             if Instant::now() >= when {
                 self.is_resting |= due == Due::Rest;
@@ -108,7 +149,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rest_comes_once_after_each_movement_and_then_the_end() {
-        let mut watch = Watch::new(Patience { idle: Some(HOUR), half_closed: None });
+        let mut watch = Watch::new(Patience { idle: Some(HOUR), ..Patience::default() });
         assert_eq!(next(&mut watch).await, (Due::Rest, REST));
         watch.touch();
         tokio::time::sleep(REST / 2).await;
@@ -129,8 +170,31 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_end_that_is_due_before_does_not_wait_for_rest() {
         let short = REST / 4;
-        let mut watch = Watch::new(Patience { idle: None, half_closed: Some(short) });
+        let mut watch = Watch::new(Patience { half_closed: Some(short), ..Patience::default() });
         watch.half_close();
         assert_eq!(next(&mut watch).await, (Due::End(short), short));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whether_a_peer_owes_an_answer_is_looked_at_once_it_may_have_owed_it_for_too_long() {
+        let limit = 20 * REST;
+        let patience = Patience { dead_peer: Some(limit), ..Patience::default() };
+        let look = |owing| Due::Look { limit, owing };
+        let mut watch = Watch::new(patience);
+        assert_eq!(next(&mut watch).await, (Due::Rest, REST));
+        // What is sent later does not make it owe for less time.
+        tokio::time::sleep(REST / 2).await;
+        watch.touch();
+        assert_eq!(next(&mut watch).await, (Due::Rest, REST));
+        assert_eq!(next(&mut watch).await.0, look(limit));
+        watch.look_again(REST);
+        assert_eq!(next(&mut watch).await, (look(limit + REST), REST));
+        // It has answered: there is nothing to wait for until more is sent.
+        watch.is_answered();
+        assert!(tokio::time::timeout(HOUR, next(&mut watch)).await.is_err());
+        watch.touch();
+        assert_eq!(next(&mut watch).await, (Due::Rest, REST));
+        watch.is_answered();
+        assert!(tokio::time::timeout(HOUR, next(&mut watch)).await.is_err());
     }
 }

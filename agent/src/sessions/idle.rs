@@ -10,6 +10,7 @@ use tokio::runtime::{self, Handle};
 
 use super::{FlowSession, Sessions};
 use crate::config::Reuse;
+use crate::flow::Inherited;
 use crate::framing::GoAway;
 
 /// How often sessions are looked for that are not good any more.
@@ -25,6 +26,8 @@ pub struct Route {
     /// Where the application has bound its end, if it has.
     pub source: Option<IpAddr>,
     pub destination: SocketAddr,
+    /// What its connection has of the application's.
+    pub inherited: Inherited,
 }
 
 /// How long it is believed that an address is a virtual one, and how many such addresses are remembered. It costs a flow

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Nanoseconds whose places may be taken at once.
+const BURST: u64 = 1_000_000_000;
+
 #[derive(Debug)]
 pub struct Rate {
     per_second: u32,
@@ -22,11 +25,19 @@ impl Rate {
         self.per_second
     }
 
+    fn interval(&self) -> u64 {
+        BURST / u64::from(self.per_second)
+    }
+
+    /// Gives a place back that was taken and not used.
+    pub fn give_back(&self) {
+        self.due.fetch_sub(self.interval(), Relaxed);
+    }
+
     /// Takes the next place, and returns how long to wait for it. `None`, and nothing is taken, if that is longer than
     /// `patience`.
     pub fn take(&self, patience: Duration) -> Option<Duration> {
-        const BURST: u64 = 1_000_000_000;
-        let interval = BURST / u64::from(self.per_second);
+        let interval = self.interval();
         let now = self.start.elapsed().as_nanos() as u64;
         let patience = patience.as_nanos() as u64;
         let mut delay = 0;

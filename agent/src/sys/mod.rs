@@ -10,6 +10,7 @@ pub mod hardening;
 pub mod heap;
 pub mod namespaces;
 pub mod netns;
+pub mod owner;
 pub mod pidfd;
 pub mod readiness;
 pub mod sock_diag;

@@ -8,19 +8,24 @@ use crate::results::Quantity;
 use crate::run::Scale;
 use crate::services::HTTP;
 
-/// 32 clients.
-pub struct Http;
+/// So many clients. At the beginning, each opens a connection of its own and asks at once.
+pub struct Http {
+    pub clients: u32,
+}
 
-const RATE: &str = "rate";
-const P99: &str = "p99";
+pub const RATE: &str = "rate";
+pub const P99: &str = "p99";
 
 impl Load for Http {
     fn name(&self) -> String {
-        "http".to_owned()
+        match self.clients {
+            32 => "http".to_owned(),
+            clients => format!("http_{clients}"),
+        }
     }
 
     fn title(&self) -> String {
-        "HTTP, 32 clients, connections kept alive".to_owned()
+        format!("HTTP, {} clients, connections kept alive", self.clients)
     }
 
     fn quantities(&self) -> &'static [Quantity] {
@@ -34,7 +39,8 @@ impl Load for Http {
 
     fn play(&self, contender: &Contender, scale: &Scale) -> Result<Figures> {
         let mut command = contender.client.command("wrk");
-        command.args(["-t", "2", "-c", "32", "--latency", "-d", &scale.seconds()]);
+        command.args(["-t", "2", "-c", &self.clients.to_string(), "--latency"]);
+        command.args(["-d", &scale.seconds()]);
         command.arg(format!("http://{}/", contender.target(HTTP)));
         let text = contender.run_client(&mut command)?;
         let errors = text.lines().find(|line| line.contains("errors:") || line.contains("Non-2xx"));

@@ -2,7 +2,7 @@
 //! that is called and how its output is read.
 
 mod connections;
-mod http;
+pub mod http;
 pub mod idle;
 pub mod peers;
 pub mod pingpong;
@@ -57,8 +57,12 @@ pub fn all() -> Vec<Box<dyn Load>> {
     let mut all: Vec<Box<dyn Load>> = Vec::new();
     for streams in [1, 4, 16] {
         for reverse in [false, true] {
-            all.push(Box::new(throughput::Throughput { streams, reverse }));
+            all.push(Box::new(throughput::Throughput { streams, reverse, buffers: None }));
         }
+    }
+    for reverse in [false, true] {
+        let buffers = Some(throughput::SMALL);
+        all.push(Box::new(throughput::Throughput { streams: 1, reverse, buffers }));
     }
     all.push(Box::new(pingpong::PingPong { bytes: 100, loaded: false }));
     all.push(Box::new(pingpong::PingPong { bytes: 1_024, loaded: false }));
@@ -67,7 +71,9 @@ pub fn all() -> Vec<Box<dyn Load>> {
     all.push(Box::new(connections::Connections { concurrency: 32 }));
     all.push(Box::new(redis::Redis { pipeline: 1 }));
     all.push(Box::new(redis::Redis { pipeline: 16 }));
-    all.push(Box::new(http::Http));
+    for clients in [32, 500] {
+        all.push(Box::new(http::Http { clients }));
+    }
     all.push(Box::new(idle::Idle));
     all.push(Box::new(peers::Peers));
     all

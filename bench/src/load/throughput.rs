@@ -15,20 +15,30 @@ use crate::services::THROUGHPUT;
 pub struct Throughput {
     pub streams: u32,
     pub reverse: bool,
+    /// Of both applications' sockets, as iperf3 has it; the kernel's choice if there is none.
+    pub buffers: Option<&'static str>,
 }
+
+/// What the guides of many an application still advise to.
+pub const SMALL: &str = "16K";
 
 pub const RATE: &str = "rate";
 
 impl Load for Throughput {
     fn name(&self) -> String {
-        format!("throughput_{}{}", self.streams, if self.reverse { "_reverse" } else { "" })
+        let way = if self.reverse { "_reverse" } else { "" };
+        match self.buffers {
+            None => format!("throughput_{}{way}", self.streams),
+            Some(_) => format!("small_buffers{way}"),
+        }
     }
 
     fn title(&self) -> String {
         let streams = if self.streams == 1 { "one stream" } else { "streams" };
         let number = if self.streams == 1 { String::new() } else { format!("{} ", self.streams) };
         let way = if self.reverse { "server to client" } else { "client to server" };
-        format!("Throughput, {number}{streams}, {way}")
+        let buffers = self.buffers.map(|size| format!(", socket buffers of {size}"));
+        format!("Throughput, {number}{streams}, {way}{}", buffers.unwrap_or_default())
     }
 
     fn quantities(&self) -> &'static [Quantity] {
@@ -44,6 +54,8 @@ impl Load for Throughput {
     fn play(&self, contender: &Contender, scale: &Scale) -> Result<Figures> {
         let mut arguments = vec!["-P".to_owned(), self.streams.to_string()];
         arguments.extend(self.reverse.then(|| "-R".to_owned()));
+        arguments
+            .extend(self.buffers.into_iter().flat_map(|size| ["-w".to_owned(), size.to_owned()]));
         let mut command = client(contender, &scale.seconds(), &arguments);
         let (sum, cpu) = with_cpu(contender, || Sum::parse(&contender.run_client(&mut command)?))?;
         let rate = [(RATE, sum.bits_per_second / 1e9)];
@@ -52,7 +64,7 @@ impl Load for Throughput {
     }
 
     fn is_quick(&self) -> bool {
-        !self.reverse && self.streams != 4
+        !self.reverse && self.streams != 4 && self.buffers.is_none()
     }
 }
 

@@ -236,6 +236,7 @@ pub struct Timeouts {
     pub drain: Period,
     pub idle: Limit,
     pub half_closed: Limit,
+    pub dead_peer: Limit,
 }
 
 impl Default for Timeouts {
@@ -246,6 +247,7 @@ impl Default for Timeouts {
             drain: Period(Duration::from_secs(30)),
             idle: Limit(Some(Duration::from_secs(24 * 60 * 60))),
             half_closed: Limit(Some(Duration::from_secs(60 * 60))),
+            dead_peer: Limit(Some(Duration::from_secs(2 * 60))),
         }
     }
 }

@@ -176,7 +176,7 @@ async fn an_idle_relay_holds_no_buffers() {
 #[tokio::test]
 async fn nothing_moves_for_too_long() {
     const LIMIT: Duration = Duration::from_secs(1);
-    let idle = Patience { idle: Some(LIMIT), half_closed: None };
+    let idle = Patience { idle: Some(LIMIT), ..Patience::default() };
     let Ends { mut app, mut peer, relay, .. } = start_patient(idle).await;
     for _ in 0..6 {
         tokio::time::sleep(LIMIT / 4).await;
@@ -187,7 +187,7 @@ async fn nothing_moves_for_too_long() {
     assert!(matches!(ended(relay).await.0, RelayError::Idle(LIMIT)));
     assert!(start.elapsed() >= LIMIT / 2, "cut after {:?}", start.elapsed());
 
-    let half_closed = Patience { idle: None, half_closed: Some(LIMIT) };
+    let half_closed = Patience { half_closed: Some(LIMIT), ..Patience::default() };
     let Ends { app, mut peer, relay, .. } = start_patient(half_closed).await;
     tokio::time::sleep(LIMIT * 2).await;
     assert!(!relay.is_finished(), "both directions are open");

@@ -81,7 +81,7 @@ async fn impatient(kind: Kind, patience: Patience) -> (Relay, Relay) {
 #[tokio::test]
 async fn a_flow_in_which_nothing_moves_is_broken_off() {
     for kind in KINDS {
-        let patience = Patience { idle: Some(SHORT), half_closed: None };
+        let patience = Patience { idle: Some(SHORT), ..Patience::default() };
         let (client, mut server) = impatient(kind, patience).await;
         let result = ended(client.task).await.result;
         assert!(matches!(result, Err(RelayError::Idle(SHORT))), "{kind:?} {result:?}");
@@ -98,7 +98,7 @@ async fn a_flow_in_which_nothing_moves_is_broken_off() {
 #[tokio::test]
 async fn a_byte_now_and_then_keeps_a_flow_alive() {
     for from_client in [true, false] {
-        let patience = Patience { idle: Some(SHORT), half_closed: None };
+        let patience = Patience { idle: Some(SHORT), ..Patience::default() };
         let (client, server) = impatient(Kind::Flows, patience).await;
         let (mut from, mut to) = match from_client {
             true => (client.app, server.app),
@@ -119,7 +119,7 @@ async fn a_byte_now_and_then_keeps_a_flow_alive() {
 #[tokio::test]
 async fn a_half_closed_flow_has_a_limit_of_its_own() {
     for of_client in [true, false] {
-        let patience = Patience { idle: None, half_closed: Some(SHORT) };
+        let patience = Patience { half_closed: Some(SHORT), ..Patience::default() };
         let (client, server) = impatient(Kind::Flows, patience).await;
         let (mut from, mut to) = match of_client {
             true => (client.app, server.app),
@@ -144,7 +144,7 @@ async fn a_half_closed_flow_has_a_limit_of_its_own() {
 async fn a_peer_that_reads_slowly_is_waited_for() {
     let account = account();
     let (wire, raw) = with_raw(narrow_tcp_pair().await, &account);
-    let patience = Patience { idle: Some(SHORT), half_closed: Some(SHORT) };
+    let patience = Patience { idle: Some(SHORT), half_closed: Some(SHORT), dead_peer: None };
     let mut relay = Relay::patient(wire, None, &account, patience).await;
     let said = pattern(400_000, 3);
     relay.app.write_all(&said).await.unwrap();
@@ -163,7 +163,7 @@ async fn a_peer_that_reads_slowly_is_waited_for() {
 async fn an_application_that_reads_slowly_is_waited_for() {
     let account = account();
     let (wire, mut raw) = with_raw(tcp_pair().await, &account);
-    let patience = Patience { idle: Some(SHORT), half_closed: Some(SHORT) };
+    let patience = Patience { idle: Some(SHORT), half_closed: Some(SHORT), dead_peer: None };
     let mut relay = Relay::between(narrow_tcp_pair().await, wire, None, &account, patience);
     let records: Vec<u8> =
         (0..24).flat_map(|_| raw.seal(ContentType::ApplicationData, &pattern(16_000, 3))).collect();

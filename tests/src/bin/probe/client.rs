@@ -6,8 +6,10 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use sheath_tests::script::{Connection, FastOpen, Origin, PATIENCE, Socket as Options, Step};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use sheath_tests::script::{
+    Asked, Buffers, Connection, FastOpen, Origin, PATIENCE, Socket as Options, Step,
+};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::lend;
 use crate::matrix;
@@ -56,6 +58,13 @@ fn open(options: &Options, to: SocketAddr) -> io::Result<Endpoint> {
     if options.pause {
         play::pause(1);
     }
+    ask(&socket, &options.asked, to)?;
+    if let Some(Buffers::Early(bytes)) = options.buffers {
+        set_buffers(&socket, bytes)?;
+    }
+    if let Some(user) = options.user {
+        become_user(user)?;
+    }
     let limit = options.connect_limit.map_or(PATIENCE, Duration::from_millis);
     socket.set_write_timeout(Some(limit))?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -84,6 +93,9 @@ fn open(options: &Options, to: SocketAddr) -> io::Result<Endpoint> {
         (FastOpen::No, _) => socket.connect(&address)?,
     }
     socket.set_write_timeout(Some(PATIENCE))?;
+    if let Some(Buffers::Late(bytes)) = options.buffers {
+        set_buffers(&socket, bytes)?;
+    }
     Ok(Endpoint { socket, ring, pauses: usize::from(options.pause) })
 }
 
@@ -104,6 +116,33 @@ fn make(options: &Options, to: SocketAddr) -> io::Result<Socket> {
             Ok(socket)
         }
     }
+}
+
+fn ask(socket: &Socket, asked: &Asked, to: SocketAddr) -> io::Result<()> {
+    if let Some(class) = asked.traffic_class {
+        if to.is_ipv4() { socket.set_tos_v4(class) } else { socket.set_tclass_v6(class) }?;
+    }
+    asked.priority.map_or(Ok(()), |priority| socket.set_priority(priority))?;
+    asked.mark.map_or(Ok(()), |mark| socket.set_mark(mark))?;
+    if let Some(milliseconds) = asked.user_timeout {
+        socket.set_tcp_user_timeout(Some(Duration::from_millis(milliseconds)))?;
+    }
+    if let Some(seconds) = asked.keepalive {
+        let every = Duration::from_secs(seconds);
+        let keepalive = TcpKeepalive::new().with_time(every).with_interval(every);
+        socket.set_tcp_keepalive(&keepalive)?;
+    }
+    Ok(())
+}
+
+pub fn set_buffers(socket: &Socket, bytes: usize) -> io::Result<()> {
+    socket.set_send_buffer_size(bytes)?;
+    socket.set_recv_buffer_size(bytes)
+}
+
+fn become_user(user: u32) -> io::Result<()> {
+    nix::unistd::setgid(user.into())?;
+    Ok(nix::unistd::setuid(user.into())?)
 }
 
 fn mapped(to: SocketAddr) -> SocketAddr {

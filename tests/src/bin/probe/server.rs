@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
-use sheath_tests::script::{Connection, Event, ListenerOptions, PATIENCE, Step};
+use sheath_tests::script::{Buffers, Connection, Event, ListenerOptions, PATIENCE, Step};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::client::set_buffers;
 use crate::play::{self, Endpoint};
 use crate::{emit, gate};
 
@@ -61,7 +62,11 @@ fn serve(listener: &Socket, late: bool, steps: &Arc<[Step]>) {
         let from = from.as_socket().expect("an internet address");
         emit(&Event::Accepted(from));
         let steps = steps.clone();
+        let buffers = options.buffers;
         let serve = move || {
+            if let Some(Buffers::Late(bytes)) = buffers {
+                set_buffers(&socket, bytes).expect("SO_SNDBUF and SO_RCVBUF");
+            }
             socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
             let endpoint = Endpoint { socket, ring: None, pauses: 0 };
             let connection = play::run(endpoint, &steps);
@@ -79,6 +84,9 @@ fn listener(listen: SocketAddr, options: &ListenerOptions) -> std::io::Result<So
     }
     if options.small_buffer {
         socket.set_recv_buffer_size(SMALL_BUFFER)?;
+    }
+    if let Some(Buffers::Early(bytes)) = options.buffers {
+        set_buffers(&socket, bytes)?;
     }
     socket.set_reuse_address(true)?;
     socket.bind(&listen.into())?;
