@@ -26,10 +26,10 @@ pub fn run(listen: SocketAddr, options: &ListenerOptions, steps: &[Step]) {
         unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
     }
     let steps: Arc<[Step]> = steps.into();
-    let late = options.late;
+    let (late, buffers) = (options.late, options.buffers);
     if !options.headless {
         emit(&Event::Listening);
-        return serve(&listener, late, &steps);
+        return serve(&listener, late, buffers, &steps);
     }
     thread::spawn(move || {
         // The harness may look at the process from now on.
@@ -37,7 +37,7 @@ pub fn run(listen: SocketAddr, options: &ListenerOptions, steps: &[Step]) {
             thread::yield_now();
         }
         emit(&Event::Listening);
-        serve(&listener, late, &steps);
+        serve(&listener, late, buffers, &steps);
     });
     // SAFETY: ends this thread alone, which holds nothing that another one waits for.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
@@ -48,7 +48,7 @@ fn is_headless() -> bool {
     std::fs::metadata("/proc/self/ns/net").is_err()
 }
 
-fn serve(listener: &Socket, late: bool, steps: &Arc<[Step]>) {
+fn serve(listener: &Socket, late: bool, buffers: Option<Buffers>, steps: &Arc<[Step]>) {
     if late {
         gate::wait(1);
     }
@@ -62,7 +62,6 @@ fn serve(listener: &Socket, late: bool, steps: &Arc<[Step]>) {
         let from = from.as_socket().expect("an internet address");
         emit(&Event::Accepted(from));
         let steps = steps.clone();
-        let buffers = options.buffers;
         let serve = move || {
             if let Some(Buffers::Late(bytes)) = buffers {
                 set_buffers(&socket, bytes).expect("SO_SNDBUF and SO_RCVBUF");
