@@ -1,6 +1,8 @@
 //! Every way to make, prepare and open a socket, crossed with every kind of destination: what an unprivileged process
 //! of a workload may try in order not to be captured. The probe plays the cases; the wire tap judges them.
 
+pub mod scene;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 

@@ -1,8 +1,9 @@
 //! A probe process: an application that plays a [`Job`] in a workload.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{ChildStdin, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::binaries;
 use crate::place::{Place, Process};
 use crate::script::{Connection, Event, Job, Tally};
 use crate::wait::GENEROUS;
+use crate::world::World;
 
 /// A running probe; dropping it kills it.
 pub struct Probe {
@@ -25,8 +27,29 @@ impl Probe {
     /// Starts a probe; a job that listens is listening when this returns.
     #[track_caller]
     pub fn start(place: &Place, job: &Job) -> Self {
+        Self::run(place, place.command(binaries::probe()), job)
+    }
+
+    /// Starts a probe as an ordinary user with some capabilities (`net_raw`), and no others.
+    #[track_caller]
+    pub fn start_as_user(place: &Place, world: &World, job: &Job, capabilities: &[&str]) -> Self {
+        // Where the probe has been built may be closed to others.
+        let program = world.dir.path().join("probe");
+        if !program.exists() {
+            fs::copy(binaries::probe(), &program).expect("a copy of the probe");
+        }
+        let some: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+        let mut command = place.command("setpriv");
+        command
+            .args(["--reuid=1000", "--regid=1000", "--clear-groups"])
+            .args([format!("--inh-caps=-all{some}"), format!("--ambient-caps=-all{some}")])
+            .arg(program);
+        Self::run(place, command, job)
+    }
+
+    #[track_caller]
+    fn run(place: &Place, mut command: Command, job: &Job) -> Self {
         let job_text = serde_json::to_string(job).expect("a job");
-        let mut command = place.command(binaries::probe());
         command.arg(job_text).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = place.spawn(&mut command);
         let stdin = process.child().stdin.take().unwrap();
@@ -43,7 +66,11 @@ impl Probe {
         let mut probe = Self { process, stdin, events, skipped: Vec::new() };
         if matches!(
             job,
-            Job::Server { .. } | Job::Lender { .. } | Job::Connector { .. } | Job::Idle
+            Job::Server { .. }
+                | Job::Lender { .. }
+                | Job::Connector { .. }
+                | Job::Accomplice { .. }
+                | Job::Idle
         ) {
             probe.expect("a listening probe", GENEROUS, |event| {
                 matches!(event, Event::Listening).then_some(())

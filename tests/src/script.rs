@@ -42,6 +42,8 @@ pub enum Job {
     Matrix(Matrix),
     /// Makes and connects sockets for those who play a matrix; see [`crate::matrix::Favour`].
     Accomplice { path: PathBuf },
+    /// Sends a frame of its own on an interface (packet(7)).
+    Frame { device: String, text: String },
     /// Sends a datagram and waits for the same one back.
     Datagram { to: SocketAddr, text: String },
     /// Does nothing until killed: the first process of a workload.

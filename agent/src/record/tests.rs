@@ -171,7 +171,7 @@ proptest! {
         let mut last = Ok(None);
         while !rest.is_empty() {
             // Not so many that it is taken for an attack.
-            let most = (*pieces.next().unwrap()).max(messages.len() / 20);
+            let most = (*pieces.next().unwrap()).max(messages.len().div_ceil(20));
             let (now, later) = rest.split_at(rest.len().min(most));
             last = opener.open(&mut record(&mut sealing, now, HANDSHAKE, 0));
             rest = later;

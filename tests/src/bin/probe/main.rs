@@ -12,6 +12,7 @@ mod uring;
 
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::{env, io};
 
 use sheath_tests::script::{Connection, Event, Job, Outcome, PATIENCE};
@@ -37,6 +38,7 @@ fn main() {
         Job::Connector { path, to } => lend::connect_for_others(&path, to),
         Job::Matrix(job) => matrix::run(&job),
         Job::Accomplice { path } => matrix::help(&path),
+        Job::Frame { device, text } => emit(&Event::Connection(frame(&device, &text))),
         Job::Datagram { to, text } => emit(&Event::Connection(datagram(to, &text))),
         Job::Idle => {
             emit(&Event::Listening);
@@ -52,6 +54,37 @@ fn emit(event: &Event) {
     // The harness is gone: so is the reason to go on.
     if io::stdout().lock().write_all(line.as_bytes()).is_err() {
         std::process::exit(1);
+    }
+}
+
+/// The only way round every program on a socket: a packet that has none of TCP's.
+fn frame(device: &str, text: &str) -> Connection {
+    let send = || -> io::Result<usize> {
+        let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None)?;
+        // SAFETY: all-zero bytes are a valid `sockaddr_ll`.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = nix::net::if_::if_nametoindex(device)? as i32;
+        let mut bytes = vec![0xff; 12];
+        // An EtherType for experiments (IEEE 802).
+        bytes.extend([0x88, 0xb5]);
+        bytes.extend(text.as_bytes());
+        // SAFETY: buffer and address are live for the call, and their lengths are passed with them.
+        let sent = unsafe {
+            libc::sendto(
+                socket.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                0,
+                (&raw const to).cast(),
+                size_of_val(&to) as libc::socklen_t,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    };
+    Connection {
+        error: send().err().and_then(|error| error.raw_os_error()),
+        ..Connection::default()
     }
 }
 
