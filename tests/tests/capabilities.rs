@@ -7,7 +7,7 @@ use sheath_tests::probe::Probe;
 use sheath_tests::script::Job;
 
 /// Capabilities that containers and services commonly have, and those that are about networks.
-const COMMON: [&str; 8] = [
+const COMMON: [&str; 7] = [
     "net_bind_service",
     "net_raw",
     "net_admin",
@@ -15,7 +15,6 @@ const COMMON: [&str; 8] = [
     "dac_override",
     "sys_ptrace",
     "bpf",
-    "sys_resource",
 ];
 
 #[test]

@@ -14,8 +14,8 @@ use sheath_tests::interop::scene::{Scene, TLS_PORT};
 use sheath_tests::interop::{Route, Tls, nginx};
 use sheath_tests::names::marker;
 use sheath_tests::pair::{say, server};
-use sheath_tests::probe::Probe;
-use sheath_tests::script::Step;
+use sheath_tests::probe::{self, Probe};
+use sheath_tests::script::{Job, Socket, Step};
 use sheath_tests::wait::{GENEROUS, wait_until};
 use sheath_tests::world::{FAMILIES, Family, WIRE};
 use tempfile::TempDir;
@@ -108,9 +108,17 @@ fn records(addresses: &[IpAddr]) -> Vec<(&'static str, IpAddr)> {
     addresses.iter().map(|address| (NAME, *address)).collect()
 }
 
-/// Whether the client workload may connect to the service's port there: its mode is `require`.
+/// Whether policy knows the service's address: its mode is `require`. Asked with a socket that is bound to a device, which is
+/// refused either way, so that nobody is dialled.
 fn is_known(scene: &Scene, address: IpAddr) -> bool {
-    scene.pair.connect(SocketAddr::new(address, TLS_PORT), &[]).error != Some(libc::EPERM)
+    let socket = Socket { device: Some(WIRE.to_owned()), ..Socket::default() };
+    let to = SocketAddr::new(address, TLS_PORT);
+    let job = Job::Client { socket, to, steps: Vec::new() };
+    match probe::run(&scene.pair.client, &job).error {
+        Some(libc::EOPNOTSUPP) => true,
+        Some(libc::EPERM) => false,
+        other => panic!("{to}: {other:?}"),
+    }
 }
 
 fn wait_until_known(scene: &Scene, address: IpAddr) {

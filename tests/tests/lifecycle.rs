@@ -11,7 +11,7 @@ use sheath_tests::names::marker;
 use sheath_tests::pair::{
     PORT, Pair, SERVER_NETWORKS, SETTINGS, Setting, any, client, configs, say, server,
 };
-use sheath_tests::pins;
+use sheath_tests::pins::{self, directory};
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::Step;
 use sheath_tests::wait::{self, GENEROUS};
@@ -41,6 +41,35 @@ fn a_restart_adopts_the_pinned_state() {
     let now = pair.agent_a.status().counter("connect_protected");
     assert!(now > denied, "the counters went on from {denied}, not from zero: {now}");
     assert_ciphertext(&tap, PORT, &secret);
+}
+
+/// An agent whose maps have another shape has no use for what an earlier one has pinned: it takes its place, and removes
+/// it only then. One that cannot start leaves it, for it is all that protects.
+#[test]
+fn pins_of_an_agent_with_other_maps_go_when_the_next_one_is_in_force_and_not_before() {
+    let mut pair = Pair::host();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    pair.assert_served();
+    pair.agent_a.kill();
+    let instance = directory(pair.agent_a.instance());
+    let current = fs::read_dir(&instance).expect("the pins").next().expect("a version");
+    let earlier = instance.join("v0");
+    fs::rename(current.expect("a version").path(), &earlier).expect("moving the pins");
+    let pinned = pins::list(pair.agent_a.instance()).len();
+
+    let key = pair.agent_a.config().ca_dir().join("ca.key");
+    let hidden = key.with_extension("hidden");
+    fs::rename(&key, &hidden).expect("hiding the key");
+    let output = pair.agent_a.run_command().output().expect("running sheath");
+    assert!(!output.status.success(), "{output:?}");
+    assert_eq!(pins::list(pair.agent_a.instance()).len(), pinned);
+    let seen = pair.connect(pair.target(Family::V4), &say("hello"));
+    assert_eq!(seen.error, Some(libc::ECONNREFUSED), "still refused: {seen:?}");
+
+    fs::rename(&hidden, &key).expect("giving the key back");
+    pair.agent_a.launch();
+    assert!(!earlier.exists(), "{:?}", pins::list(pair.agent_a.instance()));
+    pair.assert_served();
 }
 
 #[test]

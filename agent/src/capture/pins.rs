@@ -80,23 +80,41 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes every pin of the instance, of any ABI, links first so that programs stop before the maps they
-    /// use go. Returns what was removed.
+    /// Removes every pin of the instance, of any ABI. Returns what was removed.
     pub fn remove_all(&self) -> io::Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         if !self.instance.is_dir() {
             return Ok(removed);
         }
         for version in children(&self.instance)? {
-            for kind in ["links", "maps"] {
-                remove_tree(&version.join(kind), &mut removed)?;
-            }
-            remove_tree(&version, &mut removed)?;
+            remove_version(&version, &mut removed)?;
         }
         remove_tree(&self.instance, &mut removed)?;
         // Other instances may be there.
         let _ = fs::remove_dir(ROOT);
         Ok(removed)
+    }
+
+    /// Removes the pins of agents of another ABI: what their programs turn to an agent comes to nobody any more. Only once
+    /// the programs of this one are in force.
+    pub fn remove_others(&self) -> io::Result<()> {
+        let mut removed = Vec::new();
+        for version in children(&self.instance)?.iter().filter(|path| **path != self.root()) {
+            remove_version(version, &mut removed)?;
+        }
+        if !removed.is_empty() {
+            tracing::info!(count = removed.len(), "pins of an agent with other maps removed");
+        }
+        Ok(())
+    }
+
+    /// Removes what a start has made, and nothing of another ABI, which may be all that is in force.
+    fn remove_own(&self) -> io::Result<()> {
+        remove_version(&self.root(), &mut Vec::new())?;
+        // Neither may be empty.
+        let _ = fs::remove_dir(&self.instance);
+        let _ = fs::remove_dir(ROOT);
+        Ok(())
     }
 }
 
@@ -125,11 +143,19 @@ impl FreshPins {
 impl Drop for FreshPins {
     fn drop(&mut self) {
         if !self.keep
-            && let Err(error) = self.pins.remove_all()
+            && let Err(error) = self.pins.remove_own()
         {
             tracing::error!(%error, "pins of a failed start stay behind; `sheath cleanup` removes them");
         }
     }
+}
+
+/// Links first, so that programs stop before the maps they use go.
+fn remove_version(version: &Path, removed: &mut Vec<PathBuf>) -> io::Result<()> {
+    for kind in ["links", "maps"] {
+        remove_tree(&version.join(kind), removed)?;
+    }
+    remove_tree(version, removed)
 }
 
 /// Removes a directory and what is in it; only files are worth a mention.

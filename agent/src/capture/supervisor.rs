@@ -166,7 +166,7 @@ impl Supervisor {
             roster,
             tables,
             programs,
-            steer_loader: SteerLoader::new(pins, held),
+            steer_loader: SteerLoader::new(pins.clone(), held),
             own_netns,
             mount,
             namespaces: HashMap::new(),
@@ -184,6 +184,8 @@ impl Supervisor {
         if let Some(undo) = undo {
             undo.keep();
         }
+        pins.remove_others()
+            .map_err(CaptureError::during("cannot remove the pins of an agent with other maps"))?;
         Ok(supervisor)
     }
 
