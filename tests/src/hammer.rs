@@ -1,6 +1,7 @@
 //! Short connections without pause, for what happens to traffic while something else happens.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::place::Place;
 use crate::probe::Probe;
@@ -19,7 +20,9 @@ impl Hammer {
     #[track_caller]
     pub fn collect(&mut self, what: &str, enough: impl Fn(&[Try]) -> bool) -> Vec<Try> {
         let mut tries = Vec::new();
+        let deadline = Instant::now() + 2 * GENEROUS;
         while !enough(&tries) {
+            assert!(Instant::now() < deadline, "{what}: not seen; last saw {:?}", tries.last());
             tries.push(self.0.expect(what, GENEROUS, |event| match event {
                 Event::Try(attempt) => Some(attempt.clone()),
                 _ => None,
