@@ -85,7 +85,8 @@ pub struct LegKey {
     pub _reserved: u32,
 }
 
-/// Key of the `UNREACHABLE` map: who, from where, and to where.
+/// Key of the `UNREACHABLE` map: who, from where, and to where. Rules about packets may lead another user's connection, or
+/// one with another mark, by another way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UnreachableKey {
@@ -93,6 +94,9 @@ pub struct UnreachableKey {
     pub netns: u64,
     pub destination: Endpoint,
     pub workload: WorkloadId,
+    pub uid: u32,
+    /// `SO_MARK`
+    pub mark: u32,
 }
 
 /// Value of the `UNREACHABLE` map: how the agent's last attempt to reach a destination has failed. Times are those of

@@ -6,6 +6,8 @@ pub const ABI: u32 = 2;
 
 /// Cgroups that are workloads.
 pub const MAX_WORKLOADS: u32 = 16_384;
+/// Cgroups that were workloads and are gone.
+pub const MAX_DEPARTED: u32 = 65_536;
 /// Rules about destinations.
 pub const MAX_DESTINATIONS: u32 = 131_072;
 /// Connections between SYN and `accept()`.

@@ -56,7 +56,7 @@ const _: () = {
     assert!(size_of::<flow::FlowKey>() == 8 + 16 + 4 + 4);
     assert!(size_of::<flow::Flow>() == 8 + 8 + 20 + 4 + 8 + 32);
     assert!(size_of::<flow::LegKey>() == 8 + 16 + 4 + 4);
-    assert!(size_of::<flow::UnreachableKey>() == 8 + 20 + 4);
+    assert!(size_of::<flow::UnreachableKey>() == 8 + 20 + 4 + 4 + 4);
     assert!(size_of::<flow::Unreachable>() == 8 + 8 + 4 + 4);
     assert!(size_of::<flow::ListenerKey>() == 8 + 4 + 4);
     assert!(size_of::<flow::SteeredKey>() == 8 + 16 + 4 + 4);

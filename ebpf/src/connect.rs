@@ -6,7 +6,7 @@
 use aya_ebpf::programs::SockAddrContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
-use sheath_common::flow::Connected;
+use sheath_common::flow::{Connected, UnreachableKey};
 use sheath_common::guard::{LOOPBACK, is_outbound};
 use sheath_common::net::{Endpoint, IPPROTO_TCP};
 use sheath_common::verdict::{Denial, Verdict, decide};
@@ -81,15 +81,19 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
     if device != 0 && device != LOOPBACK {
         return refuse(ctx, workload, destination, Denial::BoundToDevice);
     }
-    if let Some(errno) = unreachable(workload.id, netns, destination) {
-        return refuse_with(ctx, workload, destination, Denial::Unreachable, errno);
-    }
-    let connected = Connected {
+    let owner = options::owner_of_current_task();
+    let key = UnreachableKey {
+        netns,
         destination: *destination,
         workload: workload.id,
-        is_turned: 1,
-        owner: options::owner_of_current_task(),
+        uid: owner.uid,
+        mark: ctx::mark(ctx),
     };
+    if let Some(errno) = unreachable(&key) {
+        return refuse_with(ctx, workload, destination, Denial::Unreachable, errno);
+    }
+    let connected =
+        Connected { destination: *destination, workload: workload.id, is_turned: 1, owner };
     if !ctx::remember(ctx, &connected) {
         return refuse(ctx, workload, destination, Denial::NoMemory);
     }

@@ -68,6 +68,16 @@ pub fn bound_device(ctx: &SockAddrContext) -> u32 {
     }
 }
 
+/// The socket's `SO_MARK`.
+#[inline(always)]
+pub fn mark(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: as in `protocol`; the socket of a sock_addr context is never null.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        read_volatile(&raw const (*sk).mark)
+    }
+}
+
 /// The family of a sock_addr hook. Which address fields a program may touch follows from the hook it is for,
 /// so the choice is made when it is compiled.
 pub trait Family {

@@ -12,7 +12,7 @@ use sheath_common::event::{Event, EventKind};
 use sheath_common::selector::{MAX_SELECTORS, MAX_STEPS, Matcher, PATH_LEN, Selector, Step};
 use sheath_common::workload::Workload;
 
-use crate::maps::{OVERFLOW, SCRATCH, SELECTORS, Scratch, WORKLOADS};
+use crate::maps::{DEPARTED, OVERFLOW, SCRATCH, SELECTORS, Scratch, WORKLOADS};
 use crate::report::{count, send};
 
 const DONE: u32 = 0;
@@ -56,6 +56,8 @@ pub fn created(ctx: &TracePointContext) -> u32 {
 
 pub fn removed(ctx: &TracePointContext) -> u32 {
     if let Some((cgroup, workload)) = known(ctx) {
+        // A socket that was made in it may be anywhere by now.
+        let _ = DEPARTED.insert(&cgroup, &workload, 0);
         let _ = WORKLOADS.remove(&cgroup);
         tell(EventKind::CgroupRemoved, cgroup, &workload);
     }

@@ -33,6 +33,11 @@ pub static OVERFLOW: Array<Overflow, 2> = Array::new();
 #[btf_map]
 pub static CAPTURE: Array<u64, 1> = Array::new();
 
+/// Cgroups that were workloads and are gone. Their sockets may live on in other hands, and ids are never used again; the
+/// least recently used makes room for the next.
+#[btf_map]
+pub static DEPARTED: LruHashMap<u64, Workload, { size::MAX_DEPARTED as usize }> = LruHashMap::new();
+
 /// How to recognise a new cgroup as a workload.
 #[btf_map]
 pub static SELECTORS: Array<Selector, { MAX_SELECTORS as usize }> = Array::new();
@@ -149,11 +154,10 @@ pub fn source(netns: u64, destination: &Address) -> Option<Address> {
     SOURCES.get(&key).copied()
 }
 
-/// The errno that a connection of the workload from `netns` to `destination` would end with, as far as the agent knows.
+/// The errno that a connection would end with, as far as the agent knows.
 #[inline(always)]
-pub fn unreachable(workload: WorkloadId, netns: u64, destination: &Endpoint) -> Option<i32> {
-    let key = UnreachableKey { netns, destination: *destination, workload };
-    let known = UNREACHABLE.get_ptr_mut(&key)?;
+pub fn unreachable(key: &UnreachableKey) -> Option<i32> {
+    let known = UNREACHABLE.get_ptr_mut(key)?;
     // SAFETY: a map value stays readable and writable for the run of the program. The agent, who may write it at the
     // same time, is told a time that is a moment off at worst.
     unsafe {

@@ -9,7 +9,7 @@ use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED, Walk};
 use sheath_common::maps::MAX_CGROUP_DEPTH;
 use sheath_common::workload::Workload;
 
-use crate::maps::{OVERFLOW, WORKLOADS};
+use crate::maps::{DEPARTED, OVERFLOW, WORKLOADS};
 
 /// The workload of the task that makes the current system call.
 #[inline(always)]
@@ -22,7 +22,24 @@ pub fn of_current_task() -> Option<Workload> {
 #[inline(always)]
 pub fn of_packet(ctx: &SkBuffContext) -> Option<Workload> {
     // SAFETY: the helper takes the program's own context.
-    innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) })
+    let ancestor = |level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) };
+    innermost(ancestor).or_else(|| departed(ancestor))
+}
+
+/// The workload whose cgroup it was that is gone, and whose socket is not.
+#[inline(always)]
+fn departed(ancestor: impl Fn(i32) -> u64) -> Option<Workload> {
+    for level in (0..=MAX_CGROUP_DEPTH as i32).rev() {
+        let cgroup = ancestor(level);
+        if cgroup == 0 {
+            continue;
+        }
+        // SAFETY: the value is copied at once.
+        if let Some(workload) = unsafe { DEPARTED.get(&cgroup) } {
+            return Some(*workload);
+        }
+    }
+    None
 }
 
 /// The current task's cgroup at a level, zero below its own.

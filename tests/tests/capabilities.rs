@@ -7,15 +7,8 @@ use sheath_tests::probe::Probe;
 use sheath_tests::script::Job;
 
 /// Capabilities that containers and services commonly have, and those that are about networks.
-const COMMON: [&str; 7] = [
-    "net_bind_service",
-    "net_raw",
-    "net_admin",
-    "setuid",
-    "dac_override",
-    "sys_ptrace",
-    "bpf",
-];
+const COMMON: [&str; 7] =
+    ["net_bind_service", "net_raw", "net_admin", "setuid", "dac_override", "sys_ptrace", "bpf"];
 
 #[test]
 fn no_socket_of_an_ordinary_user_gets_plaintext_out() {

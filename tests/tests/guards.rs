@@ -5,7 +5,7 @@ use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, say, server};
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::raw::{self, Between};
-use sheath_tests::script::{Job, Socket, Step};
+use sheath_tests::script::{Job, ListenerOptions, Socket, Step};
 use sheath_tests::tap::Tap;
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{FAMILIES, Family, WIRE};
@@ -46,6 +46,39 @@ fn a_strict_port_answers_no_packet_whatever_its_headers() {
                 assert_eq!(answers(&tap, PORT), 0, "{context}");
             }
             assert_eq!(app.pending(), 0, "{ports:?} {family:?}");
+        }
+    }
+}
+
+/// What a workload's process has made is the workload's, wherever it is held: by a process that has moved on at once to
+/// another cgroup, in a namespace that the agent has never seen, and also once the workload's cgroup is gone.
+#[test]
+fn a_listener_whose_process_has_moved_on_answers_no_stranger() {
+    let pair = Pair::new(Setting::Pods);
+    let stranger = pair.world.a.host("stranger");
+    for (index, family) in (40..).zip(FAMILIES) {
+        for is_removed in [false, true] {
+            let context = format!("{family:?}, cgroup removed: {is_removed}");
+            let pod = pair.world.b.pod(index + 4 * u8::from(is_removed));
+            let cgroup = pair.world.b.host(&format!("web-{index}-{is_removed}")).cgroup;
+            let elsewhere = pair.world.b.host(&format!("elsewhere-{index}-{is_removed}"));
+            let place = Place::new(&pod.netns, &cgroup);
+            let socket = ListenerOptions {
+                moves_to: Some(elsewhere.cgroup.procs()),
+                ..ListenerOptions::default()
+            };
+            let listen = any(family, PORT);
+            let job = Job::Server { listen, socket, steps: vec![Step::Echo] };
+            let mut app = Probe::start(&place, &job);
+            if is_removed {
+                std::fs::remove_dir(cgroup.path()).expect("removing the workload's cgroup");
+            }
+            let to = pod.addresses.at(family, PORT);
+            let socket = Socket { connect_limit: Some(1_500), ..Socket::default() };
+            let job = Job::Client { socket, to, steps: say("let me in") };
+            let seen = probe::run(&stranger, &job);
+            assert_ne!(seen.ended_by(), None, "{context}: {seen:?}");
+            assert_eq!(app.pending(), 0, "{context}: the application was reached");
         }
     }
 }

@@ -2,14 +2,14 @@
 //! no flow.
 
 use std::io::{self, Read};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use sheath_tests::agent::Agent;
 use sheath_tests::config::{Config, Reuse, Sessions};
 use sheath_tests::pair::{Pair, Setting, client, say};
-use sheath_tests::probe::Probe;
-use sheath_tests::script::{Job, Step, errno_name};
+use sheath_tests::probe::{self, Probe};
+use sheath_tests::script::{Job, Socket, Step, errno_name};
 use sheath_tests::serial;
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::Family;
@@ -80,13 +80,20 @@ fn failed_flows_leave_nothing() {
         pair.connect(pair.target(Family::V4), &[Step::Reset]);
     }
     drop(server);
+    // From an address of its own choice: what such a connection runs into is not remembered, so each is dialled.
+    let source = SocketAddr::new(pair.client_addresses.of(Family::V4), 0);
+    let connect = |pair: &Pair, text: &str| {
+        let socket = Socket { bind: Some(source), ..Socket::default() };
+        let job = Job::Client { socket, to: pair.target(Family::V4), steps: say(text) };
+        probe::run(&pair.client, &job)
+    };
     for _ in 0..20 {
-        let refused = pair.connect(pair.target(Family::V4), &say("refuse me"));
+        let refused = connect(&pair, "refuse me");
         assert_eq!(refused.ended_by(), Some(libc::ECONNRESET));
     }
     pair.agent_b.kill();
     for _ in 0..20 {
-        let closed = pair.connect(pair.target(Family::V4), &say("nobody is there"));
+        let closed = connect(&pair, "nobody is there");
         assert_eq!(closed.ended_by(), Some(libc::ECONNRESET));
     }
     pair.agent_b.launch();

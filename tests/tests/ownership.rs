@@ -64,6 +64,13 @@ fn call(from: &Place, to: SocketAddr) -> Connection {
     seen
 }
 
+/// Where nobody was a moment ago: that is remembered until the server has been seen alive.
+fn wait_served(client: &Place, to: SocketAddr) {
+    wait::wait_until("the server that is back", GENEROUS, || {
+        call(client, to).last().text == "hello"
+    });
+}
+
 #[track_caller]
 fn assert_served(from: &Place, to: SocketAddr) {
     let seen = call(from, to);
@@ -158,7 +165,7 @@ fn whoever_has_the_port_of_a_workload_is_not_the_workload() {
             }
             drop(squatter);
             let mut app = pair.serve(family, &[Step::Echo]);
-            assert_served(&pair.client, pair.target(family));
+            wait_served(&pair.client, pair.target(family));
             app.accepted();
             assert_eq!(app.pending(), 0);
         }
@@ -241,7 +248,7 @@ fn sessions_end_with_their_workload() {
     let web = scene.world.b.host("web-2");
     let _echo = echo_at(&web, any(Family::V4, PORT));
     scene.agent_b.wait_enrolled("web", &web);
-    assert_served(&scene.client, to);
+    wait_served(&scene.client, to);
 }
 
 /// Its process has gone on to another cgroup, and taken the connection along.

@@ -21,8 +21,9 @@ use crate::policy::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 21] = [
+pub const PINNED: [&str; 22] = [
     "WORKLOADS",
+    "DEPARTED",
     "OVERFLOW",
     "CAPTURE",
     "SELECTORS",

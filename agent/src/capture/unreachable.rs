@@ -26,25 +26,22 @@ const INTEREST: Duration = Duration::from_secs(15);
 /// Destinations of a namespace that are dialled at a time; what fails beyond that is not remembered.
 const WATCHED: usize = 256;
 
-/// Who wants to reach what.
-type Pursuit = (WorkloadId, SocketAddr);
-
 /// The destinations of a namespace that are dialled now and then.
 #[derive(Debug, Default)]
-pub struct Watched(Mutex<HashSet<Pursuit>>);
+pub struct Watched(Mutex<HashSet<UnreachableKey>>);
 
 impl Watched {
     /// False if it is watched already, or if too many are.
-    fn begin(&self, pursuit: Pursuit) -> bool {
+    fn begin(&self, pursuit: UnreachableKey) -> bool {
         let mut watched = self.lock();
         watched.len() < WATCHED && watched.insert(pursuit)
     }
 
-    fn end(&self, pursuit: &Pursuit) {
+    fn end(&self, pursuit: &UnreachableKey) {
         self.lock().remove(pursuit);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashSet<Pursuit>> {
+    fn lock(&self) -> MutexGuard<'_, HashSet<UnreachableKey>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -60,7 +57,13 @@ impl Namespace {
         errno: i32,
         limit: Duration,
     ) {
-        let pursuit = (workload, destination);
+        let pursuit = UnreachableKey {
+            netns: self.cookie,
+            destination: destination.into(),
+            workload,
+            uid: inherited.owner.uid,
+            mark: inherited.asked.mark,
+        };
         if !self.watched.begin(pursuit) {
             return;
         }
@@ -68,11 +71,11 @@ impl Namespace {
         tokio::spawn(async move {
             tokio::select! {
                 () = namespace.closed.cancelled() => {}
-                result = namespace.watch(workload, destination, &inherited, errno, limit) => if let Err(error) = result {
+                result = namespace.watch(&pursuit, destination, &inherited, errno, limit) => if let Err(error) = result {
                     tracing::warn!(%destination, %error, "cannot remember that a destination is out of reach");
                 }
             }
-            let _ = namespace.tables.unreachable.remove(&namespace.pursued(workload, destination));
+            let _ = namespace.tables.unreachable.remove(&pursuit);
             namespace.watched.end(&pursuit);
         });
     }
@@ -80,18 +83,17 @@ impl Namespace {
     /// Ends when the destination is back, or when nobody asks for it any more.
     async fn watch(
         &self,
-        workload: WorkloadId,
+        key: &UnreachableKey,
         destination: SocketAddr,
         inherited: &Inherited,
         mut errno: i32,
         limit: Duration,
     ) -> io::Result<()> {
-        let key = self.pursued(workload, destination);
         let begun = now()?;
         let mut pause = FIRST_PAUSE;
         loop {
             let table = &self.tables.unreachable;
-            let asked = table.get(&key)?.map_or(Duration::ZERO, |known| ns(known.asked_ns));
+            let asked = table.get(key)?.map_or(Duration::ZERO, |known| ns(known.asked_ns));
             let now = now()?;
             if now.saturating_sub(asked.max(begun)) > INTEREST {
                 return Ok(());
@@ -103,7 +105,7 @@ impl Namespace {
                 errno: errno as u32,
                 _reserved: 0,
             };
-            table.insert(&key, &entry)?;
+            table.insert(key, &entry)?;
             tokio::time::sleep(pause).await;
             pause = (2 * pause).min(LONGEST_PAUSE);
             let anywhere = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0);
@@ -115,10 +117,6 @@ impl Namespace {
                 },
             }
         }
-    }
-
-    fn pursued(&self, workload: WorkloadId, destination: SocketAddr) -> UnreachableKey {
-        UnreachableKey { netns: self.cookie, destination: destination.into(), workload }
     }
 }
 
@@ -160,13 +158,16 @@ mod tests {
     #[test]
     fn a_destination_is_watched_once_and_not_too_many_are() {
         let watched = Watched::default();
-        let at = |port: u16| SocketAddr::from(([10, 0, 2, 1], port));
+        let at = |port: u16| UnreachableKey {
+            destination: SocketAddr::from(([10, 0, 2, 1], port)).into(),
+            ..UnreachableKey::default()
+        };
         for port in 0..WATCHED as u16 {
-            assert!(watched.begin((1, at(port))));
-            assert!(!watched.begin((1, at(port))));
+            assert!(watched.begin(at(port)));
+            assert!(!watched.begin(at(port)));
         }
-        assert!(!watched.begin((1, at(60_000))));
-        watched.end(&(1, at(0)));
-        assert!(watched.begin((1, at(60_000))));
+        assert!(!watched.begin(at(60_000)));
+        watched.end(&at(0));
+        assert!(watched.begin(at(60_000)));
     }
 }
