@@ -245,14 +245,15 @@ fn inbound_that_is_taken_out_of_the_configuration_is_given_back() {
     }
 }
 
-/// The admin socket is the last thing to be made: its path does not fit into an address.
+/// The admin socket is the last thing to be made: something that is no socket has its place.
 #[test]
 fn a_start_that_fails_late_leaves_nothing() {
     let world = World::new();
     let mut config = configs(&world, Setting::Host).0;
-    config.run_dir = world.dir.path().join("x".repeat(120)).display().to_string();
     config.log.format = "text";
     let agent = Agent::prepare(&world, &world.a, config);
+    let place = agent.run_dir().join(agent.instance()).join("admin.sock/occupied");
+    fs::create_dir_all(place).expect("a directory in the admin socket's place");
     let output = agent.run_command().output().expect("running sheath");
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
