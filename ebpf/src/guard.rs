@@ -227,7 +227,8 @@ fn addresses(ctx: &SkBuffContext) -> Option<Addresses> {
     })
 }
 
-/// A packet that goes where its socket's connection goes takes no other way, whatever headers it has.
+/// A packet whose header names the end of its socket's connection is for nobody else, whatever headers follow: the kernel
+/// ends every route that an application asks for there.
 #[inline(always)]
 fn route(ctx: &SkBuffContext, addresses: &Addresses, asked: &Address) -> Route {
     if addresses.destination == *asked {
