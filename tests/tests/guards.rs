@@ -1,11 +1,12 @@
 //! The second line, and what it spares the application: packets that capture has not seen, whatever they look like, and
 //! connections that cannot be captured.
 
+use sheath_tests::names::{self, marker};
 use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, say, server};
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::raw::{self, Between};
-use sheath_tests::script::{Job, ListenerOptions, Socket, Step};
+use sheath_tests::script::{Job, ListenerOptions, Origin, Socket, Step};
 use sheath_tests::tap::Tap;
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{FAMILIES, Family, WIRE};
@@ -80,6 +81,35 @@ fn a_listener_whose_process_has_moved_on_answers_no_stranger() {
             assert_ne!(seen.ended_by(), None, "{context}: {seen:?}");
             assert_eq!(app.pending(), 0, "{context}: the application was reached");
         }
+    }
+}
+
+/// Nor does a socket of a workload that is gone get anything out, in whatever hands it is.
+#[test]
+fn a_socket_of_a_workload_that_is_gone_gets_nothing_out() {
+    let pair = Pair::host();
+    let bystander = pair.world.a.host("bystander");
+    let tap = pair.world.tap();
+    for family in FAMILIES {
+        let _echo = pair.serve(family, &[Step::Echo]);
+        let workload = pair.world.a.host(&format!("client-{family:?}"));
+        let path = pair.world.dir.path().join(names::unique());
+        let job = Job::Lender { path: path.clone(), v6: family == Family::V6 };
+        let lender = Probe::start(&workload, &job);
+        let socket = Socket { origin: Origin::Lent(path), pause: true, ..Socket::default() };
+        let text = marker();
+        let job = Job::Client { socket, to: pair.target(family), steps: say(&text) };
+        let mut holder = Probe::start(&bystander, &job);
+        holder.wait_paused();
+        lender.kill();
+        let path = workload.cgroup.path().to_owned();
+        wait::wait_until("the cgroup to be removed", GENEROUS, || {
+            std::fs::remove_dir(&path).is_ok()
+        });
+        holder.go();
+        let seen = holder.connection();
+        assert_ne!(seen.ended_by(), None, "{family:?}: {seen:?}");
+        assert_eq!(tap.sightings(&text), 0, "{family:?}: plaintext on the wire");
     }
 }
 
