@@ -151,6 +151,7 @@ pub struct Inbound {
     pub ports: Option<Vec<u16>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub published_ports: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<&'static str>,

@@ -43,6 +43,8 @@ pub struct Workload {
     pub svid: Option<Svid>,
     pub flows: u64,
     pub unprotected: Vec<Unprotected>,
+    // The benchmark compares with agents that do not have this yet.
+    #[serde(default)]
     pub notes: Vec<String>,
 }
 
