@@ -57,7 +57,9 @@ pub fn created(ctx: &TracePointContext) -> u32 {
 pub fn removed(ctx: &TracePointContext) -> u32 {
     if let Some((cgroup, workload)) = known(ctx) {
         // A socket that was made in it may be anywhere by now.
-        let _ = DEPARTED.insert(&cgroup, &workload, 0);
+        if !workload.is_base() && !workload.is_agent() {
+            let _ = DEPARTED.insert(&cgroup, &workload, 0);
+        }
         let _ = WORKLOADS.remove(&cgroup);
         tell(EventKind::CgroupRemoved, cgroup, &workload);
     }

@@ -73,25 +73,25 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     match departure.finding() {
         Finding::Pass => PASS,
         Finding::Drop(reason) => refuse(ctx, socket.confined_by, reason, &departure, &socket),
-        Finding::DropFromAny(reason) => match workload::of_packet(ctx) {
+        Finding::DropFromAny(reason) => match workload::guarding_packet(ctx) {
             Some(workload) if guard::is_any(&workload) => {
                 refuse(ctx, workload.id, reason, &departure, &socket)
             }
             _ => PASS,
         },
-        Finding::DropFromOutbound(reason) => match workload::of_packet(ctx) {
+        Finding::DropFromOutbound(reason) => match workload::guarding_packet(ctx) {
             Some(workload) if guard::is_outbound(&workload) => {
                 refuse(ctx, workload.id, reason, &departure, &socket)
             }
             _ => PASS,
         },
-        Finding::AskPolicy => match workload::of_packet(ctx) {
+        Finding::AskPolicy => match workload::guarding_packet(ctx) {
             Some(workload) if !policy_allows(&workload, &asked, &departure) => {
                 refuse(ctx, workload.id, DropReason::Destination, &departure, &socket)
             }
             _ => PASS,
         },
-        Finding::AskPort => match workload::of_packet(ctx) {
+        Finding::AskPort => match workload::guarding_packet(ctx) {
             Some(workload) if is_guarded(&workload, socket.local_port) => {
                 refuse_port(ctx, &workload, &addresses, &socket)
             }
@@ -115,7 +115,7 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     {
         return PASS;
     }
-    match workload::of_packet(ctx) {
+    match workload::guarding_packet(ctx) {
         Some(workload) if is_guarded(&workload, socket.local_port) => {
             let unknown = Addresses {
                 source: Address::default(),

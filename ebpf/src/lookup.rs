@@ -8,14 +8,12 @@ use sheath_common::counters::Counter;
 use sheath_common::flow::{
     LegKey, ListenerKey, ListenerKind, LocalKey, STEER, SilentKey, SteeredKey,
 };
+use sheath_common::guard::LOOPBACK;
 use sheath_common::net::{AF_INET6, Address, IPPROTO_TCP};
 
 use crate::ctx::{self, Lookup};
 use crate::maps::{LISTENERS, LOCALS, SILENT, STEERED, WIRES};
 use crate::report::count;
-
-/// The loopback interface has this index in every network namespace.
-const LOOPBACK: u32 = 1;
 
 pub fn steer(ctx: &SkLookupContext) -> u32 {
     let lookup = ctx::lookup(ctx);

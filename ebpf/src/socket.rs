@@ -9,12 +9,10 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::programs::SkBuffContext;
 use sheath_common::flow::LocalLeg;
+use sheath_common::guard::SocketState;
 use sheath_common::net::IPPROTO_TCP;
 
 use crate::maps::LOCAL_LEGS;
-
-/// `BPF_TCP_LISTEN` (UAPI).
-const LISTEN: u32 = 10;
 
 /// `BPF_F_CURRENT_NETNS` (UAPI), as the 64-bit argument that the helper takes.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -40,7 +38,9 @@ pub fn receiver_listens(ctx: &SkBuffContext) -> bool {
             return false;
         }
         let sk = bpf_sk_fullsock(sk);
-        !sk.is_null() && read_volatile(&raw const (*sk).state) == LISTEN
+        !sk.is_null()
+            && SocketState::from_kernel(read_volatile(&raw const (*sk).state))
+                == SocketState::Listening
     }
 }
 

@@ -15,31 +15,33 @@ use crate::maps::{DEPARTED, OVERFLOW, WORKLOADS};
 #[inline(always)]
 pub fn of_current_task() -> Option<Workload> {
     // SAFETY: the helper takes no pointer.
-    innermost(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
+    innermost(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) }, living)
 }
 
-/// The workload in whose cgroup the packet's socket was made.
+/// The workload in whose cgroup the packet's socket was made. One whose cgroup is gone has no sockets any more.
 #[inline(always)]
 pub fn of_packet(ctx: &SkBuffContext) -> Option<Workload> {
     // SAFETY: the helper takes the program's own context.
-    let ancestor = |level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) };
-    innermost(ancestor).or_else(|| departed(ancestor))
+    innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }, living)
 }
 
-/// The workload whose cgroup it was that is gone, and whose socket is not.
+/// The workload by whose rules the packet's socket is guarded: a cgroup that is gone may have left sockets in other hands.
 #[inline(always)]
-fn departed(ancestor: impl Fn(i32) -> u64) -> Option<Workload> {
-    for level in (0..=MAX_CGROUP_DEPTH as i32).rev() {
-        let cgroup = ancestor(level);
-        if cgroup == 0 {
-            continue;
-        }
-        // SAFETY: the value is copied at once.
-        if let Some(workload) = unsafe { DEPARTED.get(&cgroup) } {
-            return Some(*workload);
-        }
-    }
-    None
+pub fn guarding_packet(ctx: &SkBuffContext) -> Option<Workload> {
+    // SAFETY: the helper takes the program's own context.
+    innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }, ever)
+}
+
+#[inline(always)]
+fn living(cgroup: &u64) -> Option<Workload> {
+    // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
+    unsafe { WORKLOADS.get(cgroup) }.copied()
+}
+
+#[inline(always)]
+fn ever(cgroup: &u64) -> Option<Workload> {
+    // SAFETY: as above.
+    living(cgroup).or_else(|| unsafe { DEPARTED.get(cgroup) }.copied())
 }
 
 /// The current task's cgroup at a level, zero below its own.
@@ -50,15 +52,17 @@ pub fn ancestor_of_current_task(level: u32) -> u64 {
 }
 
 #[inline(always)]
-fn innermost(ancestor: impl Fn(i32) -> u64) -> Option<Workload> {
+fn innermost(
+    ancestor: impl Fn(i32) -> u64,
+    entry: impl Fn(&u64) -> Option<Workload>,
+) -> Option<Workload> {
     let mut walk = Walk::default();
     for level in 0..=MAX_CGROUP_DEPTH as i32 {
         let cgroup = ancestor(level);
         if cgroup == 0 {
             break;
         }
-        // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
-        walk.visit(cgroup, unsafe { WORKLOADS.get(&cgroup) });
+        walk.visit(cgroup, entry(&cgroup).as_ref());
     }
     if walk.may_lead_further() && is_in_doubt(&walk) {
         Some(Workload::REFUSED)

@@ -145,6 +145,28 @@ fn what_a_service_manager_listens_for_is_served_by_mutual_tls() {
     });
 }
 
+/// One of two cgroups of the workload is gone, and somebody holds a socket that was made in it. That socket is guarded
+/// still, but it is nobody's: what comes for the other cgroup's processes does not go there.
+#[test]
+fn a_socket_of_a_cgroup_that_is_gone_gets_nothing_of_the_workloads() {
+    for setting in SETTINGS {
+        let pair = Pair::new(setting);
+        let elsewhere = pair.world.b.host("elsewhere").cgroup;
+        for family in FAMILIES {
+            let cgroup = pair.world.b.host(&format!("web-{family:?}")).cgroup;
+            let place = Place::new(&pair.server.netns, &cgroup);
+            let socket =
+                ListenerOptions { moves_to: Some(elsewhere.procs()), ..ListenerOptions::default() };
+            let listen = any(family, PORT);
+            let job = Job::Server { listen, socket, steps: vec![Step::Echo] };
+            let mut holder = Probe::start(&place, &job);
+            std::fs::remove_dir(cgroup.path()).expect("removing one of the workload's cgroups");
+            assert_refused(&pair.client, pair.target(family));
+            assert_eq!(holder.pending(), 0, "{setting:?} {family:?}");
+        }
+    }
+}
+
 /// It lives, but does not listen, and somebody else does.
 #[test]
 fn whoever_has_the_port_of_a_workload_is_not_the_workload() {

@@ -27,6 +27,12 @@ pub struct Found {
     pub too_long: Vec<WorkloadCgroup>,
 }
 
+/// True if the cgroup has not been removed, nor made anew.
+#[must_use]
+pub fn is_there(mount: &Path, cgroup: &WorkloadCgroup) -> bool {
+    fs::metadata(join(mount, &cgroup.path)).is_ok_and(|found| found.ino() == cgroup.id)
+}
+
 /// Finds the cgroups that a workload's pattern selects now.
 ///
 /// # Errors

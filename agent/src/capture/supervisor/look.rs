@@ -112,6 +112,10 @@ impl Supervisor {
         let already = self.tables.workloads.get(&cgroup.id)?;
         if already != Some(entry) {
             self.record(cgroup.id, &entry)?;
+            // Removed since it was found, its entry would stay: the kernel takes away what is there when it is removed.
+            if !cgroups::is_there(&self.mount, cgroup) {
+                self.tables.workloads.remove(&cgroup.id)?;
+            }
         }
         let workload = &mut self.workloads[index];
         let enrolled = workload.cgroups.entry(cgroup.id).or_insert_with(|| {
