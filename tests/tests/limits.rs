@@ -154,7 +154,8 @@ fn handshakes_that_would_have_to_wait_for_too_long_are_refused() {
     thread::sleep(Duration::from_millis(300));
     scene.assert_neighbour_is_served();
     let tally = crowd.tally(LONG);
-    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    // Were there no end to waiting, the last of forty would be served after nineteen seconds.
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
     // Two at once, and two for each second that one may wait.
     assert!((4..12).contains(&tally.ok), "{tally:?}");
     assert!(tally.errors.iter().all(|&errno| errno == libc::ECONNRESET), "{tally:?}");

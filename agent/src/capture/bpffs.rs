@@ -1,11 +1,14 @@
 //! The file systems that capture needs: cgroup2 must be there, bpffs and tracefs are mounted where they are
 //! missing.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
@@ -75,16 +78,44 @@ pub fn ensure_tracefs() -> Result<PathBuf, CaptureError> {
     Ok(TRACEFS.into())
 }
 
+/// Agents that start together take turns: a second bpffs on top of the first would hide what is pinned there.
 fn ensure_mounted(kind: &'static str, path: &Path) -> Result<(), CaptureError> {
-    let mounts = fs::read_to_string("/proc/self/mounts")
-        .map_err(CaptureError::during("cannot read /proc/self/mounts"))?;
-    if is_mounted(&mounts, kind, path) {
+    if is_mounted_now(kind, path)? {
+        return Ok(());
+    }
+    let failed = |error: io::Error| CaptureError::Mount { kind, path: path.to_owned(), error };
+    let _turn = take_turn(path).map_err(failed)?;
+    if is_mounted_now(kind, path)? {
         return Ok(());
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some(kind), path, Some(kind), flags, Some("mode=0700")).map_err(|error| {
-        CaptureError::Mount { kind, path: path.to_owned(), error: io::Error::from(error) }
-    })
+    match mount(Some(kind), path, Some(kind), flags, Some("mode=0700")) {
+        // Somebody who takes no turns has just mounted the very same: there is one tracefs for all.
+        Ok(()) | Err(Errno::EBUSY) => Ok(()),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Whoever may read a directory may lock it: one who holds it for long is no agent, and holds up none.
+fn take_turn(directory: &Path) -> io::Result<File> {
+    const TRIES: u32 = 100;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let directory = File::open(directory)?;
+    for _ in 0..TRIES {
+        match directory.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Ok(directory)
+}
+
+fn is_mounted_now(kind: &str, path: &Path) -> Result<bool, CaptureError> {
+    // The calling thread's own: it may have another mount namespace than its process.
+    let mounts = fs::read_to_string("/proc/thread-self/mounts")
+        .map_err(CaptureError::during("cannot read /proc/thread-self/mounts"))?;
+    Ok(is_mounted(&mounts, kind, path))
 }
 
 fn is_mounted(mounts: &str, kind: &str, path: &Path) -> bool {
@@ -105,6 +136,11 @@ fn entries(mounts: &str) -> impl Iterator<Item = (&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
+    use nix::mount::umount;
+    use nix::sched::{CloneFlags, unshare};
+
     use super::*;
 
     const HYBRID: &str = "tmpfs /sys/fs/cgroup tmpfs ro 0 0\n\
@@ -124,5 +160,41 @@ mod tests {
         assert!(is_mounted(HYBRID, "bpf", Path::new("/sys/fs/bpf")));
         assert!(!is_mounted(HYBRID, "bpf", Path::new("/sys/fs")));
         assert!(!is_mounted(HYBRID, "tracefs", Path::new("/sys/fs/bpf")));
+    }
+
+    #[test]
+    fn agents_that_start_together_mount_a_file_system_once() {
+        const AGENTS: usize = 16;
+        let alone = || {
+            // Threads that are started here are in the new namespace as well.
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+            mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
+            for kind in ["bpf", "tracefs"] {
+                let directory = tempfile::tempdir().unwrap();
+                let path = directory.path();
+                let start = Barrier::new(AGENTS);
+                thread::scope(|scope| {
+                    for _ in 0..AGENTS {
+                        scope.spawn(|| {
+                            start.wait();
+                            ensure_mounted(kind, path).unwrap();
+                        });
+                    }
+                });
+                let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap();
+                assert_eq!(mount_points(&mounts, kind).filter(|at| *at == path).count(), 1);
+                umount(path).unwrap();
+            }
+        };
+        thread::spawn(alone).join().unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_somebody_holds_does_not_hold_up_an_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let theirs = File::open(directory.path()).unwrap();
+        theirs.lock().unwrap();
+        take_turn(directory.path()).unwrap();
     }
 }

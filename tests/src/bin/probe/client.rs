@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,15 @@ pub fn errno(error: &io::Error) -> i32 {
         None if error.kind() == io::ErrorKind::UnexpectedEof => libc::ENODATA,
         None => panic!("{error}"),
     }
+}
+
+/// Ends sending. On a connection that was reset meanwhile, shutdown() says only that there is none
+/// (ENOTCONN); the reset is the news.
+pub fn end_sending(socket: &Socket) -> io::Result<()> {
+    socket.shutdown(Shutdown::Write).map_err(|error| match socket.take_error() {
+        Ok(Some(reset)) => reset,
+        _ => error,
+    })
 }
 
 /// A connected plain socket.

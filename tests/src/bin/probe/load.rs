@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use sheath_tests::script::{Event, Tally, Try};
 use socket2::Socket;
 
-use crate::client::{connect, elapsed_ms, errno};
+use crate::client::{connect, elapsed_ms, end_sending, errno};
 use crate::{emit, gate};
 
 const CROWD_THREADS: usize = 16;
@@ -111,7 +111,7 @@ fn in_threads(threads: usize, work: impl Fn(usize) -> Vec<io::Result<()>> + Sync
 /// Sends a message, ends sending, and expects exactly the message back.
 fn echo(mut socket: &Socket, text: &str) -> io::Result<()> {
     socket.write_all(text.as_bytes())?;
-    socket.shutdown(Shutdown::Write)?;
+    end_sending(socket)?;
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer)?;
     if answer == text.as_bytes() {

@@ -1,7 +1,6 @@
 //! Playing a script on one connection.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use sheath_tests::script::{Connection, Event, Outcome, Step};
 use socket2::{Socket, TcpKeepalive};
 
-use crate::client::errno;
+use crate::client::{end_sending, errno};
 use crate::uring::Ring;
 use crate::{emit, gate};
 
@@ -75,7 +74,7 @@ impl Endpoint {
             Step::Receive(length) => self.receive(Some(*length), outcome),
             Step::ReceiveToEnd => self.receive(None, outcome),
             Step::Echo => self.echo(outcome),
-            Step::EndSending => self.end_sending(),
+            Step::EndSending => end_sending(&self.socket),
             Step::Urgent(byte) => self.socket.send_out_of_band(&[*byte]).map(|_| ()),
             Step::IdleWithKeepalive(seconds) => {
                 let every_second = Duration::from_secs(1);
@@ -126,15 +125,6 @@ impl Endpoint {
             bytes = &bytes[sent..];
         }
         Ok(())
-    }
-
-    /// On a connection that was reset meanwhile, shutdown() says only that there is none (ENOTCONN);
-    /// the reset is the news.
-    fn end_sending(&self) -> io::Result<()> {
-        self.socket.shutdown(Shutdown::Write).map_err(|error| match self.socket.take_error() {
-            Ok(Some(reset)) => reset,
-            _ => error,
-        })
     }
 
     /// Receives `length` bytes, or everything.
@@ -281,7 +271,7 @@ fn send_made(mut socket: &Socket, amount: &Amount, seed: u64) -> io::Result<Stri
         socket.write_all(&block[..count])?;
         sent += count as u64;
     }
-    socket.shutdown(Shutdown::Write)?;
+    end_sending(socket)?;
     Ok(hex(digest))
 }
 
