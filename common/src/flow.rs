@@ -207,6 +207,11 @@ impl LocalLeg {
     }
 }
 
+/// Value of the `SILENT` map: nothing has begun to listen on the port since the agent asked; it is still looking.
+pub const ASKED: u32 = 0;
+/// Value of the `SILENT` map: nothing listened on the port when the agent looked, and nothing has begun to since.
+pub const SILENT: u32 = 1;
+
 /// Key of the `SILENT` map: a port on which nothing listens, at whatever address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::programs::SkLookupContext;
 use sheath_common::counters::Counter;
 use sheath_common::flow::{
-    LegKey, ListenerKey, ListenerKind, LocalKey, STEER, SilentKey, SteeredKey,
+    self, LegKey, ListenerKey, ListenerKind, LocalKey, STEER, SilentKey, SteeredKey,
 };
 use sheath_common::guard::LOOPBACK;
 use sheath_common::net::{AF_INET6, Address, IPPROTO_TCP};
@@ -113,6 +113,6 @@ fn steering(netns: u64, address: &Address, port: u32) -> Option<u32> {
 #[inline(always)]
 fn is_silent(netns: u64, port: u32) -> bool {
     let key = SilentKey { netns, port, _reserved: 0 };
-    // SAFETY: only the presence of the entry matters.
-    unsafe { SILENT.get(&key) }.is_some()
+    // SAFETY: the value is copied at once.
+    unsafe { SILENT.get(&key) }.copied() == Some(flow::SILENT)
 }

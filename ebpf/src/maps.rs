@@ -92,7 +92,7 @@ pub static LISTENERS: SockHash<ListenerKey, { size::MAX_NAMESPACES as usize * 4 
 #[btf_map]
 pub static STEERED: HashMap<SteeredKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
 
-/// Steered ports of namespaces that nothing listens on: there the kernel may answer by itself. The value is reserved.
+/// Steered ports of namespaces that nothing listens on: there the kernel may answer by itself.
 #[btf_map]
 pub static SILENT: HashMap<SilentKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
 

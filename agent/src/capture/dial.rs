@@ -9,7 +9,7 @@ use std::time::Duration;
 use sheath_common::flow::{LegKey, Owner};
 use sheath_common::net::Endpoint;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use super::route::route_source;
 use super::{Namespace, Tables};
@@ -70,9 +70,9 @@ impl Namespace {
     /// A socket in this namespace, ready to connect.
     pub(super) fn socket(&self, destination: SocketAddr, owner: Owner) -> io::Result<Socket> {
         let domain = Domain::for_address(destination);
-        let make = || Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
+        let kind = Type::STREAM.nonblocking();
+        let make = || Socket::new(domain, kind, Some(Protocol::TCP));
         let socket = self.netns.run(|| owner::run_as(owner, make))?;
-        socket.set_nonblocking(true)?;
         sockopt::prepare_leg(&socket)?;
         Ok(socket)
     }
@@ -104,19 +104,38 @@ impl Drop for SteeredWire {
     }
 }
 
-pub(super) async fn connect(
+/// Connects a socket that [`Namespace::socket`] has made.
+async fn connect(
     socket: Socket,
     destination: SocketAddr,
     limit: Duration,
 ) -> io::Result<TcpStream> {
-    let socket = TcpSocket::from_std_stream(socket.into());
-    match tokio::time::timeout(limit, socket.connect(destination)).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {}", humantime::format_duration(limit)),
-        )),
+    begin(&socket, destination)?;
+    let stream = TcpStream::from_std(socket.into())?;
+    answered(&stream, limit).await?;
+    Ok(stream)
+}
+
+/// Sends the SYN. The answer may be there already.
+pub(super) fn begin(socket: &Socket, destination: SocketAddr) -> io::Result<()> {
+    match socket.connect(&destination.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+        result => result,
     }
+}
+
+/// Waits for the answer to the SYN.
+pub(super) async fn answered(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+    match tokio::time::timeout(limit, stream.writable()).await {
+        Ok(answered) => answered?,
+        Err(_) => {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("no answer within {}", humantime::format_duration(limit)),
+            ));
+        }
+    }
+    stream.take_error()?.map_or(Ok(()), Err)
 }
 
 pub(super) fn is_address_taken(error: &io::Error) -> bool {

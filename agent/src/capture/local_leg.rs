@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use sheath_common::net::Endpoint;
 use sheath_common::workload::WorkloadId;
 use tokio::net::TcpStream;
 
-use super::dial::{connect, is_address_taken};
+use super::dial::{answered, begin, is_address_taken};
 use super::unreachable::errno_of;
 use super::{Namespace, Tables};
 use crate::sys::bpf::SocketFd;
@@ -23,9 +22,9 @@ const FIRST_PORT: u32 = 32_768;
 const PORTS: u32 = 60_999 - FIRST_PORT + 1;
 /// Ports tried for one local leg before giving up.
 const PORT_ATTEMPTS: u32 = 512;
-/// Pauses between looks whether the kernel has refused a connection; loopback answers at once.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
-const LATER_LOOKS: Duration = Duration::from_millis(64);
+/// Pauses between looks whether the kernel has refused a connection that nobody answers.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
 /// Why there is no connection to the local application.
 #[derive(Debug, thiserror::Error)]
@@ -127,13 +126,17 @@ impl Namespace {
         let key = self.leg_key(source);
         self.tables.clients.insert_new(&key, &Endpoint::from(client))?;
         let name = ClientName { tables: self.tables.clone(), key };
-        // Alive to the end, and the socket with it: the descriptor means no other.
-        let mut connecting = pin!(connect(socket, destination, limit));
-        let stream = tokio::select! {
-            biased;
-            connected = &mut connecting => connected?,
-            () = refused(&self.tables, fd) => return Err(LocalLegError::SomebodyElse(destination)),
-        };
+        begin(&socket, destination)?;
+        // Loopback answers within the call, unless the application has no room for another connection.
+        let has_answered = socket.peer_addr().is_ok();
+        let stream = TcpStream::from_std(socket.into())?;
+        if !has_answered {
+            tokio::select! {
+                biased;
+                connected = answered(&stream, limit) => connected?,
+                () = refused(&self.tables, fd) => {}
+            }
+        }
         match reached(&self.tables, fd)? {
             Reached::TheWorkload => Ok(LocalLeg { stream, _name: name }),
             Reached::SomebodyElse => Err(LocalLegError::SomebodyElse(destination)),
@@ -145,13 +148,10 @@ impl Namespace {
 /// Waits until the kernel has seen the connection come to somebody else's socket. It drops the SYN then, so that
 /// nobody would answer.
 async fn refused(tables: &Tables, fd: SocketFd) {
-    let mut pause = FIRST_LOOK;
-    loop {
+    let mut pause = FIRST_PAUSE;
+    while !matches!(reached(tables, fd), Ok(Reached::SomebodyElse)) {
         tokio::time::sleep(pause).await;
-        if matches!(reached(tables, fd), Ok(Reached::SomebodyElse)) {
-            return;
-        }
-        pause = (2 * pause).min(LATER_LOOKS);
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 

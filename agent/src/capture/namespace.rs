@@ -191,7 +191,7 @@ impl Namespace {
         }
         self.inbound.store(Some(Arc::new(ports)));
         self.ports_known.notify_waiters();
-        Ok(())
+        self.forget_silent()
     }
 
     /// Ports that workloads of this namespace have declared.
@@ -336,10 +336,9 @@ impl Namespace {
 fn listening_socket(address: IpAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(SocketAddr::new(address, 0)),
-        Type::STREAM,
+        Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
-    socket.set_nonblocking(true)?;
     sockopt::prepare_leg(&socket)?;
     socket.bind(&SocketAddr::new(address, 0).into())?;
     // For the connections it accepts, which inherit it: they sit on the application's own port, and what is left

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use sheath_common::flow::SilentKey;
+use sheath_common::flow::{ASKED, SILENT, SilentKey};
 
 use super::Namespace;
 use crate::sys::sock_diag::SockDiag;
@@ -46,24 +46,38 @@ impl Namespace {
     /// # Errors
     /// If the sockets cannot be listed or the map not be written; what was known stays.
     pub fn review_silent(&self) -> io::Result<()> {
-        let mut ports = self.declared_ports();
-        for key in self.tables.silent.keys()?.into_iter().filter(|key| key.netns == self.cookie) {
-            ports.insert(key.port as u16);
-        }
+        let ports = self.declared_ports();
         if ports.is_empty() { Ok(()) } else { self.mark_silent(&ports) }
     }
 
-    /// Marks those of the ports that nothing listens on, and no others. Looks again after marking: `listen()` takes a
-    /// mark away, but only one that is there.
+    /// Marks those of the ports that nothing listens on, and no others. `listen()` takes away what it finds, so there is
+    /// something to find before the look, and the mark is made of nothing else.
     fn mark_silent(&self, ports: &HashSet<u16>) -> io::Result<()> {
         let silent = &self.tables.silent;
-        let before = self.listening()?;
-        for port in ports.difference(&before) {
-            silent.insert(&self.silent_key(*port), &0)?;
+        for port in ports {
+            match silent.insert_new(&self.silent_key(*port), &ASKED) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
         }
-        let after = self.listening()?;
-        for port in ports.intersection(&after) {
-            silent.remove(&self.silent_key(*port))?;
+        let listening = self.listening()?;
+        for port in ports {
+            let key = self.silent_key(*port);
+            match listening.contains(port) {
+                true => silent.remove(&key)?,
+                false => silent.replace(&key, &SILENT)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Forgets the ports that are nobody's any more.
+    pub(super) fn forget_silent(&self) -> io::Result<()> {
+        let declared = self.declared_ports();
+        for key in self.tables.silent.keys()? {
+            if key.netns == self.cookie && !declared.contains(&(key.port as u16)) {
+                self.tables.silent.remove(&key)?;
+            }
         }
         Ok(())
     }

@@ -355,6 +355,18 @@ impl<K: Pod, V: Pod> Table<K, V> {
         bpf(BPF_MAP_UPDATE_ELEM, &mut attr).map(drop).map_err(|error| self.or_full(error))
     }
 
+    /// Replaces an entry. False if there is none.
+    pub fn replace(&self, key: &K, value: &V) -> io::Result<bool> {
+        const BPF_EXIST: u64 = 2;
+        let mut attr = self.attr(Some(key), std::ptr::from_ref(value) as u64);
+        attr = attr.u64(24, BPF_EXIST);
+        match bpf(BPF_MAP_UPDATE_ELEM, &mut attr) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// True if there was an entry to remove.
     pub fn remove(&self, key: &K) -> io::Result<bool> {
         match bpf(BPF_MAP_DELETE_ELEM, &mut self.attr(Some(key), 0)) {
@@ -485,5 +497,16 @@ mod tests {
             let expected = "the kernel's map DESTINATIONS is full; it has room for 1 entries";
             assert!(error.to_string().contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn an_entry_that_is_gone_is_not_replaced() {
+        let table = small("SILENT", HASH);
+        assert!(!table.replace(&1, &7).unwrap());
+        assert_eq!(table.get(&1).unwrap(), None);
+        table.insert_new(&1, &7).unwrap();
+        assert_eq!(table.insert_new(&1, &8).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert!(table.replace(&1, &9).unwrap());
+        assert_eq!(table.get(&1).unwrap(), Some(9));
     }
 }

@@ -31,7 +31,7 @@ where
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
     socket.set_out_of_band_inline(true)?;
-    socket.set_keepalive(true)?;
+    // Also turns it on.
     socket.set_tcp_keepalive(&KEEPALIVE)
 }
 

@@ -177,8 +177,10 @@ fn ports(ports: &[u16]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
-    use crate::capture::supervisor::observed::Enrolled;
+    use crate::capture::supervisor::observed::{Enrolled, SETTLED};
     use crate::config::Config;
     use crate::sys::sock_diag::TcpSocket;
 
@@ -202,6 +204,33 @@ workloads:
     fn listener(cgroup: &str, at: &str) -> Owned {
         let socket = TcpSocket::listening(at.parse().unwrap());
         Owned { socket, cgroup: Some(cgroup.to_owned()) }
+    }
+
+    #[test]
+    fn who_has_listened_where_the_agent_is_lives_there_however_shortly_and_wherever_it_passed() {
+        const OWN: u64 = 1;
+        const ELSEWHERE: u64 = 2;
+        let mut workload = workload();
+        let now = Instant::now();
+        let sight = |workload: &mut Observed, inode, since| {
+            workload.cgroups.get_mut(&7).unwrap().sight(&BTreeSet::from([inode]), since);
+        };
+        // The one who starts it does so from another namespace.
+        sight(&mut workload, ELSEWHERE, now);
+        workload.see_where(OWN);
+        assert!(!workload.lives_elsewhere);
+        sight(&mut workload, OWN, now);
+        workload.hear(&HashMap::from([(OWN, vec![listener("/web", "0.0.0.0:80")])]));
+        workload.see_where(OWN);
+        workload.cgroups.clear();
+        workload.hear(&HashMap::new());
+        assert_eq!(workload.see_where(OWN), [OWN, ELSEWHERE]);
+        assert!(!workload.lives_elsewhere, "its port is open to everybody");
+
+        workload.cgroups.insert(7, Enrolled::new("/web".to_owned(), false));
+        sight(&mut workload, ELSEWHERE, now - SETTLED);
+        workload.see_where(OWN);
+        assert!(workload.lives_elsewhere);
     }
 
     #[test]

@@ -182,18 +182,11 @@ impl Supervisor {
     pub(super) fn see_who_is_where(&mut self) {
         let own = self.own_netns.inode();
         for workload in &mut self.workloads {
-            let present = workload.namespaces();
-            for inode in workload.present_in.difference(&present) {
-                if let Some(served) = self.namespaces.get(inode) {
+            for inode in workload.see_where(own) {
+                if let Some(served) = self.namespaces.get(&inode) {
                     served.namespace.leave(workload.config.id);
                 }
             }
-            if workload.is_settled_in(own) {
-                workload.lives_elsewhere = false;
-            } else if present.iter().any(|inode| *inode != own) {
-                workload.lives_elsewhere = true;
-            }
-            workload.present_in = present;
         }
     }
 }

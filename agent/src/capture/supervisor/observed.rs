@@ -142,6 +142,24 @@ impl Observed {
             .any(Sighting::is_settled)
     }
 
+    /// True if it does not only pass through a namespace: processes have stayed there, or it has listened there.
+    pub fn is_at_home_in(&self, inode: u64) -> bool {
+        self.is_settled_in(inode) || self.heard.keys().any(|(heard_in, _)| *heard_in == inode)
+    }
+
+    /// Notes where it is now, and returns the namespaces that it has left. `own` is the agent's.
+    pub fn see_where(&mut self, own: u64) -> Vec<u64> {
+        let present = self.namespaces();
+        if self.is_at_home_in(own) {
+            self.lives_elsewhere = false;
+        } else if present.iter().any(|inode| *inode != own && self.is_at_home_in(*inode)) {
+            self.lives_elsewhere = true;
+        }
+        let left = self.present_in.difference(&present).copied().collect();
+        self.present_in = present;
+        left
+    }
+
     pub fn set_problem(&mut self, problem: Option<String>) {
         if let Some(reason) = &problem
             && self.problem.as_ref() != Some(reason)

@@ -217,9 +217,7 @@ fn tie(workload: &Observed, inode: u64, is_own: bool, listening: &[Owned]) -> Ti
     let of_ports = || {
         listening.iter().filter(|listener| inbound.ports.contains(&listener.socket.local.port()))
     };
-    // Who listens, or has listened, does not only pass through.
-    let has_listened = workload.heard.keys().any(|(heard_in, _)| *heard_in == inode);
-    if workload.is_settled_in(inode) || has_listened {
+    if workload.is_at_home_in(inode) {
         return Tie::Is;
     }
     if workload.lives_elsewhere {
