@@ -38,18 +38,25 @@ impl Overflow {
 
     #[inline(always)]
     fn reaches(&self, walk: &Walk) -> bool {
-        let is_below = walk.is_below_base || (self.everywhere != 0 && walk.found.is_none());
+        let is_below = walk.is_below_base || (self.everywhere != 0 && walk.found.is_nobody());
         walk.last >= self.since && is_below
     }
 }
 
 /// The way from the root cgroup down to a task's or a socket's own.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Walk {
-    found: Option<Workload>,
+    found: Workload,
     is_below_base: bool,
     is_agents: bool,
     last: u64,
+}
+
+impl Default for Walk {
+    #[inline(always)]
+    fn default() -> Self {
+        Self { found: Workload::NOBODY, is_below_base: false, is_agents: false, last: 0 }
+    }
 }
 
 impl Walk {
@@ -60,7 +67,7 @@ impl Walk {
             Some(workload) if workload.is_base() => self.is_below_base = true,
             Some(workload) if workload.is_agent() => self.is_agents = true,
             Some(workload) => {
-                self.found = Some(*workload);
+                self.found = *workload;
                 self.is_below_base = workload.is_above_others();
             }
             None => {}
@@ -68,10 +75,10 @@ impl Walk {
         self.last = cgroup;
     }
 
-    /// The workload of the innermost cgroup that is the root of one.
+    /// The workload of the innermost cgroup that is the root of one; [`Workload::NOBODY`] if there is none.
     #[inline(always)]
     #[must_use]
-    pub fn found(&self) -> Option<Workload> {
+    pub fn found(&self) -> Workload {
         self.found
     }
 
@@ -80,7 +87,7 @@ impl Walk {
     #[inline(always)]
     #[must_use]
     pub fn may_lead_further(&self) -> bool {
-        self.is_below_base || self.found.is_none()
+        self.is_below_base || self.found.is_nobody()
     }
 
     /// True if one of the cgroups further in than what was found may be the root of a workload that could not be recorded.
@@ -121,9 +128,9 @@ mod tests {
             [7, 8].map(|id| Workload::new(id, OutboundMode::Require, InboundMode::Strict, true));
         let way =
             [(1, Some(Workload::BASE)), (4, Some(outer)), (5, None), (6, Some(inner)), (9, None)];
-        assert_eq!(walk(&way).found(), Some(inner));
-        assert_eq!(walk(&way[..3]).found(), Some(outer));
-        assert_eq!(walk(&way[..1]).found(), None);
+        assert_eq!(walk(&way).found(), inner);
+        assert_eq!(walk(&way[..3]).found(), outer);
+        assert_eq!(walk(&way[..1]).found(), Workload::NOBODY);
     }
 
     #[test]

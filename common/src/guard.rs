@@ -4,7 +4,7 @@
 //! What an address means proves nothing about where a packet goes, and headers are only followed where they can
 //! change the answer. The truth table is in ARCHITECTURE.md, under "The guards".
 
-use crate::net::{Address, Endpoint};
+use crate::net::Address;
 use crate::verdict::Verdict;
 use crate::workload::{InboundMode, OutboundMode, Workload};
 
@@ -38,12 +38,13 @@ impl SocketState {
 }
 
 /// How the IP header's destination comes to be what it is.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// It is the socket's own.
     Direct,
     /// It is another, and no header of the sender's explains it: the host translates addresses.
-    Translated(Endpoint),
+    Translated,
     /// It is another, and so is the protocol: the host wraps what the socket sends.
     Encapsulated,
     /// The sender has written into the packet by which way it should go (RFC 791, 3.1; RFC 8200, 4.4).
@@ -141,7 +142,7 @@ impl Departure {
         match self.route {
             Route::Sourced => return Finding::DropFromOutbound(DropReason::SourceRouted),
             Route::Unreadable => return Finding::DropFromOutbound(DropReason::Unreadable),
-            Route::Direct | Route::Translated(_) | Route::Encapsulated => {}
+            Route::Direct | Route::Translated | Route::Encapsulated => {}
         }
         match self.state {
             SocketState::Opening => Finding::AskPolicy,

@@ -58,19 +58,47 @@ impl Destination {
     pub const fn action(&self) -> Action {
         if self.action == 0 { Action::Bypass } else { Action::Protect }
     }
+
+    /// The lowest bit of a rank.
+    const PROTECTS: u32 = 1;
+
+    /// More than any rule's that is less specific, and never zero.
+    #[inline(always)]
+    const fn rank(&self, names_port: bool) -> u32 {
+        let specificity = self.prefix_len * 2 + names_port as u32 + 1;
+        let protects = matches!(self.action(), Action::Protect) as u32;
+        specificity << 1 | protects
+    }
 }
 
-/// The longest match of each of the four tries that the one trie holds.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Candidates {
-    /// The workload's own rule for exactly this port.
-    pub own_port: Option<Destination>,
-    /// The workload's own rule for any port.
-    pub own_any: Option<Destination>,
-    /// A rule of all workloads for exactly this port.
-    pub all_port: Option<Destination>,
-    /// A rule of all workloads for any port.
-    pub all_any: Option<Destination>,
+/// The most specific of the rules that match a destination: the longer address prefix, then the rule that names the
+/// port. Between equals protection wins, so that a rule that says "protected" is never undone by one that is no more
+/// precise.
+///
+/// All of that is one number, of which the largest wins; zero is no rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Best(u32);
+
+impl Best {
+    /// Takes a rule into account. `names_port` tells whether it is for exactly the destination's port.
+    #[inline(always)]
+    #[must_use]
+    pub fn or(self, rule: Option<&Destination>, names_port: bool) -> Self {
+        match rule {
+            Some(rule) => Self(self.0.max(rule.rank(names_port))),
+            None => self,
+        }
+    }
+
+    /// What the rule asks for, if there is one.
+    #[inline(always)]
+    fn action(self) -> Option<Action> {
+        match self.0 {
+            0 => None,
+            rank if rank & Destination::PROTECTS != 0 => Some(Action::Protect),
+            _ => Some(Action::Bypass),
+        }
+    }
 }
 
 /// Why a connection is refused. The codes are shared with the agent, which spells them out in the access log.
@@ -108,13 +136,11 @@ pub enum Verdict {
     Deny(Denial),
 }
 
-/// Decides about a TCP connection of a workload in `mode` to `destination`.
-///
-/// The most specific rule wins: the longer address prefix, then the rule that names the port. Between equals
-/// protection wins, so that a rule that says "protected" is never undone by one that is no more precise.
+/// Decides about a TCP connection of a workload in `mode` to `destination`; `best` is the most specific of the rules
+/// that match it.
 #[inline(always)]
 #[must_use]
-pub fn decide(mode: OutboundMode, destination: &Endpoint, candidates: &Candidates) -> Verdict {
+pub fn decide(mode: OutboundMode, destination: &Endpoint, best: Best) -> Verdict {
     if destination.address.is_loopback() || destination.address.is_unspecified() {
         return if destination.is_agents() {
             Verdict::Deny(Denial::AgentPort)
@@ -125,7 +151,7 @@ pub fn decide(mode: OutboundMode, destination: &Endpoint, candidates: &Candidate
     if matches!(mode, OutboundMode::Disabled) {
         return Verdict::Bypass;
     }
-    match (best(candidates), mode) {
+    match (best.action(), mode) {
         (Some(Action::Protect), _) if destination.address.is_link_local_v6() => {
             Verdict::Deny(Denial::LinkLocal)
         }
@@ -133,31 +159,6 @@ pub fn decide(mode: OutboundMode, destination: &Endpoint, candidates: &Candidate
         (Some(Action::Bypass), _) => Verdict::Bypass,
         (None, OutboundMode::Require) => Verdict::Deny(Denial::UnknownDestination),
         (None, _) => Verdict::Bypass,
-    }
-}
-
-/// The action of the most specific candidate.
-#[inline(always)]
-fn best(candidates: &Candidates) -> Option<Action> {
-    let mut winner: Option<(u32, Action)> = None;
-    consider(&mut winner, candidates.own_port, 1);
-    consider(&mut winner, candidates.all_port, 1);
-    consider(&mut winner, candidates.own_any, 0);
-    consider(&mut winner, candidates.all_any, 0);
-    winner.map(|(_, action)| action)
-}
-
-#[inline(always)]
-fn consider(winner: &mut Option<(u32, Action)>, rule: Option<Destination>, names_port: u32) {
-    let Some(rule) = rule else { return };
-    let specificity = rule.prefix_len * 2 + names_port;
-    let wins = match *winner {
-        None => true,
-        Some((best, _)) if specificity > best => true,
-        Some((best, _)) => specificity == best && matches!(rule.action(), Action::Protect),
-    };
-    if wins {
-        *winner = Some((specificity, rule.action()));
     }
 }
 

@@ -70,6 +70,11 @@ const V6: u8 = 2;
 const ABOVE: u8 = 4;
 
 impl Workload {
+    /// None at all: everything of it is left alone. A value and not an option, whose absent part older kernels do not
+    /// let programs copy.
+    pub const NOBODY: Self =
+        Self::new(NO_WORKLOAD, OutboundMode::Disabled, InboundMode::Disabled, false);
+
     /// In place of a workload where it cannot be told which: nothing is open to it, and nothing of it to others.
     pub const REFUSED: Self = Self::new(REFUSED, OutboundMode::Require, InboundMode::Strict, true);
 
@@ -78,6 +83,12 @@ impl Workload {
 
     /// No workload either, but the agent's own cgroup.
     pub const AGENT: Self = Self::new(AGENT, OutboundMode::Disabled, InboundMode::Disabled, false);
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_nobody(&self) -> bool {
+        self.id == NO_WORKLOAD
+    }
 
     #[inline(always)]
     #[must_use]

@@ -13,7 +13,7 @@ use sheath_common::verdict::{Denial, Verdict, decide};
 use sheath_common::workload::Workload;
 
 use crate::ctx::Family;
-use crate::maps::{NAMESPACES, candidates, unreachable};
+use crate::maps::{NAMESPACES, best_rule, unreachable};
 use crate::report::{by_current_task, count, send};
 use crate::{ctx, options, workload};
 
@@ -29,13 +29,14 @@ pub fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     if ctx::protocol(ctx) != IPPROTO_TCP {
         return ALLOW;
     }
-    let Some(workload) = workload::of_current_task() else {
+    let workload = workload::of_current_task();
+    if workload.is_nobody() {
         ctx::forget(ctx);
         return ALLOW;
-    };
+    }
     let destination = F::endpoint(ctx);
-    let rules = candidates(workload.id, &destination);
-    match decide(workload.outbound(), &destination, &rules) {
+    let best = best_rule(workload.id, &destination);
+    match decide(workload.outbound(), &destination, best) {
         Verdict::Bypass => bypass(ctx, &workload, &destination),
         Verdict::Deny(reason) => refuse(ctx, &workload, &destination, reason),
         Verdict::Protect => protect::<F>(ctx, &workload, &destination),

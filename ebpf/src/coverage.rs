@@ -26,10 +26,8 @@ pub fn socket_created(ctx: &SockContext) -> i32 {
     if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
         return ALLOW;
     }
-    let Some(workload) = workload::of_current_task() else {
-        return ALLOW;
-    };
-    if is_covered() {
+    let workload = workload::of_current_task();
+    if workload.is_nobody() || is_covered() {
         return ALLOW;
     }
     count(Counter::SocketRefused);

@@ -16,7 +16,7 @@ use sheath_common::verdict::{Verdict, decide};
 use sheath_common::workload::{Workload, WorkloadId};
 
 use crate::ctx::{self, PacketSocket};
-use crate::maps::{GUARDED, candidates};
+use crate::maps::{GUARDED, best_rule};
 use crate::report::{count, send};
 use crate::{local_leg, workload};
 
@@ -61,43 +61,40 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         return PASS;
     };
     let asked = if addresses.is_v4 { socket.remote_v4 } else { socket.remote_v6 };
+    let detour = detour(ctx, &addresses, &asked);
     let departure = Departure {
         interface,
         state: SocketState::from_kernel(socket.state),
         is_confined: socket.is_confined,
         source: addresses.source,
         destination: addresses.destination,
-        route: route(ctx, &addresses, &asked),
+        route: detour.route,
     };
-    let asked = Endpoint { address: asked, port: socket.remote_port };
-    match departure.finding() {
-        Finding::Pass => PASS,
-        Finding::Drop(reason) => refuse(ctx, socket.confined_by, reason, &departure, &socket),
-        Finding::DropFromAny(reason) => match workload::guarding_packet(ctx) {
-            Some(workload) if guard::is_any(&workload) => {
-                refuse(ctx, workload.id, reason, &departure, &socket)
-            }
-            _ => PASS,
-        },
-        Finding::DropFromOutbound(reason) => match workload::guarding_packet(ctx) {
-            Some(workload) if guard::is_outbound(&workload) => {
-                refuse(ctx, workload.id, reason, &departure, &socket)
-            }
-            _ => PASS,
-        },
-        Finding::AskPolicy => match workload::guarding_packet(ctx) {
-            Some(workload) if !policy_allows(&workload, &asked, &departure) => {
-                refuse(ctx, workload.id, DropReason::Destination, &departure, &socket)
-            }
-            _ => PASS,
-        },
-        Finding::AskPort => match workload::guarding_packet(ctx) {
-            Some(workload) if is_guarded(&workload, socket.local_port) => {
-                refuse_port(ctx, &workload, &addresses, &socket)
-            }
-            _ => PASS,
-        },
+    let finding = departure.finding();
+    if matches!(finding, Finding::Pass) {
+        return PASS;
     }
+    let workload = workload::guarding_packet(ctx);
+    let reason = match finding {
+        Finding::Drop(reason) => reason,
+        Finding::DropFromAny(reason) if guard::is_any(&workload) => reason,
+        Finding::DropFromOutbound(reason) if guard::is_outbound(&workload) => reason,
+        Finding::AskPolicy if guard::is_outbound(&workload) => {
+            let asked = Endpoint { address: asked, port: socket.remote_port };
+            let header = Endpoint { address: addresses.destination, port: detour.port };
+            let translated = matches!(detour.route, Route::Translated).then_some(&header);
+            if policy_allows(&workload, &asked, translated) {
+                return PASS;
+            }
+            DropReason::Destination
+        }
+        Finding::AskPort if is_guarded(&workload, socket.local_port) => {
+            return refuse_port(ctx, &workload, &addresses, &socket);
+        }
+        _ => return PASS,
+    };
+    let workload = if workload.is_nobody() { socket.confined_by } else { workload.id };
+    refuse(ctx, workload, reason, &departure, &socket)
 }
 
 /// The socket of a packet on its way in is the one that it would be delivered to. A listener of a workload gets nothing
@@ -115,41 +112,32 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     {
         return PASS;
     }
-    match workload::guarding_packet(ctx) {
-        Some(workload) if is_guarded(&workload, socket.local_port) => {
-            let unknown = Addresses {
-                source: Address::default(),
-                destination: Address::default(),
-                is_v4: false,
-            };
-            let addresses = addresses(ctx).unwrap_or(unknown);
-            // Told from the workload's end, as on the way out.
-            let addresses = Addresses {
-                source: addresses.destination,
-                destination: addresses.source,
-                is_v4: addresses.is_v4,
-            };
-            refuse_port(ctx, &workload, &addresses, &socket)
-        }
-        None if local_leg::stands_for_a_workload(ctx, socket.local_port) => {
-            count(Counter::GuardDroppedInbound);
-            DROP
-        }
-        _ => PASS,
+    let workload = workload::guarding_packet(ctx);
+    if is_guarded(&workload, socket.local_port) {
+        let unknown =
+            Addresses { source: Address::default(), destination: Address::default(), is_v4: false };
+        let addresses = addresses(ctx).unwrap_or(unknown);
+        // Told from the workload's end, as on the way out.
+        let addresses = Addresses {
+            source: addresses.destination,
+            destination: addresses.source,
+            is_v4: addresses.is_v4,
+        };
+        return refuse_port(ctx, &workload, &addresses, &socket);
     }
+    if workload.is_nobody() && local_leg::stands_for_a_workload(ctx, socket.local_port) {
+        count(Counter::GuardDroppedInbound);
+        return DROP;
+    }
+    PASS
 }
 
 #[inline(always)]
-fn policy_allows(workload: &Workload, asked: &Endpoint, departure: &Departure) -> bool {
+fn policy_allows(workload: &Workload, asked: &Endpoint, translated: Option<&Endpoint>) -> bool {
     let verdict = |destination: &Endpoint| -> Verdict {
-        let rules = candidates(workload.id, destination);
-        decide(workload.outbound(), destination, &rules)
+        decide(workload.outbound(), destination, best_rule(workload.id, destination))
     };
-    let translated = match &departure.route {
-        Route::Translated(to) => Some(verdict(to)),
-        _ => None,
-    };
-    may_open(verdict(asked), translated)
+    may_open(verdict(asked), translated.map(verdict))
 }
 
 #[inline(always)]
@@ -227,39 +215,54 @@ fn addresses(ctx: &SkBuffContext) -> Option<Addresses> {
     })
 }
 
+/// How a packet comes to have its destination, and which port of it is meant if it was translated: zero otherwise, and
+/// not an option, whose absent part older kernels do not let programs copy.
+#[repr(C)]
+struct Detour {
+    route: Route,
+    port: u32,
+}
+
+impl From<Route> for Detour {
+    #[inline(always)]
+    fn from(route: Route) -> Self {
+        Self { route, port: 0 }
+    }
+}
+
 /// A packet whose header names the end of its socket's connection is for nobody else, whatever headers follow: the kernel
 /// ends every route that an application asks for there.
 #[inline(always)]
-fn route(ctx: &SkBuffContext, addresses: &Addresses, asked: &Address) -> Route {
+fn detour(ctx: &SkBuffContext, addresses: &Addresses, asked: &Address) -> Detour {
     if addresses.destination == *asked {
-        Route::Direct
+        Route::Direct.into()
     } else if addresses.is_v4 {
-        detour_v4(ctx, &addresses.destination)
+        detour_v4(ctx)
     } else {
-        detour_v6(ctx, &addresses.destination)
+        detour_v6(ctx)
     }
 }
 
 /// RFC 791, 3.1. A source route is an option, and options are not followed: one is as good as unreadable.
-#[inline(always)]
-fn detour_v4(ctx: &SkBuffContext, destination: &Address) -> Route {
+#[inline(never)]
+fn detour_v4(ctx: &SkBuffContext) -> Detour {
     const WITHOUT_OPTIONS: u8 = 0x45;
 
     let (Ok(first), Ok(protocol)) = (ctx.load::<u8>(0), ctx.load::<u8>(v4::PROTOCOL)) else {
-        return Route::Unreadable;
+        return Route::Unreadable.into();
     };
     if first != WITHOUT_OPTIONS {
-        Route::Unreadable
+        Route::Unreadable.into()
     } else if u32::from(protocol) == IPPROTO_TCP {
-        translated(ctx, v4::PAYLOAD, destination)
+        translated(ctx, v4::PAYLOAD)
     } else {
-        Route::Encapsulated
+        Route::Encapsulated.into()
     }
 }
 
 /// RFC 8200, 4
-#[inline(always)]
-fn detour_v6(ctx: &SkBuffContext, destination: &Address) -> Route {
+#[inline(never)]
+fn detour_v6(ctx: &SkBuffContext) -> Detour {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -268,12 +271,12 @@ fn detour_v6(ctx: &SkBuffContext, destination: &Address) -> Route {
     const MAX_HEADERS: usize = 4;
 
     let Ok(mut next) = ctx.load::<u8>(v6::NEXT_HEADER) else {
-        return Route::Unreadable;
+        return Route::Unreadable.into();
     };
     let mut at = v6::HEADERS;
     for _ in 0..MAX_HEADERS {
         if u32::from(next) == IPPROTO_TCP {
-            return translated(ctx, at, destination);
+            return translated(ctx, at);
         }
         let is_extension = next == HOP_BY_HOP
             || next == ROUTING
@@ -281,18 +284,18 @@ fn detour_v6(ctx: &SkBuffContext, destination: &Address) -> Route {
             || next == AUTHENTICATION
             || next == DESTINATION_OPTIONS;
         if !is_extension {
-            return Route::Encapsulated;
+            return Route::Encapsulated.into();
         }
         let Ok([following, length, third, fourth]) = ctx.load::<[u8; 4]>(at) else {
-            return Route::Unreadable;
+            return Route::Unreadable.into();
         };
         if next == ROUTING && fourth != 0 {
             // Segments left.
-            return Route::Sourced;
+            return Route::Sourced.into();
         }
         if next == FRAGMENT && (third != 0 || fourth != 0) {
             // Not the whole of a packet.
-            return Route::Unreadable;
+            return Route::Unreadable.into();
         }
         at += match next {
             FRAGMENT => 8,
@@ -301,17 +304,14 @@ fn detour_v6(ctx: &SkBuffContext, destination: &Address) -> Route {
         };
         next = following;
     }
-    Route::Unreadable
+    Route::Unreadable.into()
 }
 
 /// With the port from the TCP header at `tcp` (RFC 9293, 3.1).
 #[inline(always)]
-fn translated(ctx: &SkBuffContext, tcp: usize, destination: &Address) -> Route {
+fn translated(ctx: &SkBuffContext, tcp: usize) -> Detour {
     match ctx.load::<u16>(tcp + 2) {
-        Ok(port) => Route::Translated(Endpoint {
-            address: *destination,
-            port: u32::from(u16::from_be(port)),
-        }),
-        Err(_) => Route::Unreadable,
+        Ok(port) => Detour { route: Route::Translated, port: u32::from(u16::from_be(port)) },
+        Err(_) => Route::Unreadable.into(),
     }
 }

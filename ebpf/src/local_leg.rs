@@ -31,7 +31,8 @@ pub fn may_pass(ctx: &SkBuffContext) -> bool {
 
 #[inline(always)]
 fn note(ctx: &SkBuffContext, leg: &mut LocalLeg) -> bool {
-    let is_theirs = workload::of_packet(ctx).is_some_and(|found| found.id == leg.workload)
+    let receiver = workload::of_packet(ctx);
+    let is_theirs = (!receiver.is_nobody() && receiver.id == leg.workload)
         || (leg.activator != 0 && socket::receiver_cgroup(ctx) == leg.activator);
     if !is_theirs {
         leg.reached = Reached::SomebodyElse as u32;

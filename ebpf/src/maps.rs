@@ -17,7 +17,7 @@ use sheath_common::maps as size;
 use sheath_common::net::{Address, Endpoint};
 use sheath_common::selector::{MAX_SELECTORS, Matcher, PATH_LEN, Selector};
 use sheath_common::verdict::{
-    Candidates, DESTINATION_PREFIX_BITS, Destination, DestinationKey, PORT_ANY, SCOPE_ALL,
+    Best, DESTINATION_PREFIX_BITS, Destination, DestinationKey, PORT_ANY, SCOPE_ALL,
 };
 use sheath_common::workload::{Workload, WorkloadId};
 
@@ -129,22 +129,22 @@ pub struct Scratch {
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// Looks a destination up in the four places that may have a rule for it.
-#[inline(always)]
-pub fn candidates(workload: WorkloadId, destination: &Endpoint) -> Candidates {
-    Candidates {
-        own_port: rule(workload, destination.port, &destination.address),
-        own_any: rule(workload, PORT_ANY, &destination.address),
-        all_port: rule(SCOPE_ALL, destination.port, &destination.address),
-        all_any: rule(SCOPE_ALL, PORT_ANY, &destination.address),
-    }
+/// Looks a destination up in the four places that may have a rule for it. Not inlined: where it is called twice, the
+/// verifier would follow the way on for each of the ways through all of it.
+#[inline(never)]
+pub fn best_rule(workload: WorkloadId, destination: &Endpoint) -> Best {
+    let best = Best::default();
+    let best = or_rule(best, workload, destination.port, &destination.address);
+    let best = or_rule(best, workload, PORT_ANY, &destination.address);
+    let best = or_rule(best, SCOPE_ALL, destination.port, &destination.address);
+    or_rule(best, SCOPE_ALL, PORT_ANY, &destination.address)
 }
 
 #[inline(always)]
-fn rule(scope: u32, port: u32, address: &Address) -> Option<Destination> {
+fn or_rule(best: Best, scope: u32, port: u32, address: &Address) -> Best {
     let key =
         Key::new(DESTINATION_PREFIX_BITS + 128, DestinationKey { scope, port, address: *address });
-    DESTINATIONS.get(&key).copied()
+    best.or(DESTINATIONS.get(&key), port != PORT_ANY)
 }
 
 /// The address a connection from `netns` to `destination` leaves from, as far as the agent has told.

@@ -1,5 +1,8 @@
 //! Which workload, if any, is behind a task or a packet: the innermost cgroup on the way from the root that
-//! is the root of one.
+//! is the root of one. [`Workload::NOBODY`] is none.
+//!
+//! The ways from the root are functions of their own, so that the verifier follows each once for each place that asks,
+//! and not once for each way to that place.
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id,
@@ -12,36 +15,36 @@ use sheath_common::workload::Workload;
 use crate::maps::{DEPARTED, OVERFLOW, WORKLOADS};
 
 /// The workload of the task that makes the current system call.
-#[inline(always)]
-pub fn of_current_task() -> Option<Workload> {
+#[inline(never)]
+pub fn of_current_task() -> Workload {
     // SAFETY: the helper takes no pointer.
     innermost(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) }, living)
 }
 
 /// The workload in whose cgroup the packet's socket was made. One whose cgroup is gone has no sockets any more.
-#[inline(always)]
-pub fn of_packet(ctx: &SkBuffContext) -> Option<Workload> {
+#[inline(never)]
+pub fn of_packet(ctx: &SkBuffContext) -> Workload {
     // SAFETY: the helper takes the program's own context.
     innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }, living)
 }
 
 /// The workload by whose rules the packet's socket is guarded: a cgroup that is gone may have left sockets in other hands.
-#[inline(always)]
-pub fn guarding_packet(ctx: &SkBuffContext) -> Option<Workload> {
+#[inline(never)]
+pub fn guarding_packet(ctx: &SkBuffContext) -> Workload {
     // SAFETY: the helper takes the program's own context.
     innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }, ever)
 }
 
 #[inline(always)]
-fn living(cgroup: &u64) -> Option<Workload> {
+fn living(cgroup: &u64) -> Option<&'static Workload> {
     // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
-    unsafe { WORKLOADS.get(cgroup) }.copied()
+    unsafe { WORKLOADS.get(cgroup) }
 }
 
 #[inline(always)]
-fn ever(cgroup: &u64) -> Option<Workload> {
+fn ever(cgroup: &u64) -> Option<&'static Workload> {
     // SAFETY: as above.
-    living(cgroup).or_else(|| unsafe { DEPARTED.get(cgroup) }.copied())
+    living(cgroup).or_else(|| unsafe { DEPARTED.get(cgroup) })
 }
 
 /// The current task's cgroup at a level, zero below its own.
@@ -54,21 +57,17 @@ pub fn ancestor_of_current_task(level: u32) -> u64 {
 #[inline(always)]
 fn innermost(
     ancestor: impl Fn(i32) -> u64,
-    entry: impl Fn(&u64) -> Option<Workload>,
-) -> Option<Workload> {
+    entry: impl Fn(&u64) -> Option<&'static Workload>,
+) -> Workload {
     let mut walk = Walk::default();
-    for level in 0..=MAX_CGROUP_DEPTH as i32 {
+    for level in 0..MAX_CGROUP_DEPTH as i32 + 1 {
         let cgroup = ancestor(level);
         if cgroup == 0 {
             break;
         }
-        walk.visit(cgroup, entry(&cgroup).as_ref());
+        walk.visit(cgroup, entry(&cgroup));
     }
-    if walk.may_lead_further() && is_in_doubt(&walk) {
-        Some(Workload::REFUSED)
-    } else {
-        walk.found()
-    }
+    if walk.may_lead_further() && is_in_doubt(&walk) { Workload::REFUSED } else { walk.found() }
 }
 
 /// What could not be recorded as a workload is not taken for nobody's, nor for that of the workload round it.

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use rustls_pki_types::DnsName;
 use sheath_common::net::Endpoint;
 use sheath_common::verdict::{
-    Action, Candidates, Destination as Rule, PORT_ANY, SCOPE_ALL, Verdict, decide,
+    Action, Best, Destination as Rule, PORT_ANY, SCOPE_ALL, Verdict, decide,
 };
 use sheath_common::workload::{InboundMode, WorkloadId};
 
@@ -178,14 +178,13 @@ impl Policy {
         let rule = |action| move |bits| Rule::new(action, bits);
         let own = policy.bypass.candidates(destination);
         let all = self.targets.candidates(destination);
-        let candidates = Candidates {
-            own_port: own.0.map(rule(Action::Bypass)),
-            own_any: own.1.map(rule(Action::Bypass)),
-            all_port: all.0.map(rule(Action::Protect)),
-            all_any: all.1.map(rule(Action::Protect)),
-        };
+        let best = Best::default()
+            .or(own.0.map(rule(Action::Bypass)).as_ref(), true)
+            .or(own.1.map(rule(Action::Bypass)).as_ref(), false)
+            .or(all.0.map(rule(Action::Protect)).as_ref(), true)
+            .or(all.1.map(rule(Action::Protect)).as_ref(), false);
         let mode = policy.config.outbound.mode;
-        Some(decide(mode, &Endpoint::from(destination), &candidates))
+        Some(decide(mode, &Endpoint::from(destination), best))
     }
 
     /// True if connections that the network opens to this port of the workload belong to the agent.

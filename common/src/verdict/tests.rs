@@ -24,6 +24,26 @@ fn any_rule() -> impl Strategy<Value = Option<Destination>> {
     }))
 }
 
+/// The longest match of each of the four tries that the one trie holds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Candidates {
+    /// The workload's own rule for exactly this port.
+    own_port: Option<Destination>,
+    /// The workload's own rule for any port.
+    own_any: Option<Destination>,
+    /// A rule of all workloads for exactly this port.
+    all_port: Option<Destination>,
+    /// A rule of all workloads for any port.
+    all_any: Option<Destination>,
+}
+
+fn decide(mode: OutboundMode, destination: &Endpoint, c: &Candidates) -> Verdict {
+    let best = rules(c)
+        .into_iter()
+        .fold(Best::default(), |best, (rule, port)| best.or(rule.as_ref(), port == 1));
+    super::decide(mode, destination, best)
+}
+
 fn any_candidates() -> impl Strategy<Value = Candidates> {
     (any_rule(), any_rule(), any_rule(), any_rule()).prop_map(
         |(own_port, own_any, all_port, all_any)| Candidates {
