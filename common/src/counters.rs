@@ -38,10 +38,12 @@ pub enum Counter {
     SocketRefused = 15,
     /// The agent's connections to local servers that would have reached a socket that is not the workload's.
     LocalLegRefused = 16,
+    /// Of those dropped outbound: of a connection that was turned to the agent and would not have come to it.
+    GuardDroppedDiverted = 17,
 }
 
 impl Counter {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ConnectProtected,
         Self::ConnectBypassed,
         Self::ConnectDenied,
@@ -59,6 +61,7 @@ impl Counter {
         Self::GuardDroppedUnreadable,
         Self::SocketRefused,
         Self::LocalLegRefused,
+        Self::GuardDroppedDiverted,
     ];
 
     /// The name operators see.
@@ -82,6 +85,7 @@ impl Counter {
             Self::GuardDroppedUnreadable => "guard_dropped_unreadable",
             Self::SocketRefused => "socket_refused",
             Self::LocalLegRefused => "local_leg_refused",
+            Self::GuardDroppedDiverted => "guard_dropped_diverted",
         }
     }
 }

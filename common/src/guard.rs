@@ -4,7 +4,7 @@
 //! What an address means proves nothing about where a packet goes, and headers are only followed where they can
 //! change the answer. The truth table is in ARCHITECTURE.md, under "The guards".
 
-use crate::net::Address;
+use crate::net::{Address, Endpoint};
 use crate::verdict::Verdict;
 use crate::workload::{InboundMode, OutboundMode, Workload};
 
@@ -56,7 +56,8 @@ pub enum Route {
 /// A packet of a TCP socket on its way out.
 #[derive(Clone, Copy, Debug)]
 pub struct Departure {
-    /// Index of the interface that it leaves by.
+    /// Index of the interface that it leaves by: what goes by loopback is asked of only where it was turned to the agent
+    /// ([`comes_to_the_agent`]).
     pub interface: u32,
     pub state: SocketState,
     /// True if a workload has connected the socket to the agent or to loopback: whatever made the socket, it stays
@@ -85,6 +86,8 @@ pub enum DropReason {
     Unreadable = 5,
     /// A connection to a port on which only the agent answers.
     Port = 6,
+    /// A connection that was turned to the agent and would not come to it.
+    Diverted = 7,
 }
 
 impl DropReason {
@@ -97,6 +100,7 @@ impl DropReason {
             4 => Self::SourceRouted,
             5 => Self::Unreadable,
             6 => Self::Port,
+            7 => Self::Diverted,
             _ => return None,
         })
     }
@@ -149,6 +153,15 @@ impl Departure {
             SocketState::Listening | SocketState::Other => Finding::Pass,
         }
     }
+}
+
+/// True if the opening of a connection that was turned to the agent comes to where it was turned to: `asked` by its
+/// socket, and `destination` in the packet, once the host has translated it. Its own source is the one place there
+/// that is not the agent's: TCP would connect the socket to itself (RFC 9293, 3.5).
+#[inline(always)]
+#[must_use]
+pub fn comes_to_the_agent(asked: &Endpoint, destination: &Endpoint, source: &Endpoint) -> bool {
+    destination == asked && source != asked
 }
 
 /// True if [`Finding::DropFromAny`] means this workload.

@@ -246,7 +246,7 @@ pub fn connected_of_event(ctx: &SockOpsContext) -> Option<Connected> {
 /// # Safety
 /// `sk` is a socket that the verifier knows as such, and not null.
 #[inline(always)]
-unsafe fn connected_of(sk: *mut c_void) -> Option<Connected> {
+pub unsafe fn connected_of(sk: *mut c_void) -> Option<Connected> {
     // SAFETY: both helpers take a socket pointer; a non-null result of the storage helper points to a map value.
     unsafe {
         let none = core::ptr::null_mut();
@@ -352,6 +352,8 @@ pub struct PacketSocket {
     pub remote_v6: Address,
     /// True if a workload has connected it to the agent or to loopback: `confined_by`.
     pub is_confined: bool,
+    /// True if that was to the agent.
+    pub is_turned: bool,
     pub confined_by: WorkloadId,
 }
 
@@ -391,9 +393,9 @@ pub fn packet_socket(ctx: &SkBuffContext) -> Option<PacketSocket> {
         let word = |i: usize| read_volatile(&raw const (*sk).dst_ip6[i]);
         let v6 = [word(0), word(1), word(2), word(3)];
         // Not an option: the verifier does not let one be copied whose value is not there.
-        let (is_confined, confined_by) = match connected_of(sk.cast()) {
-            Some(connected) => (true, connected.workload),
-            None => (false, NO_WORKLOAD),
+        let (is_confined, is_turned, confined_by) = match connected_of(sk.cast()) {
+            Some(connected) => (true, connected.is_turned != 0, connected.workload),
+            None => (false, false, NO_WORKLOAD),
         };
         Some(PacketSocket {
             protocol,
@@ -403,6 +405,7 @@ pub fn packet_socket(ctx: &SkBuffContext) -> Option<PacketSocket> {
             remote_v4: Address::from_v4(v4),
             remote_v6: Address::from_v6(v6),
             is_confined,
+            is_turned,
             confined_by,
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! What is dropped, and why, is in [`sheath_common::guard`]; here its facts are gathered, the cheap ones first. Most
 //! come from the socket: TCP lets nobody open a connection but a socket in the state for it, so no header needs to be
-//! followed for that. The agent's own sockets belong to the agent's cgroup, which is no workload.
+//! followed for that. Over loopback it is asked whether what was turned to the agent comes to it. The agent's own sockets belong to the agent's cgroup, which is no workload.
 
 use aya_ebpf::programs::SkBuffContext;
 use sheath_common::counters::Counter;
@@ -18,7 +18,7 @@ use sheath_common::workload::{Workload, WorkloadId};
 use crate::ctx::{self, PacketSocket};
 use crate::maps::{GUARDED, best_rule};
 use crate::report::{count, send};
-use crate::{local_leg, workload};
+use crate::{local_leg, socket, workload};
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -47,13 +47,15 @@ struct Addresses {
 
 pub fn egress(ctx: &SkBuffContext) -> i32 {
     let interface = ctx::interface(ctx);
-    if interface == LOOPBACK {
+    let is_local = interface == LOOPBACK;
+    // Most packets over loopback cost no more than this.
+    if is_local && !socket::is_in(ctx, SocketState::Opening) {
         return PASS;
     }
     let Some(socket) = ctx::packet_socket(ctx) else {
         return PASS;
     };
-    if socket.protocol != IPPROTO_TCP {
+    if socket.protocol != IPPROTO_TCP || (is_local && !socket.is_turned) {
         return PASS;
     }
     let Some(addresses) = addresses(ctx) else {
@@ -61,6 +63,16 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         return PASS;
     };
     let asked = if addresses.is_v4 { socket.remote_v4 } else { socket.remote_v6 };
+    let source = Endpoint { address: addresses.source, port: socket.local_port };
+    if is_local {
+        let asked = Endpoint { address: asked, port: socket.remote_port };
+        let port = if addresses.is_v4 { port_v4(ctx) } else { detour_v6(ctx).port };
+        let destination = Endpoint { address: addresses.destination, port };
+        if guard::comes_to_the_agent(&asked, &destination, &source) {
+            return PASS;
+        }
+        return refuse(ctx, socket.confined_by, DropReason::Diverted, &source, &destination);
+    }
     let detour = detour(ctx, &addresses, &asked);
     let departure = Departure {
         interface,
@@ -94,7 +106,8 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         _ => return PASS,
     };
     let workload = if workload.is_nobody() { socket.confined_by } else { workload.id };
-    refuse(ctx, workload, reason, &departure, &socket)
+    let destination = Endpoint { address: addresses.destination, port: socket.remote_port };
+    refuse(ctx, workload, reason, &source, &destination)
 }
 
 /// The socket of a packet on its way in is the one that it would be delivered to. A listener of a workload gets nothing
@@ -153,8 +166,8 @@ fn refuse(
     ctx: &SkBuffContext,
     workload: WorkloadId,
     reason: DropReason,
-    departure: &Departure,
-    socket: &PacketSocket,
+    source: &Endpoint,
+    destination: &Endpoint,
 ) -> i32 {
     count(Counter::GuardDroppedOutbound);
     match reason {
@@ -162,6 +175,7 @@ fn refuse(
         DropReason::LoopbackAddress => count(Counter::GuardDroppedLoopbackAddress),
         DropReason::SourceRouted => count(Counter::GuardDroppedSourceRouted),
         DropReason::Unreadable => count(Counter::GuardDroppedUnreadable),
+        DropReason::Diverted => count(Counter::GuardDroppedDiverted),
         DropReason::Destination | DropReason::Port => {}
     }
     send(Event {
@@ -169,8 +183,8 @@ fn refuse(
         detail: reason as u32,
         workload,
         cookie: ctx::packet_socket_cookie(ctx),
-        source: Endpoint { address: departure.source, port: socket.local_port },
-        destination: Endpoint { address: departure.destination, port: socket.remote_port },
+        source: *source,
+        destination: *destination,
         ..Event::default()
     });
     DROP
@@ -258,6 +272,17 @@ fn detour_v4(ctx: &SkBuffContext) -> Detour {
     } else {
         Route::Encapsulated.into()
     }
+}
+
+/// The destination port of a TCP packet, behind whatever options there are (RFC 791, 3.1; RFC 9293, 3.1); zero if there
+/// is none.
+#[inline(always)]
+fn port_v4(ctx: &SkBuffContext) -> u32 {
+    let Ok(first) = ctx.load::<u8>(0) else {
+        return 0;
+    };
+    let tcp = usize::from(first & 0x0f) * 4;
+    ctx.load::<u16>(tcp + 2).map_or(0, |port| u32::from(u16::from_be(port)))
 }
 
 /// RFC 8200, 4

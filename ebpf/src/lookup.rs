@@ -6,13 +6,13 @@ use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::programs::SkLookupContext;
 use sheath_common::counters::Counter;
 use sheath_common::flow::{
-    self, LegKey, ListenerKey, ListenerKind, LocalKey, STEER, SilentKey, SteeredKey,
+    self, FlowKey, LegKey, ListenerKey, ListenerKind, LocalKey, STEER, SilentKey, SteeredKey,
 };
 use sheath_common::guard::LOOPBACK;
-use sheath_common::net::{AF_INET6, Address, IPPROTO_TCP};
+use sheath_common::net::{AF_INET6, Address, Endpoint, IPPROTO_TCP};
 
 use crate::ctx::{self, Lookup};
-use crate::maps::{LISTENERS, LOCALS, SILENT, STEERED, WIRES};
+use crate::maps::{FLOWS, LISTENERS, LOCALS, SILENT, STEERED, WIRES};
 use crate::report::count;
 
 pub fn steer(ctx: &SkLookupContext) -> u32 {
@@ -21,8 +21,11 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
         return SK_PASS;
     }
     let netns = ctx::lookup_netns();
-    if is_agents_address(&lookup) {
-        return hand_over(ctx, &lookup, netns, ListenerKind::Outbound);
+    if let Some(place) = lookup.local.agents_place() {
+        return match is_expected(&lookup, netns, place) {
+            true => hand_over(ctx, &lookup, netns, ListenerKind::Outbound),
+            false => refuse(),
+        };
     }
     if !is_steered(&lookup, netns) {
         return SK_PASS;
@@ -48,16 +51,24 @@ fn hand_over(ctx: &SkLookupContext, lookup: &Lookup, netns: u64, kind: ListenerK
         count(Counter::LookupSteered);
         SK_PASS
     } else {
-        count(Counter::LookupRefused);
-        SK_DROP
+        refuse()
     }
 }
 
-/// Exactly where `connect()` is turned to, and nowhere else: only so is a source address and port unique among the
-/// connections that are accepted there.
 #[inline(always)]
-fn is_agents_address(lookup: &Lookup) -> bool {
-    lookup.local.agents_place().is_some()
+fn refuse() -> u32 {
+    count(Counter::LookupRefused);
+    SK_DROP
+}
+
+/// True for a connection that was turned to this agent. Others come to its places as well: whoever dials them, and what
+/// was turned to another agent in the same namespace, whose program finds it there.
+#[inline(always)]
+fn is_expected(lookup: &Lookup, netns: u64, place: u32) -> bool {
+    let Endpoint { address, port } = lookup.remote;
+    let key = FlowKey { netns, address, port, place };
+    // SAFETY: only the presence of the entry matters.
+    unsafe { FLOWS.get(&key) }.is_some()
 }
 
 /// Traffic that has not left the namespace. What goes to an address of the namespace itself is delivered over

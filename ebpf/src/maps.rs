@@ -79,6 +79,10 @@ pub static CLIENTS: HashMap<LegKey, Endpoint, { size::MAX_LEGS as usize }> = Has
 #[btf_map]
 pub static LOCAL_LEGS: SkStorage<LocalLeg> = SkStorage::new();
 
+/// The agent's listeners, as the ingress guard knows them. The value is reserved. Lives and dies with the socket.
+#[btf_map]
+pub static OWN_LISTENERS: SkStorage<u32> = SkStorage::new();
+
 /// The agent's wire legs to an address of the same namespace: the only loopback traffic that is steered.
 #[btf_map]
 pub static WIRES: HashMap<LegKey, u32, { size::MAX_LEGS as usize }> = HashMap::new();

@@ -4,6 +4,7 @@ use core::ffi::c_void;
 use core::ptr::{null_mut, read_volatile};
 
 use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{
     bpf_sk_fullsock, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get, bpf_skb_cgroup_id,
 };
@@ -12,7 +13,8 @@ use sheath_common::flow::LocalLeg;
 use sheath_common::guard::SocketState;
 use sheath_common::net::IPPROTO_TCP;
 
-use crate::maps::LOCAL_LEGS;
+use crate::ctx::connected_of;
+use crate::maps::{LOCAL_LEGS, OWN_LISTENERS};
 
 /// `BPF_F_CURRENT_NETNS` (UAPI), as the 64-bit argument that the helper takes.
 const CURRENT_NETNS: u64 = u64::MAX;
@@ -28,19 +30,37 @@ pub struct Tuple {
 const V4_WORDS: usize = 3;
 const V6_WORDS: usize = 9;
 
-/// True if the packet has come to a socket that listens.
+/// True if the packet's socket is in this state: the one that sends it on its way out, the one that receives it on its
+/// way in.
 #[inline(always)]
-pub fn receiver_listens(ctx: &SkBuffContext) -> bool {
+pub fn is_in(ctx: &SkBuffContext, state: SocketState) -> bool {
+    with_own(ctx, false, |sk| {
+        // SAFETY: not null, and a whole socket.
+        SocketState::from_kernel(unsafe { read_volatile(&raw const (*sk).state) }) == state
+    })
+}
+
+/// True if the packet has come to one of the agent's listeners.
+#[inline(always)]
+pub fn is_agents_listener(ctx: &SkBuffContext) -> bool {
+    let listeners: *mut c_void = (&raw const OWN_LISTENERS).cast_mut().cast();
+    with_own(ctx, false, |sk| {
+        // SAFETY: the helper takes a socket that is not null; only the presence of the value matters.
+        !unsafe { bpf_sk_storage_get(listeners, sk.cast(), null_mut(), 0) }.is_null()
+    })
+}
+
+/// Calls `look` with the packet's socket, if it is whole.
+#[inline(always)]
+fn with_own<T>(ctx: &SkBuffContext, none: T, look: impl FnOnce(*mut bpf_sock) -> T) -> T {
     // SAFETY: the kernel passes a valid context; both pointers are checked for null before they are used.
     unsafe {
         let sk = read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk);
         if sk.is_null() {
-            return false;
+            return none;
         }
         let sk = bpf_sk_fullsock(sk);
-        !sk.is_null()
-            && SocketState::from_kernel(read_volatile(&raw const (*sk).state))
-                == SocketState::Listening
+        if sk.is_null() { none } else { look(sk) }
     }
 }
 
@@ -76,12 +96,13 @@ pub fn reverse_tuple(ctx: &SkBuffContext) -> Option<Tuple> {
     None
 }
 
-/// Calls `note` with what the agent has noted with its socket of this connection, if the other end is one.
+/// Calls `note` with what is known of the sender: what the agent has noted with its own socket of this connection, and
+/// whether a workload's socket was turned to the agent. `None` if the sender is not found.
 #[inline(always)]
-pub fn with_local_leg(
+pub fn with_sender(
     ctx: &SkBuffContext,
     tuple: Tuple,
-    note: impl FnOnce(&mut LocalLeg) -> bool,
+    note: impl FnOnce(Option<&mut LocalLeg>, bool) -> bool,
 ) -> Option<bool> {
     let legs: *mut c_void = (&raw const LOCAL_LEGS).cast_mut().cast();
     let at = (&raw const tuple.words).cast_mut().cast();
@@ -92,9 +113,11 @@ pub fn with_local_leg(
         if sk.is_null() {
             return None;
         }
-        let leg = bpf_sk_storage_get(legs, sk.cast(), null_mut(), 0).cast::<LocalLeg>();
-        let noted = leg.as_mut().map(note);
+        let leg = bpf_sk_storage_get(legs, sk.cast(), null_mut(), 0).cast::<LocalLeg>().as_mut();
+        let was_turned = leg.is_none()
+            && connected_of(sk.cast()).is_some_and(|connected| connected.is_turned != 0);
+        let noted = note(leg, was_turned);
         bpf_sk_release(sk.cast());
-        noted
+        Some(noted)
     }
 }

@@ -86,15 +86,17 @@ impl Agent {
     /// Writes the configuration, but starts nothing.
     pub fn prepare(world: &World, node: &Node, config: Config) -> Self {
         pins::ensure_bpffs();
-        let dir = world.dir.path().join(node.name);
+        // A second agent of a node has another name for it.
+        let dir = world.dir.path().join(&config.node);
+        fs::create_dir_all(&dir).expect("the agent's directory");
         let file = dir.join("sheath.yaml");
         fs::write(&file, config.to_text()).expect("the configuration file");
         Self {
+            // Inside the captured subtree, as on a real node, but in no workload.
+            place: node.host(&config.node.replacen(node.name, "agent", 1)),
             config,
             file,
             log: dir.join("sheath.log"),
-            // Inside the captured subtree, as on a real node, but in no workload.
-            place: node.host("agent"),
             process: None,
             _dir: world.dir.clone(),
         }

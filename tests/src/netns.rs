@@ -74,6 +74,23 @@ impl NetNs {
         );
     }
 
+    /// Loads rules of the packet filter (nft(8)).
+    pub fn nft(&self, rules: &str) {
+        let mut child = place::command_in(self, None, "nft")
+            .args(["-f", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("nft (package nftables)");
+        child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "nft: {}\nin\n{rules}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
     /// Sets `/proc/sys/net/<key>` of this namespace.
     pub fn sysctl(&self, key: &str, value: &str) {
         self.run(|| {

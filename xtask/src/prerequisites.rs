@@ -94,9 +94,10 @@ pub const DEBIAN_CORE: [Package; 2] = [
 
 const DEBIAN_LINT: [Package; 1] = [package("rust-web-clippy", DEBIAN_CLIPPY)];
 
-const SCENARIOS: [Package; 7] = [
+const SCENARIOS: [Package; 8] = [
     package("curl", "curl"),
     package("iproute2", "ip"),
+    package("nftables", "nft").with_service("nftables"),
     package("nginx-light", "nginx").with_service("nginx"),
     package("openssl", "openssl"),
     package("procps", "ps"),

@@ -110,6 +110,10 @@ pub fn drop_reason(detail: u32) -> &'static str {
         }
         Some(DropReason::Unreadable) => "its headers cannot be followed to where it goes",
         Some(DropReason::Port) => "only the agent answers on this port",
+        Some(DropReason::Diverted) => {
+            "the connection was turned to the agent and would not have come to it: a rule translates or redirects what \
+             goes over loopback, or its source port is one of the agent's"
+        }
         None => "for a reason this agent does not know",
     }
 }

@@ -252,6 +252,7 @@ impl Namespace {
         starter: &Arc<dyn FlowStarter>,
     ) -> io::Result<()> {
         let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
+        self.tables.own_listeners.insert(&SocketFd(listener.as_raw_fd() as u32), &0)?;
         self.tables.listeners.insert(&key, &SocketFd(listener.as_raw_fd() as u32))?;
         let runtime = starter.runtime();
         let listener = {

@@ -21,7 +21,7 @@ use crate::policy::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 22] = [
+pub const PINNED: [&str; 23] = [
     "WORKLOADS",
     "DEPARTED",
     "OVERFLOW",
@@ -35,6 +35,7 @@ pub const PINNED: [&str; 22] = [
     "UNREACHABLE",
     "CLIENTS",
     "LOCAL_LEGS",
+    "OWN_LISTENERS",
     "WIRES",
     "LISTENERS",
     "STEERED",
@@ -63,6 +64,7 @@ pub struct Tables {
     pub clients: Table<LegKey, Endpoint>,
     /// By socket.
     pub local_legs: Table<SocketFd, LocalLeg>,
+    pub own_listeners: Table<SocketFd, u32>,
     pub wires: Table<LegKey, u32>,
     pub listeners: Table<ListenerKey, SocketFd>,
     pub steered: Table<SteeredKey, u32>,
@@ -89,6 +91,7 @@ impl Tables {
             unreachable: Table::open(&pins.map("UNREACHABLE"))?,
             clients: Table::open(&pins.map("CLIENTS"))?,
             local_legs: Table::open(&pins.map("LOCAL_LEGS"))?,
+            own_listeners: Table::open(&pins.map("OWN_LISTENERS"))?,
             wires: Table::open(&pins.map("WIRES"))?,
             listeners: Table::open(&pins.map("LISTENERS"))?,
             steered: Table::open(&pins.map("STEERED"))?,

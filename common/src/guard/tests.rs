@@ -105,11 +105,26 @@ fn a_translation_never_leads_to_a_protected_destination() {
     assert!(!may_open(unknown, Some(Verdict::Bypass)));
 }
 
+proptest! {
+    /// A translation changes the address or the port, and whatever it makes of them is not the agent's.
+    #[test]
+    fn only_what_comes_to_where_it_was_turned_to_passes(
+        asked in any_address(), port in 15_001..15_065_u32, to in any_address(), other_port: u16, source_port: u16,
+    ) {
+        let asked = Endpoint { address: asked, port }.turned();
+        let source = Endpoint { address: Address::LOOPBACK_V4, port: source_port.into() };
+        let elsewhere = Endpoint { address: to, port: other_port.into() };
+        prop_assert!(comes_to_the_agent(&asked, &asked, &source) || source == asked);
+        prop_assert!(!comes_to_the_agent(&asked, &elsewhere, &source) || elsewhere == asked);
+        prop_assert!(!comes_to_the_agent(&asked, &asked, &asked), "it would be its own peer");
+    }
+}
+
 #[test]
 fn codes_of_reasons_read_back() {
-    for code in 1..=6 {
+    for code in 1..=7 {
         assert_eq!(DropReason::from_code(code).map(|reason| reason as u32), Some(code));
     }
     assert_eq!(DropReason::from_code(0), None);
-    assert_eq!(DropReason::from_code(7), None);
+    assert_eq!(DropReason::from_code(8), None);
 }
