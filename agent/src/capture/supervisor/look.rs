@@ -73,7 +73,7 @@ impl Supervisor {
             if let Some(owner) = claimed.get(&cgroup.id) {
                 problem = Some(format!(
                     "the cgroup {} is also the workload `{owner}`, which comes first",
-                    cgroup.path
+                    cgroups::shown(&cgroup.path)
                 ));
                 continue;
             }
@@ -121,7 +121,7 @@ impl Supervisor {
         let enrolled = workload.cgroups.entry(cgroup.id).or_insert_with(|| {
             tracing::info!(
                 workload = workload.config.name,
-                cgroup = cgroup.path,
+                cgroup = cgroups::shown(&cgroup.path),
                 "workload enrolled"
             );
             let reset = already.is_none() && workload.config.existing == Existing::Reset;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sheath_common::workload::Workload;
@@ -45,7 +46,7 @@ pub struct Observed {
 /// A cgroup that the kernel knows as the workload's.
 #[derive(Debug)]
 pub struct Enrolled {
-    pub path: String,
+    pub path: PathBuf,
     /// Namespaces its processes have been seen in, by inode number.
     pub namespaces: BTreeMap<u64, Sighting>,
     /// What others' packet filters keep from the agent.
@@ -69,7 +70,7 @@ impl Sighting {
 }
 
 impl Enrolled {
-    pub fn new(path: String, reset_pending: bool) -> Self {
+    pub fn new(path: PathBuf, reset_pending: bool) -> Self {
         Self { path, namespaces: BTreeMap::new(), dropped: None, reset_pending }
     }
 
@@ -175,7 +176,7 @@ mod tests {
     use super::*;
 
     fn enrolled_since(before_now: Duration) -> Enrolled {
-        let mut enrolled = Enrolled::new("/web".to_owned(), false);
+        let mut enrolled = Enrolled::new("/web".into(), false);
         enrolled.sight(&BTreeSet::from([7]), Instant::now() - before_now);
         enrolled
     }
