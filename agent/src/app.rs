@@ -69,6 +69,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), StartError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StartError::NotRoot);
     }
+    room_to_start()?;
     if let Some(lack) = requirements().into_iter().find(|finding| finding.level == Level::Error) {
         return Err(StartError::Host { found: lack.found, advice: lack.advice });
     }
@@ -179,6 +180,15 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     drop(draining);
     tracing::info!("stopped; protected connections are refused until an agent runs again");
     Ok(())
+}
+
+/// Makes sure of the files that the runtime opens, which panics for want of them.
+fn room_to_start() -> Result<(), StartError> {
+    const ROOM: usize = 32;
+    let opened: io::Result<Vec<File>> = (0..ROOM).map(|_| File::open("/dev/null")).collect();
+    opened.map(drop).map_err(StartError::io(format!(
+        "cannot open the {ROOM} files that starting takes; see RLIMIT_NOFILE (LimitNOFILE= in a unit)"
+    )))
 }
 
 /// Now and then gives back what is left of a burst of flows.
