@@ -4,6 +4,7 @@
 //! One task owns everything that changes. Kernel events wake it; a timer makes sure that a lost event delays
 //! things and breaks nothing.
 
+mod awaited;
 mod dropped;
 mod enrolment;
 mod listening;

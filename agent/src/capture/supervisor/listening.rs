@@ -13,7 +13,8 @@ use crate::capture::listeners::{self, Owned};
 use crate::capture::processes::socket_inodes;
 
 impl Supervisor {
-    /// Lists those who listen in the agent's own namespace, and in others in which a workload has declared ports.
+    /// Lists those who listen in the agent's own namespace, in others in which a workload has declared ports, and where
+    /// one may be awaited.
     pub(super) fn see_who_listens(&mut self) {
         let own = self.own_netns.inode();
         let mut wanted = BTreeSet::new();
@@ -22,6 +23,7 @@ impl Supervisor {
             if !workload.config.inbound.ports.is_empty() {
                 wanted.extend(workload.namespaces());
             }
+            wanted.extend(workload.homes_left());
         }
         self.listening.retain(|inode, _| wanted.contains(inode));
         let mut unseen = None;
@@ -182,7 +184,7 @@ fn ports(ports: &[u16]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Instant;
 
     use super::*;
@@ -190,7 +192,7 @@ mod tests {
     use crate::config::Config;
     use crate::sys::sock_diag::TcpSocket;
 
-    fn workload() -> Observed {
+    pub fn workload() -> Observed {
         let text = r#"
 trustDomain: example.org
 node: n
@@ -207,7 +209,7 @@ workloads:
         workload
     }
 
-    fn listener(cgroup: &str, at: &str) -> Owned {
+    pub fn listener(cgroup: &str, at: &str) -> Owned {
         let socket = TcpSocket::listening(at.parse().unwrap());
         Owned { socket, cgroup: Some(cgroup.into()) }
     }

@@ -35,6 +35,7 @@ impl Supervisor {
         self.open_missing_listeners(&mut problems);
         self.see_who_listens();
         self.see_who_is_where();
+        self.keep_awaited();
         self.assign_ports(&mut problems);
         self.say_who_listens(&mut problems);
         for (workload, problem) in self.workloads.iter_mut().zip(problems) {

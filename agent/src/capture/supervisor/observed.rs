@@ -29,6 +29,8 @@ pub struct Observed {
     pub is_above_others: bool,
     /// Namespaces it was in when last looked at, by inode number.
     pub present_in: BTreeSet<u64>,
+    /// Those of its own that it has been at home in, and may come back to.
+    pub homes: BTreeSet<u64>,
     /// It was last seen in a namespace of its own, and not in the agent's.
     pub lives_elsewhere: bool,
     /// Addresses at which it was last seen to listen on a declared port, by namespace.
@@ -67,6 +69,10 @@ impl Sighting {
     pub fn is_settled(&self) -> bool {
         self.last - self.first >= SETTLED
     }
+
+    pub fn is_older_than(&self, time: Duration) -> bool {
+        self.last.elapsed() >= time
+    }
 }
 
 impl Enrolled {
@@ -87,9 +93,8 @@ impl Enrolled {
 
     /// Namespaces in which nobody has been seen for so long.
     pub fn left_for(&self, time: Duration) -> impl Iterator<Item = u64> {
-        let left = |(inode, sighting): (&u64, &Sighting)| {
-            (sighting.last.elapsed() >= time).then_some(*inode)
-        };
+        let left =
+            |(inode, sighting): (&u64, &Sighting)| sighting.is_older_than(time).then_some(*inode);
         self.namespaces.iter().filter_map(left).collect::<Vec<_>>().into_iter()
     }
 }
@@ -103,6 +108,7 @@ impl Observed {
             processes: BTreeSet::new(),
             is_above_others: false,
             present_in: BTreeSet::new(),
+            homes: BTreeSet::new(),
             lives_elsewhere: false,
             heard: BTreeMap::new(),
             problem: None,
@@ -141,6 +147,14 @@ impl Observed {
             .values()
             .filter_map(|enrolled| enrolled.namespaces.get(&inode))
             .any(Sighting::is_settled)
+    }
+
+    /// True if processes were seen just now in a namespace that they may be passing through.
+    pub fn has_just_come(&self) -> bool {
+        self.cgroups
+            .values()
+            .flat_map(|enrolled| enrolled.namespaces.values())
+            .any(|sighting| !sighting.is_settled() && !sighting.is_older_than(SETTLED))
     }
 
     /// True if it does not only pass through a namespace: processes have stayed there, or it has listened there.

@@ -121,7 +121,7 @@ pub(super) fn view(supervisor: &mut Supervisor) -> StatusView {
 
 fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus {
     let config = &workload.config;
-    let inodes = workload.namespaces();
+    let inodes = workload.served_in();
     let namespaces: Vec<_> = inodes
         .iter()
         .filter_map(|inode| supervisor.namespaces.get(inode))
