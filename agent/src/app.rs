@@ -26,7 +26,7 @@ use crate::flow::FlowIds;
 use crate::pipeline::{Pipeline, Starter};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
-use crate::sys::{hardening, heap, owner};
+use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
 use crate::tls::crypto_provider;
 use crate::workers::Workers;
@@ -69,12 +69,12 @@ pub fn run(path: &Path, config: Config) -> Result<(), StartError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StartError::NotRoot);
     }
-    room_to_start()?;
     if let Some(lack) = requirements().into_iter().find(|finding| finding.level == Level::Error) {
         return Err(StartError::Host { found: lack.found, advice: lack.advice });
     }
     hardening::apply()
         .map_err(|errno| StartError::io("cannot harden the process")(errno.into()))?;
+    room_to_start()?;
     if !owner::may_be_anybody() {
         tracing::warn!(
             "without CAP_SETUID and CAP_SETGID rules by user see the agent's connections as root's, and not as the \
@@ -185,8 +185,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
 /// Makes sure of the files that the runtime opens, which panics for want of them.
 fn room_to_start() -> Result<(), StartError> {
     const ROOM: usize = 32;
-    let opened: io::Result<Vec<File>> = (0..ROOM).map(|_| File::open("/dev/null")).collect();
-    opened.map(drop).map_err(StartError::io(format!(
+    descriptors::can_open(ROOM).map_err(StartError::io(format!(
         "cannot open the {ROOM} files that starting takes; see RLIMIT_NOFILE (LimitNOFILE= in a unit)"
     )))
 }

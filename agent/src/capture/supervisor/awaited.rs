@@ -75,7 +75,6 @@ impl Observed {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::capture::supervisor::listening::tests::{listener, workload};
 
     #[test]
