@@ -26,7 +26,7 @@ use crate::flow::FlowIds;
 use crate::pipeline::{Pipeline, Starter};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
-use crate::sys::{hardening, heap, owner};
+use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
 use crate::tls::crypto_provider;
 use crate::workers::Workers;
@@ -74,6 +74,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), StartError> {
     }
     hardening::apply()
         .map_err(|errno| StartError::io("cannot harden the process")(errno.into()))?;
+    room_to_start()?;
     if !owner::may_be_anybody() {
         tracing::warn!(
             "without CAP_SETUID and CAP_SETGID rules by user see the agent's connections as root's, and not as the \
@@ -179,6 +180,14 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     drop(draining);
     tracing::info!("stopped; protected connections are refused until an agent runs again");
     Ok(())
+}
+
+/// Makes sure of the files that the runtime opens, which panics for want of them.
+fn room_to_start() -> Result<(), StartError> {
+    const ROOM: usize = 32;
+    descriptors::can_open(ROOM).map_err(StartError::io(format!(
+        "cannot open the {ROOM} files that starting takes; see RLIMIT_NOFILE (LimitNOFILE= in a unit)"
+    )))
 }
 
 /// Now and then gives back what is left of a burst of flows.

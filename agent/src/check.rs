@@ -14,7 +14,7 @@ use sheath_common::workload::InboundMode;
 
 use crate::capture::{
     WorkloadCgroup, cgroup_directory, cgroup_mount, dropped_on_loopback, network_mounts, processes,
-    workload_cgroups,
+    shown_cgroup, workload_cgroups,
 };
 use crate::config::{Config, SourceConfig, WorkloadConfig};
 use crate::control::Materials;
@@ -210,14 +210,18 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
         if let Some((cgroup, owner)) = taken {
             return Finding::warning(
                 "workload",
-                format!("`{}`: {} is `{owner}` already", workload.name, cgroup.path),
+                format!("`{}`: {} is `{owner}` already", workload.name, shown_cgroup(&cgroup.path)),
                 "the workload that comes first has the cgroup; make the patterns disjoint",
             );
         }
         if let Some(cgroup) = found.too_long.first() {
             return Finding::warning(
                 "workload",
-                format!("`{}`: the path of {} is too long", workload.name, cgroup.path),
+                format!(
+                    "`{}`: the path of {} is too long",
+                    workload.name,
+                    shown_cgroup(&cgroup.path)
+                ),
                 format!("its connections are refused; no path may be longer than {MAX_PATH} bytes"),
             );
         }
@@ -289,7 +293,7 @@ fn filtered(
         let dropped = dropped_on_loopback(&directory, serves).ok().flatten()?;
         Some(Finding::error(
             "workload",
-            format!("`{}`, {}: {dropped}", workload.name, cgroup.path),
+            format!("`{}`, {}: {dropped}", workload.name, shown_cgroup(&cgroup.path)),
             dropped.advice(),
         ))
     };

@@ -23,7 +23,7 @@ impl Cgroup {
     }
 
     /// A new cgroup below this one.
-    pub fn child(self: &Arc<Self>, name: &str) -> Arc<Self> {
+    pub fn child(self: &Arc<Self>, name: impl AsRef<Path>) -> Arc<Self> {
         Self::create(self.path.join(name), Some(self.clone()))
     }
 

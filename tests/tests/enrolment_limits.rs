@@ -147,11 +147,11 @@ fn assert_refused(world: &World, place: &Place, secret: &str, context: &str) {
 
 /// Three levels below the node's cgroup, with a path of more than 510 bytes.
 fn deep(node: &Node, letter: &str) -> Arc<Cgroup> {
-    let outer = node.cgroup.child(&format!("{letter}{}", "o".repeat(254)));
-    outer.child(&format!("m{}", "m".repeat(200))).child(&format!("i{}", "i".repeat(200)))
+    let outer = node.cgroup.child(format!("{letter}{}", "o".repeat(254)));
+    outer.child(format!("m{}", "m".repeat(200))).child(format!("i{}", "i".repeat(200)))
 }
 
 /// And with one of more than the kernel's tracepoints show.
 fn deep_below(cgroup: &Arc<Cgroup>, letter: &str) -> Arc<Cgroup> {
-    cgroup.child(&letter.repeat(250)).child(&letter.repeat(250))
+    cgroup.child(letter.repeat(250)).child(letter.repeat(250))
 }

@@ -562,12 +562,64 @@ fn a_process_whose_main_thread_has_ended_is_served() {
     assert_served(&scene.client, pod.addresses.at(Family::V4, PORT));
 }
 
+/// The agent lets go of a namespace after ten seconds in which it has seen nobody there.
+const LONGER_THAN_THE_AGENT_LINGERS: Duration = Duration::from_secs(13);
+
+/// Longer than those are there who pass through a namespace on their way to their own.
+const STAYED: Duration = Duration::from_millis(400);
+
+/// As inetd does, which starts the workload for each connection; its cgroup may go each time.
+#[test]
+fn a_namespace_is_served_while_somebody_listens_on_a_declared_port_there() {
+    for ports in [Some(vec![PORT]), None] {
+        let scene = Scene::new(|_, _, b| inbound(b).ports.clone_from(&ports));
+        let pods = [5, 6].map(|index| scene.world.b.pod(index));
+        let [stays, goes] = ["web-stays", "web-goes"].map(|name| scene.world.b.host(name).cgroup);
+        let manager = scene.world.b.host("manager").cgroup;
+        let mut sockets = Vec::new();
+        for pod in &pods {
+            let place = Place::new(&pod.netns, &manager);
+            sockets.extend(FAMILIES.map(|family| echo_at(&place, any(family, PORT))));
+        }
+        for (pod, cgroup) in pods.iter().zip([&stays, &goes]) {
+            let web = Place::new(&pod.netns, cgroup);
+            let _first = Probe::start(&web, &Job::Idle);
+            scene.agent_b.wait_enrolled("web", &web);
+            wait::wait_until("the namespace to be served", GENEROUS, || {
+                call(&scene.stranger, pod.addresses.at(Family::V4, PORT)).ended_by().is_some()
+            });
+            // Who is there for less may only be passing through.
+            let seen = Instant::now();
+            wait::wait_until("it to have stayed", GENEROUS, || seen.elapsed() > STAYED);
+        }
+        drop(goes);
+        sockets.iter_mut().for_each(|socket| drop(socket.events_so_far()));
+        let started = Instant::now();
+        wait::wait_until("the processes to be long gone", GENEROUS, || {
+            started.elapsed() > LONGER_THAN_THE_AGENT_LINGERS
+        });
+        for pod in &pods {
+            for family in FAMILIES {
+                assert_refused(&scene.stranger, pod.addresses.at(family, PORT));
+                assert_refused(&scene.client, pod.addresses.at(family, PORT));
+            }
+        }
+        for socket in &mut sockets {
+            assert_eq!(socket.pending(), 0, "{ports:?}: somebody reached the manager's socket");
+        }
+        // Nobody is awaited any more.
+        drop(sockets);
+        scene.agent_b.wait_for_status("its ports there to be other people's", |status| {
+            let namespaces = &status.workload("web").namespaces;
+            pods.iter().all(|pod| namespaces.iter().all(|n| n.inode != pod.netns.inode()))
+        });
+        drop(stays);
+    }
+}
+
 /// Nobody of the workload's is seen in the namespace any more, but its socket is there.
 #[test]
 fn a_namespace_is_served_while_it_holds_a_socket_of_the_workloads() {
-    /// The agent lets go of a namespace after ten seconds in which it has seen nobody there.
-    const LONGER_THAN_THE_AGENT_LINGERS: Duration = Duration::from_secs(13);
-
     let mut scene = Scene::new(|_, _, b| inbound(b).ports = Some(vec![PORT]));
     let pod = scene.world.b.pod(4);
     let host = scene.world.b.host("web-host");

@@ -1,15 +1,19 @@
 //! Where the programs attach and how workloads are selected, beyond the cgroup paths and globs of
 //! the other scenarios.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use sheath_tests::cgroup::Cgroup;
 use sheath_tests::config::{Select, spiffe_id};
 use sheath_tests::hammer::Hammer;
 use sheath_tests::judge::assert_ciphertext;
 use sheath_tests::names::{marker, unique};
-use sheath_tests::pair::{PORT, Pair, Setting, say};
+use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
 use sheath_tests::place::Place;
-use sheath_tests::probe;
+use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Job, Origin, Socket, Step};
+use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{FAMILIES, Family};
 
 /// `capture.cgroup: auto` is the root: a socket is captured wherever it was made.
@@ -53,9 +57,56 @@ fn a_systemd_unit_is_a_workload() {
     let secret = marker();
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
     let to = pair.target(Family::V4);
-    let seen = probe::run(&place, &sheath_tests::pair::client(to, &say(&secret)));
+    let seen = probe::run(&place, &client(to, &say(&secret)));
     assert_eq!(seen.last().text, secret, "{seen:?}");
     assert_ciphertext(&tap, PORT, &secret);
+}
+
+/// Whoever has a subtree of their own gives names there. The kernel's side matches bytes, and so does the agent.
+#[test]
+fn a_cgroup_whose_name_is_no_text_is_like_any_other() {
+    let mut pair = Pair::with(Setting::Pods, |_, _| {});
+    let node = pair.world.b.cgroup.clone();
+    let name = |bytes: &'static [u8]| OsStr::from_bytes(bytes);
+    let _neighbours = [node.child(name(b"\xff")), node.child(name(b"other\xff\x1b"))];
+    let stranger = pair.world.a.host("stranger");
+    // One below a workload's, and one that its pattern selects.
+    let theirs = [pair.server.cgroup.child(name(b"\xff")), node.child(name(b"web\xff"))];
+    let deeper = theirs[0].child(name(b"\xc3"));
+    for is_next in [false, true] {
+        if is_next {
+            pair.agent_b.kill();
+            pair.agent_b.launch();
+        }
+        for (index, cgroup) in (10..).zip(theirs.iter().chain([&deeper])) {
+            let pod = pair.world.b.pod(index + 10 * u8::from(is_next));
+            let place = Place::new(&pod.netns, cgroup);
+            for family in FAMILIES {
+                let tap = pair.world.tap();
+                let secret = marker();
+                let mut echo = Probe::start(&place, &server(any(family, PORT), &[Step::Echo]));
+                let to = pod.addresses.at(family, PORT);
+                wait::wait_until("the new namespace to be served", GENEROUS, || {
+                    pair.connect(to, &say(&secret)).last().text == secret
+                });
+                echo.accepted();
+                assert_ciphertext(&tap, PORT, &secret);
+                let seen = probe::run(&stranger, &client(to, &say("stranger")));
+                assert_eq!(seen.ended_by(), Some(libc::ECONNRESET), "{seen:?}");
+                assert_eq!(echo.pending(), 0, "a stranger reached it");
+            }
+        }
+        let status = pair.agent_b.wait_for_status("all to be protected", |status| {
+            status.workload("web").state == "protected"
+        });
+        let cgroups = &status.workload("web").cgroups;
+        assert!(cgroups.iter().any(|found| found.id == theirs[1].id()), "{cgroups:?}");
+        assert_eq!(cgroups.len(), 2, "{cgroups:?}");
+    }
+    let text = pair.agent_b.sheath("status", &[]).stdout;
+    assert!(!text.contains(&b'\x1b'), "{}", String::from_utf8_lossy(&text));
+    let checked = pair.agent_b.sheath_check();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
 
 /// In the kernel, where a new cgroup is first seen, and in the agent, which looks again and again:

@@ -91,6 +91,20 @@ fn an_agent_that_does_not_see_the_host_refuses_to_start_and_check_says_why() {
     }
 }
 
+/// Whichever descriptor it is that the runtime, a library or the kernel does not get.
+#[test]
+fn an_agent_that_may_open_too_few_files_says_so() {
+    let scene = Scene::new();
+    for limit in 5..=40 {
+        let run = scene.sheath(&format!("exec prlimit --nofile={limit} \"$@\""), "run");
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert!(!stderr.contains("panicked"), "{limit}: {stderr}");
+        assert_eq!(run.status.code(), Some(1), "{limit}: {stderr}");
+        assert!(stderr.to_lowercase().contains("too many open files"), "{limit}: {stderr}");
+    }
+    assert!(!pins::directory(scene.agent.instance()).exists(), "pins are left behind");
+}
+
 /// An agent that captured itself would dial in circles, so it must know its own cgroup by the path that the kernel knows.
 #[test]
 fn an_agent_in_a_cgroup_namespace_of_its_own_still_finds_itself_in_a_workload() {

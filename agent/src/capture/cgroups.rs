@@ -1,8 +1,13 @@
 //! Cgroups on the host's side: those that exist when the agent starts, and the processes in them.
+//!
+//! Paths are bytes, as in the kernel: whoever may make a cgroup may give it a name that is no text. People are shown
+//! them by [`shown`].
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +21,7 @@ pub struct WorkloadCgroup {
     /// Inode number of its directory, which is what the kernel calls its id.
     pub id: u64,
     /// From the cgroup v2 root.
-    pub path: String,
+    pub path: PathBuf,
 }
 
 /// What a workload's pattern finds.
@@ -41,8 +46,8 @@ pub fn find(mount: &Path, workload: &WorkloadConfig) -> io::Result<Found> {
     let selector = workload.selector();
     let depth = workload.cgroup.split('/').skip(1).count();
     let mut found = Found::default();
-    walk(mount, "", depth, &mut |path| {
-        let list = match select(&selector, path.as_bytes()) {
+    walk(mount, Path::new("/"), depth, &mut |path| {
+        let list = match select(&selector, path.as_os_str().as_bytes()) {
             Selection::Selected => &mut found.selected,
             Selection::TooLong => &mut found.too_long,
             Selection::Other => return Ok(()),
@@ -58,21 +63,21 @@ pub fn find(mount: &Path, workload: &WorkloadConfig) -> io::Result<Found> {
 /// Visits every cgroup exactly `depth` levels below `path`.
 fn walk(
     mount: &Path,
-    path: &str,
+    path: &Path,
     depth: usize,
-    visit: &mut impl FnMut(&str) -> io::Result<()>,
+    visit: &mut impl FnMut(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     if depth == 0 {
         return visit(path);
     }
     for child in children(&join(mount, path))? {
-        walk(mount, &format!("{path}/{child}"), depth - 1, visit)?;
+        walk(mount, &path.join(child), depth - 1, visit)?;
     }
     Ok(())
 }
 
 /// Names of the cgroups in a directory; none if it is gone.
-pub fn children(directory: &Path) -> io::Result<Vec<String>> {
+pub fn children(directory: &Path) -> io::Result<Vec<OsString>> {
     let Some(entries) = unless_gone(fs::read_dir(directory))? else {
         return Ok(Vec::new());
     };
@@ -82,17 +87,7 @@ pub fn children(directory: &Path) -> io::Result<Vec<String>> {
             continue;
         };
         if unless_gone(entry.file_type())?.is_some_and(|kind| kind.is_dir()) {
-            // Patterns are text, and the kernel's side matches bytes: what is no text must not be passed over.
-            let name = entry.file_name().into_string().map_err(|name| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!(
-                        "the name of the cgroup {} is not UTF-8",
-                        directory.join(name).display()
-                    ),
-                )
-            })?;
-            names.push(name);
+            names.push(entry.file_name());
         }
     }
     Ok(names)
@@ -115,8 +110,24 @@ fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 
 /// Directory of a cgroup given by its path from the root.
 #[must_use]
-pub fn join(mount: &Path, path: &str) -> PathBuf {
-    mount.join(path.trim_start_matches('/'))
+pub fn join(mount: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    mount.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// A cgroup's path for people: in one line, whatever its name is.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    path.to_string_lossy()
+        .chars()
+        .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
+        .collect()
+}
+
+/// True if a cgroup is another or lies below it, by whole names.
+#[must_use]
+pub fn is_below(path: &Path, root: &Path) -> bool {
+    path.starts_with(root)
 }
 
 /// Processes in a cgroup and below it.
@@ -148,14 +159,15 @@ fn collect_processes(directory: &Path, pids: &mut BTreeSet<u32>) -> io::Result<(
 }
 
 /// The agent's own cgroup, from the cgroup v2 root (cgroups(7), `/proc/<pid>/cgroup`).
-pub fn own() -> io::Result<String> {
+pub fn own() -> io::Result<PathBuf> {
     of_process("self")
 }
 
-fn of_process(pid: &str) -> io::Result<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
-    Ok(path.unwrap_or("/").to_owned())
+/// The kernel escapes nothing there, and makes no cgroup with a line break in its name.
+fn of_process(pid: &str) -> io::Result<PathBuf> {
+    let text = fs::read(format!("/proc/{pid}/cgroup"))?;
+    let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
+    Ok(PathBuf::from(OsStr::from_bytes(path.unwrap_or(b"/"))))
 }
 
 /// True if a process is in a cgroup of the workload's now.
@@ -166,8 +178,37 @@ pub fn is_member(workload: &WorkloadConfig, pid: u32) -> bool {
 
 /// True if a pattern selects `path` or one of its ancestors.
 #[must_use]
-pub fn selects(workload: &WorkloadConfig, path: &str) -> bool {
+pub fn selects(workload: &WorkloadConfig, path: &Path) -> bool {
     let selector = workload.selector();
-    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    ends.filter(|end| *end > 0).any(|end| matches(&selector, &path.as_bytes()[..end]))
+    path.ancestors().any(|path| matches(&selector, path.as_os_str().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_below_another_by_whole_names() {
+        for (path, expected) in [("/a/b", true), ("/a/b/c", true), ("/a/bc", false), ("/a", false)]
+        {
+            assert_eq!(is_below(Path::new(path), Path::new("/a/b")), expected, "{path}");
+        }
+        let odd = Path::new(OsStr::from_bytes(b"/a/\xff"));
+        assert!(is_below(&odd.join("b"), odd) && is_below(odd, Path::new("/a")));
+    }
+
+    #[test]
+    fn every_path_is_shown_in_one_line() {
+        let path = Path::new(OsStr::from_bytes(b"/a\xff/\x1b[31m\r\t\xc3\xa4"));
+        assert_eq!(shown(path), "/a\u{fffd}/\\u{1b}[31m\\r\\t\u{e4}");
+    }
+
+    /// What is read line by line must not be forged by a name.
+    #[test]
+    fn no_cgroup_has_a_line_break_in_its_name() {
+        let mount = crate::capture::cgroup_mount().unwrap();
+        let name = format!("sheath-line-{}\n0::", std::process::id());
+        let error = fs::create_dir(mount.join(name)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+    }
 }

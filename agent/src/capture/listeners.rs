@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::cgroups::is_below;
 use crate::sys::cgroup_id;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sock_diag::{SockDiag, TcpSocket};
@@ -13,13 +14,13 @@ use crate::sys::sock_diag::{SockDiag, TcpSocket};
 pub struct Owned {
     pub socket: TcpSocket,
     /// Path of the cgroup from the cgroup v2 root; `None` if that is not known, or there is none any more.
-    pub cgroup: Option<String>,
+    pub cgroup: Option<PathBuf>,
 }
 
 impl Owned {
     /// True if it was made in this cgroup or below it.
     #[must_use]
-    pub fn is_of(&self, root: &str) -> bool {
+    pub fn is_of(&self, root: &Path) -> bool {
         self.cgroup.as_deref().is_some_and(|path| is_below(path, root))
     }
 }
@@ -37,7 +38,7 @@ pub fn all(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<Owned>> {
 }
 
 fn with_cgroups(sockets: Vec<TcpSocket>, mount: &Path) -> io::Result<Vec<Owned>> {
-    let mut paths: HashMap<u64, Option<String>> = HashMap::new();
+    let mut paths: HashMap<u64, Option<PathBuf>> = HashMap::new();
     let mut owned = Vec::new();
     for socket in sockets {
         let cgroup = match socket.cgroup {
@@ -53,33 +54,14 @@ fn with_cgroups(sockets: Vec<TcpSocket>, mount: &Path) -> io::Result<Vec<Owned>>
 }
 
 /// The path of a cgroup; `None` if there is none of that id any more.
-fn path_of(mount: &Path, id: u64) -> io::Result<Option<String>> {
+fn path_of(mount: &Path, id: u64) -> io::Result<Option<PathBuf>> {
     match cgroup_id::directory(mount, id) {
         Ok(directory) => {
-            let below = directory.strip_prefix(mount).ok().and_then(Path::to_str);
-            Ok(below.map(|below| format!("/{below}")))
+            let below = directory.strip_prefix(mount).ok();
+            Ok(below.map(|below| Path::new("/").join(below)))
         }
         Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// True if a cgroup is another or lies below it.
-#[must_use]
-pub fn is_below(path: &str, root: &str) -> bool {
-    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cgroup_is_below_another_by_whole_names() {
-        for (path, expected) in [("/a/b", true), ("/a/b/c", true), ("/a/bc", false), ("/a", false)]
-        {
-            assert_eq!(is_below(path, "/a/b"), expected, "{path}");
-        }
     }
 }

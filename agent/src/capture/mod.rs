@@ -36,6 +36,7 @@ use std::path::PathBuf;
 pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
 pub use cgroups::{
     WorkloadCgroup, find as workload_cgroups, is_member, join as cgroup_directory, processes,
+    shown as shown_cgroup,
 };
 pub use filters::dropped_within as dropped_on_loopback;
 pub use local_leg::{LocalLeg, LocalLegError};

@@ -4,6 +4,7 @@
 //! One task owns everything that changes. Kernel events wake it; a timer makes sure that a lost event delays
 //! things and breaks nothing.
 
+mod awaited;
 mod dropped;
 mod enrolment;
 mod listening;
@@ -19,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -383,7 +384,7 @@ impl Supervisor {
     }
 
     /// True if all programs run for a cgroup.
-    pub(super) fn covers(&self, path: &str) -> bool {
+    pub(super) fn covers(&self, path: &Path) -> bool {
         File::open(cgroups::join(&self.mount, path))
             .is_ok_and(|cgroup| self.programs.all_in_force_for(&cgroup))
     }

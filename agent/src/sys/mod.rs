@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod bpf_objects;
 pub mod cgroup_id;
 pub mod clock;
+pub mod descriptors;
 pub mod erased;
 pub mod files;
 pub mod hardening;

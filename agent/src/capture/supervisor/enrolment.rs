@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED, Overflow};
 use sheath_common::maps::MAX_WORKLOADS;
@@ -31,7 +32,7 @@ pub struct Unenrolled {
 pub fn selectors(workloads: &mut [Observed]) -> Vec<Selector> {
     let bases: BTreeSet<_> = bases(workloads).into_iter().map(str::to_owned).collect();
     for workload in &mut *workloads {
-        let is_above = |path: &String| cgroups::selects(&workload.config, path);
+        let is_above = |path: &String| cgroups::selects(&workload.config, Path::new(path));
         workload.is_above_others = bases.iter().any(is_above);
     }
     let of_base = |path: &String| Selector::new(path.as_bytes(), Workload::BASE);
@@ -60,9 +61,9 @@ impl Supervisor {
         let own = cgroups::own()?;
         let mut marks: Vec<_> = bases(&self.workloads)
             .into_iter()
-            .map(|path| (path.to_owned(), Workload::BASE))
+            .map(|path| (PathBuf::from(path), Workload::BASE))
             .collect();
-        if own != "/" {
+        if own != Path::new("/") {
             marks.push((own, Workload::AGENT));
         }
         let before = std::mem::take(&mut self.unenrolled.marked);
@@ -74,7 +75,7 @@ impl Supervisor {
     }
 
     /// Has a cgroup, if it is there, stand in the map for what it is, unless it is a workload.
-    fn mark(&mut self, path: &str, mark: &Workload) -> io::Result<()> {
+    fn mark(&mut self, path: &Path, mark: &Workload) -> io::Result<()> {
         let Ok(metadata) = fs::metadata(cgroups::join(&self.mount, path)) else {
             return Ok(());
         };
@@ -152,7 +153,7 @@ impl Supervisor {
                 "connections of {} cgroup(s) are refused because of paths longer than {} bytes: {}",
                 too_long.len(),
                 sheath_common::selector::MAX_PATH,
-                cgroup.path
+                cgroups::shown(&cgroup.path)
             )
         });
         let ids: BTreeSet<u64> = too_long.iter().map(|cgroup| cgroup.id).collect();

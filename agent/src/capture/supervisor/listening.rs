@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 
 use sheath_common::workload::InboundMode;
 
 use super::Supervisor;
 use super::observed::Observed;
+use crate::capture::cgroups;
 use crate::capture::listeners::{self, Owned};
 use crate::capture::processes::socket_inodes;
 
 impl Supervisor {
-    /// Lists those who listen in the agent's own namespace, and in others in which a workload has declared ports.
+    /// Lists those who listen in the agent's own namespace, in others in which a workload has declared ports, and where
+    /// one may be awaited.
     pub(super) fn see_who_listens(&mut self) {
         let own = self.own_netns.inode();
         let mut wanted = BTreeSet::new();
@@ -20,6 +23,7 @@ impl Supervisor {
             if !workload.config.inbound.ports.is_empty() {
                 wanted.extend(workload.namespaces());
             }
+            wanted.extend(workload.homes_left());
         }
         self.listening.retain(|inode, _| wanted.contains(inode));
         let mut unseen = None;
@@ -88,7 +92,11 @@ impl Observed {
     /// True if a socket is the workload's, or made for it by its activator.
     pub fn owns(&self, listener: &Owned) -> bool {
         self.cgroups.values().any(|enrolled| listener.is_of(&enrolled.path))
-            || (listener.cgroup.is_some() && listener.cgroup == self.config.inbound.activator)
+            || (listener.cgroup.is_some() && listener.cgroup.as_deref() == self.activator())
+    }
+
+    fn activator(&self) -> Option<&Path> {
+        self.config.inbound.activator.as_deref().map(Path::new)
     }
 
     /// True if one of its processes has the socket, whoever made it.
@@ -131,7 +139,7 @@ impl Observed {
                 findings.problem.get_or_insert(format!(
                     "{} belongs to a socket of the cgroup {}, which is not the workload: nobody is served there",
                     other.socket.local,
-                    other.cgroup.as_deref().unwrap_or("(gone)")
+                    other.cgroup.as_deref().map_or_else(|| "(gone)".to_owned(), cgroups::shown)
                 ));
             }
         }
@@ -176,7 +184,7 @@ fn ports(ports: &[u16]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::time::Instant;
 
     use super::*;
@@ -184,7 +192,7 @@ mod tests {
     use crate::config::Config;
     use crate::sys::sock_diag::TcpSocket;
 
-    fn workload() -> Observed {
+    pub fn workload() -> Observed {
         let text = r#"
 trustDomain: example.org
 node: n
@@ -197,13 +205,13 @@ workloads:
 "#;
         let config = Config::parse(text, std::path::Path::new("sheath.yaml")).unwrap();
         let mut workload = Observed::new(config.workloads[0].clone());
-        workload.cgroups.insert(7, Enrolled::new("/web".to_owned(), false));
+        workload.cgroups.insert(7, Enrolled::new("/web".into(), false));
         workload
     }
 
-    fn listener(cgroup: &str, at: &str) -> Owned {
+    pub fn listener(cgroup: &str, at: &str) -> Owned {
         let socket = TcpSocket::listening(at.parse().unwrap());
-        Owned { socket, cgroup: Some(cgroup.to_owned()) }
+        Owned { socket, cgroup: Some(cgroup.into()) }
     }
 
     #[test]
@@ -227,7 +235,7 @@ workloads:
         assert_eq!(workload.see_where(OWN), [OWN, ELSEWHERE]);
         assert!(!workload.lives_elsewhere, "its port is open to everybody");
 
-        workload.cgroups.insert(7, Enrolled::new("/web".to_owned(), false));
+        workload.cgroups.insert(7, Enrolled::new("/web".into(), false));
         sight(&mut workload, ELSEWHERE, now - SETTLED);
         workload.see_where(OWN);
         assert!(workload.lives_elsewhere);

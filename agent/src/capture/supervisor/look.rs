@@ -35,6 +35,7 @@ impl Supervisor {
         self.open_missing_listeners(&mut problems);
         self.see_who_listens();
         self.see_who_is_where();
+        self.keep_awaited();
         self.assign_ports(&mut problems);
         self.say_who_listens(&mut problems);
         for (workload, problem) in self.workloads.iter_mut().zip(problems) {
@@ -73,7 +74,7 @@ impl Supervisor {
             if let Some(owner) = claimed.get(&cgroup.id) {
                 problem = Some(format!(
                     "the cgroup {} is also the workload `{owner}`, which comes first",
-                    cgroup.path
+                    cgroups::shown(&cgroup.path)
                 ));
                 continue;
             }
@@ -121,7 +122,7 @@ impl Supervisor {
         let enrolled = workload.cgroups.entry(cgroup.id).or_insert_with(|| {
             tracing::info!(
                 workload = workload.config.name,
-                cgroup = cgroup.path,
+                cgroup = cgroups::shown(&cgroup.path),
                 "workload enrolled"
             );
             let reset = already.is_none() && workload.config.existing == Existing::Reset;

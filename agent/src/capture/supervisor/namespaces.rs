@@ -1,4 +1,5 @@
-//! The namespaces that are served, from the first of a workload's that is in one to the last.
+//! The namespaces that are served, from the first of a workload's that is in one to the last; [`awaited`](super::awaited)
+//! tells where it is kept longer.
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use sheath_common::workload::Workload;
@@ -28,6 +29,8 @@ pub struct Observed {
     pub is_above_others: bool,
     /// Namespaces it was in when last looked at, by inode number.
     pub present_in: BTreeSet<u64>,
+    /// Those of its own that it has been at home in, and may come back to.
+    pub homes: BTreeSet<u64>,
     /// It was last seen in a namespace of its own, and not in the agent's.
     pub lives_elsewhere: bool,
     /// Addresses at which it was last seen to listen on a declared port, by namespace.
@@ -45,7 +48,7 @@ pub struct Observed {
 /// A cgroup that the kernel knows as the workload's.
 #[derive(Debug)]
 pub struct Enrolled {
-    pub path: String,
+    pub path: PathBuf,
     /// Namespaces its processes have been seen in, by inode number.
     pub namespaces: BTreeMap<u64, Sighting>,
     /// What others' packet filters keep from the agent.
@@ -66,10 +69,14 @@ impl Sighting {
     pub fn is_settled(&self) -> bool {
         self.last - self.first >= SETTLED
     }
+
+    pub fn is_older_than(&self, time: Duration) -> bool {
+        self.last.elapsed() >= time
+    }
 }
 
 impl Enrolled {
-    pub fn new(path: String, reset_pending: bool) -> Self {
+    pub fn new(path: PathBuf, reset_pending: bool) -> Self {
         Self { path, namespaces: BTreeMap::new(), dropped: None, reset_pending }
     }
 
@@ -86,9 +93,8 @@ impl Enrolled {
 
     /// Namespaces in which nobody has been seen for so long.
     pub fn left_for(&self, time: Duration) -> impl Iterator<Item = u64> {
-        let left = |(inode, sighting): (&u64, &Sighting)| {
-            (sighting.last.elapsed() >= time).then_some(*inode)
-        };
+        let left =
+            |(inode, sighting): (&u64, &Sighting)| sighting.is_older_than(time).then_some(*inode);
         self.namespaces.iter().filter_map(left).collect::<Vec<_>>().into_iter()
     }
 }
@@ -102,6 +108,7 @@ impl Observed {
             processes: BTreeSet::new(),
             is_above_others: false,
             present_in: BTreeSet::new(),
+            homes: BTreeSet::new(),
             lives_elsewhere: false,
             heard: BTreeMap::new(),
             problem: None,
@@ -142,6 +149,14 @@ impl Observed {
             .any(Sighting::is_settled)
     }
 
+    /// True if processes were seen just now in a namespace that they may be passing through.
+    pub fn has_just_come(&self) -> bool {
+        self.cgroups
+            .values()
+            .flat_map(|enrolled| enrolled.namespaces.values())
+            .any(|sighting| !sighting.is_settled() && !sighting.is_older_than(SETTLED))
+    }
+
     /// True if it does not only pass through a namespace: processes have stayed there, or it has listened there.
     pub fn is_at_home_in(&self, inode: u64) -> bool {
         self.is_settled_in(inode) || self.heard.keys().any(|(heard_in, _)| *heard_in == inode)
@@ -175,7 +190,7 @@ mod tests {
     use super::*;
 
     fn enrolled_since(before_now: Duration) -> Enrolled {
-        let mut enrolled = Enrolled::new("/web".to_owned(), false);
+        let mut enrolled = Enrolled::new("/web".into(), false);
         enrolled.sight(&BTreeSet::from([7]), Instant::now() - before_now);
         enrolled
     }

@@ -36,8 +36,8 @@ impl Supervisor {
         let own = self.own_netns.inode();
         let is_passing = self.workloads.iter().any(|workload| {
             is_inbound(workload)
-                && workload.namespaces().contains(&own)
-                && !workload.is_settled_in(own)
+                && (workload.has_just_come()
+                    || (workload.namespaces().contains(&own) && !workload.is_settled_in(own)))
         });
         self.guard_activated(problems);
         self.look_again = is_passing.then(|| Instant::now() + SETTLED);
@@ -52,7 +52,7 @@ impl Supervisor {
             };
             if let Err(error) = served.namespace.steer(ports) {
                 for (workload, problem) in self.workloads.iter().zip(problems.iter_mut()) {
-                    if workload.namespaces().contains(&inode) {
+                    if workload.served_in().contains(&inode) {
                         problem.get_or_insert(format!("inbound ports cannot be steered: {error}"));
                     }
                 }
@@ -212,7 +212,7 @@ pub(super) fn unnamed_ports(workload: &Observed, listening: &[Owned]) -> String 
 fn tie(workload: &Observed, inode: u64, is_own: bool, listening: &[Owned]) -> Tie {
     let inbound = &workload.config.inbound;
     if !is_own {
-        return if workload.namespaces().contains(&inode) { Tie::Is } else { Tie::Not };
+        return if workload.served_in().contains(&inode) { Tie::Is } else { Tie::Not };
     }
     let of_ports = || {
         listening.iter().filter(|listener| inbound.ports.contains(&listener.socket.local.port()))

@@ -103,9 +103,10 @@ pub(super) fn refuse_own_cgroup(workloads: &[WorkloadConfig]) -> Result<(), Capt
     let own = cgroups::own().map_err(CaptureError::during("cannot tell the agent's own cgroup"))?;
     match workloads.iter().find(|workload| cgroups::selects(workload, &own)) {
         None => Ok(()),
-        Some(workload) => {
-            Err(CaptureError::SelectsAgent { workload: workload.name.clone(), cgroup: own })
-        }
+        Some(workload) => Err(CaptureError::SelectsAgent {
+            workload: workload.name.clone(),
+            cgroup: cgroups::shown(&own),
+        }),
     }
 }
 

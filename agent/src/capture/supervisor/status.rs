@@ -121,7 +121,7 @@ pub(super) fn view(supervisor: &mut Supervisor) -> StatusView {
 
 fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus {
     let config = &workload.config;
-    let inodes = workload.namespaces();
+    let inodes = workload.served_in();
     let namespaces: Vec<_> = inodes
         .iter()
         .filter_map(|inode| supervisor.namespaces.get(inode))
@@ -146,7 +146,7 @@ fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus
         cgroups: workload
             .cgroups
             .iter()
-            .map(|(id, enrolled)| CgroupStatus { path: enrolled.path.clone(), id: *id })
+            .map(|(id, enrolled)| CgroupStatus { path: cgroups::shown(&enrolled.path), id: *id })
             .collect(),
         namespaces,
         inbound: InboundStatus {
@@ -183,17 +183,18 @@ fn problem(
         return Some(problem.clone());
     }
     for (id, enrolled) in &workload.cgroups {
+        let path = cgroups::shown(&enrolled.path);
         let entry = workload.entry(enrolled.dropped.as_ref());
         if supervisor.tables.workloads.get(id).ok().flatten() != Some(entry) {
-            return Some(format!("the kernel does not know the cgroup {}", enrolled.path));
+            return Some(format!("the kernel does not know the cgroup {path}"));
         }
         if !supervisor.covers(&enrolled.path) {
-            return Some(format!("not every program runs for the cgroup {}", enrolled.path));
+            return Some(format!("not every program runs for the cgroup {path}"));
         }
         // What is on the workload's own cgroup has been found already.
         let directory = cgroups::join(&supervisor.mount, &enrolled.path);
         if let Ok(Some(dropped)) = filters::dropped_within(&directory, false) {
-            return Some(format!("below {}, {dropped}; {}", enrolled.path, dropped.advice()));
+            return Some(format!("below {path}, {dropped}; {}", dropped.advice()));
         }
     }
     namespaces
