@@ -1,6 +1,7 @@
 //! What is wrong is said in one clear line, with a non-zero exit, and nothing is left behind.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -86,6 +87,21 @@ fn assert_one_line(output: &Output, code: i32, words: &[&str]) {
     for word in words {
         assert!(errors[0].contains(word), "{word:?} in {:?}", errors[0]);
     }
+}
+
+/// Everybody may make directories in a bpffs whose mode is the kernel's own (1777), and could take away what is pinned there.
+#[test]
+fn a_pin_directory_that_is_somebody_elses_is_not_trusted() {
+    const NOBODY: u32 = 65_534;
+    let scene = Scene::new();
+    pins::ensure_bpffs();
+    let directory = pins::directory(scene.agent.instance());
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory).expect("the directory");
+    chown(&directory, Some(NOBODY), Some(NOBODY)).expect("giving the directory away");
+    let output = scene.run();
+    fs::remove_dir(&directory).expect("nothing was pinned there");
+    let words = ["cannot trust the pin directory", "is not root's alone"];
+    assert_one_line(&output, 1, &words);
 }
 
 #[test]

@@ -127,11 +127,16 @@ pub struct FreshPins {
 impl FreshPins {
     /// Makes the pin directories. `None` if an earlier agent has left pins to take over.
     pub fn begin(pins: &Pins) -> Result<Option<Self>, CaptureError> {
-        pins.check_ownership().map_err(CaptureError::during("cannot trust the pin directory"))?;
+        let check = || {
+            pins.check_ownership().map_err(CaptureError::during("cannot trust the pin directory"))
+        };
+        check()?;
         if pins.exist() {
             return Ok(None);
         }
         pins.create().map_err(CaptureError::during("cannot make the pin directory"))?;
+        // Everybody may make directories in a bpffs, and somebody may have been quicker.
+        check()?;
         Ok(Some(Self { pins: pins.clone(), keep: false }))
     }
 

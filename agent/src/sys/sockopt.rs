@@ -9,12 +9,6 @@ use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use sheath_common::flow::Asked;
 use socket2::{SockRef, Socket, TcpKeepalive};
 
-/// How long a silent peer is believed to be alive: probes start after a minute and give up after another.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(60))
-    .with_interval(Duration::from_secs(10))
-    .with_retries(6);
-
 /// Probes that a peer may leave unanswered.
 const PROBES: u32 = 6;
 
@@ -22,7 +16,8 @@ const PROBES: u32 = 6;
 ///
 /// Closing it sends a reset until [`close_gracefully`] says otherwise, so that nothing that ends early, the
 /// death of the agent included, looks like a clean end to the application. Urgent bytes stay in the stream,
-/// where the application on the other side finds them in their place.
+/// where the application on the other side finds them in their place. Whether the peer is still there is asked on
+/// the wire alone ([`probe_peer`]): at both ends of loopback is the same kernel.
 pub fn prepare_leg<'s, S>(socket: &'s S) -> io::Result<()>
 where
     SockRef<'s>: From<&'s S>,
@@ -30,9 +25,7 @@ where
     let socket = SockRef::from(socket);
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
-    socket.set_out_of_band_inline(true)?;
-    // Also turns it on.
-    socket.set_tcp_keepalive(&KEEPALIVE)
+    socket.set_out_of_band_inline(true)
 }
 
 /// Both directions have ended in order: closing the socket shall not reset it.
