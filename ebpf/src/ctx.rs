@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock_ops};
+use aya_ebpf::bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_ops};
 use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_fullsock,
     bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
@@ -372,19 +372,25 @@ pub fn is_v4_packet(ctx: &SkBuffContext) -> bool {
     protocol == u32::from(ETH_P_IP.to_be())
 }
 
-/// The packet's socket, if it is whole. That of a connection which is not accepted yet is its listener.
+/// Calls `look` with the packet's socket, if it is whole. That of a connection which is not accepted yet is its listener.
 #[inline(always)]
-pub fn packet_socket(ctx: &SkBuffContext) -> Option<PacketSocket> {
-    // SAFETY: both pointers are checked for null before they are used; the storage helper takes a socket.
+pub fn with_socket<T>(ctx: &SkBuffContext, none: T, look: impl FnOnce(*mut bpf_sock) -> T) -> T {
+    // SAFETY: both pointers are checked for null before they are used.
     unsafe {
         let sk = read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk);
         if sk.is_null() {
-            return None;
+            return none;
         }
         let sk = bpf_sk_fullsock(sk);
-        if sk.is_null() {
-            return None;
-        }
+        if sk.is_null() { none } else { look(sk) }
+    }
+}
+
+/// The packet's socket.
+#[inline(always)]
+pub fn packet_socket(ctx: &SkBuffContext) -> Option<PacketSocket> {
+    // SAFETY: the socket is whole and not null; the storage helper takes one.
+    with_socket(ctx, None, |sk| unsafe {
         let protocol = read_volatile(&raw const (*sk).protocol);
         let state = read_volatile(&raw const (*sk).state);
         let local_port = read_volatile(&raw const (*sk).src_port);
@@ -408,7 +414,7 @@ pub fn packet_socket(ctx: &SkBuffContext) -> Option<PacketSocket> {
             is_turned,
             confined_by,
         })
-    }
+    })
 }
 
 #[inline(always)]

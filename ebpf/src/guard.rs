@@ -281,8 +281,7 @@ fn port_v4(ctx: &SkBuffContext) -> u32 {
     let Ok(first) = ctx.load::<u8>(0) else {
         return 0;
     };
-    let tcp = usize::from(first & 0x0f) * 4;
-    ctx.load::<u16>(tcp + 2).map_or(0, |port| u32::from(u16::from_be(port)))
+    translated(ctx, usize::from(first & 0x0f) * 4).port
 }
 
 /// RFC 8200, 4

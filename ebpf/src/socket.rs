@@ -4,16 +4,15 @@ use core::ffi::c_void;
 use core::ptr::{null_mut, read_volatile};
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{
-    bpf_sk_fullsock, bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get, bpf_skb_cgroup_id,
+    bpf_sk_lookup_tcp, bpf_sk_release, bpf_sk_storage_get, bpf_skb_cgroup_id,
 };
 use aya_ebpf::programs::SkBuffContext;
 use sheath_common::flow::LocalLeg;
 use sheath_common::guard::SocketState;
 use sheath_common::net::IPPROTO_TCP;
 
-use crate::ctx::connected_of;
+use crate::ctx::{connected_of, with_socket};
 use crate::maps::{LOCAL_LEGS, OWN_LISTENERS};
 
 /// `BPF_F_CURRENT_NETNS` (UAPI), as the 64-bit argument that the helper takes.
@@ -34,7 +33,7 @@ const V6_WORDS: usize = 9;
 /// way in.
 #[inline(always)]
 pub fn is_in(ctx: &SkBuffContext, state: SocketState) -> bool {
-    with_own(ctx, false, |sk| {
+    with_socket(ctx, false, |sk| {
         // SAFETY: not null, and a whole socket.
         SocketState::from_kernel(unsafe { read_volatile(&raw const (*sk).state) }) == state
     })
@@ -44,24 +43,10 @@ pub fn is_in(ctx: &SkBuffContext, state: SocketState) -> bool {
 #[inline(always)]
 pub fn is_agents_listener(ctx: &SkBuffContext) -> bool {
     let listeners: *mut c_void = (&raw const OWN_LISTENERS).cast_mut().cast();
-    with_own(ctx, false, |sk| {
+    with_socket(ctx, false, |sk| {
         // SAFETY: the helper takes a socket that is not null; only the presence of the value matters.
         !unsafe { bpf_sk_storage_get(listeners, sk.cast(), null_mut(), 0) }.is_null()
     })
-}
-
-/// Calls `look` with the packet's socket, if it is whole.
-#[inline(always)]
-fn with_own<T>(ctx: &SkBuffContext, none: T, look: impl FnOnce(*mut bpf_sock) -> T) -> T {
-    // SAFETY: the kernel passes a valid context; both pointers are checked for null before they are used.
-    unsafe {
-        let sk = read_volatile(&raw const (*ctx.skb.skb).__bindgen_anon_2.sk);
-        if sk.is_null() {
-            return none;
-        }
-        let sk = bpf_sk_fullsock(sk);
-        if sk.is_null() { none } else { look(sk) }
-    }
 }
 
 /// Id of the cgroup in which the receiving socket was made.

@@ -59,34 +59,27 @@ impl NetNs {
 
     /// Runs `ip` commands, one per line.
     pub fn ip(&self, commands: &str) {
-        let mut child = place::command_in(self, None, "ip")
-            .args(["-batch", "-"])
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("ip (package iproute2)");
-        child.stdin.take().unwrap().write_all(commands.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(
-            output.status.success(),
-            "ip: {}\nin\n{commands}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        self.feed("ip", &["-batch", "-"], commands);
     }
 
     /// Loads rules of the packet filter (nft(8)).
     pub fn nft(&self, rules: &str) {
-        let mut child = place::command_in(self, None, "nft")
-            .args(["-f", "-"])
+        self.feed("nft", &["-f", "-"], rules);
+    }
+
+    /// Runs a program that reads what to do; it must succeed.
+    fn feed(&self, program: &str, arguments: &[&str], text: &str) {
+        let mut child = place::command_in(self, None, program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("nft (package nftables)");
-        child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+            .unwrap_or_else(|error| panic!("{program} (`cargo xtask test` installs it): {error}"));
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
         assert!(
             output.status.success(),
-            "nft: {}\nin\n{rules}",
+            "{program}: {}\nin\n{text}",
             String::from_utf8_lossy(&output.stderr)
         );
     }

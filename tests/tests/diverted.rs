@@ -15,7 +15,7 @@ use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Connection, Job, Socket, Step};
 use sheath_tests::world::{FAMILIES, Family};
 
-/// Where connections are turned to (README, "Limits").
+/// Where IPv6 connections are turned to; IPv4 ones to the first (README, "Things that applications may notice").
 const AGENTS_PORTS: std::ops::RangeInclusive<u16> = 15_001..=15_064;
 /// Somebody else's.
 const OTHER_PORT: u16 = 7_001;
