@@ -97,7 +97,8 @@ const DEBIAN_LINT: [Package; 1] = [package("rust-web-clippy", DEBIAN_CLIPPY)];
 const SCENARIOS: [Package; 8] = [
     package("curl", "curl"),
     package("iproute2", "ip"),
-    package("nftables", "nft").with_service("nftables"),
+    // Debian leaves its service disabled.
+    package("nftables", "nft"),
     package("nginx-light", "nginx").with_service("nginx"),
     package("openssl", "openssl"),
     package("procps", "ps"),
