@@ -2,7 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sheath::framing::{Control, Item, LONGEST_DATA, Open, Reader, data_header};
+use sheath::wire::flows::{Control, Item, LONGEST_DATA, Reader, data_header};
+use sheath::wire::Endpoints;
 
 /// Frames in a stream.
 const FRAMES: usize = 1024;
@@ -27,7 +28,7 @@ fn read(reader: &mut Reader, stream: &[u8], piece: usize) -> usize {
 }
 
 fn framing(criterion: &mut Criterion) {
-    let open = Control::Open(Open {
+    let open = Control::Open(Endpoints {
         source: "192.0.2.1:40000".parse().unwrap(),
         destination: "192.0.2.2:443".parse().unwrap(),
     });

@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sheath::record::{Cipher, ContentType, Keys, OVERHEAD, Opener, Sealer};
+use sheath::wire::record::{Cipher, ContentType, Keys, OVERHEAD, Opener, Sealer};
 
 const BATCH: usize = 256 * 1024;
 const SUITES: [(&str, Cipher); 3] = [

@@ -23,7 +23,7 @@ use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest};
 use crate::flow::FlowIds;
-use crate::pipeline::{Pipeline, Starter};
+use crate::pipeline::{FlowHandler, Pipeline, Timeouts};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
 use crate::sys::{descriptors, hardening, heap, owner};
@@ -104,14 +104,18 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let mut control =
         Control::start(path.to_owned(), config.clone(), roster.clone(), provider.clone())?;
     control.settle().await;
-    let published = control.published();
+    let (published, control_names) = (control.published(), control.name_views());
     let threads = threads();
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
         counters: Arc::new(AgentCounters::default()),
         shares: Arc::new(Shares::new(config.limits, threads)),
         idle: Arc::new(IdleSessions::new(config.reuse, published.sessions.clone())),
-        timeouts: config.timeouts,
+        timeouts: Timeouts {
+            connect: config.timeouts.connect,
+            handshake: config.timeouts.handshake,
+            idle: config.timeouts.patience,
+        },
         ids: FlowIds::new(run_number(&provider)),
         workers: Workers::start(threads)
             .map_err(StartError::io("cannot start the threads for flows"))?,
@@ -122,8 +126,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let socket = config.instance.admin_socket();
     let admin = Server::bind(&socket)
         .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
-    let starter = Arc::new(Starter(pipeline.clone()));
-    let supervisor = Supervisor::start(&config, published.policy.load_full(), roster, starter)?;
+    let handler = Arc::new(FlowHandler(pipeline.clone()));
+    let supervisor = Supervisor::start(&config, published.policy.load_full(), roster, handler)?;
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
@@ -132,7 +136,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         shares: pipeline.shares.clone(),
         idle: pipeline.idle.clone(),
         identities: published.identities,
-        names: published.names,
+        names: control_names,
         verified: control.verified(),
         tables: supervisor.tables(),
     };

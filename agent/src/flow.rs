@@ -5,10 +5,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use sheath_common::flow::{Asked, Owner};
 
-use crate::relay::Moved;
-use crate::tls::Negotiated;
 use crate::trust::PeerId;
 
 /// Names a flow in every log line. Unique within one run of an agent.
@@ -49,6 +48,13 @@ impl fmt::Display for FlowId {
 pub struct Inherited {
     pub owner: Owner,
     pub asked: Asked,
+}
+
+/// A side of a connection: the one that opens it, or the one that accepts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Role {
+    Client,
+    Server,
 }
 
 /// As seen from the workload.
@@ -119,6 +125,23 @@ impl Protection {
     }
 }
 
+/// Parameters of a session, by the names that the TLS library has for them. Empty before the handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Negotiated {
+    pub version: &'static str,
+    pub suite: &'static str,
+    pub group: &'static str,
+}
+
+/// Bytes of the application's that have been passed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transferred {
+    /// From the application to its peer.
+    pub sent: u64,
+    /// From the peer to the application.
+    pub received: u64,
+}
+
 /// How a flow ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -167,7 +190,7 @@ pub struct FlowRecord {
     pub negotiated: Negotiated,
     /// Its session had been used by another flow before.
     pub is_reused: bool,
-    pub moved: Moved,
+    pub transferred: Transferred,
 }
 
 impl FlowRecord {
@@ -190,7 +213,7 @@ impl FlowRecord {
             protection: Protection::None,
             negotiated: Negotiated::default(),
             is_reused: false,
-            moved: Moved::default(),
+            transferred: Transferred::default(),
         }
     }
 }

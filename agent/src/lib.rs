@@ -5,18 +5,16 @@
 
 pub mod admin;
 pub mod app;
-pub mod buffers;
 pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod flow;
-pub mod framing;
 pub mod identity;
 pub mod pipeline;
 pub mod policy;
-pub mod record;
+pub mod published;
 pub mod relay;
 pub mod sessions;
 pub mod shares;
@@ -25,5 +23,6 @@ mod sys;
 pub mod telemetry;
 pub mod tls;
 pub mod trust;
+pub mod wire;
 pub mod workers;
 pub mod x509;

@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::workload::WorkloadId;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::buffers::{Account, Buffers};
+use crate::wire::buffers::{Account, Buffers};
 use crate::config::Limits;
 
 use rate::Rate;

@@ -28,7 +28,7 @@ use sheath_common::selector::Selector;
 use sheath_common::workload::{InboundMode, OutboundMode, Workload, WorkloadId, workload_id};
 use tracing_subscriber::EnvFilter;
 
-use crate::relay::Patience;
+use crate::relay::IdleTimeouts;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::files;
 
@@ -98,7 +98,7 @@ pub struct Timeouts {
     /// How long live flows may go on after SIGTERM.
     pub drain: Duration,
     /// How long a flow may stand still.
-    pub patience: Patience,
+    pub patience: IdleTimeouts,
 }
 
 /// How long sessions are kept for the next flow, and how many.
@@ -322,7 +322,7 @@ impl TryFrom<raw::Config> for Config {
                 connect: raw.timeouts.connect.0,
                 handshake: raw.timeouts.handshake.0,
                 drain: raw.timeouts.drain.0,
-                patience: Patience {
+                patience: IdleTimeouts {
                     idle: raw.timeouts.idle.0,
                     half_closed: raw.timeouts.half_closed.0,
                     dead_peer: raw.timeouts.dead_peer.0,

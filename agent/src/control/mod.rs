@@ -26,11 +26,13 @@ use crate::identity::{
     CaError, CaSource, Credentials, EmbeddedCa, FileSource, Held, Identities, Membership, Snapshot,
     Source, SpireSource, Update, Updates, WorkloadRef,
 };
+use crate::published::Published;
 use crate::policy::{Policy, SharedPolicy};
+use crate::wire::words;
 use crate::sessions::Sessions;
 use crate::sys::clock;
 use crate::sys::watch::Watch;
-use crate::tls::{self, Contexts};
+use crate::tls::Contexts;
 use crate::trust::VerifiedChains;
 
 use names::{Answer, Names};
@@ -52,15 +54,6 @@ pub enum ControlRequest {
     /// Read the configuration again, and apply it or say why not.
     Reload(oneshot::Sender<Result<(), String>>),
     Certificates(oneshot::Sender<CertificatesView>),
-}
-
-/// What the control plane publishes.
-#[derive(Clone, Debug)]
-pub struct Published {
-    pub policy: SharedPolicy,
-    pub identities: Arc<Identities>,
-    pub sessions: Arc<Sessions>,
-    pub names: NameViews,
 }
 
 #[derive(Debug)]
@@ -143,7 +136,7 @@ impl Control {
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(policy));
         let identities = Arc::new(Identities::default());
         let sessions = Arc::new(Sessions::new(policy.clone(), identities.clone()));
-        let published = Published { policy, identities, sessions, names: names.views() };
+        let published = Published { policy, identities, sessions };
         let mut control = Self {
             cas: load_cas(&config, &HashMap::new(), &provider)?,
             path,
@@ -168,6 +161,12 @@ impl Control {
         self.materials.verified.clone()
     }
 
+    #[must_use]
+    pub fn name_views(&self) -> NameViews {
+        self.names.views()
+    }
+
+    /// What flows go by.
     #[must_use]
     pub fn published(&self) -> Published {
         self.published.clone()
@@ -420,7 +419,7 @@ impl Control {
             let key = snapshot.svid.key.clone();
             Contexts::new(self.provider.clone(), key, trust, &inbound)
                 .map(|contexts| Arc::new(Credentials { svid: snapshot.svid.clone(), contexts }))
-                .map_err(|error| format!("TLS cannot be set up: {}", tls::words(&error)))
+                .map_err(|error| format!("TLS cannot be set up: {}", words::handshake(&error)))
         });
         let (credentials, trouble) = match credentials.transpose() {
             Ok(credentials) => (credentials, None),

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::RelayError;
 use super::timers::Watch;
+use crate::wire::WireError;
 use crate::sys::sockopt::{self, Answers};
 
 /// How often the same data must have been sent again before nobody is believed to be there, and how often it must have been
@@ -44,7 +45,7 @@ impl Watch {
         limit: Duration,
         owing: Duration,
     ) -> Result<(), RelayError> {
-        match state(&sockopt::answers(wire).map_err(RelayError::Wire)?, limit, owing) {
+        match state(&sockopt::answers(wire).map_err(WireError::Io)?, limit, owing) {
             State::Answered => self.is_answered(),
             State::Unclear(rest) => self.look_again(rest),
             State::Dead => return Err(RelayError::Dead(limit)),

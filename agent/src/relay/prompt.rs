@@ -18,6 +18,15 @@ pub struct Prompt {
 }
 
 impl Prompt {
+    /// When this much was acknowledged.
+    pub fn after(acknowledged: u64) -> Self {
+        Self { acknowledged }
+    }
+
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
     /// All that `app` has sent so far was read, and is this much.
     pub fn emptied(&mut self, app: &TcpStream, read: u64) {
         if read - self.acknowledged >= MESSAGE {

@@ -1,13 +1,14 @@
 //! Relays between applications and sessions over real TCP connections on loopback.
 
 mod against_rustls;
-mod duplex;
 mod ends;
 mod flows;
 mod patterns;
+mod plain;
 mod sessions;
 mod turns;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,74 +16,76 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::framing::{Control, Open, data_header};
-use crate::record::ContentType;
+use crate::flow::Role;
 use crate::sys::sockopt;
-use crate::tls::testing::{Raw, narrow_tcp_pair, sessions, tcp_pair, with_raw};
+use crate::wire::buffers::Account;
+use crate::wire::bytes::{self, Bytes};
+use crate::wire::flows::{Control, Flows, data_header};
+use crate::wire::record::ContentType;
+use crate::wire::records::RecordStream;
+use crate::wire::testing::{Raw, narrow_tcp_pair, sessions, tcp_pair, with_raw};
+use crate::wire::{Endpoints, GoAway, Refused, Reset, Session};
 
 /// For what should take no time at all.
 const GENEROUS: Duration = Duration::from_secs(30);
 /// What must happen soon, and need not at once.
 const SOON: Duration = Duration::from_secs(5);
 
-/// A relay that runs, and the application at its one end.
-struct Relay {
+type BoxedSession = Box<dyn Session>;
+
+/// A flow that is relayed, and the application at its one end.
+struct Carried {
     app: TcpStream,
     account: Arc<Account>,
-    task: JoinHandle<Ended>,
+    task: JoinHandle<Over>,
 }
 
 /// A relay that has come to its end.
-struct Ended {
+struct Over {
     result: Result<(), RelayError>,
-    moved: Moved,
-    /// `None` after an error.
-    wire: Option<RecordStream>,
-    /// Of what the peer sends, if the session is framed.
-    reader: Option<Reader>,
+    moved: Transferred,
+    /// The session, if it can have another flow.
+    wire: Option<BoxedSession>,
 }
 
-impl Relay {
-    async fn start(wire: RecordStream, reader: Option<Reader>, account: &Arc<Account>) -> Self {
-        Self::patient(wire, reader, account, Patience::default()).await
+impl Carried {
+    async fn start(wire: BoxedSession, account: &Arc<Account>) -> Self {
+        Self::patient(wire, account, IdleTimeouts::default()).await
     }
 
     async fn patient(
-        wire: RecordStream,
-        reader: Option<Reader>,
+        wire: BoxedSession,
         account: &Arc<Account>,
-        patience: Patience,
+        timeouts: IdleTimeouts,
     ) -> Self {
-        Self::between(tcp_pair().await, wire, reader, account, patience)
+        Self::between(tcp_pair().await, wire, account, timeouts)
     }
 
     fn between(
         (app, leg): (TcpStream, TcpStream),
-        mut wire: RecordStream,
-        mut reader: Option<Reader>,
+        mut wire: BoxedSession,
         account: &Arc<Account>,
-        patience: Patience,
+        timeouts: IdleTimeouts,
     ) -> Self {
         sockopt::close_gracefully(&app).unwrap();
         let task = tokio::spawn(async move {
-            let mut moved = Moved::default();
-            let framing = reader.as_mut().map_or(Framing::Bytes, Framing::Flows);
-            let result = run_sealed(&leg, &mut wire, framing, patience, &mut moved).await;
-            let wire = result.is_ok().then_some(wire);
-            if let Some(wire) = &wire {
-                sockopt::close_gracefully(&leg).unwrap();
-                if reader.is_none() {
-                    sockopt::close_gracefully(wire.tcp()).unwrap();
+            let mut relay = Relay::new(timeouts);
+            let done = relay.run(&leg, &mut *wire, std::future::pending::<()>()).await;
+            let moved = relay.transferred();
+            match done {
+                Ok(_) => {
+                    sockopt::close_gracefully(&leg).unwrap();
+                    Over { result: Ok(()), moved, wire: wire.finish().unwrap() }
                 }
+                Err(error) => Over { result: Err(error), moved, wire: None },
             }
-            Ended { result, moved, wire, reader }
         });
         Self { app, account: account.clone(), task }
     }
 }
 
 /// Waits for a relay to end by itself.
-async fn ended(task: JoinHandle<Ended>) -> Ended {
+async fn ended(task: JoinHandle<Over>) -> Over {
     tokio::time::timeout(GENEROUS, task).await.expect("the relay goes on").unwrap()
 }
 
@@ -96,46 +99,53 @@ enum Kind {
 const KINDS: [Kind; 2] = [Kind::Bytes, Kind::Flows];
 
 /// Two relays back to back, as two agents have them: the client's and the server's.
-async fn back_to_back(kind: Kind) -> (Relay, Relay) {
+async fn back_to_back(kind: Kind) -> (Carried, Carried) {
     let (mine, theirs) = (account(), account());
     let (client, server) = sessions(tcp_pair().await, [&mine, &theirs]);
     let (client, server) = begin(kind, client, server);
-    (Relay::start(client.0, client.1, &mine).await, Relay::start(server.0, server.1, &theirs).await)
+    (Carried::start(client, &mine).await, Carried::start(server, &theirs).await)
 }
-
-type Wire = (RecordStream, Option<Reader>);
 
 /// Begins a flow at both ends of a session.
-fn begin(kind: Kind, mut client: RecordStream, mut server: RecordStream) -> (Wire, Wire) {
-    if kind == Kind::Bytes {
-        return ((client, None), (server, None));
+fn begin(kind: Kind, client: RecordStream, server: RecordStream) -> (BoxedSession, BoxedSession) {
+    let mut client: BoxedSession = match kind {
+        Kind::Bytes => bytes_of(client),
+        Kind::Flows => Box::new(Flows::new(client, Role::Client)),
+    };
+    let mut server = served(kind, server);
+    client.begin(endpoints()).unwrap();
+    server.accept().unwrap();
+    (client, server)
+}
+
+/// A session of one flow.
+fn bytes_of(records: RecordStream) -> BoxedSession {
+    Box::new(Bytes::new(records, Role::Client, &bytes::AGENTS))
+}
+
+/// A session as a server has it.
+fn served(kind: Kind, records: RecordStream) -> BoxedSession {
+    match kind {
+        Kind::Bytes => bytes_of(records),
+        Kind::Flows => Box::new(Flows::new(records, Role::Server)),
     }
-    let mut reader = Reader::of_server();
-    open(&mut client, &mut reader);
-    put(&mut server, Control::Accepted);
-    ((client, Some(reader)), (server, Some(Reader::of_client())))
 }
 
-fn open(client: &mut RecordStream, reader: &mut Reader) {
-    reader.expect_answer();
-    put(client, opening());
-}
-
-fn put(wire: &mut RecordStream, control: Control) {
-    wire.put(ContentType::ApplicationData, control.encode().as_ref()).unwrap();
+fn endpoints() -> Endpoints {
+    Endpoints {
+        source: "192.0.2.1:40000".parse().unwrap(),
+        destination: "192.0.2.2:443".parse().unwrap(),
+    }
 }
 
 fn opening() -> Control {
-    Control::Open(Open {
-        source: "192.0.2.1:40000".parse().unwrap(),
-        destination: "192.0.2.2:443".parse().unwrap(),
-    })
+    Control::Open(endpoints())
 }
 
 /// A session as a server has it, whose client sends what it is told to.
-async fn serving(account: &Arc<Account>) -> (Wire, Raw) {
+async fn serving(account: &Arc<Account>) -> (BoxedSession, Raw) {
     let (wire, raw) = with_raw(tcp_pair().await, account);
-    ((wire, Some(Reader::of_client())), raw)
+    (served(Kind::Flows, wire), raw)
 }
 
 fn data_frame(payload: &[u8]) -> Vec<u8> {

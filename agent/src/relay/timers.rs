@@ -4,11 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long nothing may move, until a flow is broken off. `None` is for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Patience {
+pub struct IdleTimeouts {
     /// With both directions open.
     pub idle: Option<Duration>,
     /// With one direction ended.
@@ -20,11 +21,11 @@ pub struct Patience {
 /// How long a flow may stand still until it takes less memory.
 const REST: Duration = Duration::from_secs(1);
 
-/// Watches one flow. Movement costs no more than to look at the clock: the timer finds out, when it goes off, whether it
-/// should have been set later.
+/// Watches one flow. When something moves, only the time is noted. The timer is not set anew: when it goes off, it finds out
+/// whether it should have been later.
 #[derive(Debug)]
 pub struct Watch {
-    patience: Patience,
+    timeouts: IdleTimeouts,
     is_half_closed: bool,
     is_resting: bool,
     moved: Instant,
@@ -39,6 +40,16 @@ struct Owes {
     look: Instant,
 }
 
+/// A [`Watch`] for another process: how long ago everything was, as clocks do not go with it.
+#[derive(Serialize, Deserialize)]
+pub struct SavedWatch {
+    is_half_closed: bool,
+    is_resting: bool,
+    moved_ago: Duration,
+    /// How long the peer may have owed an answer, and how long until it is looked at.
+    owes: Option<(Duration, Duration)>,
+}
+
 /// What it is time for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -51,9 +62,9 @@ pub enum Due {
 }
 
 impl Watch {
-    pub fn new(patience: Patience) -> Self {
+    pub fn new(timeouts: IdleTimeouts) -> Self {
         let mut watch = Self {
-            patience,
+            timeouts,
             is_half_closed: false,
             is_resting: false,
             moved: Instant::now(),
@@ -62,6 +73,39 @@ impl Watch {
         };
         watch.expect_answer();
         watch
+    }
+
+    #[must_use]
+    pub fn save(&self) -> SavedWatch {
+        let now = Instant::now();
+        let owes = self.owes.map(|owes| {
+            let look = owes.look.saturating_duration_since(now);
+            (now.saturating_duration_since(owes.since), look)
+        });
+        SavedWatch {
+            is_half_closed: self.is_half_closed,
+            is_resting: self.is_resting,
+            moved_ago: now.saturating_duration_since(self.moved),
+            owes,
+        }
+    }
+
+    /// Goes on, by the time limits of this process. What lies further back than the clock goes is as old as the clock.
+    #[must_use]
+    pub fn restore(saved: &SavedWatch, timeouts: IdleTimeouts) -> Self {
+        let now = Instant::now();
+        let ago = |duration| now.checked_sub(duration).unwrap_or(now);
+        let owes = saved.owes.zip(timeouts.dead_peer).map(|((since, look), limit)| {
+            Owes { since: ago(since), look: now + look.min(limit) }
+        });
+        Self {
+            timeouts,
+            is_half_closed: saved.is_half_closed,
+            is_resting: saved.is_resting,
+            moved: ago(saved.moved_ago),
+            owes,
+            timer: None,
+        }
     }
 
     /// Something has moved.
@@ -76,7 +120,7 @@ impl Watch {
 
     /// The peer owes an answer from now on, unless it does already.
     fn expect_answer(&mut self) {
-        if let (None, Some(limit)) = (self.owes, self.patience.dead_peer) {
+        if let (None, Some(limit)) = (self.owes, self.timeouts.dead_peer) {
             let look = self.moved + limit;
             self.owes = Some(Owes { since: self.moved, look });
         }
@@ -106,11 +150,11 @@ impl Watch {
     /// Ready when nothing has moved for so long that something is due.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
         let limit =
-            if self.is_half_closed { self.patience.half_closed } else { self.patience.idle };
+            if self.is_half_closed { self.timeouts.half_closed } else { self.timeouts.idle };
         loop {
             let rest = (!self.is_resting).then_some((self.moved + REST, Due::Rest));
             let end = limit.map(|limit| (self.moved + limit, Due::End(limit)));
-            let look = self.owes.zip(self.patience.dead_peer).map(|(owes, limit)| {
+            let look = self.owes.zip(self.timeouts.dead_peer).map(|(owes, limit)| {
                 (owes.look, Due::Look { limit, owing: owes.look - owes.since })
             });
             let all = [rest, look, end].into_iter().flatten();
@@ -149,7 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn rest_comes_once_after_each_movement_and_then_the_end() {
-        let mut watch = Watch::new(Patience { idle: Some(HOUR), ..Patience::default() });
+        let mut watch = Watch::new(IdleTimeouts { idle: Some(HOUR), ..IdleTimeouts::default() });
         assert_eq!(next(&mut watch).await, (Due::Rest, REST));
         watch.touch();
         tokio::time::sleep(REST / 2).await;
@@ -160,7 +204,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_flow_that_may_stand_still_for_ever_rests() {
-        let mut watch = Watch::new(Patience::default());
+        let mut watch = Watch::new(IdleTimeouts::default());
         assert_eq!(next(&mut watch).await, (Due::Rest, REST));
         assert!(tokio::time::timeout(HOUR, next(&mut watch)).await.is_err());
         watch.touch();
@@ -170,7 +214,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_end_that_is_due_before_does_not_wait_for_rest() {
         let short = REST / 4;
-        let mut watch = Watch::new(Patience { half_closed: Some(short), ..Patience::default() });
+        let mut watch = Watch::new(IdleTimeouts { half_closed: Some(short), ..IdleTimeouts::default() });
         watch.half_close();
         assert_eq!(next(&mut watch).await, (Due::End(short), short));
     }
@@ -178,9 +222,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whether_a_peer_owes_an_answer_is_looked_at_once_it_may_have_owed_it_for_too_long() {
         let limit = 20 * REST;
-        let patience = Patience { dead_peer: Some(limit), ..Patience::default() };
+        let timeouts = IdleTimeouts { dead_peer: Some(limit), ..IdleTimeouts::default() };
         let look = |owing| Due::Look { limit, owing };
-        let mut watch = Watch::new(patience);
+        let mut watch = Watch::new(timeouts);
         assert_eq!(next(&mut watch).await, (Due::Rest, REST));
         // What is sent later does not make it owe for less time.
         tokio::time::sleep(REST / 2).await;

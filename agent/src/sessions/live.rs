@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ExpiredPeer;
 use crate::identity::Identities;
-use crate::policy::SharedPolicy;
+use crate::policy::{PolicyError, SharedPolicy};
 use crate::sys::clock::sleep_until;
 use crate::tls::{PeerCertificates, Target};
+use crate::trust::Refusal;
 use crate::x509::Fingerprint;
 
 /// A session as policy sees it.
@@ -26,12 +27,14 @@ use crate::x509::Fingerprint;
 pub struct SessionFacts {
     pub workload: WorkloadId,
     pub basis: Basis,
+    /// Cancelled when the workload has gone from the place that the session is used from.
+    pub stay: CancellationToken,
 }
 
 /// What makes a session good.
 #[derive(Clone, Debug)]
 pub enum Basis {
-    /// The other end is who must answer there.
+    /// The other end is who must judgement there.
     Outbound { target: Target, destination: SocketAddr, certificates: PeerCertificates },
     /// The client is one that may call, in the way in which it has called.
     Inbound { as_agent: bool, certificates: PeerCertificates },
@@ -39,9 +42,9 @@ pub enum Basis {
     Permissive,
 }
 
-/// What tells one judgement from another, the state of policy and trust apart.
+/// Two sessions with equal keys get the same judgement, unless policy or trust change in between.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Question {
+enum JudgementKey {
     Outbound {
         workload: WorkloadId,
         destination: SocketAddr,
@@ -59,21 +62,21 @@ enum Question {
 }
 
 impl SessionFacts {
-    fn question(&self) -> Question {
+    fn judgement_key(&self) -> JudgementKey {
         let workload = self.workload;
         match &self.basis {
-            Basis::Outbound { target, destination, certificates } => Question::Outbound {
+            Basis::Outbound { target, destination, certificates } => JudgementKey::Outbound {
                 workload,
                 destination: *destination,
                 external: target.external_name().map(str::to_owned),
                 chain: certificates.fingerprint(),
             },
-            Basis::Inbound { as_agent, certificates } => Question::Inbound {
+            Basis::Inbound { as_agent, certificates } => JudgementKey::Inbound {
                 workload,
                 as_agent: *as_agent,
                 chain: certificates.fingerprint(),
             },
-            Basis::Permissive => Question::Permissive { workload },
+            Basis::Permissive => JudgementKey::Permissive { workload },
         }
     }
 
@@ -85,6 +88,28 @@ impl SessionFacts {
             Basis::Permissive => None,
         }
     }
+}
+
+/// Why a session that was good is not any more.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Revoked {
+    /// What is not for the agent does not pass any more.
+    #[error("the port is strict now")]
+    Strict,
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("the workload has no identity any more")]
+    NoIdentity,
+    /// The peer would not be believed now.
+    #[error(transparent)]
+    Peer(#[from] Refusal),
+    #[error("the workload has gone")]
+    WorkloadGone,
+    #[error("the peer's certificate has expired, or its authority's")]
+    Expired,
+    /// Nobody is left to judge it.
+    #[error("the agent does not watch the session any more")]
+    Unwatched,
 }
 
 /// All live sessions of the agent.
@@ -103,7 +128,7 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Entry {
     facts: Arc<SessionFacts>,
-    cut: oneshot::Sender<String>,
+    cut: oneshot::Sender<Revoked>,
 }
 
 /// What a session was judged by. Taken before anything that it is judged by is.
@@ -115,7 +140,7 @@ pub struct Revision(u64);
 pub struct Live {
     sessions: Arc<Sessions>,
     number: u64,
-    cut: oneshot::Receiver<String>,
+    cut: oneshot::Receiver<Revoked>,
     /// When the session ends with the certificates that its peer was believed by, if it does.
     expires: Option<SystemTime>,
     /// Cancelled when the workload has gone.
@@ -155,13 +180,12 @@ impl Sessions {
         self: &Arc<Self>,
         facts: SessionFacts,
         revision: Revision,
-        stay: CancellationToken,
-    ) -> Result<Live, String> {
+    ) -> Result<Live, Revoked> {
         let expires = match self.policy.load().expired_peer() {
             ExpiredPeer::Keep => None,
             ExpiredPeer::Close => facts.certificates().map(PeerCertificates::good_until),
         };
-        let facts = Arc::new(facts);
+        let (facts, stay) = (Arc::new(facts.clone()), facts.stay);
         let (sender, receiver) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Entry { facts: facts.clone(), cut: sender });
@@ -181,11 +205,11 @@ impl Sessions {
         // The lock is not held while judging: new sessions do not wait for that.
         let all: Vec<_> =
             self.lock().iter().map(|(number, entry)| (*number, entry.facts.clone())).collect();
-        // Many sessions have the same peer: each question is answered once.
-        let mut answers: HashMap<Question, Result<(), String>> = HashMap::new();
+        // Many sessions have the same peer: each judgement is made once.
+        let mut judgements: HashMap<JudgementKey, Result<(), Revoked>> = HashMap::new();
         for (number, facts) in all.into_iter().filter(|(_, facts)| concerned(facts)) {
-            let answer = answers.entry(facts.question()).or_insert_with(|| self.judge(&facts));
-            if let Err(reason) = answer.clone()
+            let judgement = judgements.entry(facts.judgement_key()).or_insert_with(|| self.judge(&facts));
+            if let Err(reason) = judgement.clone()
                 && let Some(entry) = self.lock().remove(&number)
             {
                 // It may have ended by itself.
@@ -194,13 +218,13 @@ impl Sessions {
         }
     }
 
-    fn judge(&self, facts: &SessionFacts) -> Result<(), String> {
+    fn judge(&self, facts: &SessionFacts) -> Result<(), Revoked> {
         let policy = self.policy.load();
         let expectation = match &facts.basis {
             Basis::Permissive => {
                 return match policy.inbound_mode(facts.workload) {
                     // Of a workload that is none any more nothing is asked.
-                    Ok(InboundMode::Strict) => Err("the port is strict now".to_owned()),
+                    Ok(InboundMode::Strict) => Err(Revoked::Strict),
                     _ => Ok(()),
                 };
             }
@@ -211,13 +235,16 @@ impl Sessions {
                 policy.inbound(facts.workload).map(|inbound| inbound.expectation(*as_agent))
             }
         };
-        let expectation = expectation.map_err(|error| error.to_string())?;
+        let expectation = expectation?;
         // An expired certificate of our own stays good for sessions that have begun with it.
         let held = self.identities.held(facts.workload);
         let credentials = held.and_then(|held| held.credentials.clone());
-        let credentials = credentials.ok_or("the workload has no identity any more")?;
+        let credentials = credentials.ok_or(Revoked::NoIdentity)?;
         let judge = credentials.contexts.judge(expectation);
-        facts.certificates().map_or(Ok(()), |shown| shown.judge_again(&judge).map(|_| ()))
+        match facts.certificates() {
+            Some(certificates) => Ok(certificates.judge_again(&judge).map(|_| ())?),
+            None => Ok(()),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
@@ -227,7 +254,7 @@ impl Sessions {
 
 impl Live {
     /// Waits until the session must end, and says why.
-    pub async fn cut(&mut self) -> String {
+    pub async fn revoked(&mut self) -> Revoked {
         let expiry = async {
             match self.expires {
                 Some(expires) => sleep_until(expires).await,
@@ -235,11 +262,9 @@ impl Live {
             }
         };
         tokio::select! {
-            reason = &mut self.cut => {
-                reason.unwrap_or_else(|_| "the session is not good any more".to_owned())
-            }
-            () = self.stay.cancelled() => "the workload has gone".to_owned(),
-            () = expiry => "the peer's certificate has expired, or its authority's".to_owned(),
+            reason = &mut self.cut => reason.unwrap_or(Revoked::Unwatched),
+            () = self.stay.cancelled() => Revoked::WorkloadGone,
+            () = expiry => Revoked::Expired,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Open TLS sessions: those in use are judged again whenever things change, those between flows wait for the next.
 
-mod flows;
-mod idle;
+mod leg;
 mod live;
+mod pool;
 
-pub use flows::{FlowSession, NotAccepted, Side, Terms};
-pub use idle::{IdleSessions, Route};
-pub use live::{Basis, Live, Revision, SessionFacts, Sessions};
+pub use leg::{NotReopened, Standing, Terms, WireLeg};
+pub use live::{Basis, Live, Revision, Revoked, SessionFacts, Sessions};
+pub use pool::{IdleSessions, Route};

@@ -4,6 +4,7 @@
 //! wasted. What happens in between is not lost, as the runtime takes note of every event that comes after the call began.
 //! Nothing of the kind is true of reads: one that ends at urgent data is short, too.
 
+use std::borrow::Borrow;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -48,10 +49,11 @@ pub fn poll_write(
 /// Why a connection has failed, once it has.
 pub type Failure<'s> = Pin<Box<dyn Future<Output = io::Error> + Send + 's>>;
 
-/// Waits until a connection fails: by a reset, or because nobody answers any more. Who has read to the end of a stream
-/// learns of it in no other way, unless by writing.
-pub fn failure(stream: &TcpStream) -> Failure<'_> {
-    Box::pin(async {
+/// Waits until a connection fails: by a reset, or because nobody answers any more. After the end of a stream, reading does
+/// not tell that any more, and only writing or this does.
+pub fn failure<'s>(stream: impl Borrow<TcpStream> + Send + 's) -> Failure<'s> {
+    Box::pin(async move {
+        let stream = stream.borrow();
         let failed = stream.ready(Interest::ERROR).await;
         match failed.and_then(|_| stream.take_error()) {
             Ok(Some(error)) | Err(error) => error,

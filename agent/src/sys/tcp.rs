@@ -84,7 +84,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::tls::testing::tcp_pair;
+    use crate::wire::testing::tcp_pair;
 
     #[tokio::test]
     async fn what_is_behind_urgent_data_is_read_without_another_event() {

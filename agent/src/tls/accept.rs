@@ -8,9 +8,10 @@ use tokio::time::{Instant, sleep};
 
 use super::client_hello::{FirstBytes, classify};
 use super::contexts::Acceptance;
-use super::{Contexts, Session, Stream, TlsError, encounter, handshake, library};
+use super::{Contexts, Established, TlsError, encounter, handshake, library};
 use crate::shares::Share;
 use crate::trust::Role;
+use crate::wire;
 
 /// How long a client may stay silent before it is taken for one that waits for the server to speak first.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -60,26 +61,26 @@ pub async fn greet(
 
 /// Opens a session as the server of a flow.
 pub async fn accept(
-    mut wire: TcpStream,
+    mut tcp: TcpStream,
     contexts: &Contexts,
     limit: Duration,
     share: &Share,
-) -> Result<Session, TlsError> {
+) -> Result<Established, TlsError> {
     let handshake = async {
-        let (read, is_agent) = handshake::read_hello(&mut wire).await?;
+        let (read, is_agent) = handshake::read_hello(&mut tcp).await?;
         let Acceptance { config, needs_library } = contexts.server(is_agent)?;
         let config = config.clone();
         if *needs_library {
-            return library::accept(wire, config, &read).await;
+            let (stream, facts) = library::accept(tcp, config, &read).await?;
+            return Ok((wire::library::session(stream, share.buffers.clone()), facts));
         }
-        let (stream, facts) = handshake::accept(wire, config, read, share).await?;
-        Ok((Stream::Records(Box::new(stream)), facts))
+        handshake::accept(tcp, config, read, share).await
     };
     // On the heap, and only for as long as it takes: a session that is idle must be small.
     let shaking = Box::pin(encounter::with_client(handshake));
     let (shaken, learnt) =
         tokio::time::timeout(limit, shaking).await.map_err(|_| TlsError::Timeout(limit))?;
-    let (stream, facts) = shaken?;
+    let (session, facts) = shaken?;
     // Without a client certificate there is no handshake.
-    Session::new(stream, facts, learnt.peer, Role::Client, true)
+    Established::new(session, facts, learnt.peer, Role::Client, true)
 }

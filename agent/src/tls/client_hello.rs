@@ -2,7 +2,7 @@
 
 use rustls::server::Acceptor;
 
-use super::{ALPN_BYTES, ALPN_FLOWS};
+use crate::wire::mode::agent_protocols;
 
 /// What the bytes seen so far begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +52,7 @@ pub fn classify(bytes: &[u8], protocols: &[Vec<u8>]) -> FirstBytes {
 #[must_use]
 pub fn offers(hello: &rustls::server::ClientHello<'_>, protocols: &[Vec<u8>]) -> bool {
     let is_ours = |offered: &[u8]| {
-        offered == ALPN_FLOWS
-            || offered == ALPN_BYTES
+        agent_protocols().any(|ours| ours == offered)
             || protocols.iter().any(|ours| ours == offered)
     };
     hello.alpn().is_some_and(|mut offered| offered.any(is_ours))

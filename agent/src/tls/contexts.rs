@@ -14,8 +14,9 @@ use rustls_pki_types::ServerName;
 use super::key_log::OwnLog;
 use super::target::{Shown, Target};
 use super::verifier::{ClientVerifier, ServerVerifier};
-use super::words::words;
-use super::{ExternalPeer, Profile, TlsError, agent_protocols, encounter};
+use super::{ExternalPeer, Profile, TlsError, encounter};
+use crate::wire::mode::agent_protocols;
+use crate::wire::words;
 use crate::trust::{Expectation, Judge, Trust};
 
 /// Between agents.
@@ -118,18 +119,18 @@ impl Contexts {
         let algorithms = provider.signature_verification_algorithms;
         let judge =
             |expectation: Expectation| Judge { trust: trust.clone(), expectation, algorithms };
-        let profile =
-            Profile { provider, versions: AGENT_VERSIONS.to_vec(), alpn: agent_protocols() };
+        let alpn = agent_protocols().map(<[u8]>::to_vec).collect();
+        let profile = Profile { provider, versions: AGENT_VERSIONS.to_vec(), alpn };
         let client = client_config(&profile, algorithms, Some(&svid))?.into();
         let agent_server = Acceptance::new(&profile, judge(inbound.callers.clone()), &svid)?;
         let without_alpn = Profile { alpn: Vec::new(), ..profile };
         let standard_server = match &inbound.standard {
             None => Acceptance::new(&without_alpn, judge(inbound.callers.clone()), &svid)
-                .map_err(|error| words(&error)),
+                .map_err(|error| words::handshake(&error)),
             Some(standard) => match standard.certificate.key(&svid) {
                 Ok(key) => {
                     Acceptance::new(&standard.profile, judge(inbound.expectation(false)), &key)
-                        .map_err(|error| words(&error))
+                        .map_err(|error| words::handshake(&error))
                 }
                 Err(reason) => Err(reason),
             },

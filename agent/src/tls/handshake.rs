@@ -19,12 +19,14 @@ use super::TlsError;
 use super::client_hello::offers;
 use super::key_log::{self, Told};
 use super::session::Facts;
-use super::stream::{RecordStream, Remains, Secrets};
-use crate::record::{
-    Cipher, HEADER, Keys, LONGEST_RECORD, Opener, Sealer, TrafficSecret, UnsupportedKeys,
-};
+use crate::flow::Role;
 use crate::shares::Share;
 use crate::sys::tcp::Tcp;
+use crate::wire::record::{
+    Cipher, HEADER, Keys, LONGEST_RECORD, Opener, Sealer, TrafficSecret, UnsupportedKeys,
+};
+use crate::wire::records::{RecordKeys, RecordStream, Remains};
+use crate::wire::{self, Session};
 
 /// More than the longest handshake message and the records it comes in, by far.
 const LONGEST_FLIGHT: usize = 128 * 1024;
@@ -96,7 +98,7 @@ pub(super) async fn connect(
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
     share: &Share,
-) -> Result<(RecordStream, Facts), TlsError> {
+) -> Result<(Box<dyn Session>, Facts), TlsError> {
     let turn = share.turn().await;
     let side = UnbufferedClientConnection::new(config, name).map_err(TlsError::handshake)?;
     drop(turn);
@@ -109,7 +111,7 @@ pub(super) async fn accept(
     config: Arc<ServerConfig>,
     read: Vec<u8>,
     share: &Share,
-) -> Result<(RecordStream, Facts), TlsError> {
+) -> Result<(Box<dyn Session>, Facts), TlsError> {
     let side = UnbufferedServerConnection::new(config).map_err(TlsError::handshake)?;
     Handshake::new(side, wire, read).shake(share).await
 }
@@ -167,7 +169,7 @@ impl<S: Side> Handshake<S> {
         Self { side, wire, read, shown: 0, out: Vec::new(), told: Told::default() }
     }
 
-    async fn shake(mut self, share: &Share) -> Result<(RecordStream, Facts), TlsError> {
+    async fn shake(mut self, share: &Share) -> Result<(Box<dyn Session>, Facts), TlsError> {
         loop {
             let turn = share.turn().await;
             let advanced = self.advance();
@@ -188,19 +190,21 @@ impl<S: Side> Handshake<S> {
             self.flush().await?;
         }
         let facts = Facts::of(self.side.state());
+        let protocol = self.side.state().alpn_protocol().map(<[u8]>::to_vec);
         let keys = self.side.into_secrets().map_err(TlsError::handshake)?;
         let unusable = |error| TlsError::Io(io::Error::other(error));
         let sealing = Keys::new(keys.tx.0, &keys.tx.1).map_err(unusable)?;
         let opening = Keys::new(keys.rx.0, &keys.rx.1).map_err(unusable)?;
-        let secrets = secrets::<S>(self.told, sealing.cipher()).map_err(unusable)?;
+        let (sending, receiving) = secrets::<S>(self.told, sealing.cipher()).map_err(unusable)?;
         let sealer = Sealer::new(sealing);
         let opener =
             if S::IS_CLIENT { Opener::of_server(opening) } else { Opener::of_client(opening) };
+        let keys = RecordKeys { sealer, opener, sending, receiving };
         let remains = Remains { unread: self.read, unsent: self.out };
-        let buffers = share.buffers.clone();
-        let stream = RecordStream::new(self.wire, sealer, opener, secrets, buffers, &remains)
+        let records = RecordStream::new(self.wire, keys, share.buffers.clone(), &remains)
             .map_err(TlsError::Io)?;
-        Ok((stream, facts))
+        let role = if S::IS_CLIENT { Role::Client } else { Role::Server };
+        Ok((wire::mode::start(protocol.as_deref(), records, role), facts))
     }
 
     /// Goes as far as what has been read allows. True when the handshake is done.
@@ -256,14 +260,16 @@ impl<S: Side> Handshake<S> {
     }
 }
 
-/// The secrets of both directions, as this side sees them.
-fn secrets<S: Side>(told: Told, cipher: Cipher) -> Result<Secrets, UnsupportedKeys> {
+/// The secrets of both directions: what this side sends with comes first.
+fn secrets<S: Side>(
+    told: Told,
+    cipher: Cipher,
+) -> Result<(TrafficSecret, TrafficSecret), UnsupportedKeys> {
     let of = |secret: Option<Zeroizing<Vec<u8>>>| {
         TrafficSecret::new(cipher, &secret.ok_or(UnsupportedKeys)?)
     };
     let (client, server) = (of(told.client)?, of(told.server)?);
-    let (sending, receiving) = if S::IS_CLIENT { (client, server) } else { (server, client) };
-    Ok(Secrets { sending, receiving })
+    Ok(if S::IS_CLIENT { (client, server) } else { (server, client) })
 }
 
 fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), rustls::Error> {

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use rustls::{ClientConfig, ServerConfig, ServerConnection};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::session::Facts;
-use super::{Stream, TlsError};
+use super::TlsError;
 use crate::sys::tcp::Tcp;
+use crate::wire::library::LibraryStream;
 
 pub(super) async fn connect(
     wire: TcpStream,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-) -> Result<(Stream, Facts), TlsError> {
+) -> Result<(LibraryStream, Facts), TlsError> {
     let wire = Tcp(Arc::new(wire));
     let stream = TlsConnector::from(config).connect(name, wire).await.map_err(TlsError::shaking)?;
     Ok(session(stream.into()))
@@ -27,7 +28,7 @@ pub(super) async fn accept(
     wire: TcpStream,
     config: Arc<ServerConfig>,
     read: &[u8],
-) -> Result<(Stream, Facts), TlsError> {
+) -> Result<(LibraryStream, Facts), TlsError> {
     let mut refused = None;
     let shaking = TlsAcceptor::from(config)
         .accept_with(Tcp(Arc::new(wire)), |connection| refused = show(connection, read).err());
@@ -47,7 +48,7 @@ fn show(connection: &mut ServerConnection, mut read: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn session(stream: TlsStream<Tcp<Arc<TcpStream>>>) -> (Stream, Facts) {
+fn session(stream: LibraryStream) -> (LibraryStream, Facts) {
     let facts = Facts::of(stream.get_ref().1);
-    (Stream::Library(Box::new(stream)), facts)
+    (stream, facts)
 }

@@ -1,7 +1,7 @@
 //! The tls stage: mutual TLS with a workload's certificate, and the verdict on who the peer is.
 //!
-//! The wire carries the application's bytes as TLS on the application's own port. Agents agree on [`ALPN_FLOWS`],
-//! with which a session carries flow after flow; with everybody else, the bytes of one flow are all there is.
+//! The wire carries the application's bytes as TLS on the application's own port. What the two sides agree on (ALPN)
+//! decides which kind of session it becomes: [`crate::wire::mode`].
 
 mod accept;
 mod chains;
@@ -13,10 +13,8 @@ mod key_log;
 mod library;
 mod profile;
 mod session;
-mod stream;
 mod target;
 mod verifier;
-mod words;
 
 use std::io;
 use std::time::Duration;
@@ -26,27 +24,15 @@ use tokio::net::TcpStream;
 
 use crate::shares::Share;
 use crate::trust::{PeerId, Refusal, Role};
+use crate::wire::{self, words};
 
 use verifier::Refused;
 
 pub use accept::{Greeting, accept, greet};
 pub use contexts::{Contexts, Inbound, InboundTls};
 pub use profile::{Choice, Profile, Version, crypto_provider};
-pub use session::{Content, Negotiated, PeerCertificates, Proof, Session, Stream};
-pub use stream::{Prefix, Received, RecordStream, SealFromError, StreamError};
+pub use session::{Established, PeerCertificates, Proof};
 pub use target::{ExternalPeer, Shown, Target};
-
-/// Flow after flow in one session, as [`crate::framing`] has it.
-pub const ALPN_FLOWS: &[u8] = b"sheath/1";
-/// One flow for each session, and nothing but its bytes.
-pub const ALPN_BYTES: &[u8] = b"sheath/0";
-
-pub use words::words;
-
-/// What agents offer, in order of preference.
-fn agent_protocols() -> Vec<Vec<u8>> {
-    vec![ALPN_FLOWS.to_vec(), ALPN_BYTES.to_vec()]
-}
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +47,9 @@ pub enum TlsError {
         reason: String,
     },
     /// The peer refused us, or does not speak TLS as it should.
-    #[error("TLS handshake: {}", words::words(.0))]
+    #[error("TLS handshake: {}", words::handshake(.0))]
     Protocol(rustls::Error),
-    #[error("TLS handshake: {}", words::io_words(.0))]
+    #[error("TLS handshake: {}", words::handshake_io(.0))]
     Io(io::Error),
     #[error("the peer showed no certificate that says who it is")]
     Anonymous,
@@ -121,31 +107,31 @@ impl From<&Refusal> for TlsError {
 
 /// Opens a session as the client of a flow.
 pub async fn connect(
-    wire: TcpStream,
+    tcp: TcpStream,
     contexts: &Contexts,
     target: &Target,
     limit: Duration,
     share: &Share,
-) -> Result<Session, TlsError> {
-    let address = wire.peer_addr().map_err(TlsError::Io)?;
+) -> Result<Established, TlsError> {
+    let address = tcp.peer_addr().map_err(TlsError::Io)?;
     let approach = contexts.client(target)?;
     let name = approach.server_name.unwrap_or_else(|| ServerName::from(address.ip()));
     let handshake = async {
         if approach.needs_library {
-            return library::connect(wire, approach.config, name).await;
+            let (stream, facts) = library::connect(tcp, approach.config, name).await?;
+            return Ok((wire::library::session(stream, share.buffers.clone()), facts));
         }
-        let (stream, facts) = handshake::connect(wire, approach.config, name, share).await?;
-        Ok((Stream::Records(Box::new(stream)), facts))
+        handshake::connect(tcp, approach.config, name, share).await
     };
     // On the heap, and only for as long as it takes: a session that is idle must be small.
     let shaking = Box::pin(encounter::with_server(approach.judge, handshake));
     let (shaken, learnt) =
         tokio::time::timeout(limit, shaking).await.map_err(|_| TlsError::Timeout(limit))?;
-    let (stream, facts) = shaken?;
+    let (session, facts) = shaken?;
     if !learnt.was_asked && matches!(target, Target::Agent(_)) {
         return Err(TlsError::NotMutual);
     }
-    Session::new(stream, facts, learnt.peer, Role::Server, learnt.was_asked)
+    Established::new(session, facts, learnt.peer, Role::Server, learnt.was_asked)
 }
 
 #[cfg(test)]

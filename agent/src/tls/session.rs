@@ -1,24 +1,21 @@
 //! A finished handshake, and what it has shown.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::CommonState;
 use rustls_pki_types::{CertificateDer, UnixTime};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
+use super::TlsError;
 use super::chains::{self, Chain};
-use super::stream::RecordStream;
-use super::{ALPN_BYTES, ALPN_FLOWS, TlsError};
-use crate::sys::tcp::Tcp;
-use crate::trust::{Judge, Judged, PeerChain, PeerId, Role, Validity};
+use crate::flow::{Negotiated, Role};
+use crate::trust::{Judge, Judged, PeerChain, PeerId, Refusal, Validity};
+use crate::wire::Session;
 use crate::x509::Fingerprint;
 
 /// A session with a peer that is who it should be.
 #[derive(Debug)]
-pub struct Session {
-    pub stream: Stream,
+pub struct Established {
+    pub session: Box<dyn Session>,
     pub proof: Proof,
 }
 
@@ -29,53 +26,13 @@ pub struct Proof {
     pub certificates: PeerCertificates,
     /// Both sides have shown certificates.
     pub is_mutual: bool,
-    pub content: Content,
     pub negotiated: Negotiated,
-}
-
-/// What moves the bytes of a session.
-#[derive(Debug)]
-pub enum Stream {
-    /// TLS 1.3: records of our own.
-    Records(Box<RecordStream>),
-    /// Where an older version may have been agreed on.
-    Library(Box<TlsStream<Tcp<Arc<TcpStream>>>>),
-}
-
-impl Stream {
-    #[must_use]
-    pub fn tcp(&self) -> &Arc<TcpStream> {
-        match self {
-            Self::Records(stream) => stream.tcp(),
-            Self::Library(stream) => &stream.get_ref().0.0,
-        }
-    }
-}
-
-/// What the bytes of a session mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Flow after flow, framed: [`ALPN_FLOWS`].
-    Flows,
-    /// One flow, between agents: [`ALPN_BYTES`].
-    Bytes,
-    /// One flow, with a peer that is no agent, or does not say so.
-    Foreign,
-}
-
-impl Content {
-    /// The peer says that it is an agent.
-    #[must_use]
-    pub fn is_of_agent(self) -> bool {
-        self != Self::Foreign
-    }
 }
 
 /// What a finished handshake has agreed on and shown.
 #[derive(Debug)]
 pub(super) struct Facts {
     chain: Vec<CertificateDer<'static>>,
-    content: Content,
     negotiated: Negotiated,
 }
 
@@ -92,13 +49,8 @@ impl Facts {
                 .and_then(|group| group.name().as_str())
                 .unwrap_or_default(),
         };
-        let content = match state.alpn_protocol() {
-            Some(ALPN_FLOWS) => Content::Flows,
-            Some(ALPN_BYTES) => Content::Bytes,
-            _ => Content::Foreign,
-        };
         let chain = state.peer_certificates().unwrap_or_default().to_vec();
-        Self { chain, content, negotiated }
+        Self { chain, negotiated }
     }
 }
 
@@ -116,27 +68,19 @@ pub struct PeerCertificates {
     unrevoked: Validity,
 }
 
-/// Parameters of a session, by the names that rustls has for them. Empty before the handshake.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Negotiated {
-    pub version: &'static str,
-    pub suite: &'static str,
-    pub group: &'static str,
-}
-
-impl Session {
+impl Established {
     pub(super) fn new(
-        stream: Stream,
+        session: Box<dyn Session>,
         facts: Facts,
         peer: Option<Judged>,
         role: Role,
         is_mutual: bool,
     ) -> Result<Self, TlsError> {
         let peer = peer.ok_or(TlsError::Anonymous)?;
-        let Facts { chain, content, negotiated } = facts;
+        let Facts { chain, negotiated } = facts;
         let certificates = PeerCertificates::new(chain, role, &peer);
-        let proof = Proof { peer: peer.id, certificates, is_mutual, content, negotiated };
-        Ok(Self { stream, proof })
+        let proof = Proof { peer: peer.id, certificates, is_mutual, negotiated };
+        Ok(Self { session, proof })
     }
 }
 
@@ -169,10 +113,12 @@ impl PeerCertificates {
 
     /// Judges the peer again, by what is believed now. That its certificate has expired meanwhile does not
     /// count: a session outlives it, unless it is told not to.
-    pub fn judge_again(&self, judge: &Judge) -> Result<PeerId, String> {
-        let chain = self.chain().ok_or_else(|| TlsError::Anonymous.to_string())?;
-        let judged = judge.judge(chain, self.role, self.shown);
-        judged.map(|peer| peer.id).map_err(|refusal| refusal.to_string())
+    ///
+    /// # Errors
+    /// Why it would not be believed now.
+    pub fn judge_again(&self, judge: &Judge) -> Result<PeerId, Refusal> {
+        let chain = self.chain().ok_or(Refusal::Anonymous)?;
+        judge.judge(chain, self.role, self.shown).map(|peer| peer.id)
     }
 
     /// When the first of the certificates expires that the peer was believed by, the authority's among them.
@@ -181,8 +127,7 @@ impl PeerCertificates {
         end(self.validity)
     }
 
-    /// Until when the peer would be believed again if it showed the same: what a flow may rest on that has no handshake of
-    /// its own.
+    /// The last moment at which a new handshake with this chain would still succeed; it bounds the reuse of the session.
     #[must_use]
     pub fn believed_until(&self) -> SystemTime {
         end(self.validity.and(self.unrevoked))

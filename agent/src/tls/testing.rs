@@ -13,7 +13,6 @@ use crate::trust::Expectation;
 use crate::trust::testing::{Ca, svid};
 
 pub(crate) use super::encounter::with_server_blocking;
-pub(crate) use super::stream::testing::*;
 
 /// Contexts of a workload that may be called by `callers`.
 pub(crate) fn contexts(

@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 use super::client_hello::{FirstBytes, classify};
 use super::testing::{ids, share};
 use super::*;
-use crate::record::ContentType;
+use crate::wire::WireError;
+use crate::wire::record::ContentType;
+use crate::wire::records::{Received, RecordStream};
 use crate::trust::Expectation;
 use crate::trust::testing::{Ca, svid};
 
@@ -36,7 +38,7 @@ async fn shake(
     client: &Contexts,
     expected: Expectation,
     server: &Contexts,
-) -> (Result<Session, TlsError>, Result<Session, TlsError>) {
+) -> (Result<Established, TlsError>, Result<Established, TlsError>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
@@ -45,9 +47,7 @@ async fn shake(
     let connecting = async {
         let mut session = connect(dialled, client, &target, LIMIT, &share).await?;
         // The end of the handshake travels with the first data; there is none yet.
-        if let Stream::Records(stream) = &mut session.stream {
-            poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
-        }
+        poll_fn(|cx| session.session.poll_flush(cx)).await.unwrap();
         Ok(session)
     };
     tokio::join!(connecting, accept(accepted, server, LIMIT, &share))
@@ -76,15 +76,17 @@ async fn a_long_chain_is_no_reason_to_fail() {
         let connecting = async {
             let target = Target::Agent(ids(&[WEB]));
             let session = connect(dialled, &client, &target, LIMIT, &share).await;
-            let mut session = session.unwrap_or_else(|error| panic!("{length}: {error}"));
+            let session = session.unwrap_or_else(|error| panic!("{length}: {error}"));
+            let mut records = session.session.into_records();
             for _ in 0..16 {
-                write(&mut session, &said).await.unwrap();
+                write(&mut records, &said).await.unwrap();
             }
-            session
+            records
         };
         let accepting = accept(accepted, &web, LIMIT, &share);
         let (_outbound, inbound) = tokio::join!(connecting, accepting);
-        let mut inbound = inbound.unwrap_or_else(|error| panic!("{length}: {error}"));
+        let inbound = inbound.unwrap_or_else(|error| panic!("{length}: {error}"));
+        let mut inbound = inbound.session.into_records();
         for _ in 0..16 {
             assert!(read(&mut inbound).await.unwrap() == said, "{length}");
         }
@@ -92,10 +94,7 @@ async fn a_long_chain_is_no_reason_to_fail() {
 }
 
 /// Waits for the next record with data.
-async fn read(session: &mut Session) -> Result<Vec<u8>, StreamError> {
-    let Stream::Records(stream) = &mut session.stream else {
-        panic!("not our own records");
-    };
+async fn read(stream: &mut RecordStream) -> Result<Vec<u8>, WireError> {
     loop {
         match stream.receive()? {
             Received::Data(place) => {
@@ -113,22 +112,20 @@ async fn read(session: &mut Session) -> Result<Vec<u8>, StreamError> {
     }
 }
 
-async fn write(session: &mut Session, data: &[u8]) -> Result<(), StreamError> {
-    let Stream::Records(stream) = &mut session.stream else {
-        panic!("not our own records");
-    };
+async fn write(stream: &mut RecordStream, data: &[u8]) -> Result<(), WireError> {
     stream.put(ContentType::ApplicationData, data)?;
-    Ok(poll_fn(|cx| stream.poll_flush(cx)).await?)
+    poll_fn(|cx| stream.poll_flush(cx)).await
 }
 
 /// What the client learns: in TLS 1.3 it may believe to be done before the server has judged it.
-async fn client_is_refused(session: Result<Session, TlsError>) -> bool {
+async fn client_is_refused(session: Result<Established, TlsError>) -> bool {
     match session {
         Err(_) => true,
         // It learns more only when it goes on.
-        Ok(mut session) => {
-            let _ = write(&mut session, b"?").await;
-            read(&mut session).await.is_err()
+        Ok(session) => {
+            let mut records = session.session.into_records();
+            let _ = write(&mut records, b"?").await;
+            read(&mut records).await.is_err()
         }
     }
 }
@@ -139,15 +136,17 @@ async fn both_sides_learn_who_the_other_is() {
     let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
     let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
     let (outbound, inbound) = shake(&client, ids(&[WEB]), &web).await;
-    let (mut outbound, mut inbound) = (outbound.unwrap(), inbound.unwrap());
+    let (outbound, inbound) = (outbound.unwrap(), inbound.unwrap());
     assert_eq!(outbound.proof.peer.to_string(), WEB);
     assert_eq!(inbound.proof.peer.to_string(), CLIENT);
     for session in [&outbound, &inbound] {
-        assert_eq!(session.proof.content, Content::Flows);
+        assert_eq!(session.session.mode().name, "sheath/1");
         assert_eq!(session.proof.negotiated.version, "TLSv1.3");
         assert_eq!(session.proof.negotiated.suite, "TLS13_AES_128_GCM_SHA256");
         assert_eq!(session.proof.negotiated.group, "X25519MLKEM768");
     }
+    let mut outbound = outbound.session.into_records();
+    let mut inbound = inbound.session.into_records();
     write(&mut outbound, b"ping").await.unwrap();
     assert_eq!(read(&mut inbound).await.unwrap(), b"ping");
     write(&mut inbound, b"pong").await.unwrap();
@@ -245,7 +244,7 @@ fn protocols_of_clients_without_an_agent_can_be_claimed() {
 
 #[test]
 fn first_bytes_tell_whose_a_connection_is() {
-    let ours = client_hello(&[b"h2", ALPN_FLOWS]);
+    let ours = client_hello(&[b"h2", b"sheath/1"]);
     assert_eq!(classify_ours(&ours), FirstBytes::Ours);
     assert_eq!(classify_ours(&client_hello(&[b"h2"])), FirstBytes::ForeignTls);
     assert_eq!(classify_ours(&client_hello(&[])), FirstBytes::ForeignTls);
@@ -310,3 +309,5 @@ async fn a_peer_that_does_not_speak_tls_is_an_error() {
         }
     }
 }
+
+mod words;

@@ -8,6 +8,7 @@ use super::path::{PathError, Proven, Search};
 use super::validity::Validity;
 use super::verified::Claim;
 use super::{Anchors, Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
+pub use crate::flow::Role;
 use crate::spiffe::{LeafError, SpiffeId, TrustDomain, spiffe_id_of};
 use crate::x509::{CertificateFacts, Fingerprint};
 
@@ -15,20 +16,11 @@ use crate::x509::{CertificateFacts, Fingerprint};
 /// many takes time that the peer chooses.
 const MOST_INTERMEDIATES: usize = 8;
 
-/// The part a peer plays in the handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    Client,
-    Server,
-}
-
-impl Role {
-    /// The extended key usage that a certificate must have, if it has any.
-    pub(super) fn usage(self) -> KeyUsage {
-        match self {
-            Self::Client => KeyUsage::client_auth(),
-            Self::Server => KeyUsage::server_auth(),
-        }
+/// The extended key usage that the certificate of such a peer must have, if it has any.
+pub(super) fn usage(role: Role) -> KeyUsage {
+    match role {
+        Role::Client => KeyUsage::client_auth(),
+        Role::Server => KeyUsage::server_auth(),
     }
 }
 
@@ -83,6 +75,8 @@ pub enum Refusal {
     NoCrl(TrustDomain),
     #[error("the peer sends {0} intermediate certificates, more than anybody needs")]
     TooLong(usize),
+    #[error("the peer showed no certificate that says who it is")]
+    Anonymous,
     #[error("no peer identity is configured for this destination")]
     Nobody,
     /// Where there are several ways to be believed, and none of them does.

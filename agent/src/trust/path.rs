@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::constraints::{NameConstraints, Violation, names_of};
 use super::reason::reason;
+use super::judge::usage;
 use super::{Anchors, PeerChain, Revocation, Role, Validity};
 
 /// Where a chain may lead, and when.
@@ -199,7 +200,7 @@ impl Search<'_> {
             if is_found { Ok(()) } else { Err(webpki::Error::UnknownIssuer) }
         };
         let verify = |options: Option<RevocationOptions<'_>>| {
-            let usage = self.role.usage();
+            let usage = usage(self.role);
             leaf.verify_for_usage(
                 self.algorithms,
                 anchors,

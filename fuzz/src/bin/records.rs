@@ -8,7 +8,7 @@ use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
 use libfuzzer_sys::fuzz_target;
-use sheath::record::{Cipher, HEADER, Keys, LONGEST_CONTENT, Opened, Opener, RecordError};
+use sheath::wire::record::{Cipher, HEADER, Keys, LONGEST_CONTENT, Opened, Opener, RecordError};
 use sheath_fuzz::cuts;
 
 const ALERT: u8 = 21;

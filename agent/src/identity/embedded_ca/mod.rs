@@ -33,7 +33,7 @@ pub enum CaError {
         "cannot issue a certificate; are the CA's certificate and key those that `sheath ca` made?"
     )]
     Issue(#[from] rcgen::Error),
-    #[error("cannot use an issued key: {}", crate::tls::words(.0))]
+    #[error("cannot use an issued key: {}", crate::wire::words::handshake(.0))]
     Key(#[from] rustls::Error),
     #[error(transparent)]
     Pair(#[from] crate::identity::KeyPairError),

@@ -10,10 +10,11 @@ use proptest::prelude::*;
 use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, StreamOwned};
 
 use super::*;
-use crate::record::{Alert, RecordError};
+use crate::wire::record::{Alert, RecordError};
 use crate::shares::Share;
-use crate::tls::testing::{contexts_with_suite, ids, limit_keys, share, with_server_blocking};
-use crate::tls::{self, Stream, Target};
+use crate::tls::testing::{contexts_with_suite, ids, share, with_server_blocking};
+use crate::tls::{self, Target};
+use crate::wire::testing::limit_keys;
 use crate::trust::testing::Ca;
 
 const WEB: &str = "spiffe://example.org/web";
@@ -151,10 +152,7 @@ async fn session<T: Send + 'static>(
             (tls::accept(wire, &web, GENEROUS, share).await, thread)
         }
     };
-    let Stream::Records(stream) = session.unwrap().stream else {
-        panic!("not our own records");
-    };
-    (*stream, thread)
+    (session.unwrap().session.into_records(), thread)
 }
 
 /// What is said in one round: by rustls, and then by our application.
@@ -215,7 +213,7 @@ async fn converse(setting: Setting, rounds: Vec<Round>, rustls_ends: bool, limit
         Some(records) => limit_keys(wire, records),
         None => wire,
     };
-    let mut relay = Relay::start(wire, None, account).await;
+    let mut relay = Carried::start(bytes_of(wire), account).await;
     play_ours(&mut relay.app, &rounds).await;
     if !rustls_ends {
         relay.app.shutdown().await.unwrap();
@@ -224,12 +222,12 @@ async fn converse(setting: Setting, rounds: Vec<Round>, rustls_ends: bool, limit
     relay.app.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty());
     relay.app.shutdown().await.unwrap();
-    let Ended { result, moved, wire, .. } = ended(relay.task).await;
+    let Over { result, moved, wire } = ended(relay.task).await;
     result.unwrap();
     drop(wire);
     thread.join().unwrap();
     let sum = |of: fn(&Round) -> usize| rounds.iter().map(of).sum::<usize>() as u64;
-    assert_eq!(moved, Moved { sent: sum(|r| r.ours), received: sum(|r| r.theirs) });
+    assert_eq!(moved, Transferred { sent: sum(|r| r.ours), received: sum(|r| r.theirs) });
     assert_eq!(account.leased(), 0);
 }
 
@@ -309,7 +307,7 @@ async fn cut(ours: Ours, talk: fn(Box<dyn Peer>)) -> RelayError {
         talk(peer);
     })
     .await;
-    let mut relay = Relay::start(wire, None, account).await;
+    let mut relay = Carried::start(bytes_of(wire), account).await;
     play_ours(&mut relay.app, &rounds).await;
     let result = ended(relay.task).await.result;
     thread.join().unwrap();
@@ -329,7 +327,7 @@ async fn an_end_without_close_notify_is_a_truncation() {
         });
         let error = error.await;
         assert!(
-            matches!(&error, RelayError::Wire(e) if e.kind() == io::ErrorKind::UnexpectedEof),
+            matches!(&error, RelayError::Wire(WireError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof),
             "{error:?}"
         );
         assert_eq!(error.to_string(), "wire: the stream was cut short without close_notify");
@@ -341,7 +339,7 @@ async fn a_reset_of_the_wire_is_one_of_the_flow() {
     for ours in [Ours::Client, Ours::Server] {
         let error = cut(ours, |peer| sockopt::prepare_leg(peer.tcp()).unwrap()).await;
         assert!(
-            matches!(&error, RelayError::Wire(e) if e.kind() == io::ErrorKind::ConnectionReset),
+            matches!(&error, RelayError::Wire(WireError::Io(e)) if e.kind() == io::ErrorKind::ConnectionReset),
             "{error:?}"
         );
     }
@@ -357,7 +355,7 @@ async fn rustls_hears_our_alert() {
         assert!(heard.contains("BadRecordMac"), "{heard}");
     });
     let error = error.await;
-    assert!(matches!(error, RelayError::Record(RecordError::BadMac)), "{error:?}");
+    assert!(matches!(error, RelayError::Wire(WireError::Record(RecordError::BadMac))), "{error:?}");
 }
 
 #[tokio::test]
@@ -374,10 +372,10 @@ async fn we_hear_rustls_s_alert() {
     std::future::poll_fn(|cx| wire.poll_flush(cx)).await.unwrap();
     wire.tcp().peek(&mut [0]).await.unwrap();
     wire.tcp().try_write(&forged).unwrap();
-    let mut relay = Relay::start(wire, None, account).await;
+    let mut relay = Carried::start(bytes_of(wire), account).await;
     relay.app.read_exact(&mut [0; 5]).await.unwrap();
     let error = ended(relay.task).await.result.unwrap_err();
     let expected = RecordError::Alert(Alert::BAD_RECORD_MAC);
-    assert!(matches!(error, RelayError::Record(error) if error == expected), "{error:?}");
+    assert!(matches!(error, RelayError::Wire(WireError::Record(error)) if error == expected), "{error:?}");
     thread.join().unwrap();
 }

@@ -1,8 +1,7 @@
 //! How flows end: in order, by a reset, or because nobody moves any more.
 
 use super::*;
-use crate::record::{Alert, CLOSE_NOTIFY, RecordError};
-use crate::tls::StreamError;
+use crate::wire::record::{Alert, CLOSE_NOTIFY, RecordError};
 
 /// What an application hears of its peer, to whatever end.
 async fn hear(app: &mut TcpStream) -> (Vec<u8>, io::Result<()>) {
@@ -35,8 +34,8 @@ async fn a_reset_of_either_application_is_a_reset_for_the_other() {
             let result = ended(one.task).await.result;
             assert!(matches!(result, Err(RelayError::App(_))), "{kind:?} {result:?}");
             match (kind, ended(other.task).await.result) {
-                (Kind::Flows, Err(RelayError::Reset(Reset::APPLICATION))) => {}
-                (Kind::Bytes, Err(RelayError::Wire(error))) => {
+                (Kind::Flows, Err(RelayError::Wire(WireError::Reset(Reset::APPLICATION)))) => {}
+                (Kind::Bytes, Err(RelayError::Wire(WireError::Io(error)))) => {
                     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
                 }
                 (_, other) => panic!("{kind:?} {other:?}"),
@@ -51,14 +50,14 @@ async fn a_reset_of_either_application_is_a_reset_for_the_other() {
 #[tokio::test]
 async fn what_was_said_before_a_reset_frame_is_delivered() {
     let account = account();
-    let ((wire, reader), mut raw) = serving(&account).await;
-    let mut relay = Relay::start(wire, reader, &account).await;
+    let (wire, mut raw) = serving(&account).await;
+    let mut relay = Carried::start(wire, &account).await;
     let mut said = opening().encode().as_ref().to_vec();
     said.extend(data_frame(b"goodbye"));
     said.extend(Control::Reset(Reset::REVOKED).encode().as_ref());
     raw.send(ContentType::ApplicationData, &said).await;
     let result = ended(relay.task).await.result;
-    assert!(matches!(result, Err(RelayError::Reset(Reset::REVOKED))), "{result:?}");
+    assert!(matches!(result, Err(RelayError::Wire(WireError::Reset(Reset::REVOKED)))), "{result:?}");
     let mut heard = [0; 7];
     relay.app.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"goodbye");
@@ -68,26 +67,26 @@ async fn what_was_said_before_a_reset_frame_is_delivered() {
 const SHORT: Duration = Duration::from_millis(200);
 
 /// As [`back_to_back`], with a client whose patience has an end.
-async fn impatient(kind: Kind, patience: Patience) -> (Relay, Relay) {
+async fn impatient(kind: Kind, patience: IdleTimeouts) -> (Carried, Carried) {
     let (mine, theirs) = (account(), account());
     let (client, server) = sessions(tcp_pair().await, [&mine, &theirs]);
     let (client, server) = begin(kind, client, server);
     (
-        Relay::patient(client.0, client.1, &mine, patience).await,
-        Relay::start(server.0, server.1, &theirs).await,
+        Carried::patient(client, &mine, patience).await,
+        Carried::start(server, &theirs).await,
     )
 }
 
 #[tokio::test]
 async fn a_flow_in_which_nothing_moves_is_broken_off() {
     for kind in KINDS {
-        let patience = Patience { idle: Some(SHORT), ..Patience::default() };
+        let patience = IdleTimeouts { idle: Some(SHORT), ..IdleTimeouts::default() };
         let (client, mut server) = impatient(kind, patience).await;
         let result = ended(client.task).await.result;
         assert!(matches!(result, Err(RelayError::Idle(SHORT))), "{kind:?} {result:?}");
         let result = ended(server.task).await.result;
         match (kind, result) {
-            (Kind::Flows, Err(RelayError::Reset(Reset::TIMEOUT))) => {}
+            (Kind::Flows, Err(RelayError::Wire(WireError::Reset(Reset::TIMEOUT)))) => {}
             (Kind::Bytes, Err(RelayError::Wire(_))) => {}
             (_, other) => panic!("{kind:?} {other:?}"),
         }
@@ -98,7 +97,7 @@ async fn a_flow_in_which_nothing_moves_is_broken_off() {
 #[tokio::test]
 async fn a_byte_now_and_then_keeps_a_flow_alive() {
     for from_client in [true, false] {
-        let patience = Patience { idle: Some(SHORT), ..Patience::default() };
+        let patience = IdleTimeouts { idle: Some(SHORT), ..IdleTimeouts::default() };
         let (client, server) = impatient(Kind::Flows, patience).await;
         let (mut from, mut to) = match from_client {
             true => (client.app, server.app),
@@ -119,7 +118,7 @@ async fn a_byte_now_and_then_keeps_a_flow_alive() {
 #[tokio::test]
 async fn a_half_closed_flow_has_a_limit_of_its_own() {
     for of_client in [true, false] {
-        let patience = Patience { half_closed: Some(SHORT), ..Patience::default() };
+        let patience = IdleTimeouts { half_closed: Some(SHORT), ..IdleTimeouts::default() };
         let (client, server) = impatient(Kind::Flows, patience).await;
         let (mut from, mut to) = match of_client {
             true => (client.app, server.app),
@@ -144,8 +143,8 @@ async fn a_half_closed_flow_has_a_limit_of_its_own() {
 async fn a_peer_that_reads_slowly_is_waited_for() {
     let account = account();
     let (wire, raw) = with_raw(narrow_tcp_pair().await, &account);
-    let patience = Patience { idle: Some(SHORT), half_closed: Some(SHORT), dead_peer: None };
-    let mut relay = Relay::patient(wire, None, &account, patience).await;
+    let patience = IdleTimeouts { idle: Some(SHORT), half_closed: Some(SHORT), dead_peer: None };
+    let mut relay = Carried::patient(bytes_of(wire), &account, patience).await;
     let said = pattern(400_000, 3);
     relay.app.write_all(&said).await.unwrap();
     relay.app.shutdown().await.unwrap();
@@ -163,8 +162,8 @@ async fn a_peer_that_reads_slowly_is_waited_for() {
 async fn an_application_that_reads_slowly_is_waited_for() {
     let account = account();
     let (wire, mut raw) = with_raw(tcp_pair().await, &account);
-    let patience = Patience { idle: Some(SHORT), half_closed: Some(SHORT), dead_peer: None };
-    let mut relay = Relay::between(narrow_tcp_pair().await, wire, None, &account, patience);
+    let patience = IdleTimeouts { idle: Some(SHORT), half_closed: Some(SHORT), dead_peer: None };
+    let mut relay = Carried::between(narrow_tcp_pair().await, bytes_of(wire), &account, patience);
     let records: Vec<u8> =
         (0..24).flat_map(|_| raw.seal(ContentType::ApplicationData, &pattern(16_000, 3))).collect();
     let writing = tokio::spawn(async move {
@@ -180,11 +179,10 @@ async fn an_application_that_reads_slowly_is_waited_for() {
 }
 
 /// A flow whose peer has ended its direction, and whose application may go on.
-async fn half_closed_by_peer(kind: Kind) -> (Relay, Raw) {
+async fn half_closed_by_peer(kind: Kind) -> (Carried, Raw) {
     let account = account();
     let (wire, mut raw) = with_raw(tcp_pair().await, &account);
-    let reader = (kind == Kind::Flows).then(Reader::of_client);
-    let mut relay = Relay::start(wire, reader, &account).await;
+    let mut relay = Carried::start(served(kind, wire), &account).await;
     match kind {
         Kind::Bytes => raw.send(ContentType::Alert, &CLOSE_NOTIFY).await,
         Kind::Flows => {
@@ -207,7 +205,7 @@ async fn assert_told_of_reset(app: &TcpStream) {
 }
 
 /// Waits until the application is told, and says what ended the flow.
-async fn why_reset(relay: Relay) -> RelayError {
+async fn why_reset(relay: Carried) -> RelayError {
     assert_told_of_reset(&relay.app).await;
     ended(relay.task).await.result.unwrap_err()
 }
@@ -284,10 +282,10 @@ async fn whoever_goes_on_behind_fin_breaks_the_rules() {
         let (relay, mut raw) = half_closed_by_peer(Kind::Flows).await;
         raw.send(ContentType::ApplicationData, &frame).await;
         let why = why_reset(relay).await;
-        assert!(matches!(why, RelayError::Frame(_)), "{why:?}");
+        assert!(matches!(why, RelayError::Wire(WireError::Frame(_))), "{why:?}");
         let told = raw.receive().await;
         let alert = RecordError::Alert(Alert::UNEXPECTED_MESSAGE);
-        assert!(matches!(&told, Err(StreamError::Record(error)) if *error == alert), "{told:?}");
+        assert!(matches!(&told, Err(WireError::Record(error)) if *error == alert), "{told:?}");
     }
 }
 
@@ -306,7 +304,7 @@ async fn an_application_that_dies_half_closed_resets_the_flow() {
             let result = ended(one.task).await.result;
             assert!(matches!(result, Err(RelayError::App(_))), "{kind:?} {result:?}");
             match (kind, ended(other.task).await.result) {
-                (Kind::Flows, Err(RelayError::Reset(Reset::APPLICATION))) => {}
+                (Kind::Flows, Err(RelayError::Wire(WireError::Reset(Reset::APPLICATION)))) => {}
                 (Kind::Bytes, Err(RelayError::Wire(_))) => {}
                 (_, other) => panic!("{kind:?} {other:?}"),
             }

@@ -1,7 +1,7 @@
 //! Flow after flow in one session, and what the peer says out of its turn.
 
 use super::*;
-use crate::framing::HEADER;
+use crate::wire::flows::HEADER;
 
 fn frame(control: Control) -> Vec<u8> {
     control.encode().as_ref().to_vec()
@@ -17,7 +17,7 @@ async fn hear(app: &mut TcpStream) -> Vec<u8> {
 #[tokio::test]
 async fn the_next_flow_may_begin_in_the_record_in_which_the_last_one_ends() {
     let account = account();
-    let ((mut wire, mut reader), mut raw) = serving(&account).await;
+    let (mut wire, mut raw) = serving(&account).await;
     let flows: [&[u8]; 4] = [b"first", b"", b"third", b"the last"];
     let begin = |said: &[u8]| {
         let said = if said.is_empty() { Vec::new() } else { data_frame(said) };
@@ -25,8 +25,8 @@ async fn the_next_flow_may_begin_in_the_record_in_which_the_last_one_ends() {
     };
     raw.send(ContentType::ApplicationData, &begin(flows[0])).await;
     for (number, said) in flows.into_iter().enumerate() {
-        put(&mut wire, Control::Accepted);
-        let mut relay = Relay::start(wire, reader, &account).await;
+        wire.accept().unwrap();
+        let mut relay = Carried::start(wire, &account).await;
         let mut heard = vec![0; said.len()];
         relay.app.read_exact(&mut heard).await.unwrap();
         assert_eq!(heard, said, "flow {number}");
@@ -52,9 +52,9 @@ async fn the_next_flow_may_begin_in_the_record_in_which_the_last_one_ends() {
         raw.write(&records).await;
         let ended = ended(relay.task).await;
         ended.result.unwrap();
-        (wire, reader) = (ended.wire.unwrap(), ended.reader);
+        wire = ended.wire.unwrap();
     }
-    assert!(reader.unwrap().is_between_flows());
+    assert!(wire.is_quiet());
     assert_eq!(account.leased(), 0);
 }
 
@@ -64,9 +64,9 @@ async fn what_waits_for_a_slow_application_outlives_the_end_of_the_other_directi
     for kind in KINDS {
         let account = account();
         let (wire, mut raw) = with_raw(tcp_pair().await, &account);
-        let reader = (kind == Kind::Flows).then(Reader::of_client);
+        let wire = served(kind, wire);
         let mut relay =
-            Relay::between(narrow_tcp_pair().await, wire, reader, &account, Patience::default());
+            Carried::between(narrow_tcp_pair().await, wire, &account, IdleTimeouts::default());
         let said = pattern(600_000, 9);
         let mut records = match kind {
             Kind::Bytes => Vec::new(),
@@ -99,10 +99,15 @@ async fn what_waits_for_a_slow_application_outlives_the_end_of_the_other_directi
         ended.result.unwrap();
         assert_eq!(account.leased(), 0);
         // The next flow will need a FIN of ours again.
-        if let Some(mut reader) = ended.reader {
-            reader.next(&frame(opening())).unwrap();
-            reader.next(&frame(Control::Fin)).unwrap();
-            assert!(!reader.is_between_flows());
+        if let Some(mut wire) = ended.wire {
+            let frames = [frame(opening()), frame(Control::Fin)].concat();
+            raw.send(ContentType::ApplicationData, &frames).await;
+            let next = std::future::poll_fn(|cx| wire.poll_next_flow(cx)).await.unwrap();
+            assert_eq!(next, Some(endpoints()));
+            assert_eq!(wire.collect().unwrap(), crate::wire::Collected::End);
+            assert!(!wire.is_quiet());
+            wire.has_sent_end();
+            assert!(wire.is_quiet());
         }
     }
 }
@@ -110,29 +115,29 @@ async fn what_waits_for_a_slow_application_outlives_the_end_of_the_other_directi
 /// How a relay ends to which a server says this after the client's OPEN.
 async fn answered(answer: &[u8]) -> RelayError {
     let account = account();
-    let (mut wire, mut raw) = with_raw(tcp_pair().await, &account);
-    let mut reader = Reader::of_server();
-    open(&mut wire, &mut reader);
-    let relay = Relay::start(wire, Some(reader), &account).await;
+    let (wire, mut raw) = with_raw(tcp_pair().await, &account);
+    let mut wire = Box::new(Flows::new(wire, Role::Client));
+    wire.begin(endpoints()).unwrap();
+    let relay = Carried::start(wire, &account).await;
     raw.send(ContentType::ApplicationData, answer).await;
     ended(relay.task).await.result.unwrap_err()
 }
 
 #[tokio::test]
 async fn answers_other_than_accepted_end_the_flow_with_their_reason() {
-    use crate::framing::FrameError;
+    use crate::wire::flows::FrameError;
 
     let refused = Control::Refused(Refused::UNREACHABLE);
     let error = answered(&frame(refused)).await;
-    assert!(matches!(error, RelayError::Refused(Refused::UNREACHABLE)), "{error:?}");
+    assert!(matches!(error, RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))), "{error:?}");
     let error = answered(&[frame(Control::Accepted), frame(refused)].concat()).await;
-    assert!(matches!(error, RelayError::Refused(Refused::UNREACHABLE)), "{error:?}");
+    assert!(matches!(error, RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))), "{error:?}");
     let error = answered(&frame(Control::GoAway(GoAway::CHANGED))).await;
-    assert!(matches!(error, RelayError::NotTaken(GoAway::CHANGED)), "{error:?}");
+    assert!(matches!(error, RelayError::Wire(WireError::NotTaken(GoAway::CHANGED))), "{error:?}");
     let error = answered(&data_frame(b"unasked")).await;
-    assert!(matches!(error, RelayError::Frame(FrameError::OutOfOrder(_))), "{error:?}");
+    assert!(matches!(error, RelayError::Wire(WireError::Frame(FrameError::OutOfOrder(_)))), "{error:?}");
     let error = answered(&[9, 0, 0, 0]).await;
-    assert!(matches!(error, RelayError::Frame(FrameError::UnknownKind(9))), "{error:?}");
+    assert!(matches!(error, RelayError::Wire(WireError::Frame(FrameError::UnknownKind(9)))), "{error:?}");
 }
 
 /// Nothing is lost of an application that has said nothing, although it may have ended its direction.
@@ -140,10 +145,10 @@ async fn answers_other_than_accepted_end_the_flow_with_their_reason() {
 async fn go_away_tells_a_flow_that_is_lost_from_one_that_can_go_elsewhere() {
     for (said, is_lost) in [(&b"question"[..], true), (b"", false)] {
         let account = account();
-        let (mut wire, mut raw) = with_raw(tcp_pair().await, &account);
-        let mut reader = Reader::of_server();
-        open(&mut wire, &mut reader);
-        let mut relay = Relay::start(wire, Some(reader), &account).await;
+        let (wire, mut raw) = with_raw(tcp_pair().await, &account);
+        let mut wire = Box::new(Flows::new(wire, Role::Client));
+        wire.begin(endpoints()).unwrap();
+        let mut relay = Carried::start(wire, &account).await;
         relay.app.write_all(said).await.unwrap();
         relay.app.shutdown().await.unwrap();
         let (mut heard, fin) = (Vec::new(), frame(Control::Fin));
@@ -153,38 +158,37 @@ async fn go_away_tells_a_flow_that_is_lost_from_one_that_can_go_elsewhere() {
         let go_away = frame(Control::GoAway(GoAway::CHANGED));
         raw.send(ContentType::ApplicationData, &go_away).await;
         let error = ended(relay.task).await.result.unwrap_err();
-        let lost = matches!(error, RelayError::GoneAway(GoAway::CHANGED));
-        assert!(lost == is_lost && (lost || matches!(error, RelayError::NotTaken(_))), "{error:?}");
+        let lost = matches!(error, RelayError::Wire(WireError::GoneAway(GoAway::CHANGED)));
+        assert!(lost == is_lost && (lost || matches!(error, RelayError::Wire(WireError::NotTaken(_)))), "{error:?}");
     }
 }
 
 /// Whoever breaks the rules of the framing is told so in the words of TLS.
 #[tokio::test]
 async fn a_frame_out_of_order_is_answered_by_an_alert() {
-    use crate::record::{Alert, RecordError};
-    use crate::tls::StreamError;
-
+    use crate::wire::record::{Alert, RecordError};
+    
     let account = account();
-    let ((wire, reader), mut raw) = serving(&account).await;
-    let relay = Relay::start(wire, reader, &account).await;
+    let (wire, mut raw) = serving(&account).await;
+    let relay = Carried::start(wire, &account).await;
     raw.send(ContentType::ApplicationData, &data_frame(b"without an OPEN")).await;
     ended(relay.task).await.result.unwrap_err();
     let told = raw.receive().await;
     let alert = RecordError::Alert(Alert::UNEXPECTED_MESSAGE);
-    assert!(matches!(&told, Err(StreamError::Record(error)) if *error == alert), "{told:?}");
+    assert!(matches!(&told, Err(WireError::Record(error)) if *error == alert), "{told:?}");
 }
 
 /// The session's end is not the flow's: whoever has something to say has not said it.
 #[tokio::test]
 async fn a_session_that_closes_amid_a_flow_is_cut_short() {
     let account = account();
-    let ((wire, reader), mut raw) = serving(&account).await;
-    let mut relay = Relay::start(wire, reader, &account).await;
+    let (wire, mut raw) = serving(&account).await;
+    let mut relay = Carried::start(wire, &account).await;
     let begun = [frame(opening()), data_frame(b"begun")].concat();
     raw.send(ContentType::ApplicationData, &begun).await;
     raw.send(ContentType::Alert, &[1, 0]).await;
     let error = ended(relay.task).await.result.unwrap_err();
-    assert!(matches!(&error, RelayError::Wire(e) if e.kind() == io::ErrorKind::UnexpectedEof));
+    assert!(matches!(&error, RelayError::Wire(WireError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof));
     let mut heard = Vec::new();
     let end = relay.app.read_to_end(&mut heard).await;
     assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);

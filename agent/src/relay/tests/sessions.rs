@@ -1,20 +1,19 @@
 //! Records that no TLS library sends, and keys that change.
 
 use super::*;
-use crate::record::testing::record;
-use crate::record::{Alert, KEY_UPDATE, Opened, RecordError};
-use crate::tls::StreamError;
-use crate::tls::testing::limit_keys;
+use crate::wire::record::testing::record;
+use crate::wire::record::{Alert, KEY_UPDATE, Opened, RecordError};
+use crate::wire::testing::limit_keys;
 
 const DATA: ContentType = ContentType::ApplicationData;
 /// A KeyUpdate that asks for one in return.
 const KEY_UPDATE_REQUEST: [u8; 5] = [24, 0, 0, 1, 1];
 
 /// A relay of bytes, and the peer that it speaks with.
-async fn bytes() -> (Relay, Raw) {
+async fn bytes() -> (Carried, Raw) {
     let account = account();
     let (wire, raw) = with_raw(tcp_pair().await, &account);
-    (Relay::start(wire, None, &account).await, raw)
+    (Carried::start(bytes_of(wire), &account).await, raw)
 }
 
 async fn next(app: &mut TcpStream, length: usize) -> Vec<u8> {
@@ -100,8 +99,8 @@ async fn requests_for_new_keys_are_not_answered_one_by_one() {
 #[tokio::test]
 async fn keys_asked_for_between_flows_come_before_the_next_frame() {
     let account = account();
-    let ((wire, reader), mut raw) = serving(&account).await;
-    let mut relay = Relay::start(wire, reader, &account).await;
+    let (wire, mut raw) = serving(&account).await;
+    let mut relay = Carried::start(wire, &account).await;
     let fin = Control::Fin.encode();
     let flow = [opening().encode().as_ref(), fin.as_ref()].concat();
     raw.send(DATA, &flow).await;
@@ -112,8 +111,8 @@ async fn keys_asked_for_between_flows_come_before_the_next_frame() {
     raw.send(ContentType::Handshake, &KEY_UPDATE_REQUEST).await;
     raw.rekey();
     std::future::poll_fn(|cx| wire.poll_fill(cx)).await.unwrap();
-    wire.receive().unwrap();
-    put(&mut wire, Control::Accepted);
+    wire.collect().unwrap();
+    wire.accept().unwrap();
     std::future::poll_fn(|cx| wire.poll_flush(cx)).await.unwrap();
     let (opened, _) = raw.receive().await.unwrap().unwrap();
     assert_eq!(opened, Opened::KeyUpdate { is_requested: false });
@@ -127,9 +126,9 @@ async fn our_keys_change_before_their_limit() {
     for kind in KINDS {
         let accounts = [account(), account()];
         let (client, server) = sessions(tcp_pair().await, [&accounts[0], &accounts[1]]);
-        let (client, server) = begin(kind, client, server);
-        let client = Relay::start(limit_keys(client.0, 20), client.1, &accounts[0]).await;
-        let server = Relay::start(limit_keys(server.0, 3), server.1, &accounts[1]).await;
+        let (client, server) = begin(kind, limit_keys(client, 20), limit_keys(server, 3));
+        let client = Carried::start(client, &accounts[0]).await;
+        let server = Carried::start(server, &accounts[1]).await;
         let said = pattern(4 << 20, 6);
         let mut relays = [client, server];
         let [one, other] = &mut relays;
@@ -166,7 +165,7 @@ async fn after(write: impl FnOnce(&mut Raw) -> Vec<u8>) -> (RelayError, Option<A
     raw.write(&bytes).await;
     let error = ended(relay.task).await.result.unwrap_err();
     let told = match raw.receive().await {
-        Err(StreamError::Record(RecordError::Alert(alert))) => Some(alert),
+        Err(WireError::Record(RecordError::Alert(alert))) => Some(alert),
         _ => None,
     };
     (error, told)
@@ -202,7 +201,7 @@ async fn a_broken_rule_ends_the_session_with_its_alert() {
     ];
     for (what, write, alert) in cases {
         let (error, told) = after(write).await;
-        assert!(matches!(error, RelayError::Record(_)), "{what}: {error:?}");
+        assert!(matches!(error, RelayError::Wire(WireError::Record(_))), "{what}: {error:?}");
         assert_eq!(told, Some(alert), "{what}");
     }
 }
@@ -212,7 +211,7 @@ async fn a_broken_rule_ends_the_session_with_its_alert() {
 async fn a_fatal_alert_ends_the_session_without_an_answer() {
     let (error, told) = after(|raw| raw.seal(ContentType::Alert, &[2, 80])).await;
     let expected = RecordError::Alert(Alert::INTERNAL_ERROR);
-    assert!(matches!(error, RelayError::Record(error) if error == expected), "{error:?}");
+    assert!(matches!(error, RelayError::Wire(WireError::Record(error)) if error == expected), "{error:?}");
     assert_eq!(told, None);
 }
 
@@ -220,8 +219,8 @@ async fn a_fatal_alert_ends_the_session_without_an_answer() {
 #[tokio::test]
 async fn frames_and_records_need_not_agree() {
     let account = account();
-    let ((wire, reader), mut raw) = serving(&account).await;
-    let mut relay = Relay::start(wire, reader, &account).await;
+    let (wire, mut raw) = serving(&account).await;
+    let mut relay = Carried::start(wire, &account).await;
     let said = pattern(70_000, 8);
     let mut frames = opening().encode().as_ref().to_vec();
     for chunk in said.chunks(9_001) {

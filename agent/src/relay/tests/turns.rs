@@ -45,11 +45,11 @@ async fn a_half_closed_flow_that_is_idle_holds_no_buffer() {
 /// A record that has begun and does not go on costs the smallest buffer, not the largest.
 #[tokio::test]
 async fn half_a_record_is_kept_in_the_smallest_buffer() {
-    use crate::buffers::Size;
+    use crate::wire::buffers::Size;
 
     let account = account();
     let (wire, mut raw) = with_raw(tcp_pair().await, &account);
-    let mut relay = Relay::start(wire, None, &account).await;
+    let mut relay = Carried::start(bytes_of(wire), &account).await;
     let much: Vec<u8> =
         (0..64).flat_map(|_| raw.seal(ContentType::ApplicationData, &pattern(16_384, 1))).collect();
     let mut heard = vec![0; 64 * 16_384];
@@ -77,10 +77,10 @@ async fn a_reader_that_does_not_read_stops_the_writer() {
         let (mine, theirs) = (account(), account());
         let (client, server) = sessions(narrow_tcp_pair().await, [&mine, &theirs]);
         let (client, server) = begin(kind, client, server);
-        let patience = Patience::default();
-        let client = Relay::between(narrow_tcp_pair().await, client.0, client.1, &mine, patience);
+        let patience = IdleTimeouts::default();
+        let client = Carried::between(narrow_tcp_pair().await, client, &mine, patience);
         let mut server =
-            Relay::between(narrow_tcp_pair().await, server.0, server.1, &theirs, patience);
+            Carried::between(narrow_tcp_pair().await, server, &theirs, patience);
         let says = pattern(MOST, 5);
         let mut swallowed = 0;
         let mut app = client.app;
@@ -90,7 +90,7 @@ async fn a_reader_that_does_not_read_stops_the_writer() {
             swallowed += written.unwrap();
             assert!(swallowed < MOST, "{kind:?}: swallowed while nobody read");
         }
-        assert!(mine.leased() + theirs.leased() <= 2 * crate::buffers::Size::Sixteen.bytes());
+        assert!(mine.leased() + theirs.leased() <= 2 * crate::wire::buffers::Size::Sixteen.bytes());
         app.shutdown().await.unwrap();
         let mut heard = Vec::new();
         server.app.read_to_end(&mut heard).await.unwrap();
@@ -113,7 +113,8 @@ async fn a_busy_flow_takes_turns() {
     // One buffer beyond the turn.
     const MOST: u64 = 2 * 256 * 1024;
     let account = account();
-    let (mut wire, raw) = with_raw(tcp_pair().await, &account);
+    let (wire, raw) = with_raw(tcp_pair().await, &account);
+    let mut wire = bytes_of(wire);
     let (app, leg) = tcp_pair().await;
     let app = app.into_std().unwrap();
     let peer = raw.tcp.into_std().unwrap();
@@ -134,30 +135,27 @@ async fn a_busy_flow_takes_turns() {
         while let Ok(1..) = (&peer).read(&mut room) {}
     });
 
-    let mut moved = Moved::default();
-    let patience = Patience::default();
-    let tcp = wire.tcp().clone();
-    let mut relay =
-        sealed::Sealed::new(&leg, &mut wire, &tcp, Framing::Bytes, patience, &mut moved);
+    let mut relay = Relay::new(IdleTimeouts::default());
     let (mut full_turns, mut before) = (0, 0);
     while before < TOTAL as u64 {
         let counter = Arc::new(Woken(AtomicUsize::new(0)));
         let waker = counter.clone().into();
-        let polled = std::pin::Pin::new(&mut relay).poll(&mut Context::from_waker(&waker));
+        let mut running = Running::new(&mut relay, &leg, &mut *wire);
+        let polled = std::pin::Pin::new(&mut running).poll(&mut Context::from_waker(&waker));
         assert!(matches!(polled, Poll::Pending), "{polled:?}");
-        let now = relay.moved.sent - before;
+        drop(running);
+        let now = relay.transferred().sent - before;
         assert!(now <= MOST, "{now} bytes in one turn");
         if now >= 256 * 1024 {
             full_turns += 1;
             assert!(counter.0.load(Relaxed) > 0, "it did not ask for its next turn");
         }
-        before = relay.moved.sent;
+        before = relay.transferred().sent;
         // For the runtime to look at its sockets.
         tokio::time::sleep(Duration::from_micros(50)).await;
     }
     assert!(full_turns > 0, "never so much at once that it mattered");
-    drop(relay);
-    drop((leg, wire, tcp));
+    drop((leg, wire));
     writer.join().unwrap();
     reader.join().unwrap();
 }

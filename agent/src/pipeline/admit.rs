@@ -1,0 +1,111 @@
+//! A connection from the network until its client is known.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use sheath_common::flow::Asked;
+use sheath_common::workload::InboundMode;
+use tokio::net::TcpStream;
+
+use super::flow::{FlowLog, Inbound};
+use super::{FlowError, Pipeline};
+use crate::flow::Protection;
+use crate::policy::Policy;
+use crate::sessions::WireLeg;
+use crate::sys::sockopt;
+use crate::tls::{self, Contexts, Greeting, TlsError};
+use crate::wire::{Session, plain};
+
+/// What a client's first bytes have come to.
+pub enum Admission {
+    /// A client that has proved who it is, and may call.
+    Proved(WireLeg),
+    /// Nothing for us: it passes as it came.
+    Permissive(Box<dyn Session>),
+}
+
+impl Pipeline {
+    /// Finds out who a client is, or that it does not speak to us. Strangers share the room that there is for them until
+    /// then; afterwards it is one of the workload's flows.
+    pub(super) async fn admit(
+        &self,
+        mut flow: Inbound,
+        tcp: TcpStream,
+        log: &mut FlowLog,
+    ) -> Result<(Inbound, Admission), FlowError> {
+        let share = flow.admitted.share().clone();
+        let mut place = share.unproven(flow.client.ip());
+        let admission = share.prove(&mut place, self.prove(&flow, tcp, log)).await??;
+        drop(place);
+        flow.admitted.count()?;
+        Ok((flow, admission))
+    }
+
+    async fn prove(
+        &self,
+        flow: &Inbound,
+        tcp: TcpStream,
+        log: &mut FlowLog,
+    ) -> Result<Admission, FlowError> {
+        let silent = self.timeouts.idle.dead_peer;
+        sockopt::probe_peer(&tcp, silent, &Asked::default()).map_err(TlsError::Io)?;
+        let credentials = self.published.identities.current(flow.workload);
+        let policy = self.published.policy.load_full();
+        if policy.inbound_mode(flow.workload)? == InboundMode::Permissive {
+            let contexts = credentials.as_ref().ok().map(|credentials| &credentials.contexts);
+            let greeting = greet(&policy, flow, &tcp, contexts).await?;
+            if let Some(protection) = self.passes_through(greeting) {
+                log.record.protection = protection;
+                let buffers = flow.admitted.share().buffers.clone();
+                return Ok(Admission::Permissive(plain::session(tcp, buffers)));
+            }
+        }
+        let credentials = credentials?;
+        log.has_identity(&credentials);
+
+        // The contexts were made with the callers that policy allows: the handshake fails for anybody else. One that says
+        // nothing takes none of the handshakes that there may be.
+        let (share, limit) = (flow.admitted.share(), self.timeouts.handshake);
+        first_byte(&tcp, limit).await?;
+        share.begin_handshake(limit).await?;
+        let established = tls::accept(tcp, &credentials.contexts, limit, share).await?;
+        let leg = WireLeg::new(established, flow.terms(&credentials));
+        log.has_session(flow.client, &leg.standing.proof);
+        Ok(Admission::Proved(leg))
+    }
+
+    /// How a connection to a permissive port passes, if it is not for us.
+    fn passes_through(&self, greeting: Greeting) -> Option<Protection> {
+        match greeting {
+            Greeting::Ours => None,
+            Greeting::ForeignTls => {
+                self.counters.inbound_passthrough.fetch_add(1, Relaxed);
+                Some(Protection::Passthrough)
+            }
+            Greeting::Plaintext => {
+                self.counters.inbound_plaintext.fetch_add(1, Relaxed);
+                Some(Protection::Plaintext)
+            }
+        }
+    }
+}
+
+/// Waits for a client to begin its handshake.
+async fn first_byte(tcp: &TcpStream, limit: Duration) -> Result<(), TlsError> {
+    match tokio::time::timeout(limit, tcp.readable()).await {
+        Ok(ready) => ready.map_err(TlsError::Io),
+        Err(_) => Err(TlsError::Timeout(limit)),
+    }
+}
+
+/// Looks at what a client of a permissive port begins with.
+async fn greet(
+    policy: &Policy,
+    flow: &Inbound,
+    tcp: &TcpStream,
+    contexts: Option<&Contexts>,
+) -> Result<Greeting, FlowError> {
+    let protocols = contexts.map(Contexts::protocols).unwrap_or_default();
+    let every_tls = policy.claims_every_tls(flow.workload, flow.destination.port());
+    tls::greet(tcp, protocols, every_tls).await.map_err(FlowError::Greeting)
+}

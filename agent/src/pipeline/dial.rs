@@ -1,0 +1,52 @@
+//! The leg that the agent dials: to the peer for an outbound flow, to the application for an inbound one.
+
+use tokio::net::TcpStream;
+
+use super::flow::{Inbound, Outbound};
+use super::{FlowError, Pipeline};
+use crate::capture::LocalLeg;
+use crate::sys::sockopt;
+use crate::tls::Target;
+
+impl Pipeline {
+    pub(super) async fn dial_wire(
+        &self,
+        flow: &Outbound,
+        target: &Target,
+    ) -> Result<TcpStream, FlowError> {
+        let limit = target.connect_timeout().unwrap_or(self.timeouts.connect);
+        let dialling =
+            flow.namespace.dial_wire(flow.source, flow.destination, &flow.inherited, limit);
+        let tcp = dialling.await.map_err(FlowError::DialWire)?;
+        sockopt::probe_peer(&tcp, self.timeouts.idle.dead_peer, &flow.inherited.asked)
+            .map_err(FlowError::DialWire)?;
+        Ok(tcp)
+    }
+
+    pub(super) async fn dial_app(&self, flow: &Inbound) -> Result<LocalLeg, FlowError> {
+        let Inbound { namespace, workload, client, destination, .. } = flow;
+        let dialling =
+            namespace.dial_app(*workload, *client, *destination, self.timeouts.connect);
+        dialling
+            .await
+            .inspect_err(|error| {
+                if error.is_refused() {
+                    namespace.note_refused(destination.port());
+                }
+            })
+            .map_err(FlowError::DialApp)
+    }
+
+    /// Has the kernel refuse the next connections to a destination that could not be reached.
+    pub(super) fn note_unreachable(&self, flow: &Outbound, result: &Result<(), FlowError>) {
+        // Another source may be told otherwise.
+        if let Err(error) = result
+            && flow.source.ip().is_loopback()
+            && let Some(errno) = error.unreachable()
+        {
+            let Outbound { namespace, workload, destination, inherited, .. } = flow;
+            let limit = self.timeouts.connect;
+            namespace.note_unreachable(*workload, *destination, *inherited, errno, limit);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A flow on its way through the stages.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sheath_common::workload::WorkloadId;
+use tokio::net::TcpStream;
+
+use crate::capture::Namespace;
+use crate::flow::{FlowRecord, Inherited, Protection};
+use crate::identity::Credentials;
+use crate::relay::IdleTimeouts;
+use crate::sessions::{Basis, Revision, SessionFacts, Terms};
+use crate::shares;
+use crate::telemetry::OpenFlow;
+use crate::tls::Proof;
+
+/// How long each part of a flow may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Dialling a wire leg or a local application.
+    pub connect: Duration,
+    /// From the first byte of a TLS handshake to its last.
+    pub handshake: Duration,
+    /// How long a flow may stand still.
+    pub idle: IdleTimeouts,
+}
+
+/// A connection that a workload has opened.
+pub struct Outbound {
+    pub namespace: Arc<Namespace>,
+    pub workload: WorkloadId,
+    /// The leg to the application.
+    pub app: TcpStream,
+    /// The application's end of it; loopback unless the application had bound its socket.
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub inherited: Inherited,
+    pub admitted: shares::Admitted,
+    /// What the peer is going to be judged by.
+    pub revision: Revision,
+    /// An idle session has failed the flow before anything was read for it: it must have a new one.
+    pub needs_new_session: bool,
+}
+
+/// A connection that the network has opened to a workload.
+pub struct Inbound {
+    pub namespace: Arc<Namespace>,
+    pub workload: WorkloadId,
+    pub client: SocketAddr,
+    pub destination: SocketAddr,
+    pub admitted: shares::Admitted,
+    /// What the peer was judged by, or is going to be.
+    pub revision: Revision,
+}
+
+/// What will be told about a flow.
+pub struct FlowLog {
+    pub record: Box<FlowRecord>,
+    /// Counts the flow as open for as long as this lives.
+    pub open: OpenFlow,
+}
+
+impl Outbound {
+    pub fn facts(&self, basis: Basis) -> SessionFacts {
+        let stay = self.namespace.presence(self.workload);
+        SessionFacts { workload: self.workload, basis, stay }
+    }
+
+    /// What a session of this flow may be used for again.
+    pub fn terms(&self, credentials: &Credentials) -> Terms {
+        terms(&self.namespace, self.workload, credentials, self.revision)
+    }
+}
+
+impl Inbound {
+    pub fn facts(&self, basis: Basis) -> SessionFacts {
+        let stay = self.namespace.presence(self.workload);
+        SessionFacts { workload: self.workload, basis, stay }
+    }
+
+    /// What the session may be used for again.
+    pub fn terms(&self, credentials: &Credentials) -> Terms {
+        terms(&self.namespace, self.workload, credentials, self.revision)
+    }
+}
+
+fn terms(
+    namespace: &Namespace,
+    workload: WorkloadId,
+    credentials: &Credentials,
+    revision: Revision,
+) -> Terms {
+    Terms {
+        revision,
+        opened: Instant::now(),
+        good_until: credentials.svid.facts.not_after,
+        place: namespace.presence(workload),
+    }
+}
+
+impl FlowLog {
+    pub fn has_identity(&mut self, credentials: &Credentials) {
+        self.record.local_id = Some(credentials.svid.name());
+    }
+
+    /// The flow has a session, and leaves or comes from this address.
+    pub fn has_session(&mut self, source: SocketAddr, proof: &Proof) {
+        self.record.source = source;
+        self.record.peer_id = Some(proof.peer.clone());
+        self.record.negotiated = proof.negotiated;
+        self.record.protection =
+            if proof.is_mutual { Protection::Mtls } else { Protection::Tls };
+    }
+}
+
+/// A flow that is idle must be small. What it needs for a moment only is on the heap, and only for that moment.
+pub fn on_heap<F: Future>(moment: F) -> Pin<Box<F>> {
+    Box::pin(moment)
+}

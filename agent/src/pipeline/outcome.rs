@@ -1,0 +1,140 @@
+//! What is counted and logged of a flow, and why it ended early.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use sheath_common::workload::WorkloadId;
+
+use crate::capture::{LocalLegError, unreachable_errno};
+use super::Pipeline;
+use super::flow::FlowLog;
+use crate::flow::{Direction, FlowRecord, Outcome, Stage};
+use crate::identity::NoIdentity;
+use crate::policy::PolicyError;
+use crate::relay::RelayError;
+use crate::sessions::Revoked;
+use crate::shares::OverLimit;
+use crate::telemetry::{Ending, log_flow};
+use crate::tls::TlsError;
+use crate::wire::{Refused, WireError};
+
+impl Pipeline {
+    /// A flow between a source and a destination, with what is known from the start.
+    pub(super) fn begin(
+        &self,
+        direction: Direction,
+        workload: WorkloadId,
+        (source, destination): (SocketAddr, SocketAddr),
+    ) -> FlowLog {
+        let mut record = FlowRecord::new(self.ids.next(), direction, source, destination);
+        if let Some(config) = self.published.policy.load().workload(workload) {
+            record.workload.clone_from(&config.name);
+        }
+        FlowLog { record: Box::new(record), open: self.counters.open(workload) }
+    }
+
+    /// A flow is over.
+    pub(super) fn conclude(&self, log: FlowLog, result: Result<(), FlowError>) {
+        let FlowLog { mut record, open } = log;
+        drop(open);
+        if let Err(FlowError::Tls(error)) = &result {
+            record.peer_id = error.peer().cloned();
+        }
+        let ending = match result {
+            Ok(()) => Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new() },
+            Err(error) => error.into(),
+        };
+        if ending.stage == Stage::Tls {
+            self.counters.handshakes_failed.fetch_add(1, Relaxed);
+        }
+        log_flow(&record, &ending);
+    }
+}
+
+/// Why a flow ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Limit(#[from] OverLimit),
+    #[error(transparent)]
+    NoIdentity(#[from] NoIdentity),
+    #[error("destination: {0}")]
+    DialWire(io::Error),
+    #[error("local application: {0}")]
+    DialApp(LocalLegError),
+    #[error("first bytes: {0}")]
+    Greeting(io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Relay(#[from] RelayError),
+    /// By the peer, on a session that was open already.
+    #[error("peer: {0}")]
+    NotAccepted(Refused),
+    #[error("the session ended before a flow was opened")]
+    NoFlow,
+    /// What made the session good is gone.
+    #[error("session cut: {0}")]
+    Revoked(#[from] Revoked),
+    #[error("close: {0}")]
+    Close(io::Error),
+    #[error("no place to work on it: {0}")]
+    Settle(io::Error),
+}
+
+impl FlowError {
+    /// What a client is told whose flow was not taken for this reason. That the application cannot be reached is
+    /// remembered by the client's agent for a while, so it is not said of what the agent itself lacks.
+    #[must_use]
+    pub fn refusal(&self) -> Refused {
+        match self {
+            Self::DialApp(error) if error.is_unreachable() => Refused::UNREACHABLE,
+            _ => Refused::INTERNAL,
+        }
+    }
+
+    /// The errno with which the destination could not be reached, if it is that.
+    #[must_use]
+    pub fn unreachable(&self) -> Option<i32> {
+        match self {
+            Self::DialWire(error) => unreachable_errno(error),
+            Self::NotAccepted(Refused::UNREACHABLE)
+            | Self::Relay(RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))) => Some(libc::ECONNREFUSED),
+            _ => None,
+        }
+    }
+}
+
+impl From<FlowError> for Ending {
+    fn from(error: FlowError) -> Self {
+        let (outcome, stage) = match &error {
+            FlowError::Policy(_) => (Outcome::Denied, Stage::Policy),
+            FlowError::NoIdentity(_) | FlowError::Tls(TlsError::NoCertificate(_)) => {
+                (Outcome::Error, Stage::Identity)
+            }
+            FlowError::Limit(_) => (Outcome::Refused, Stage::Capture),
+            FlowError::DialWire(_) => (Outcome::Refused, Stage::Capture),
+            FlowError::DialApp(_) => (Outcome::Refused, Stage::Relay),
+            FlowError::Greeting(_) => (Outcome::Reset, Stage::Tls),
+            FlowError::Tls(TlsError::Io(_) | TlsError::Timeout(_)) => (Outcome::Reset, Stage::Tls),
+            FlowError::Tls(_) => (Outcome::Denied, Stage::Tls),
+            FlowError::NotAccepted(code)
+            | FlowError::Relay(RelayError::Wire(WireError::Refused(code))) => {
+                (refusal(*code), Stage::Relay)
+            }
+            FlowError::Relay(_) | FlowError::NoFlow => (Outcome::Reset, Stage::Relay),
+            FlowError::Revoked(_) => (Outcome::Revoked, Stage::Relay),
+            FlowError::Close(_) => (Outcome::Error, Stage::Relay),
+            FlowError::Settle(_) => (Outcome::Error, Stage::Capture),
+        };
+        Self { outcome, stage, reason: error.to_string() }
+    }
+}
+
+/// What it comes to that a peer does not accept a flow.
+fn refusal(code: Refused) -> Outcome {
+    if code == Refused::NOT_ALLOWED { Outcome::Denied } else { Outcome::Refused }
+}

@@ -1,0 +1,194 @@
+//! Flow after flow in one session between agents: taken up by the client, served by the server. What made the session good
+//! is asked again for each.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::time::Instant;
+
+use super::flow::{FlowLog, Inbound, Outbound, on_heap};
+use super::{FlowError, Pipeline};
+use crate::flow::Direction;
+use crate::relay::RelayError;
+use crate::sessions::{NotReopened, Route, Terms, WireLeg};
+use crate::sys::clock;
+use crate::wire::{Abort, Endpoints, GoAway, NotAccepted, Refused, Session, WireError};
+
+/// How a server's wait for the next flow ends.
+enum Next {
+    Flow(Endpoints),
+    /// The client has closed the session.
+    Closed,
+    Failed(WireError),
+    /// The session is not good for another.
+    Over(GoAway),
+}
+
+impl Pipeline {
+    /// Client: [`Self::outbound`], and again if its session was over before anything of the application's was read: another
+    /// session may last longer.
+    pub(super) async fn outbound_again(
+        &self,
+        flow: &mut Outbound,
+        log: &mut FlowLog,
+    ) -> Result<(), FlowError> {
+        loop {
+            match self.outbound(flow, log).await {
+                Err(FlowError::Relay(RelayError::Wire(WireError::NotTaken(_))))
+                    if !flow.needs_new_session =>
+                {
+                    flow.needs_new_session = true;
+                    flow.revision = self.published.sessions.revision();
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Client: begins a flow on a session that is open already, if there is one.
+    pub(super) async fn reopen(
+        &self,
+        flow: &Outbound,
+        log: &mut FlowLog,
+    ) -> Result<Option<WireLeg>, FlowError> {
+        if flow.needs_new_session {
+            return Ok(None);
+        }
+        let (destination, route) = (flow.destination, route(flow));
+        while let Some(mut leg) = self.idle.take(&route) {
+            let Ok(local) = leg.session.tcp().local_addr() else {
+                continue;
+            };
+            let source = SocketAddr::new(local.ip(), flow.source.port());
+            match leg.reopen(Endpoints { source, destination }).await {
+                Ok(()) => {
+                    self.counters.sessions_reused.fetch_add(1, Relaxed);
+                    log.record.is_reused = true;
+                    log.has_session(source, &leg.standing.proof);
+                    return Ok(Some(leg));
+                }
+                Err(NotReopened::NotAccepted(NotAccepted::Refused(code))) => {
+                    return Err(FlowError::NotAccepted(code));
+                }
+                // Nothing of the application's was on it: another session will do as well.
+                Err(NotReopened::NotAccepted(NotAccepted::Over(reason))) => {
+                    self.idle.ended(&route, reason);
+                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                }
+                Err(NotReopened::NotAccepted(NotAccepted::Dead)) => {
+                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                }
+                // One wait for an answer that does not come is enough; other idle sessions may be as dead.
+                Err(NotReopened::Silent) => {
+                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Client: keeps a session for the next flow.
+    pub(super) fn keep(&self, flow: &Outbound, leg: WireLeg) {
+        if self.ending.is_cancelled() {
+            leg.close(None);
+        } else {
+            self.idle.keep(route(flow), leg);
+        }
+    }
+
+    /// Server: serves flow after flow. What is told about the first began with the connection.
+    pub(super) async fn serve_each(&self, mut flow: Inbound, leg: WireLeg, first: FlowLog) {
+        let local_id = first.record.local_id.clone();
+        let WireLeg { mut session, standing } = leg;
+        let mut first = Some(first);
+        loop {
+            let open = match on_heap(self.next_flow(&mut *session, &standing.terms)).await {
+                Next::Flow(open) => open,
+                end => {
+                    let error = end_of(session, end);
+                    match first {
+                        Some(log) => self.conclude(log, Err(error)),
+                        None => tracing::debug!(client = %flow.client, %error, "session over"),
+                    }
+                    return;
+                }
+            };
+            // The port is what the client says, for the application to see; the address is what was observed.
+            flow.client.set_port(open.source.port());
+            let (dialled, arrived) = (open.destination, flow.destination);
+            let mut log = first.take().unwrap_or_else(|| {
+                let ends = (flow.client, arrived);
+                let mut log = self.begin(Direction::Inbound, flow.workload, ends);
+                log.record.local_id.clone_from(&local_id);
+                log.record.is_reused = true;
+                log
+            });
+            log.has_session(flow.client, &standing.proof);
+            let policy = self.published.policy.load_full();
+            if let Err(error) = policy.check_port(flow.workload, dialled.port(), arrived.port()) {
+                session.refuse(Refused::NOT_ALLOWED);
+                return self.conclude(log, Err(error.into()));
+            }
+            drop(policy);
+            let served = self.serve(&flow, session, standing.inbound(), &mut log).await;
+            session = match served {
+                Ok(Some(session)) => session,
+                result => return self.conclude(log, result.map(|_| ())),
+            };
+            self.conclude(log, Ok(()));
+            // Whatever leads one address to another may lead it elsewhere the next time.
+            if dialled.ip().to_canonical() != arrived.ip().to_canonical()
+                || dialled.port() != arrived.port()
+            {
+                session.close(Some(GoAway::VIRTUAL));
+                return;
+            }
+        }
+    }
+
+    /// Waits for the client to open a flow, for as long as the session may be used.
+    async fn next_flow(&self, session: &mut dyn Session, terms: &Terms) -> Next {
+        session.rest_keys();
+        // Longer than a client: it should be the one to end it, as it knows best.
+        let idle = Instant::now() + 2 * self.idle.max_idle();
+        tokio::select! {
+            biased;
+            () = self.published.sessions.changed_since(terms.revision) => Next::Over(GoAway::CHANGED),
+            () = self.ending.cancelled() => Next::Over(GoAway::SHUTDOWN),
+            () = terms.place.cancelled() => Next::Over(GoAway::SHUTDOWN),
+            next = poll_fn(|cx| session.poll_next_flow(cx)) => match next {
+                Ok(Some(open)) => Next::Flow(open),
+                Ok(None) => Next::Closed,
+                Err(error) => Next::Failed(error),
+            },
+            () = tokio::time::sleep_until(idle) => Next::Over(GoAway::IDLE),
+            () = clock::sleep_until(terms.good_until) => Next::Over(GoAway::AGE),
+        }
+    }
+}
+
+/// Ends a session that has no next flow, and says what that means for one that was waited for.
+fn end_of(mut session: Box<dyn Session>, end: Next) -> FlowError {
+    match end {
+        Next::Failed(error) => {
+            session.abort(Abort::Wire(&error));
+            return RelayError::Wire(error).into();
+        }
+        Next::Over(reason) => session.close(Some(reason)),
+        Next::Closed | Next::Flow(_) => session.close(None),
+    };
+    FlowError::NoFlow
+}
+
+/// What the sessions are good for that a flow may use.
+fn route(flow: &Outbound) -> Route {
+    Route {
+        workload: flow.workload,
+        namespace: flow.namespace.cookie(),
+        source: Some(flow.source.ip()).filter(|ip| !ip.is_loopback()),
+        destination: flow.destination,
+        inherited: flow.inherited,
+    }
+}

@@ -1,0 +1,18 @@
+//! What the control plane hands to the data path: values that are swapped whole, and read without waiting for anybody.
+
+use std::sync::Arc;
+
+use crate::identity::Identities;
+use crate::policy::SharedPolicy;
+use crate::sessions::Sessions;
+
+/// The control plane writes it, flows read it.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// Who is expected where.
+    pub policy: SharedPolicy,
+    /// The certificates of each workload.
+    pub identities: Arc<Identities>,
+    /// Sessions in use, judged again when one of the two above changes.
+    pub sessions: Arc<Sessions>,
+}

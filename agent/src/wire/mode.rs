@@ -1,0 +1,64 @@
+//! Which kind of session a handshake leads to.
+
+use std::net::TcpStream as StdTcpStream;
+use std::sync::Arc;
+
+use super::buffers::Account;
+use super::records::RecordStream;
+use super::saved::{Encoded, NotRestored, SavedWire};
+use super::{Session, bytes, flows, library, plain};
+use crate::flow::Role;
+
+/// All kinds of sessions. A handshake of ours leads to the first whose protocol was agreed on, in the order in which agents
+/// offer them; if none was, to the one that takes what no agent has agreed on.
+pub static MODES: [&Mode; 5] =
+    [&flows::MODE, &bytes::AGENTS, &bytes::FOREIGN, &library::MODE, &plain::MODE];
+
+/// A kind of session.
+#[derive(Debug)]
+pub struct Mode {
+    /// Unique, and the same in every version of the agent: saved states bear it.
+    pub name: &'static str,
+    /// The protocol that is agreed on for it (RFC 7301); `None` where the peer is not known for an agent.
+    pub alpn: Option<&'static [u8]>,
+    /// Makes a session of what a handshake of ours has left; `None` where there is no such handshake.
+    pub start: Option<Start>,
+    /// Goes on with a session that was saved in another process; `None` where none can be.
+    pub restore: Option<Restore>,
+}
+
+type Start = fn(RecordStream, Role) -> Box<dyn Session>;
+type Restore = fn(&Encoded, StdTcpStream, Arc<Account>) -> Result<Box<dyn Session>, NotRestored>;
+
+impl Mode {
+    /// The peer says that it is an agent.
+    #[must_use]
+    pub fn is_of_agents(&self) -> bool {
+        self.alpn.is_some()
+    }
+}
+
+/// What agents offer, in order of preference.
+pub fn agent_protocols() -> impl Iterator<Item = &'static [u8]> {
+    MODES.iter().filter_map(|mode| mode.alpn)
+}
+
+/// The session that a handshake leads to in which this protocol was agreed on.
+pub fn start(alpn: Option<&[u8]>, records: RecordStream, role: Role) -> Box<dyn Session> {
+    let agreed = MODES.iter().filter(|mode| mode.alpn == alpn).find_map(|mode| mode.start);
+    agreed.unwrap_or(bytes::start_foreign)(records, role)
+}
+
+/// Goes on with a session that was saved in another process, on the runtime of the calling thread.
+///
+/// # Errors
+/// If there is no such kind of session, or if the state is not one that such a session can have.
+pub fn restore(
+    saved: &SavedWire,
+    tcp: StdTcpStream,
+    account: Arc<Account>,
+) -> Result<Box<dyn Session>, NotRestored> {
+    let mode = MODES.iter().find(|mode| mode.name == saved.mode);
+    let restore = mode.and_then(|mode| mode.restore);
+    restore.ok_or_else(|| NotRestored::Mode(saved.mode.clone()))?(&saved.state, tcp, account)
+}
