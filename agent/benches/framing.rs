@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on has failed")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sheath::wire::flows::{Control, Item, LONGEST_DATA, Reader, data_header};
 use sheath::wire::Endpoints;
+use sheath::wire::flows::{Control, Item, LONGEST_DATA, Reader, data_header};
 
 /// Frames in a stream.
 const FRAMES: usize = 1024;

@@ -40,8 +40,8 @@ use crate::wire::{Abort, Endpoints, Refused, Session};
 use crate::workers::Workers;
 
 use admit::Admission;
-use flow::{FlowLog, Inbound, Outbound, on_heap};
 pub use flow::Timeouts;
+use flow::{FlowLog, Inbound, Outbound, on_heap};
 pub use handler::FlowHandler;
 use outcome::FlowError;
 

@@ -14,8 +14,8 @@ use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::workload::WorkloadId;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::wire::buffers::{Account, Buffers};
 use crate::config::Limits;
+use crate::wire::buffers::{Account, Buffers};
 
 use rate::Rate;
 use unproven::Room;

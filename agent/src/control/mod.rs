@@ -26,14 +26,14 @@ use crate::identity::{
     CaError, CaSource, Credentials, EmbeddedCa, FileSource, Held, Identities, Membership, Snapshot,
     Source, SpireSource, Update, Updates, WorkloadRef,
 };
-use crate::published::Published;
 use crate::policy::{Policy, SharedPolicy};
-use crate::wire::words;
+use crate::published::Published;
 use crate::sessions::Sessions;
 use crate::sys::clock;
 use crate::sys::watch::Watch;
 use crate::tls::Contexts;
 use crate::trust::VerifiedChains;
+use crate::wire::words;
 
 use names::{Answer, Names};
 

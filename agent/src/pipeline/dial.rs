@@ -25,8 +25,7 @@ impl Pipeline {
 
     pub(super) async fn dial_app(&self, flow: &Inbound) -> Result<LocalLeg, FlowError> {
         let Inbound { namespace, workload, client, destination, .. } = flow;
-        let dialling =
-            namespace.dial_app(*workload, *client, *destination, self.timeouts.connect);
+        let dialling = namespace.dial_app(*workload, *client, *destination, self.timeouts.connect);
         dialling
             .await
             .inspect_err(|error| {

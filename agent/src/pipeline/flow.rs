@@ -111,8 +111,7 @@ impl FlowLog {
         self.record.source = source;
         self.record.peer_id = Some(proof.peer.clone());
         self.record.negotiated = proof.negotiated;
-        self.record.protection =
-            if proof.is_mutual { Protection::Mtls } else { Protection::Tls };
+        self.record.protection = if proof.is_mutual { Protection::Mtls } else { Protection::Tls };
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use sheath_common::workload::WorkloadId;
 
-use crate::capture::{LocalLegError, unreachable_errno};
 use super::Pipeline;
 use super::flow::FlowLog;
+use crate::capture::{LocalLegError, unreachable_errno};
 use crate::flow::{Direction, FlowRecord, Outcome, Stage};
 use crate::identity::NoIdentity;
 use crate::policy::PolicyError;
@@ -102,7 +102,9 @@ impl FlowError {
         match self {
             Self::DialWire(error) => unreachable_errno(error),
             Self::NotAccepted(Refused::UNREACHABLE)
-            | Self::Relay(RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))) => Some(libc::ECONNREFUSED),
+            | Self::Relay(RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))) => {
+                Some(libc::ECONNREFUSED)
+            }
             _ => None,
         }
     }

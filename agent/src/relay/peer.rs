@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 
 use super::RelayError;
 use super::timers::Watch;
-use crate::wire::WireError;
 use crate::sys::sockopt::{self, Answers};
+use crate::wire::WireError;
 
 /// How often the same data must have been sent again before nobody is believed to be there, and how often it must have been
 /// asked whether there is room.

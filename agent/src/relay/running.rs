@@ -85,12 +85,7 @@ impl<'r> Running<'r> {
     ) -> Poll<Result<(), RelayError>> {
         let Relay { outgoing, incoming, transferred, .. } = &mut *self.relay;
         let is_last = outgoing.state == State::Ended;
-        incoming.poll(
-            cx,
-            (self.app, &mut *self.wire),
-            is_last,
-            (&mut transferred.received, turn),
-        )
+        incoming.poll(cx, (self.app, &mut *self.wire), is_last, (&mut transferred.received, turn))
     }
 
     /// Ready when the application fails, which has ended its direction and still listens.

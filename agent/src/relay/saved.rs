@@ -54,7 +54,8 @@ impl Relay {
     pub fn restore(state: &Encoded, timeouts: IdleTimeouts) -> Result<Self, NotRestored> {
         let saved: SavedRelay = state.decode(VERSION)?;
         let waiting = usize::try_from(saved.waiting);
-        let waiting = waiting.map_err(|_| NotRestored::Contradiction("more bytes than there is memory"))?;
+        let waiting =
+            waiting.map_err(|_| NotRestored::Contradiction("more bytes than there is memory"))?;
         if saved.is_end_sent && saved.outgoing != State::Ended {
             return Err(NotRestored::Contradiction("an end that has left before it was passed on"));
         }

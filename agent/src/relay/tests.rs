@@ -4,6 +4,7 @@ mod against_rustls;
 mod ends;
 mod flows;
 mod patterns;
+mod pauses;
 mod plain;
 mod sessions;
 mod turns;
@@ -53,11 +54,7 @@ impl Carried {
         Self::patient(wire, account, IdleTimeouts::default()).await
     }
 
-    async fn patient(
-        wire: BoxedSession,
-        account: &Arc<Account>,
-        timeouts: IdleTimeouts,
-    ) -> Self {
+    async fn patient(wire: BoxedSession, account: &Arc<Account>, timeouts: IdleTimeouts) -> Self {
         Self::between(tcp_pair().await, wire, account, timeouts)
     }
 

@@ -95,9 +95,10 @@ impl Watch {
     pub fn restore(saved: &SavedWatch, timeouts: IdleTimeouts) -> Self {
         let now = Instant::now();
         let ago = |duration| now.checked_sub(duration).unwrap_or(now);
-        let owes = saved.owes.zip(timeouts.dead_peer).map(|((since, look), limit)| {
-            Owes { since: ago(since), look: now + look.min(limit) }
-        });
+        let owes = saved
+            .owes
+            .zip(timeouts.dead_peer)
+            .map(|((since, look), limit)| Owes { since: ago(since), look: now + look.min(limit) });
         Self {
             timeouts,
             is_half_closed: saved.is_half_closed,
@@ -214,7 +215,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_end_that_is_due_before_does_not_wait_for_rest() {
         let short = REST / 4;
-        let mut watch = Watch::new(IdleTimeouts { half_closed: Some(short), ..IdleTimeouts::default() });
+        let mut watch =
+            Watch::new(IdleTimeouts { half_closed: Some(short), ..IdleTimeouts::default() });
         watch.half_close();
         assert_eq!(next(&mut watch).await, (Due::End(short), short));
     }

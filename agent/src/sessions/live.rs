@@ -208,7 +208,8 @@ impl Sessions {
         // Many sessions have the same peer: each judgement is made once.
         let mut judgements: HashMap<JudgementKey, Result<(), Revoked>> = HashMap::new();
         for (number, facts) in all.into_iter().filter(|(_, facts)| concerned(facts)) {
-            let judgement = judgements.entry(facts.judgement_key()).or_insert_with(|| self.judge(&facts));
+            let judgement =
+                judgements.entry(facts.judgement_key()).or_insert_with(|| self.judge(&facts));
             if let Err(reason) = judgement.clone()
                 && let Some(entry) = self.lock().remove(&number)
             {

@@ -15,9 +15,9 @@ use super::key_log::OwnLog;
 use super::target::{Shown, Target};
 use super::verifier::{ClientVerifier, ServerVerifier};
 use super::{ExternalPeer, Profile, TlsError, encounter};
+use crate::trust::{Expectation, Judge, Trust};
 use crate::wire::mode::agent_protocols;
 use crate::wire::words;
-use crate::trust::{Expectation, Judge, Trust};
 
 /// Between agents.
 static AGENT_VERSIONS: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];

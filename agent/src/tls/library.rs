@@ -8,8 +8,8 @@ use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use super::session::Facts;
 use super::TlsError;
+use super::session::Facts;
 use crate::sys::tcp::Tcp;
 use crate::wire::library::LibraryStream;
 

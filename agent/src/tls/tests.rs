@@ -10,11 +10,11 @@ use tokio::net::TcpListener;
 use super::client_hello::{FirstBytes, classify};
 use super::testing::{ids, share};
 use super::*;
+use crate::trust::Expectation;
+use crate::trust::testing::{Ca, svid};
 use crate::wire::WireError;
 use crate::wire::record::ContentType;
 use crate::wire::records::{Received, RecordStream};
-use crate::trust::Expectation;
-use crate::trust::testing::{Ca, svid};
 
 const LIMIT: Duration = Duration::from_secs(10);
 

@@ -14,8 +14,8 @@ use webpki::{EndEntityCert, RevocationOptions, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::constraints::{NameConstraints, Violation, names_of};
-use super::reason::reason;
 use super::judge::usage;
+use super::reason::reason;
 use super::{Anchors, PeerChain, Revocation, Role, Validity};
 
 /// Where a chain may lead, and when.

@@ -15,9 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{LONGEST_CONTENT, LONGEST_RECORD, OVERHEAD};
 
 /// How much a lease holds, counted in records of full size.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Size {
     #[default]
     One,

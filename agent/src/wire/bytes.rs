@@ -13,9 +13,7 @@ use super::mode::Mode;
 use super::record::{CLOSE_NOTIFY, ContentType};
 use super::records::{Received, RecordStream, SavedRecords};
 use super::saved::{Encoded, NotRestored, NotSaved, SavedWire};
-use super::{
-    Abort, Collected, Ended, Filled, SendError, Session, Slices, Wire, WireError,
-};
+use super::{Abort, Collected, Ended, Filled, SendError, Session, Slices, Wire, WireError};
 use crate::flow::Role;
 use crate::sys::sockopt;
 
@@ -182,11 +180,8 @@ impl Session for Bytes {
     }
 
     fn save(&self) -> Result<SavedWire, NotSaved> {
-        let saved = SavedBytes {
-            role: self.role,
-            records: self.records.save(),
-            has_end: self.has_end,
-        };
+        let saved =
+            SavedBytes { role: self.role, records: self.records.save(), has_end: self.has_end };
         Ok(SavedWire { mode: self.mode.name.to_owned(), state: Encoded::new(VERSION, &saved)? })
     }
 

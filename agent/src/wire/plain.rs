@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
+use super::Session;
 use super::buffers::Account;
 use super::mode::Mode;
 use super::saved::{Encoded, NotRestored, NotSaved, SavedWire};
 use super::stream::{Carrier, SavedStream, Stream};
-use super::Session;
 use crate::sys::tcp::Tcp;
 
 /// No handshake leads here.

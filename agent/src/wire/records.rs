@@ -17,7 +17,9 @@ use tokio::runtime::{self, Handle};
 
 use super::buffers::Account;
 use super::pieces::Slices;
-use super::record::{Alert, ContentType, KEY_UPDATE, Opened, Opener, RecordError, Sealer, TrafficSecret};
+use super::record::{
+    Alert, ContentType, KEY_UPDATE, Opened, Opener, RecordError, Sealer, TrafficSecret,
+};
 use super::{SendError, WireError};
 use crate::sys::sockopt;
 

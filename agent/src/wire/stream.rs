@@ -15,9 +15,7 @@ use zeroize::Zeroizing;
 use super::buffers::{Account, Lease, Size};
 use super::record::LONGEST_CONTENT;
 use super::saved::{NotRestored, NotSaved, SavedWire};
-use super::{
-    Abort, Collected, Ended, Filled, Mode, SendError, Session, Slices, Wire, WireError,
-};
+use super::{Abort, Collected, Ended, Filled, Mode, SendError, Session, Slices, Wire, WireError};
 use crate::sys::sockopt;
 use crate::sys::tcp::Tcp;
 

@@ -10,12 +10,12 @@ use proptest::prelude::*;
 use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, StreamOwned};
 
 use super::*;
-use crate::wire::record::{Alert, RecordError};
 use crate::shares::Share;
 use crate::tls::testing::{contexts_with_suite, ids, share, with_server_blocking};
 use crate::tls::{self, Target};
-use crate::wire::testing::limit_keys;
 use crate::trust::testing::Ca;
+use crate::wire::record::{Alert, RecordError};
+use crate::wire::testing::limit_keys;
 
 const WEB: &str = "spiffe://example.org/web";
 const CLIENT: &str = "spiffe://example.org/client";
@@ -376,6 +376,9 @@ async fn we_hear_rustls_s_alert() {
     relay.app.read_exact(&mut [0; 5]).await.unwrap();
     let error = ended(relay.task).await.result.unwrap_err();
     let expected = RecordError::Alert(Alert::BAD_RECORD_MAC);
-    assert!(matches!(error, RelayError::Wire(WireError::Record(error)) if error == expected), "{error:?}");
+    assert!(
+        matches!(error, RelayError::Wire(WireError::Record(error)) if error == expected),
+        "{error:?}"
+    );
     thread.join().unwrap();
 }

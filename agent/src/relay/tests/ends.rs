@@ -57,7 +57,10 @@ async fn what_was_said_before_a_reset_frame_is_delivered() {
     said.extend(Control::Reset(Reset::REVOKED).encode().as_ref());
     raw.send(ContentType::ApplicationData, &said).await;
     let result = ended(relay.task).await.result;
-    assert!(matches!(result, Err(RelayError::Wire(WireError::Reset(Reset::REVOKED)))), "{result:?}");
+    assert!(
+        matches!(result, Err(RelayError::Wire(WireError::Reset(Reset::REVOKED)))),
+        "{result:?}"
+    );
     let mut heard = [0; 7];
     relay.app.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"goodbye");
@@ -71,10 +74,7 @@ async fn impatient(kind: Kind, patience: IdleTimeouts) -> (Carried, Carried) {
     let (mine, theirs) = (account(), account());
     let (client, server) = sessions(tcp_pair().await, [&mine, &theirs]);
     let (client, server) = begin(kind, client, server);
-    (
-        Carried::patient(client, &mine, patience).await,
-        Carried::start(server, &theirs).await,
-    )
+    (Carried::patient(client, &mine, patience).await, Carried::start(server, &theirs).await)
 }
 
 #[tokio::test]

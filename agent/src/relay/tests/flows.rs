@@ -129,15 +129,27 @@ async fn answers_other_than_accepted_end_the_flow_with_their_reason() {
 
     let refused = Control::Refused(Refused::UNREACHABLE);
     let error = answered(&frame(refused)).await;
-    assert!(matches!(error, RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))), "{error:?}");
+    assert!(
+        matches!(error, RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))),
+        "{error:?}"
+    );
     let error = answered(&[frame(Control::Accepted), frame(refused)].concat()).await;
-    assert!(matches!(error, RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))), "{error:?}");
+    assert!(
+        matches!(error, RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))),
+        "{error:?}"
+    );
     let error = answered(&frame(Control::GoAway(GoAway::CHANGED))).await;
     assert!(matches!(error, RelayError::Wire(WireError::NotTaken(GoAway::CHANGED))), "{error:?}");
     let error = answered(&data_frame(b"unasked")).await;
-    assert!(matches!(error, RelayError::Wire(WireError::Frame(FrameError::OutOfOrder(_)))), "{error:?}");
+    assert!(
+        matches!(error, RelayError::Wire(WireError::Frame(FrameError::OutOfOrder(_)))),
+        "{error:?}"
+    );
     let error = answered(&[9, 0, 0, 0]).await;
-    assert!(matches!(error, RelayError::Wire(WireError::Frame(FrameError::UnknownKind(9)))), "{error:?}");
+    assert!(
+        matches!(error, RelayError::Wire(WireError::Frame(FrameError::UnknownKind(9)))),
+        "{error:?}"
+    );
 }
 
 /// Nothing is lost of an application that has said nothing, although it may have ended its direction.
@@ -159,7 +171,10 @@ async fn go_away_tells_a_flow_that_is_lost_from_one_that_can_go_elsewhere() {
         raw.send(ContentType::ApplicationData, &go_away).await;
         let error = ended(relay.task).await.result.unwrap_err();
         let lost = matches!(error, RelayError::Wire(WireError::GoneAway(GoAway::CHANGED)));
-        assert!(lost == is_lost && (lost || matches!(error, RelayError::Wire(WireError::NotTaken(_)))), "{error:?}");
+        assert!(
+            lost == is_lost && (lost || matches!(error, RelayError::Wire(WireError::NotTaken(_)))),
+            "{error:?}"
+        );
     }
 }
 
@@ -167,7 +182,7 @@ async fn go_away_tells_a_flow_that_is_lost_from_one_that_can_go_elsewhere() {
 #[tokio::test]
 async fn a_frame_out_of_order_is_answered_by_an_alert() {
     use crate::wire::record::{Alert, RecordError};
-    
+
     let account = account();
     let (wire, mut raw) = serving(&account).await;
     let relay = Carried::start(wire, &account).await;
@@ -188,7 +203,9 @@ async fn a_session_that_closes_amid_a_flow_is_cut_short() {
     raw.send(ContentType::ApplicationData, &begun).await;
     raw.send(ContentType::Alert, &[1, 0]).await;
     let error = ended(relay.task).await.result.unwrap_err();
-    assert!(matches!(&error, RelayError::Wire(WireError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof));
+    assert!(
+        matches!(&error, RelayError::Wire(WireError::Io(e)) if e.kind() == io::ErrorKind::UnexpectedEof)
+    );
     let mut heard = Vec::new();
     let end = relay.app.read_to_end(&mut heard).await;
     assert_eq!(end.unwrap_err().kind(), io::ErrorKind::ConnectionReset);

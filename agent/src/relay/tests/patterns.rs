@@ -17,12 +17,12 @@ pub struct Application {
 }
 
 impl Application {
-    fn says(&self, seed: u8) -> Vec<u8> {
+    pub fn says(&self, seed: u8) -> Vec<u8> {
         pattern(self.writes.iter().map(|(length, _)| length).sum(), seed)
     }
 
     /// Says what it has to say, and returns what it hears.
-    async fn talk(&self, app: TcpStream, seed: u8) -> Vec<u8> {
+    pub async fn talk(&self, app: TcpStream, seed: u8) -> Vec<u8> {
         let (mut from, mut to) = app.into_split();
         let (heard_all, end) = oneshot::channel();
         let writing = async move {
@@ -84,7 +84,7 @@ fn application() -> impl Strategy<Value = Application> {
 }
 
 /// Which of the two waits for the other's end.
-fn pairs() -> impl Strategy<Value = (Application, Application)> {
+pub fn pairs() -> impl Strategy<Value = (Application, Application)> {
     (application(), application(), 0..3).prop_map(|(one, other, last)| {
         (Application { answers: last == 1, ..one }, Application { answers: last == 2, ..other })
     })

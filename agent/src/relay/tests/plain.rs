@@ -90,7 +90,9 @@ async fn a_slow_reader_slows_the_writer_down() {
 }
 
 /// How a relay has ended, which must be soon.
-async fn ended(relay: JoinHandle<(Result<(), RelayError>, Transferred)>) -> (RelayError, Transferred) {
+async fn ended(
+    relay: JoinHandle<(Result<(), RelayError>, Transferred)>,
+) -> (RelayError, Transferred) {
     let ended = tokio::time::timeout(SOON, relay).await.expect("the relay goes on").unwrap();
     (ended.0.unwrap_err(), ended.1)
 }

@@ -211,7 +211,10 @@ async fn a_broken_rule_ends_the_session_with_its_alert() {
 async fn a_fatal_alert_ends_the_session_without_an_answer() {
     let (error, told) = after(|raw| raw.seal(ContentType::Alert, &[2, 80])).await;
     let expected = RecordError::Alert(Alert::INTERNAL_ERROR);
-    assert!(matches!(error, RelayError::Wire(WireError::Record(error)) if error == expected), "{error:?}");
+    assert!(
+        matches!(error, RelayError::Wire(WireError::Record(error)) if error == expected),
+        "{error:?}"
+    );
     assert_eq!(told, None);
 }
 

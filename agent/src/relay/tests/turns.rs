@@ -79,8 +79,7 @@ async fn a_reader_that_does_not_read_stops_the_writer() {
         let (client, server) = begin(kind, client, server);
         let patience = IdleTimeouts::default();
         let client = Carried::between(narrow_tcp_pair().await, client, &mine, patience);
-        let mut server =
-            Carried::between(narrow_tcp_pair().await, server, &theirs, patience);
+        let mut server = Carried::between(narrow_tcp_pair().await, server, &theirs, patience);
         let says = pattern(MOST, 5);
         let mut swallowed = 0;
         let mut app = client.app;

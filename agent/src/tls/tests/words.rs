@@ -26,8 +26,7 @@ fn no_name_of_the_library_is_in_a_message() {
     ] {
         let said = handshake(&error);
         let is_name = |word: &str| word.chars().skip(1).any(char::is_uppercase);
-        let names =
-            said.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| is_name(word));
+        let names = said.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| is_name(word));
         let known = ["TLS", "ALPN", "STARTTLS", "SVID", "SPIFFE", "cipherSuites", "minVersion"];
         for name in names {
             assert!(known.contains(&name), "{name}: {said}");

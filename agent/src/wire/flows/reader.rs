@@ -137,7 +137,11 @@ impl Reader {
         {
             return Err(wrong());
         }
-        reader.partial.get_mut(..saved.partial.len()).ok_or_else(wrong)?.copy_from_slice(&saved.partial);
+        reader
+            .partial
+            .get_mut(..saved.partial.len())
+            .ok_or_else(wrong)?
+            .copy_from_slice(&saved.partial);
         reader.have = saved.partial.len();
         reader.expects = saved.expects;
         reader.sent_fin = saved.sent_fin;

@@ -18,8 +18,8 @@ use crate::wire::record::{Alert, ContentType};
 use crate::wire::records::{Received, RecordStream, SavedRecords};
 use crate::wire::saved::{Encoded, NotRestored, NotSaved, SavedWire};
 use crate::wire::{
-    Abort, Collected, Ended, Endpoints, Filled, NotAccepted, SendError, Session, Slices,
-    Wire, WireError,
+    Abort, Collected, Ended, Endpoints, Filled, NotAccepted, SendError, Session, Slices, Wire,
+    WireError,
 };
 
 /// The kind of session that agents prefer.

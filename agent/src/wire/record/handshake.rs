@@ -103,10 +103,7 @@ impl PostHandshake {
 
     /// # Errors
     /// If no message can have begun so.
-    pub fn restore(
-        saved: &SavedPostHandshake,
-        is_of_client: bool,
-    ) -> Result<Self, NotRestored> {
+    pub fn restore(saved: &SavedPostHandshake, is_of_client: bool) -> Result<Self, NotRestored> {
         let wrong = || NotRestored::Contradiction("a handshake message that cannot have begun so");
         let mut restored = if is_of_client { Self::of_client() } else { Self::of_server() };
         let begun = restored.header.get_mut(..saved.header.len()).ok_or_else(wrong)?;

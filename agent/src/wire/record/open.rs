@@ -145,7 +145,9 @@ impl Opener {
     ) -> Result<Self, NotRestored> {
         let bad_keys = |_| NotRestored::Contradiction("keys that TLS 1.3 does not have");
         if saved.idle > MOST_IDLE {
-            return Err(NotRestored::Contradiction("more records without content than there may be"));
+            return Err(NotRestored::Contradiction(
+                "more records without content than there may be",
+            ));
         }
         Ok(Self {
             keys: secret.keys_from(saved.sequence).map_err(bad_keys)?,

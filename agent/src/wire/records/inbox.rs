@@ -45,7 +45,8 @@ impl Inbox {
 
     /// What is open and has not been consumed.
     pub fn open_bytes(&self) -> &[u8] {
-        self.lease.as_deref().map_or(&[], |lease| &lease[self.open.clone()])
+        // The place of what has been consumed may be one of a larger buffer.
+        self.opened().map_or(&[], |open| &self.buffer()[open])
     }
 
     /// What is not open yet.
