@@ -31,14 +31,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use super::cgroups;
-use super::events::{Events, calls_for_a_look, denial_reason, drop_reason};
-use super::held::{self, HeldMaps};
-use super::listeners::Owned;
-use super::namespace::FlowStarter;
-use super::pins::FreshPins;
-use super::programs::{self, Places, Programs};
-use super::steering::SteerLoader;
-use super::{CaptureError, Namespace, Pins, Roster, Tables, bpffs, existing};
+use super::error::CaptureError;
+use super::kernel::events::{Events, calls_for_a_look, denial_reason, drop_reason};
+use super::kernel::filesystems;
+use super::kernel::held::{self, HeldMaps};
+use super::kernel::maps::Tables;
+use super::kernel::pins::{FreshPins, Pins};
+use super::kernel::programs::{self, Places, Programs};
+use super::kernel::steering::SteerLoader;
+use super::namespace::listeners::Owned;
+use super::namespace::{FlowStarter, Namespace, existing};
+use super::processes::Roster;
 use crate::config::{CaptureRoot, Config};
 use crate::policy::Policy;
 use crate::sys::clock;
@@ -128,9 +131,9 @@ impl Supervisor {
         roster: Arc<Roster>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        bpffs::ensure_bpffs()?;
-        let tracefs = bpffs::ensure_tracefs()?;
-        let mount = bpffs::cgroup_mount()?;
+        filesystems::ensure_bpffs()?;
+        let tracefs = filesystems::ensure_tracefs()?;
+        let mount = filesystems::cgroup_mount()?;
         refuse_own_cgroup(&config.workloads)?;
         let pins = Pins::of(&config.instance.name);
         let undo = FreshPins::begin(&pins)?;

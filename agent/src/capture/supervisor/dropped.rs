@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sheath_common::event::{Event, EventKind};
 
 use super::Supervisor;
-use crate::capture::existing;
+use crate::capture::namespace::existing;
 
 /// Pause between two searches: whoever causes drops cannot keep the agent busy with them.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -15,7 +15,7 @@ use sheath_common::workload::{InboundMode, Workload};
 use super::Supervisor;
 use super::observed::Observed;
 use crate::capture::cgroups::{self, WorkloadCgroup};
-use crate::capture::filters::{self, Dropped};
+use crate::capture::kernel::filters::{self, Dropped};
 
 /// What the last look has found that is no workload, and what it could not record.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use sheath_common::workload::InboundMode;
 use super::Supervisor;
 use super::observed::Observed;
 use crate::capture::cgroups;
-use crate::capture::listeners::{self, Owned};
-use crate::capture::processes::socket_inodes;
+use crate::capture::namespace::listeners::{self, Owned};
+use crate::capture::proc::socket_inodes;
 
 impl Supervisor {
     /// Lists those who listen in the agent's own namespace, in others in which a workload has declared ports, and where

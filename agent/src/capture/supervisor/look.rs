@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Supervisor;
 use super::observed::{Enrolled, SETTLED};
 use crate::capture::cgroups::{self, WorkloadCgroup};
-use crate::capture::existing;
+use crate::capture::namespace::existing;
 use crate::config::Existing;
 
 impl Supervisor {

@@ -8,9 +8,9 @@ use std::time::Instant;
 use super::observed::LINGER;
 use super::{MAX_NAMESPACES, Served, Supervisor};
 use crate::capture::cgroups::WorkloadCgroup;
-use crate::capture::listeners;
-use crate::capture::processes::{self, NamespaceFile};
-use crate::capture::{CaptureError, Namespace};
+use crate::capture::error::CaptureError;
+use crate::capture::namespace::{Namespace, listeners};
+use crate::capture::proc::{self, NamespaceFile};
 use crate::sys::netns::{self, NetworkNamespace};
 use crate::sys::pidfd;
 
@@ -23,7 +23,7 @@ impl Supervisor {
         let mut namespaces = BTreeSet::new();
         let mut problem = None;
         for pid in processes {
-            let file = match processes::network_namespace(*pid) {
+            let file = match proc::network_namespace(*pid) {
                 Ok(Some(file)) => file,
                 // A process that has ended meanwhile is in no namespace.
                 Ok(None) => continue,
@@ -60,7 +60,7 @@ impl Supervisor {
             let processes = self.workloads[index].processes.clone();
             for (pid, descriptor) in processes
                 .iter()
-                .flat_map(|pid| processes::sockets(*pid).into_iter().map(|(fd, _)| (*pid, fd)))
+                .flat_map(|pid| proc::sockets(*pid).into_iter().map(|(fd, _)| (*pid, fd)))
             {
                 if left.is_empty() {
                     return Ok(());

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sheath_common::workload::Workload;
 
-use crate::capture::filters::Dropped;
+use crate::capture::kernel::filters::Dropped;
 use crate::config::{Existing, WorkloadConfig};
 
 /// A workload's processes have left a namespace for good when none has been seen there for so long.

@@ -16,8 +16,8 @@ use super::Supervisor;
 use super::listening::is_inbound;
 use super::observed::{Observed, SETTLED};
 use crate::capture::cgroups;
-use crate::capture::listeners::Owned;
-use crate::capture::ports::{InboundPorts, Whose};
+use crate::capture::namespace::listeners::Owned;
+use crate::capture::namespace::ports::{InboundPorts, Whose};
 use crate::config::NamespaceKind;
 
 /// How certain it is that a workload's ports are in a namespace.

@@ -9,7 +9,8 @@ use sheath_common::flow::GuardedKey;
 use super::Supervisor;
 use super::enrolment::selectors;
 use super::observed::Observed;
-use crate::capture::{CaptureError, cgroups};
+use crate::capture::cgroups;
+use crate::capture::error::CaptureError;
 use crate::config::WorkloadConfig;
 use crate::policy::Policy;
 

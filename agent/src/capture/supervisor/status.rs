@@ -8,9 +8,10 @@ use sheath_common::workload::{InboundMode, OutboundMode};
 use super::Supervisor;
 use super::listening::is_inbound;
 use super::observed::Observed;
-use crate::capture::mounts::{self, NetworkMount};
-use crate::capture::programs::Hook;
-use crate::capture::{cgroups, filters};
+use crate::capture::cgroups;
+use crate::capture::kernel::filters;
+use crate::capture::kernel::mounts::{self, NetworkMount};
+use crate::capture::kernel::programs::Hook;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {

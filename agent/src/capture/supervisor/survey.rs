@@ -7,8 +7,9 @@ use std::path::Path;
 use super::listening::is_inbound;
 use super::observed::{Enrolled, Observed};
 use super::ports::unnamed_ports;
-use crate::capture::processes::NamespaceFile;
-use crate::capture::{cgroups, listeners, processes};
+use crate::capture::cgroups;
+use crate::capture::namespace::listeners;
+use crate::capture::proc::{self, NamespaceFile};
 use crate::config::{NamespaceKind, WorkloadConfig};
 use crate::sys::netns::NetworkNamespace;
 
@@ -56,7 +57,7 @@ pub fn survey(mount: &Path, config: &WorkloadConfig) -> io::Result<Survey> {
 fn namespaces(processes: &BTreeSet<u32>) -> io::Result<BTreeMap<u64, NamespaceFile>> {
     let mut namespaces = BTreeMap::new();
     for pid in processes {
-        if let Some(file) = processes::network_namespace(*pid)? {
+        if let Some(file) = proc::network_namespace(*pid)? {
             namespaces.entry(file.inode).or_insert(file);
         }
     }

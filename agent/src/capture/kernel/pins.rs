@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sheath_common::maps::ABI;
 
-use super::CaptureError;
+use crate::capture::error::CaptureError;
 
 const ROOT: &str = "/sys/fs/bpf/sheath";
 

@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::tables::PINNED;
-use super::{CaptureError, Pins};
+use super::maps::PINNED;
+use super::pins::Pins;
+use crate::capture::error::CaptureError;
 use crate::sys::bpf;
 use crate::sys::bpf_objects::{self, map_info, program_by_id, program_info};
 

@@ -10,8 +10,7 @@ use sheath_common::flow::ListenerKind;
 use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Namespace;
-use super::namespace::FlowStarter;
+use super::{FlowStarter, Namespace};
 
 /// Pause after `accept()` fails for want of memory.
 const RETRY: Duration = Duration::from_millis(50);

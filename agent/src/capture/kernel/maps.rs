@@ -16,7 +16,7 @@ use sheath_common::selector::{MAX_SELECTORS, Selector};
 use sheath_common::verdict::{Action, DESTINATION_PREFIX_BITS, Destination, DestinationKey};
 use sheath_common::workload::{NO_WORKLOAD, Workload};
 
-use super::Pins;
+use super::pins::Pins;
 use crate::policy::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 

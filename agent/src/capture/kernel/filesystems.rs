@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
-use super::CaptureError;
+use crate::capture::error::CaptureError;
 use crate::sys::namespaces::hosts_processes;
 
 /// Where `/sys/fs/bpf` belongs.

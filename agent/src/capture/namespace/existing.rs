@@ -8,7 +8,7 @@ use sheath_common::verdict::Verdict;
 use sheath_common::workload::WorkloadId;
 
 use super::Namespace;
-use super::processes::socket_inodes;
+use crate::capture::proc::socket_inodes;
 use crate::policy::Policy;
 use crate::sys::sock_diag::{SockDiag, TcpSocket};
 

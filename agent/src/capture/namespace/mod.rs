@@ -1,5 +1,17 @@
 //! A network namespace with workloads in it: the agent's listeners there, and the steering towards them.
 
+mod accept;
+mod dial;
+pub mod existing;
+pub mod listeners;
+pub mod local_leg;
+pub mod ports;
+mod presence;
+mod route;
+mod silent;
+mod sources;
+pub mod unreachable;
+
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -18,17 +30,19 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::accept::Accepting;
-use super::ports::InboundPorts;
-use super::presence::Present;
-use super::silent::LastLook;
-use super::steering::{SteerLoader, Steering};
-use super::unreachable::Watched;
-use super::{CaptureError, Tables};
+use crate::capture::error::CaptureError;
+use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::steering::{SteerLoader, Steering};
 use crate::flow::Inherited;
 use crate::sys::bpf::SocketFd;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sockopt;
+
+use accept::Accepting;
+use ports::InboundPorts;
+use presence::Present;
+use silent::LastLook;
+use unreachable::Watched;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;

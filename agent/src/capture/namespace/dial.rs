@@ -11,8 +11,9 @@ use sheath_common::net::Endpoint;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 
+use super::Namespace;
 use super::route::route_source;
-use super::{Namespace, Tables};
+use crate::capture::kernel::maps::Tables;
 use crate::flow::Inherited;
 use crate::sys::{owner, sockopt};
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cgroups::is_below;
+use crate::capture::cgroups::is_below;
 use crate::sys::cgroup_id;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sock_diag::{SockDiag, TcpSocket};

@@ -12,9 +12,10 @@ use sheath_common::net::Endpoint;
 use sheath_common::workload::WorkloadId;
 use tokio::net::TcpStream;
 
+use super::Namespace;
 use super::dial::{answered, begin, is_address_taken};
 use super::unreachable::errno_of;
-use super::{Namespace, Tables};
+use crate::capture::kernel::maps::Tables;
 use crate::sys::bpf::SocketFd;
 
 /// Ports for local legs: the kernel's default ephemeral range, where no service is expected.

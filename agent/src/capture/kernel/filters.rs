@@ -16,7 +16,7 @@ use nix::ifaddrs::getifaddrs;
 use sheath_common::net::AGENT_PORT;
 use sheath_common::workload::Workload;
 
-use super::cgroups;
+use crate::capture::cgroups;
 use crate::sys::bpf::{self, AttachType};
 use crate::sys::bpf_objects::{program_by_id, program_info, test_run};
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use aya::programs::Program;
 use aya::{Ebpf, EbpfLoader};
 
-use super::bpffs::ROOT_CGROUP;
+use super::filesystems::ROOT_CGROUP;
 use super::held::HeldMaps;
-use super::tables::PINNED;
-use super::{CaptureError, Pins};
+use super::maps::PINNED;
+use super::pins::Pins;
+use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
 use crate::sys::bpf_objects;
 

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::held::HeldMaps;
+use super::pins::Pins;
 use super::programs::{load_object, load_program, program_fd, put_back_maps};
-use super::{CaptureError, Pins};
+use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
 use crate::sys::bpf_objects;
 
