@@ -37,9 +37,10 @@ use super::kernel::filesystems;
 use super::kernel::held::{self, HeldMaps};
 use super::kernel::maps::Tables;
 use super::kernel::pins::{FreshPins, Pins};
-use super::kernel::programs::{self, Places, Programs};
+use super::kernel::programs::{self, Programs};
 use super::kernel::steering::SteerLoader;
-use super::namespace::listeners::Owned;
+use super::kernel::targets::Places;
+use super::namespace::owned_sockets::Owned;
 use super::namespace::{FlowStarter, Namespace, existing};
 use super::processes::Roster;
 use crate::config::{CaptureRoot, Config};
@@ -158,7 +159,7 @@ impl Supervisor {
         };
         add_policy().map_err(CaptureError::during("cannot write the policy into the maps"))?;
         let places = Places { mount: mount.clone(), cgroup: root, tracefs };
-        let programs = loaded.attach(&pins, &held, places)?;
+        let programs = loaded.attach(&held, &tables, places)?;
         let own_netns = NetworkNamespace::own()
             .map_err(CaptureError::during("cannot open the agent's network namespace"))?;
         let mut supervisor = Self {
@@ -170,7 +171,7 @@ impl Supervisor {
             roster,
             tables,
             programs,
-            steer_loader: SteerLoader::new(pins.clone(), held),
+            steer_loader: SteerLoader::new(held),
             own_netns,
             mount,
             namespaces: HashMap::new(),
@@ -183,7 +184,6 @@ impl Supervisor {
             dropped: Dropped::default(),
             unenrolled: Unenrolled::default(),
         };
-        supervisor.tell_covered();
         supervisor.bring_up()?;
         if let Some(undo) = undo {
             undo.keep();
@@ -305,19 +305,9 @@ impl Supervisor {
         }
     }
 
-    /// Tells the kernel which cgroup is covered by all programs: outside of it workloads get no sockets.
-    fn tell_covered(&self) {
-        if let Some(cgroup) = self.programs.covered()
-            && let Err(error) = self.tables.set_capture(cgroup)
-        {
-            tracing::error!(%error, "the kernel does not know which cgroup is captured; workloads get no TCP sockets");
-        }
-    }
-
     /// Checks that what was attached still is, and tidies up after what has gone.
     fn check(&mut self) {
         self.programs.check_and_repair();
-        self.tell_covered();
         for served in self.namespaces.values() {
             if let Err(error) = served.namespace.repair(&self.steer_loader) {
                 tracing::error!(namespace = served.namespace.inode(), %error, "steering not put back");

@@ -26,6 +26,9 @@ struct HeldMap {
 
 impl HeldMaps {
     /// Holds what is pinned now.
+    ///
+    /// # Errors
+    /// If a map is not pinned.
     pub fn open(pins: &Pins) -> io::Result<Self> {
         let hold = |name: &&'static str| {
             let fd = bpf::open_pin(&pins.map(name))?;
@@ -35,8 +38,25 @@ impl HeldMaps {
         Ok(Self { pins: pins.clone(), maps })
     }
 
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// Puts back the pins that somebody has removed: what is loaded later finds its maps by them.
+    pub fn keep_pinned(&self) {
+        match self.put_back_pins() {
+            Ok(maps) if maps.is_empty() => {}
+            Ok(maps) => {
+                tracing::warn!(?maps, "pins of maps removed behind the agent's back; put back");
+            }
+            Err(error) => {
+                tracing::error!(%error, "pins of maps are missing, and cannot be put back");
+            }
+        }
+    }
+
     /// Pins again what is pinned no longer, or where something else is pinned instead. Returns the names.
-    pub fn put_back_pins(&self) -> io::Result<Vec<&'static str>> {
+    fn put_back_pins(&self) -> io::Result<Vec<&'static str>> {
         let mut put_back = Vec::new();
         for map in &self.maps {
             let pin = self.pins.map(map.name);
@@ -83,6 +103,9 @@ impl HeldMaps {
 
 /// Pins again the maps whose pins somebody has removed while no agent ran: the programs behind the links that are still
 /// pinned use them. Returns the names.
+///
+/// # Errors
+/// If the kernel does not tell which maps a program uses, or one cannot be pinned.
 pub fn recover_pins(pins: &Pins) -> io::Result<Vec<&'static str>> {
     let mut lost: Vec<_> =
         PINNED.into_iter().filter(|name| bpf::open_pin(&pins.map(name)).is_err()).collect();

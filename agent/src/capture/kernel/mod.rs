@@ -6,6 +6,8 @@ pub mod filters;
 pub mod held;
 pub mod maps;
 pub mod mounts;
+pub mod object;
 pub mod pins;
 pub mod programs;
 pub mod steering;
+pub mod targets;

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::held::HeldMaps;
+use super::object::{load_object, load_program, program_fd};
 use super::pins::Pins;
-use super::programs::{load_object, load_program, program_fd, put_back_maps};
 use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
 use crate::sys::bpf_objects;
@@ -19,7 +19,6 @@ const STEER: &str = "steer";
 /// Loads the `sk_lookup` program for one namespace at a time.
 #[derive(Debug)]
 pub struct SteerLoader {
-    pins: Pins,
     held: Arc<HeldMaps>,
 }
 
@@ -33,18 +32,25 @@ pub struct Steering {
 
 impl SteerLoader {
     #[must_use]
-    pub fn new(pins: Pins, held: Arc<HeldMaps>) -> Self {
-        Self { pins, held }
+    pub fn new(held: Arc<HeldMaps>) -> Self {
+        Self { held }
+    }
+
+    fn pins(&self) -> &Pins {
+        self.held.pins()
     }
 
     fn pin_of(&self, cookie: u64) -> PathBuf {
-        self.pins.link(&format!("steer-{cookie}"))
+        self.pins().link(&format!("steer-{cookie}"))
     }
 
     /// Attaches the program to a namespace, or gives the pinned link that is there a new one, and pins it.
+    ///
+    /// # Errors
+    /// If the kernel refuses the program or the link, or the program uses another map than the agent's.
     pub fn attach(&self, namespace: BorrowedFd<'_>, cookie: u64) -> Result<Steering, CaptureError> {
-        put_back_maps(&self.held);
-        let mut ebpf = load_object(&self.pins, cookie)?;
+        self.held.keep_pinned();
+        let mut ebpf = load_object(self.pins(), cookie)?;
         load_program(&mut ebpf, STEER)?;
         let program = program_fd(&ebpf, STEER)?;
         // Another map would be one that the agent does not write.
@@ -57,7 +63,7 @@ impl SteerLoader {
             }
             _ => {
                 let _ = fs::remove_file(&pin);
-                self.pins.create()?;
+                self.pins().create()?;
                 let link = bpf::create_link(program.as_fd(), namespace, AttachType::SkLookup)?;
                 bpf::pin(link.as_fd(), &pin)?;
                 Ok(link)
@@ -74,12 +80,18 @@ impl SteerLoader {
     }
 
     /// Cookies of the namespaces that a link is pinned for.
+    ///
+    /// # Errors
+    /// If the directory of links cannot be read.
     pub fn pinned(&self) -> io::Result<Vec<u64>> {
-        let names = self.pins.links()?;
+        let names = self.pins().links()?;
         Ok(names.iter().filter_map(|name| name.strip_prefix("steer-")?.parse().ok()).collect())
     }
 
     /// Detaches a pinned link that nobody holds open.
+    ///
+    /// # Errors
+    /// If the pin cannot be removed.
     pub fn detach(&self, cookie: u64) -> io::Result<()> {
         fs::remove_file(self.pin_of(cookie))
     }

@@ -6,16 +6,52 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sheath_common::flow::ListenerKind;
+use sheath_common::flow::{Flow, FlowKey, ListenerKind};
+use sheath_common::net::Endpoint;
+use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
 use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 
-use super::{FlowStarter, Namespace};
+use super::state::Namespace;
+use crate::flow::Inherited;
 
 /// Pause after `accept()` fails for want of memory.
 const RETRY: Duration = Duration::from_millis(50);
 /// What a descriptor that is only kept stands for.
 const NOTHING: &str = "/dev/null";
+
+/// A connection that a workload opened, and what the kernel recorded about it.
+#[derive(Debug)]
+pub struct AcceptedOutbound {
+    pub stream: TcpStream,
+    /// The application's end; loopback unless the application had bound its socket.
+    pub app: SocketAddr,
+    pub destination: SocketAddr,
+    pub workload: WorkloadId,
+    pub inherited: Inherited,
+}
+
+/// A connection that the network opened to a workload.
+#[derive(Debug)]
+pub struct AcceptedInbound {
+    pub stream: TcpStream,
+    pub client: SocketAddr,
+    pub destination: SocketAddr,
+    pub workload: WorkloadId,
+}
+
+/// What happens to accepted connections: the other stages, as capture sees them. Must return at once.
+pub trait FlowStarter: std::fmt::Debug + Send + Sync {
+    /// Where the next listener should be waited on.
+    fn runtime(&self) -> Handle;
+    fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound);
+    fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound);
+    /// A connection that belongs to no workload; it has been reset.
+    fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr);
+    /// A connection for which there was no descriptor; it has been reset.
+    fn shed(&self, namespace: &Namespace);
+}
 
 /// One listener.
 pub struct Accepting {
@@ -105,6 +141,57 @@ impl Accepting {
         {
             tracing::warn!(%remote, %error, "trace of a connection stays in the map FLOWS");
         }
+    }
+}
+
+impl Namespace {
+    /// What an accepted connection of an application is, if it is one.
+    fn identify_outbound(
+        &self,
+        stream: TcpStream,
+        app: SocketAddr,
+    ) -> io::Result<Option<AcceptedOutbound>> {
+        let flow = self.take_flow(stream.local_addr()?, app)?;
+        Ok(flow.map(|flow| AcceptedOutbound {
+            stream,
+            app,
+            destination: flow.destination.into(),
+            workload: flow.workload,
+            inherited: Inherited { owner: flow.owner, asked: flow.asked },
+        }))
+    }
+
+    /// Takes what the kernel recorded about a connection from `app`, accepted at `local`. Only for those to exactly
+    /// the address that `connect()` is turned to: whoever finds another way to this listener could otherwise come
+    /// with the source of somebody else's connection. And only in the order of `accept()`: an entry stands for the
+    /// oldest connection of its source that waits.
+    fn take_flow(&self, local: SocketAddr, app: SocketAddr) -> io::Result<Option<Flow>> {
+        let Some(place) = Endpoint::from(local).agents_place() else {
+            return Ok(None);
+        };
+        let app = Endpoint::from(app);
+        let key = FlowKey { netns: self.cookie, address: app.address, port: app.port, place };
+        let Some(flow) = self.tables.flows.get(&key)? else {
+            return Ok(None);
+        };
+        self.tables.flows.remove(&key)?;
+        Ok(Some(flow).filter(|flow| flow.workload != NO_WORKLOAD))
+    }
+
+    /// What is steered here never comes to a loopback address: a connection to one has found the listener
+    /// itself.
+    fn identify_inbound(
+        &self,
+        stream: TcpStream,
+        client: SocketAddr,
+    ) -> io::Result<Option<AcceptedInbound>> {
+        let local = stream.local_addr()?;
+        let destination = SocketAddr::new(local.ip().to_canonical(), local.port());
+        if destination.ip().is_loopback() {
+            return Ok(None);
+        }
+        let owner = self.owner(destination);
+        Ok(owner.map(|workload| AcceptedInbound { stream, client, destination, workload }))
     }
 }
 

@@ -11,8 +11,8 @@ use sheath_common::net::Endpoint;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpStream;
 
-use super::Namespace;
 use super::route::route_source;
+use super::state::Namespace;
 use crate::capture::kernel::maps::Tables;
 use crate::flow::Inherited;
 use crate::sys::{owner, sockopt};

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use sheath_common::verdict::Verdict;
 use sheath_common::workload::WorkloadId;
 
-use super::Namespace;
+use super::state::Namespace;
 use crate::capture::proc::socket_inodes;
 use crate::policy::Policy;
 use crate::sys::sock_diag::{SockDiag, TcpSocket};

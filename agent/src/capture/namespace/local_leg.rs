@@ -12,8 +12,8 @@ use sheath_common::net::Endpoint;
 use sheath_common::workload::WorkloadId;
 use tokio::net::TcpStream;
 
-use super::Namespace;
 use super::dial::{answered, begin, is_address_taken};
+use super::state::Namespace;
 use super::unreachable::errno_of;
 use crate::capture::kernel::maps::Tables;
 use crate::sys::bpf::SocketFd;

@@ -1,30 +1,63 @@
 //! Which workloads are in a namespace, for what must not outlive them: sessions end when their workload has gone.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sheath_common::workload::WorkloadId;
 use tokio_util::sync::CancellationToken;
 
-use super::Namespace;
+/// The stay of each workload in one namespace.
+#[derive(Debug)]
+pub struct Presence {
+    namespace: CancellationToken,
+    stays: Mutex<HashMap<WorkloadId, CancellationToken>>,
+}
 
-/// What tells of the end of each workload's stay.
-#[derive(Debug, Default)]
-pub struct Present(Mutex<HashMap<WorkloadId, CancellationToken>>);
-
-impl Namespace {
-    /// Cancelled when the workload has left the namespace, or the namespace is let go.
-    #[must_use]
-    pub fn presence(&self, workload: WorkloadId) -> CancellationToken {
-        let mut present = self.present.0.lock().unwrap_or_else(PoisonError::into_inner);
-        present.entry(workload).or_insert_with(|| self.closed.child_token()).clone()
+impl Presence {
+    /// In a namespace that is served until the token is cancelled.
+    pub fn until(closed: CancellationToken) -> Self {
+        Self { namespace: closed, stays: Mutex::default() }
     }
 
-    /// The workload has gone; should it come again, that is another stay.
-    pub fn leave(&self, workload: WorkloadId) {
-        let left = self.present.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&workload);
-        if let Some(stay) = left {
+    /// Cancelled at the end of the workload's stay, or with the namespace.
+    pub fn of(&self, workload: WorkloadId) -> CancellationToken {
+        let mut stays = self.stays();
+        stays.entry(workload).or_insert_with(|| self.namespace.child_token()).clone()
+    }
+
+    /// Ends the workload's stay. Should it come again, that is another one.
+    pub fn end(&self, workload: WorkloadId) {
+        let ended = self.stays().remove(&workload);
+        if let Some(stay) = ended {
             stay.cancel();
         }
+    }
+
+    fn stays(&self) -> MutexGuard<'_, HashMap<WorkloadId, CancellationToken>> {
+        self.stays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stay_ends_with_its_workload_and_the_next_is_another() {
+        let presence = Presence::until(CancellationToken::new());
+        let (first, other) = (presence.of(1), presence.of(2));
+        presence.end(1);
+        assert!(first.is_cancelled() && !other.is_cancelled());
+        assert!(!presence.of(1).is_cancelled());
+        presence.end(9);
+    }
+
+    #[test]
+    fn all_stays_end_with_the_namespace() {
+        let closed = CancellationToken::new();
+        let presence = Presence::until(closed.clone());
+        let before = presence.of(1);
+        closed.cancel();
+        assert!(before.is_cancelled() && presence.of(2).is_cancelled());
     }
 }

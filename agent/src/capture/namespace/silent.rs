@@ -5,64 +5,69 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sheath_common::flow::{ASKED, SILENT, SilentKey};
 
-use super::Namespace;
+use crate::capture::kernel::maps::Tables;
+use crate::sys::netns::NetworkNamespace;
 use crate::sys::sock_diag::SockDiag;
 
 /// Pause between two looks that refused connections give rise to.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// When a refused connection last gave rise to a look.
-#[derive(Debug, Default)]
-pub struct LastLook(Mutex<Option<Instant>>);
+/// The silent ports of one namespace.
+#[derive(Debug)]
+pub struct SilentPorts {
+    netns: NetworkNamespace,
+    cookie: u64,
+    tables: Arc<Tables>,
+    /// When a refused connection last gave rise to a look.
+    looked: Mutex<Option<Instant>>,
+}
 
-impl LastLook {
+impl SilentPorts {
+    pub fn of(netns: NetworkNamespace, cookie: u64, tables: Arc<Tables>) -> Self {
+        Self { netns, cookie, tables, looked: Mutex::default() }
+    }
+
+    /// A local application has refused a connection to this port.
+    pub fn note_refused(&self, port: u16) {
+        if self.is_due()
+            && let Err(error) = self.mark(&HashSet::from([port]))
+        {
+            tracing::warn!(namespace = self.netns.inode(), port, %error, "cannot look who listens");
+        }
+    }
+
     fn is_due(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = last.is_none_or(|last| last.elapsed() >= PAUSE);
         if is_due {
             *last = Some(Instant::now());
         }
         is_due
     }
-}
-
-impl Namespace {
-    /// A local application has refused a connection: perhaps nothing listens on its port any more.
-    pub fn note_refused(&self, port: u16) {
-        if self.refused.is_due()
-            && let Err(error) = self.mark_silent(&HashSet::from([port]))
-        {
-            tracing::warn!(namespace = self.inode(), port, %error, "cannot look who listens");
-        }
-    }
 
     /// Looks which of the declared ports nothing listens on, and whether those that were silent still are.
-    ///
-    /// # Errors
-    /// If the sockets cannot be listed or the map not be written; what was known stays.
-    pub fn review_silent(&self) -> io::Result<()> {
-        let ports = self.declared_ports();
-        if ports.is_empty() { Ok(()) } else { self.mark_silent(&ports) }
+    pub fn review(&self, declared: &HashSet<u16>) -> io::Result<()> {
+        if declared.is_empty() { Ok(()) } else { self.mark(declared) }
     }
 
     /// Marks those of the ports that nothing listens on, and no others. `listen()` takes away what it finds, so there is
     /// something to find before the look, and the mark is made of nothing else.
-    fn mark_silent(&self, ports: &HashSet<u16>) -> io::Result<()> {
+    fn mark(&self, ports: &HashSet<u16>) -> io::Result<()> {
         let silent = &self.tables.silent;
         for port in ports {
-            match silent.insert_new(&self.silent_key(*port), &ASKED) {
+            match silent.insert_new(&self.key(*port), &ASKED) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
             }
         }
         let listening = self.listening()?;
         for port in ports {
-            let key = self.silent_key(*port);
+            let key = self.key(*port);
             match listening.contains(port) {
                 true => silent.remove(&key)?,
                 false => silent.replace(&key, &SILENT)?,
@@ -71,9 +76,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// Forgets the ports that are nobody's any more.
-    pub(super) fn forget_silent(&self) -> io::Result<()> {
-        let declared = self.declared_ports();
+    /// Forgets all other ports than these, which are nobody's any more.
+    pub fn keep_only(&self, declared: &HashSet<u16>) -> io::Result<()> {
         for key in self.tables.silent.keys()? {
             if key.netns == self.cookie && !declared.contains(&(key.port as u16)) {
                 self.tables.silent.remove(&key)?;
@@ -88,7 +92,7 @@ impl Namespace {
         Ok(listeners.iter().map(|socket| socket.local.port()).collect())
     }
 
-    fn silent_key(&self, port: u16) -> SilentKey {
+    fn key(&self, port: u16) -> SilentKey {
         SilentKey { netns: self.cookie, port: port.into(), _reserved: 0 }
     }
 }

@@ -3,21 +3,36 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
-use super::Namespace;
 use super::route::route_source;
+use crate::capture::kernel::maps::Tables;
 use crate::flow::Inherited;
 use crate::policy::mapped_length;
+use crate::sys::netns::NetworkNamespace;
 
-impl Namespace {
-    /// Tells the kernel which addresses are the namespace's own, and from which address connections leave, by default
-    /// and to each known prefix: so `getsockname()` can say it before the wire leg exists.
-    pub fn publish_sources(&self, prefixes: &[IpNet]) -> io::Result<()> {
+/// The addresses of one namespace.
+#[derive(Debug)]
+pub struct Sources {
+    netns: NetworkNamespace,
+    cookie: u64,
+    tables: Arc<Tables>,
+    /// Its own, as the kernel has been told.
+    own: Mutex<Option<HashSet<IpAddr>>>,
+}
+
+impl Sources {
+    pub fn of(netns: NetworkNamespace, cookie: u64, tables: Arc<Tables>) -> Self {
+        Self { netns, cookie, tables, own: Mutex::default() }
+    }
+
+    /// Tells the kernel the namespace's own addresses, and from which address connections leave, by default and to
+    /// each of these prefixes.
+    pub fn publish(&self, prefixes: &[IpNet]) -> io::Result<()> {
         let (own, routed) = self.netns.run(|| {
             let anybody = Inherited::default();
             let source = |prefix: &IpNet| route_source(probe_address(prefix), &anybody).ok();
@@ -37,7 +52,7 @@ impl Namespace {
     }
 
     fn publish_own(&self, addresses: HashSet<IpAddr>) -> io::Result<()> {
-        let mut told = self.own_addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref() != Some(&addresses) {
             let own = addresses.iter().map(|address| (*address).into()).collect();
             self.tables.set_locals(self.cookie, &own)?;
@@ -46,8 +61,8 @@ impl Namespace {
         Ok(())
     }
 
-    /// Forgets what [`Self::publish_sources`] has told about other prefixes than these.
-    pub fn prune_sources(&self, prefixes: &[IpNet]) -> io::Result<()> {
+    /// Forgets what [`Self::publish`] has told about other prefixes than these.
+    pub fn prune(&self, prefixes: &[IpNet]) -> io::Result<()> {
         let entry = |prefix: &IpNet| (u32::from(mapped_length(prefix)), prefix.addr().into());
         let wanted = anywhere().iter().chain(prefixes).map(entry).collect();
         self.tables.prune_sources(self.cookie, &wanted)

@@ -5,17 +5,16 @@
 //! a dial has failed, the kernel gives the same answer to the next `connect()` at once, and the agent dials now and then
 //! to see whether the destination is back, for as long as somebody asks.
 
-use std::collections::HashSet;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use sheath_common::flow::{Unreachable, UnreachableKey};
 use sheath_common::workload::WorkloadId;
 
-use super::Namespace;
+use super::state::Namespace;
 use crate::flow::Inherited;
 
 /// Pauses between two dials: short at first, for servers that are only started again.
@@ -23,29 +22,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A destination that nobody has asked for in so long is not dialled any more.
 const INTEREST: Duration = Duration::from_secs(15);
-/// Destinations of a namespace that are dialled at a time; what fails beyond that is not remembered.
-const WATCHED: usize = 256;
-
-/// The destinations of a namespace that are dialled now and then.
-#[derive(Debug, Default)]
-pub struct Watched(Mutex<HashSet<UnreachableKey>>);
-
-impl Watched {
-    /// False if it is watched already, or if too many are.
-    fn begin(&self, pursuit: UnreachableKey) -> bool {
-        let mut watched = self.lock();
-        watched.len() < WATCHED && watched.insert(pursuit)
-    }
-
-    fn end(&self, pursuit: &UnreachableKey) {
-        self.lock().remove(pursuit);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<UnreachableKey>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Namespace {
     /// Has the kernel refuse further connections of the workload to a destination that could not be reached, until it
     /// is back. Each dial has what the flow's had, and is bounded by `limit`. Needs a tokio runtime.
@@ -153,21 +129,5 @@ mod tests {
         for own in [libc::EMFILE, libc::EADDRINUSE, libc::EADDRNOTAVAIL, libc::EPERM] {
             assert_eq!(of(own), None, "{own}");
         }
-    }
-
-    #[test]
-    fn a_destination_is_watched_once_and_not_too_many_are() {
-        let watched = Watched::default();
-        let at = |port: u16| UnreachableKey {
-            destination: SocketAddr::from(([10, 0, 2, 1], port)).into(),
-            ..UnreachableKey::default()
-        };
-        for port in 0..WATCHED as u16 {
-            assert!(watched.begin(at(port)));
-            assert!(!watched.begin(at(port)));
-        }
-        assert!(!watched.begin(at(60_000)));
-        watched.end(&at(0));
-        assert!(watched.begin(at(60_000)));
     }
 }

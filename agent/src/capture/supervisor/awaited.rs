@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::listening::is_inbound;
 use super::observed::{LINGER, Observed};
 use super::{MAX_NAMESPACES, Supervisor};
-use crate::capture::namespace::listeners::Owned;
+use crate::capture::namespace::owned_sockets::Owned;
 
 impl Supervisor {
     /// Goes on serving the namespaces where a workload is awaited.

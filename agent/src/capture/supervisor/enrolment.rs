@@ -130,7 +130,7 @@ impl Supervisor {
         let mut own = Vec::new();
         if self.workloads[index].config.inbound.mode != InboundMode::Disabled {
             for served in namespaces.iter().filter_map(|inode| self.namespaces.get(inode)) {
-                own.extend(served.namespace.netns.run(filters::own_addresses)?);
+                own.extend(served.namespace.netns().run(filters::own_addresses)?);
             }
         }
         filters::dropped(&directory, &own)

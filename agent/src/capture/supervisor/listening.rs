@@ -9,7 +9,7 @@ use sheath_common::workload::InboundMode;
 use super::Supervisor;
 use super::observed::Observed;
 use crate::capture::cgroups;
-use crate::capture::namespace::listeners::{self, Owned};
+use crate::capture::namespace::owned_sockets::{self, Owned};
 use crate::capture::proc::socket_inodes;
 
 impl Supervisor {
@@ -31,7 +31,7 @@ impl Supervisor {
             let Some(served) = self.namespaces.get(&inode) else {
                 continue;
             };
-            match listeners::listening(&served.namespace.netns, &self.mount) {
+            match owned_sockets::listening(served.namespace.netns(), &self.mount) {
                 Ok(found) => drop(self.listening.insert(inode, found)),
                 // What was known still holds.
                 Err(error) => {

@@ -14,9 +14,7 @@ impl Supervisor {
     /// Finds what there is now and serves it. What cannot be served becomes the workload's problem; the kernel
     /// keeps it closed meanwhile.
     pub(super) fn look(&mut self) {
-        if self.programs.follow() {
-            self.tell_covered();
-        }
+        self.programs.follow();
         let seen = self.begin_enrolment();
         let mut claimed = HashMap::new();
         let mut problems = Vec::new();

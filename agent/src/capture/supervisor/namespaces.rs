@@ -9,7 +9,7 @@ use super::observed::LINGER;
 use super::{MAX_NAMESPACES, Served, Supervisor};
 use crate::capture::cgroups::WorkloadCgroup;
 use crate::capture::error::CaptureError;
-use crate::capture::namespace::{Namespace, listeners};
+use crate::capture::namespace::{Namespace, owned_sockets};
 use crate::capture::proc::{self, NamespaceFile};
 use crate::sys::netns::{self, NetworkNamespace};
 use crate::sys::pidfd;
@@ -105,11 +105,11 @@ impl Supervisor {
             let Some(served) = self.namespaces.get_mut(&inode) else {
                 continue;
             };
-            let netns = &served.namespace.netns;
+            let netns = served.namespace.netns();
             let sockets = if netns.is_own() {
-                listeners::listening(netns, &self.mount)?
+                owned_sockets::listening(netns, &self.mount)?
             } else {
-                listeners::all(netns, &self.mount)?
+                owned_sockets::all(netns, &self.mount)?
             };
             if sockets.iter().any(|socket| socket.is_of(&cgroup.path)) {
                 served.last_seen = Instant::now();

@@ -16,7 +16,7 @@ use super::Supervisor;
 use super::listening::is_inbound;
 use super::observed::{Observed, SETTLED};
 use crate::capture::cgroups;
-use crate::capture::namespace::listeners::Owned;
+use crate::capture::namespace::owned_sockets::Owned;
 use crate::capture::namespace::ports::{InboundPorts, Whose};
 use crate::config::NamespaceKind;
 

@@ -11,7 +11,7 @@ use super::observed::Observed;
 use crate::capture::cgroups;
 use crate::capture::kernel::filters;
 use crate::capture::kernel::mounts::{self, NetworkMount};
-use crate::capture::kernel::programs::Hook;
+use crate::capture::kernel::targets::Hook;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
@@ -96,17 +96,17 @@ pub struct UnprotectedConnection {
 }
 
 pub(super) fn view(supervisor: &mut Supervisor) -> StatusView {
-    let observed = supervisor.programs.check_and_repair();
-    let programs = observed
+    let found = supervisor.programs.check_and_repair();
+    let programs = found
         .into_iter()
-        .map(|(name, hook, observed)| ProgramStatus {
-            name,
-            kind: match hook {
+        .map(|program| ProgramStatus {
+            name: program.name,
+            kind: match program.hook {
                 Hook::Cgroup(_) | Hook::Root(_) => "cgroup",
                 Hook::Tracepoint(_) => "tracepoint",
             },
-            attached_to: supervisor.programs.place(hook),
-            observed,
+            attached_to: program.target,
+            observed: program.is_in_force,
         })
         .collect();
     let supervisor = &*supervisor;

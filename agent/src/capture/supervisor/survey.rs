@@ -8,7 +8,7 @@ use super::listening::is_inbound;
 use super::observed::{Enrolled, Observed};
 use super::ports::unnamed_ports;
 use crate::capture::cgroups;
-use crate::capture::namespace::listeners;
+use crate::capture::namespace::owned_sockets;
 use crate::capture::proc::{self, NamespaceFile};
 use crate::config::{NamespaceKind, WorkloadConfig};
 use crate::sys::netns::NetworkNamespace;
@@ -36,13 +36,15 @@ pub fn survey(mount: &Path, config: &WorkloadConfig) -> io::Result<Survey> {
     if workload.processes.is_empty() {
         // It may come to be here: until it is seen elsewhere, its ports are its own here too.
         if config.inbound.namespace == NamespaceKind::Any && !config.inbound.ports.is_empty() {
-            survey.problems.extend(workload.compare(&listeners::listening(&own, mount)?).problem);
+            survey
+                .problems
+                .extend(workload.compare(&owned_sockets::listening(&own, mount)?).problem);
         }
         return Ok(survey);
     }
     for (inode, file) in namespaces(&workload.processes)? {
         let netns = NetworkNamespace::open(&file.path, &own)?;
-        let all = listeners::listening(&netns, mount)?;
+        let all = owned_sockets::listening(&netns, mount)?;
         if !config.inbound.ports.is_empty() {
             let findings = workload.compare(&all);
             survey.problems.extend(findings.problem);
