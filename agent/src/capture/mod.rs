@@ -25,8 +25,8 @@ pub use kernel::pins::Pins;
 pub use namespace::local_leg::{LocalLeg, LocalLegError};
 pub use namespace::unreachable::errno_of as unreachable_errno;
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
-pub use processes::Roster;
+pub use processes::Processes;
 pub use supervisor::{
-    NamespaceStatus, ProgramStatus, Reconfiguration, StatusView, Supervisor, SupervisorRequest,
-    UnprotectedConnection, WorkloadState, WorkloadStatus, survey,
+    NamespaceStatus, ProgramStatus, Protection, Reconfiguration, StatusView, Supervisor,
+    SupervisorRequest, UnprotectedConnection, WorkloadStatus, survey,
 };

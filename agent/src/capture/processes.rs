@@ -8,11 +8,11 @@ use tokio::sync::watch;
 
 /// Processes by workload.
 #[derive(Debug, Default)]
-pub struct Roster {
+pub struct Processes {
     processes: Mutex<HashMap<WorkloadId, watch::Sender<BTreeSet<u32>>>>,
 }
 
-impl Roster {
+impl Processes {
     pub fn subscribe(&self, workload: WorkloadId) -> watch::Receiver<BTreeSet<u32>> {
         self.with(workload, |sender| sender.subscribe())
     }

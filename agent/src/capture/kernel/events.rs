@@ -42,7 +42,7 @@ impl Events {
 
 /// True if the event may mean that there is a cgroup, a process or a namespace to attend to.
 #[must_use]
-pub fn calls_for_a_look(event: &Event) -> bool {
+pub fn calls_for_reconcile(event: &Event) -> bool {
     match EventKind::from_code(event.kind) {
         Some(EventKind::ConnectDenied) => event.detail == Denial::NamespaceNotReady as u32,
         Some(EventKind::GuardDroppedInbound) => true,

@@ -119,6 +119,7 @@ impl Pins {
 }
 
 /// The pins of a first start, removed again unless the start succeeds.
+#[derive(Debug)]
 pub struct FreshPins {
     pins: Pins,
     keep: bool,

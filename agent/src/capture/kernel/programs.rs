@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aya::Ebpf;
@@ -195,9 +195,13 @@ impl Programs {
         }
     }
 
-    /// True if all programs run for a cgroup.
+    /// True if all programs run for the cgroup of a directory.
     #[must_use]
-    pub fn all_in_force_for(&self, cgroup: &File) -> bool {
+    pub fn cover(&self, directory: &Path) -> bool {
+        File::open(directory).is_ok_and(|cgroup| self.all_in_force_for(&cgroup))
+    }
+
+    fn all_in_force_for(&self, cgroup: &File) -> bool {
         self.attached.iter().all(|attached| attached.is_in_force(cgroup))
     }
 }

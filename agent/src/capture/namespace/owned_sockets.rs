@@ -11,13 +11,13 @@ use crate::sys::sock_diag::{SockDiag, TcpSocket};
 
 /// A socket, and the cgroup that it was made in.
 #[derive(Clone, Debug)]
-pub struct Owned {
+pub struct OwnedSocket {
     pub socket: TcpSocket,
     /// Path of the cgroup from the cgroup v2 root; `None` if that is not known, or there is none any more.
     pub cgroup: Option<PathBuf>,
 }
 
-impl Owned {
+impl OwnedSocket {
     /// True if it was made in this cgroup or below it.
     #[must_use]
     pub fn is_of(&self, root: &Path) -> bool {
@@ -26,18 +26,18 @@ impl Owned {
 }
 
 /// The sockets that listen in a namespace. `mount` is where the cgroup v2 hierarchy is mounted.
-pub fn listening(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<Owned>> {
+pub fn listening(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<OwnedSocket>> {
     let sockets = netns.run(|| SockDiag::open()?.tcp_listeners())?;
     with_cgroups(sockets, mount)
 }
 
 /// All sockets of a namespace that can carry data, or listen.
-pub fn all(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<Owned>> {
+pub fn all(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<OwnedSocket>> {
     let sockets = netns.run(|| SockDiag::open()?.tcp_sockets())?;
     with_cgroups(sockets, mount)
 }
 
-fn with_cgroups(sockets: Vec<TcpSocket>, mount: &Path) -> io::Result<Vec<Owned>> {
+fn with_cgroups(sockets: Vec<TcpSocket>, mount: &Path) -> io::Result<Vec<OwnedSocket>> {
     let mut paths: HashMap<u64, Option<PathBuf>> = HashMap::new();
     let mut owned = Vec::new();
     for socket in sockets {
@@ -48,7 +48,7 @@ fn with_cgroups(sockets: Vec<TcpSocket>, mount: &Path) -> io::Result<Vec<Owned>>
                 None => paths.entry(id).or_insert(path_of(mount, id)?).clone(),
             },
         };
-        owned.push(Owned { socket, cgroup });
+        owned.push(OwnedSocket { socket, cgroup });
     }
     Ok(owned)
 }

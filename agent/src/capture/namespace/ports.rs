@@ -9,7 +9,7 @@ use sheath_common::workload::WorkloadId;
 
 /// What becomes of connections to an address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub enum PortOwner {
     /// The agent takes them for this workload.
     Workload(WorkloadId),
     /// The agent takes them, and resets them.
@@ -21,7 +21,7 @@ pub enum Whose {
 /// The addresses and ports of one namespace. An unspecified address stands for all of its family that have no entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InboundPorts {
-    places: HashMap<(IpAddr, u16), Whose>,
+    places: HashMap<(IpAddr, u16), PortOwner>,
     /// The workload that has everything that is not said to be somebody's.
     rest: Option<WorkloadId>,
     /// Cgroups whose listening sockets may stand for a workload's, by id.
@@ -64,8 +64,8 @@ impl InboundPorts {
         };
         let mut taken = None;
         for address in addresses {
-            let owner = self.places.entry((address, port)).or_insert(Whose::Workload(workload));
-            if *owner != Whose::Workload(workload) {
+            let owner = self.places.entry((address, port)).or_insert(PortOwner::Workload(workload));
+            if *owner != PortOwner::Workload(workload) {
                 taken = Some(address);
             }
         }
@@ -82,7 +82,7 @@ impl InboundPorts {
     }
 
     /// Gives a port at these addresses, or at all, to whom it may concern, as far as nobody has it.
-    pub fn offer(&mut self, whose: Whose, port: u16, addresses: Option<&BTreeSet<IpAddr>>) {
+    pub fn offer(&mut self, whose: PortOwner, port: u16, addresses: Option<&BTreeSet<IpAddr>>) {
         let mut give = |address: IpAddr| {
             self.places.entry((address, port)).or_insert(whose);
         };
@@ -105,7 +105,8 @@ impl InboundPorts {
     /// Ports that are some workload's by name.
     #[must_use]
     pub fn declared(&self) -> HashSet<u16> {
-        let theirs = self.places.iter().filter(|(_, whose)| matches!(whose, Whose::Workload(_)));
+        let theirs =
+            self.places.iter().filter(|(_, whose)| matches!(whose, PortOwner::Workload(_)));
         theirs.map(|((_, port), _)| *port).collect()
     }
 
@@ -119,14 +120,14 @@ impl InboundPorts {
     #[must_use]
     pub fn owner(&self, at: SocketAddr) -> Option<WorkloadId> {
         match self.said(at.ip(), at.port()) {
-            Some(Whose::Workload(workload)) => Some(workload),
-            Some(Whose::Nobody | Whose::Others) => None,
+            Some(PortOwner::Workload(workload)) => Some(workload),
+            Some(PortOwner::Nobody | PortOwner::Others) => None,
             None => self.rest,
         }
     }
 
     /// As the kernel does: the entry that says most decides.
-    fn said(&self, address: IpAddr, port: u16) -> Option<Whose> {
+    fn said(&self, address: IpAddr, port: u16) -> Option<PortOwner> {
         let every = if address.is_ipv4() { EVERY[0] } else { EVERY[1] };
         let said = |address: IpAddr| self.places.get(&(address, port)).copied();
         said(address).or_else(|| said(every))
@@ -135,7 +136,7 @@ impl InboundPorts {
     /// Address, port and value of each entry of the map `STEERED`.
     #[must_use]
     pub fn kernel_view(&self) -> HashMap<(Address, u32), u32> {
-        let value = |whose: &Whose| if *whose == Whose::Others { LEAVE } else { STEER };
+        let value = |whose: &PortOwner| if *whose == PortOwner::Others { LEAVE } else { STEER };
         let places = self.places.iter();
         let mut view: HashMap<_, _> = places
             .map(|((address, port), whose)| {
@@ -181,8 +182,8 @@ mod tests {
         ports.claim(1, 80, Some(&set(&["10.0.0.1", "fd00::1"]))).unwrap();
         ports.claim(2, 80, Some(&set(&["10.0.0.9"]))).unwrap();
         assert!(ports.claim(3, 80, Some(&set(&["10.0.0.9"]))).is_err());
-        ports.offer(Whose::Others, 80, Some(&set(&["10.0.0.7"])));
-        ports.offer(Whose::Workload(1), 80, None);
+        ports.offer(PortOwner::Others, 80, Some(&set(&["10.0.0.7"])));
+        ports.offer(PortOwner::Workload(1), 80, None);
         for (at, expected) in [
             ("10.0.0.1:80", Some(1)),
             ("10.0.0.9:80", Some(2)),
@@ -206,7 +207,7 @@ mod tests {
     #[test]
     fn what_is_closed_is_taken_for_nobody() {
         let mut ports = InboundPorts::default();
-        ports.offer(Whose::Nobody, 80, None);
+        ports.offer(PortOwner::Nobody, 80, None);
         assert!(ports.has("10.0.0.1".parse().unwrap(), 80));
         assert_eq!(owner(&ports, "10.0.0.1:80"), None);
         assert!(ports.kernel_view().values().all(|value| *value == STEER));
