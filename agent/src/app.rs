@@ -134,7 +134,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         identities: published.identities,
         names: published.names,
         verified: control.verified(),
-        tables: supervisor.tables(),
+        tables: supervisor.maps(),
     };
     let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);
     let (control_requests, control_inbox) = mpsc::channel(4);

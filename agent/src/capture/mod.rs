@@ -18,8 +18,8 @@ pub use cgroups::{
 };
 pub use error::CaptureError;
 pub use kernel::filesystems::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
-pub use kernel::filters::dropped_within as dropped_on_loopback;
-pub use kernel::maps::Tables;
+pub use kernel::filters::blocked_within as blocked_on_loopback;
+pub use kernel::maps::Maps;
 pub use kernel::mounts::{NetworkMount, of_processes as network_mounts};
 pub use kernel::pins::Pins;
 pub use namespace::local_leg::{LocalLeg, LocalLegError};

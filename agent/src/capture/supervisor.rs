@@ -40,7 +40,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::error::CaptureError;
 use super::kernel::events::{Events, calls_for_reconcile};
-use super::kernel::maps::Tables;
+use super::kernel::maps::Maps;
 use super::namespace::FlowStarter;
 use super::processes::Processes;
 use crate::config::Config;
@@ -76,7 +76,7 @@ pub enum SupervisorRequest {
 /// The task that keeps capture true.
 #[derive(Debug)]
 pub struct Supervisor {
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     reconciler: Reconciler,
     events: Events,
     event_log: EventLog,
@@ -97,18 +97,18 @@ impl Supervisor {
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
         let (attached, events, pinned) = start::attach(config, policy)?;
-        let tables = attached.tables.clone();
+        let maps = attached.maps.clone();
         let workloads = config.workloads.clone();
         let reconciler = Reconciler::bring_up(attached, workloads, processes, starter)?;
         pinned.keep()?;
         let (event_log, dropped) = (EventLog::default(), DroppedSockets::default());
-        Ok(Self { tables, reconciler, events, event_log, dropped })
+        Ok(Self { maps, reconciler, events, event_log, dropped })
     }
 
     /// The maps.
     #[must_use]
-    pub fn tables(&self) -> Arc<Tables> {
-        self.tables.clone()
+    pub fn maps(&self) -> Arc<Maps> {
+        self.maps.clone()
     }
 
     /// Works until `requests` closes.

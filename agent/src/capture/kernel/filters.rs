@@ -48,14 +48,14 @@ pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
 
 /// What the filters on a cgroup drop of what stays on loopback.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
+pub struct Blocked {
     /// Names of the programs.
     pub by: Vec<String>,
     /// What may not be sent to, or heard of.
     pub addresses: Vec<IpAddr>,
 }
 
-impl Dropped {
+impl Blocked {
     /// The workload, with the families marked in which connections cannot be turned to the agent.
     #[must_use]
     pub fn mark(&self, workload: Workload) -> Workload {
@@ -82,7 +82,7 @@ impl Dropped {
     }
 }
 
-impl fmt::Display for Dropped {
+impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         write!(
@@ -99,8 +99,8 @@ impl fmt::Display for Dropped {
 ///
 /// # Errors
 /// If the kernel does not tell. A filter that goes meanwhile is no error.
-pub fn dropped(cgroup: &File, own: &[IpAddr]) -> io::Result<Option<Dropped>> {
-    let mut dropped = Dropped::default();
+pub fn blocked(cgroup: &File, own: &[IpAddr]) -> io::Result<Option<Blocked>> {
+    let mut blocked = Blocked::default();
     for hook in [AttachType::CgroupInetEgress, AttachType::CgroupInetIngress] {
         for id in bpf::effective_programs(cgroup.as_fd(), hook)? {
             let Some(program) = unless_gone(program_by_id(id))? else {
@@ -114,24 +114,24 @@ pub fn dropped(cgroup: &File, own: &[IpAddr]) -> io::Result<Option<Dropped>> {
                 if passes(program.as_fd(), *address) {
                     continue;
                 }
-                if !dropped.addresses.contains(address) {
-                    dropped.addresses.push(*address);
+                if !blocked.addresses.contains(address) {
+                    blocked.addresses.push(*address);
                 }
-                if !dropped.by.contains(&name) {
-                    dropped.by.push(name.clone());
+                if !blocked.by.contains(&name) {
+                    blocked.by.push(name.clone());
                 }
             }
         }
     }
-    Ok((!dropped.addresses.is_empty()).then_some(dropped))
+    Ok((!blocked.addresses.is_empty()).then_some(blocked))
 }
 
-/// [`dropped`] for a cgroup or the first below it that has such a filter, with the addresses of the calling thread's
+/// [`blocked`] for a cgroup or the first below it that has such a filter, with the addresses of the calling thread's
 /// namespace if it `serves` and has processes there.
 ///
 /// # Errors
 /// As there.
-pub fn dropped_within(directory: &Path, serves: bool) -> io::Result<Option<Dropped>> {
+pub fn blocked_within(directory: &Path, serves: bool) -> io::Result<Option<Blocked>> {
     let namespace =
         |process: u32| Some(fs::metadata(format!("/proc/{process}/ns/net")).ok()?.ino());
     let here = namespace(std::process::id());
@@ -141,19 +141,19 @@ pub fn dropped_within(directory: &Path, serves: bool) -> io::Result<Option<Dropp
     } else {
         Vec::new()
     };
-    first_dropped(directory, &own)
+    first_blocked(directory, &own)
 }
 
-fn first_dropped(directory: &Path, own: &[IpAddr]) -> io::Result<Option<Dropped>> {
+fn first_blocked(directory: &Path, own: &[IpAddr]) -> io::Result<Option<Blocked>> {
     let Some(cgroup) = unless_gone(File::open(directory))? else {
         return Ok(None);
     };
-    if let Some(dropped) = dropped(&cgroup, own)? {
-        return Ok(Some(dropped));
+    if let Some(blocked) = blocked(&cgroup, own)? {
+        return Ok(Some(blocked));
     }
     for child in cgroups::children(directory)? {
-        if let Some(dropped) = first_dropped(&directory.join(child), own)? {
-            return Ok(Some(dropped));
+        if let Some(blocked) = first_blocked(&directory.join(child), own)? {
+            return Ok(Some(blocked));
         }
     }
     Ok(None)
@@ -220,16 +220,16 @@ mod tests {
 
     #[test]
     fn the_advice_names_what_the_unit_lacks() {
-        let dropped = |by: &[&str]| Dropped {
+        let blocked = |by: &[&str]| Blocked {
             by: by.iter().map(ToString::to_string).collect(),
             addresses: MEETING_POINTS.to_vec(),
         };
         assert_eq!(
-            dropped(&["sd_fw_egress"]).advice(),
+            blocked(&["sd_fw_egress"]).advice(),
             "its unit needs IPAddressAllow=127.0.0.1 ::1"
         );
-        let both = dropped(&["sd_fw_ingress", "sd_restrictif_i"]).advice();
+        let both = blocked(&["sd_fw_ingress", "sd_restrictif_i"]).advice();
         assert!(both.contains("IPAddressAllow=") && both.contains("`lo`"), "{both}");
-        assert!(!dropped(&["mine"]).advice().contains("unit"));
+        assert!(!blocked(&["mine"]).advice().contains("unit"));
     }
 }

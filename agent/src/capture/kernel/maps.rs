@@ -51,7 +51,7 @@ pub const PINNED: [&str; 23] = [
 type DestinationPrefix = Prefix<DestinationKey>;
 
 #[derive(Debug)]
-pub struct Tables {
+pub struct Maps {
     pub workloads: Table<u64, Workload>,
     pub overflow: Table<u32, Overflow>,
     capture: Table<u32, u64>,
@@ -75,7 +75,7 @@ pub struct Tables {
     counters: PerCpuCounters,
 }
 
-impl Tables {
+impl Maps {
     /// # Errors
     /// `InvalidData` if a map has another shape than this agent's.
     pub fn open(pins: &Pins) -> io::Result<Self> {

@@ -10,10 +10,10 @@ use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 
 use super::held::HeldMaps;
-use super::maps::Tables;
+use super::maps::Maps;
 use super::object::{load_object, load_program, missing, program_fd};
 use super::pins::Pins;
-use super::targets::{Hook, Places, Targets, cgroup_id};
+use super::targets::{Hook, TargetPaths, Targets, cgroup_id};
 use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
 use crate::sys::bpf_objects;
@@ -72,10 +72,10 @@ impl Loaded {
     pub fn attach(
         self,
         held: &Arc<HeldMaps>,
-        tables: &Arc<Tables>,
-        places: Places,
+        maps: &Arc<Maps>,
+        paths: TargetPaths,
     ) -> Result<Programs, CaptureError> {
-        let targets = Targets::open(places)?;
+        let targets = Targets::open(paths)?;
         let mut attached = Vec::new();
         for (name, pin, hook) in PROGRAMS {
             let pin = held.pins().link(pin);
@@ -86,15 +86,15 @@ impl Loaded {
             }
             let program = program_fd(&self.ebpf, name)?;
             held.check(program.as_fd())?;
-            let result = Attached::new(name, hook, program, pin, &targets);
+            let result = AttachedProgram::new(name, hook, program, pin, &targets);
             attached.push(result.map_err(|error| CaptureError::Attach {
                 program: name,
                 target: targets.shown(hook),
                 error,
             })?);
         }
-        let (held, tables) = (held.clone(), tables.clone());
-        let programs = Programs { held, tables, targets, attached, is_gone: false };
+        let (held, maps) = (held.clone(), maps.clone());
+        let programs = Programs { held, maps, targets, attached, is_gone: false };
         programs.tell_covered();
         Ok(programs)
     }
@@ -104,9 +104,9 @@ impl Loaded {
 #[derive(Debug)]
 pub struct Programs {
     held: Arc<HeldMaps>,
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     targets: Targets,
-    attached: Vec<Attached>,
+    attached: Vec<AttachedProgram>,
     /// The cgroup to capture has been found missing, and that has been said.
     is_gone: bool,
 }
@@ -128,7 +128,7 @@ impl Programs {
     /// # Errors
     /// If one cannot be pinned; those before it are.
     pub fn pin(&self) -> io::Result<()> {
-        self.attached.iter().try_for_each(Attached::pin)
+        self.attached.iter().try_for_each(AttachedProgram::pin)
     }
 
     /// Attaches to the cgroup that has the path now, if it has been removed and made anew.
@@ -189,7 +189,7 @@ impl Programs {
     fn tell_covered(&self) {
         if self.all_in_force_for(self.targets.cgroup())
             && let Ok(cgroup) = cgroup_id(self.targets.cgroup())
-            && let Err(error) = self.tables.set_capture(cgroup)
+            && let Err(error) = self.maps.set_capture(cgroup)
         {
             tracing::error!(%error, "the kernel does not know which cgroup is captured; workloads get no TCP sockets");
         }
@@ -208,7 +208,7 @@ impl Programs {
 
 /// A program in force.
 #[derive(Debug)]
-struct Attached {
+struct AttachedProgram {
     name: &'static str,
     hook: Hook,
     program: OwnedFd,
@@ -217,7 +217,7 @@ struct Attached {
     pin: PathBuf,
 }
 
-impl Attached {
+impl AttachedProgram {
     /// Attaches a program through the link that is pinned there, or else through a new one.
     fn new(
         name: &'static str,

@@ -23,7 +23,7 @@ pub enum Hook {
 
 /// Paths of what programs attach to.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct TargetPaths {
     /// The cgroup v2 root.
     pub mount: PathBuf,
     /// The cgroup to capture: the same, or below.
@@ -34,7 +34,7 @@ pub struct Places {
 /// What programs attach to, opened.
 #[derive(Debug)]
 pub struct Targets {
-    places: Places,
+    paths: TargetPaths,
     cgroup: File,
     /// The root of the hierarchy, if that is another.
     root: Option<File>,
@@ -43,14 +43,14 @@ pub struct Targets {
 impl Targets {
     /// # Errors
     /// If a cgroup cannot be opened.
-    pub fn open(places: Places) -> Result<Self, CaptureError> {
+    pub fn open(paths: TargetPaths) -> Result<Self, CaptureError> {
         let open = |path: &Path| {
             File::open(path)
                 .map_err(|error| CaptureError::NoCaptureRoot { path: path.to_owned(), error })
         };
-        let cgroup = open(&places.cgroup)?;
-        let root = (places.cgroup != places.mount).then(|| open(&places.mount)).transpose()?;
-        Ok(Self { places, cgroup, root })
+        let cgroup = open(&paths.cgroup)?;
+        let root = (paths.cgroup != paths.mount).then(|| open(&paths.mount)).transpose()?;
+        Ok(Self { paths, cgroup, root })
     }
 
     /// The cgroup to capture.
@@ -60,7 +60,7 @@ impl Targets {
 
     /// The path of the cgroup to capture, which another one may have by now.
     pub fn path(&self) -> &Path {
-        &self.places.cgroup
+        &self.paths.cgroup
     }
 
     /// False if nothing has to be attached there.
@@ -70,7 +70,7 @@ impl Targets {
 
     /// The cgroup to capture has been removed and made anew: from now on it is the new one. True if so.
     pub fn follow(&mut self) -> bool {
-        let Ok(cgroup) = File::open(&self.places.cgroup) else {
+        let Ok(cgroup) = File::open(&self.paths.cgroup) else {
             return false;
         };
         match (cgroup_id(&cgroup), cgroup_id(&self.cgroup)) {
@@ -125,7 +125,7 @@ impl Targets {
             }
             Hook::Tracepoint(event) => {
                 let id = fs::read_to_string(
-                    self.places.tracefs.join("events/cgroup").join(event).join("id"),
+                    self.paths.tracefs.join("events/cgroup").join(event).join("id"),
                 )?;
                 let id = id.trim().parse().map_err(io::Error::other)?;
                 bpf::create_tracepoint_link(program, id)
@@ -136,8 +136,8 @@ impl Targets {
     /// Where a program attaches, for people.
     pub fn shown(&self, hook: Hook) -> String {
         match hook {
-            Hook::Cgroup(_) => self.places.cgroup.display().to_string(),
-            Hook::Root(_) => self.places.mount.display().to_string(),
+            Hook::Cgroup(_) => self.paths.cgroup.display().to_string(),
+            Hook::Root(_) => self.paths.mount.display().to_string(),
             Hook::Tracepoint(event) => format!("cgroup:{event}"),
         }
     }
@@ -155,8 +155,8 @@ pub fn cgroup_id(cgroup: &File) -> io::Result<u64> {
 mod tests {
     use super::*;
 
-    fn places(mount: &Path, cgroup: &str) -> Places {
-        Places { mount: mount.to_owned(), cgroup: mount.join(cgroup), tracefs: "/t".into() }
+    fn paths(mount: &Path, cgroup: &str) -> TargetPaths {
+        TargetPaths { mount: mount.to_owned(), cgroup: mount.join(cgroup), tracefs: "/t".into() }
     }
 
     #[test]
@@ -164,9 +164,9 @@ mod tests {
         let mount = tempfile::tempdir().unwrap();
         fs::create_dir(mount.path().join("below")).unwrap();
         let hook = Hook::Root(AttachType::CgroupInetSockCreate);
-        assert!(!Targets::open(places(mount.path(), "")).unwrap().needs(hook));
-        assert!(Targets::open(places(mount.path(), "below")).unwrap().needs(hook));
-        let missing = Targets::open(places(mount.path(), "missing")).unwrap_err();
+        assert!(!Targets::open(paths(mount.path(), "")).unwrap().needs(hook));
+        assert!(Targets::open(paths(mount.path(), "below")).unwrap().needs(hook));
+        let missing = Targets::open(paths(mount.path(), "missing")).unwrap_err();
         assert!(matches!(missing, CaptureError::NoCaptureRoot { .. }), "{missing}");
     }
 
@@ -175,7 +175,7 @@ mod tests {
         let mount = tempfile::tempdir().unwrap();
         let path = mount.path().join("below");
         fs::create_dir(&path).unwrap();
-        let mut targets = Targets::open(places(mount.path(), "below")).unwrap();
+        let mut targets = Targets::open(paths(mount.path(), "below")).unwrap();
         assert!(!targets.follow());
         fs::remove_dir(&path).unwrap();
         assert!(!targets.follow(), "there is none to follow");

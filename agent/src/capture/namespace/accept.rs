@@ -171,10 +171,10 @@ impl Namespace {
         };
         let app = Endpoint::from(app);
         let key = FlowKey { netns: self.cookie, address: app.address, port: app.port, place };
-        let Some(flow) = self.tables.flows.get(&key)? else {
+        let Some(flow) = self.maps.flows.get(&key)? else {
             return Ok(None);
         };
-        self.tables.flows.remove(&key)?;
+        self.maps.flows.remove(&key)?;
         Ok(Some(flow).filter(|flow| flow.workload != NO_WORKLOAD))
     }
 

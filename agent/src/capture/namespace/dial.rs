@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::route::route_source;
 use super::state::Namespace;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::flow::Inherited;
 use crate::sys::{owner, sockopt};
 
@@ -81,8 +81,8 @@ impl Namespace {
     fn steer_wire(&self, socket: &Socket) -> io::Result<SteeredWire> {
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
         let key = self.leg_key(local);
-        self.tables.wires.insert(&key, &0)?;
-        Ok(SteeredWire { tables: self.tables.clone(), key })
+        self.maps.wires.insert(&key, &0)?;
+        Ok(SteeredWire { maps: self.maps.clone(), key })
     }
 
     pub(super) fn leg_key(&self, local: SocketAddr) -> LegKey {
@@ -93,13 +93,13 @@ impl Namespace {
 
 /// An entry of the `WIRES` map: needed only until the SYN has been looked up.
 struct SteeredWire {
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     key: LegKey,
 }
 
 impl Drop for SteeredWire {
     fn drop(&mut self) {
-        if let Err(error) = self.tables.wires.remove(&self.key) {
+        if let Err(error) = self.maps.wires.remove(&self.key) {
             tracing::warn!(%error, "entry of a dialled wire leg stays in the map WIRES");
         }
     }

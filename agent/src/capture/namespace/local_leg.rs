@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use super::dial::{answered, begin, is_address_taken};
 use super::state::Namespace;
 use super::unreachable::errno_of;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::sys::bpf::SocketFd;
 
 /// Ports for local legs: the kernel's default ephemeral range, where no service is expected.
@@ -71,13 +71,13 @@ pub struct LocalLeg {
 /// An entry of the `CLIENTS` map, removed with this value.
 #[derive(Debug)]
 struct ClientName {
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     key: LegKey,
 }
 
 impl Drop for ClientName {
     fn drop(&mut self) {
-        if let Err(error) = self.tables.clients.remove(&self.key) {
+        if let Err(error) = self.maps.clients.remove(&self.key) {
             tracing::warn!(%error, "entry of a finished flow stays in the map CLIENTS");
         }
     }
@@ -123,10 +123,10 @@ impl Namespace {
         socket.bind(&source.into())?;
         let fd = SocketFd(socket.as_raw_fd() as u32);
         let addressee = Addressee { workload, activator: self.activator(workload), reached: 0 };
-        self.tables.local_legs.insert(&fd, &addressee)?;
+        self.maps.local_legs.insert(&fd, &addressee)?;
         let key = self.leg_key(source);
-        self.tables.clients.insert_new(&key, &Endpoint::from(client))?;
-        let name = ClientName { tables: self.tables.clone(), key };
+        self.maps.clients.insert_new(&key, &Endpoint::from(client))?;
+        let name = ClientName { maps: self.maps.clone(), key };
         begin(&socket, destination)?;
         // Loopback answers within the call, unless the application has no room for another connection.
         let has_answered = socket.peer_addr().is_ok();
@@ -135,10 +135,10 @@ impl Namespace {
             tokio::select! {
                 biased;
                 connected = answered(&stream, limit) => connected?,
-                () = refused(&self.tables, fd) => {}
+                () = refused(&self.maps, fd) => {}
             }
         }
-        match reached(&self.tables, fd)? {
+        match reached(&self.maps, fd)? {
             Reached::TheWorkload => Ok(LocalLeg { stream, _name: name }),
             Reached::SomebodyElse => Err(LocalLegError::SomebodyElse(destination)),
             Reached::Nobody => Err(LocalLegError::Unseen(destination)),
@@ -148,15 +148,15 @@ impl Namespace {
 
 /// Waits until the kernel has seen the connection come to somebody else's socket. It drops the SYN then, so that
 /// nobody would answer.
-async fn refused(tables: &Tables, fd: SocketFd) {
+async fn refused(maps: &Maps, fd: SocketFd) {
     let mut pause = FIRST_PAUSE;
-    while !matches!(reached(tables, fd), Ok(Reached::SomebodyElse)) {
+    while !matches!(reached(maps, fd), Ok(Reached::SomebodyElse)) {
         tokio::time::sleep(pause).await;
         pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 
-fn reached(tables: &Tables, fd: SocketFd) -> io::Result<Reached> {
-    let leg = tables.local_legs.get(&fd)?;
+fn reached(maps: &Maps, fd: SocketFd) -> io::Result<Reached> {
+    let leg = maps.local_legs.get(&fd)?;
     Ok(leg.map_or(Reached::Nobody, |leg| leg.reached()))
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use super::accept::{Accepting, FlowStarter};
 use super::state::Namespace;
 use crate::capture::error::CaptureError;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::capture::kernel::steering::SteerLoader;
 use crate::sys::bpf::SocketFd;
 use crate::sys::netns::NetworkNamespace;
@@ -30,13 +30,13 @@ impl Namespace {
     /// If any of it fails; then nothing of it stays.
     pub fn open(
         netns: NetworkNamespace,
-        tables: Arc<Tables>,
+        maps: Arc<Maps>,
         loader: &SteerLoader,
         starter: &Arc<dyn FlowStarter>,
     ) -> Result<Arc<Self>, CaptureError> {
         let cookie =
             netns.cookie().map_err(CaptureError::during("cannot tell network namespaces apart"))?;
-        let namespace = Arc::new(Self::new(netns, cookie, tables));
+        let namespace = Arc::new(Self::new(netns, cookie, maps));
         match namespace.bring_up(loader, starter) {
             Ok(()) => Ok(namespace),
             Err(error) => {
@@ -56,7 +56,7 @@ impl Namespace {
         let steering = loader.attach(self.netns.as_fd(), self.cookie)?;
         *self.steering() = Some(steering);
         // Last: from here on the kernel turns connections to the listeners.
-        self.tables
+        self.maps
             .namespaces
             .insert(&self.cookie, &0)
             .map_err(CaptureError::during("cannot tell the kernel of a network namespace"))
@@ -99,8 +99,8 @@ impl Namespace {
                 };
                 let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
                 let fd = SocketFd(socket.as_raw_fd() as u32);
-                self.tables.own_listeners.insert(&fd, &0)?;
-                self.tables.listeners.insert(&key, &fd)?;
+                self.maps.own_listeners.insert(&fd, &0)?;
+                self.maps.listeners.insert(&key, &fd)?;
                 let runtime = starter.runtime();
                 let listener = {
                     let _entered = runtime.enter();
@@ -128,7 +128,7 @@ impl Namespace {
         if let Some(steering) = self.steering().take() {
             steering.detach();
         }
-        if let Err(error) = self.tables.forget_namespace(self.cookie) {
+        if let Err(error) = self.maps.forget_namespace(self.cookie) {
             tracing::warn!(namespace = self.inode(), %error, "traces of a closed namespace stay in the maps");
         }
     }

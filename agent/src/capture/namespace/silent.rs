@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use sheath_common::flow::{ASKED, SILENT, SilentKey};
 
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sock_diag::SockDiag;
 
@@ -22,14 +22,14 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct SilentPorts {
     netns: NetworkNamespace,
     cookie: u64,
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     /// When a refused connection last gave rise to a look.
     looked: Mutex<Option<Instant>>,
 }
 
 impl SilentPorts {
-    pub fn of(netns: NetworkNamespace, cookie: u64, tables: Arc<Tables>) -> Self {
-        Self { netns, cookie, tables, looked: Mutex::default() }
+    pub fn of(netns: NetworkNamespace, cookie: u64, maps: Arc<Maps>) -> Self {
+        Self { netns, cookie, maps, looked: Mutex::default() }
     }
 
     /// A local application has refused a connection to this port.
@@ -58,7 +58,7 @@ impl SilentPorts {
     /// Marks those of the ports that nothing listens on, and no others. `listen()` takes away what it finds, so there is
     /// something to find before the look, and the mark is made of nothing else.
     fn mark(&self, ports: &HashSet<u16>) -> io::Result<()> {
-        let silent = &self.tables.silent;
+        let silent = &self.maps.silent;
         for port in ports {
             match silent.insert_new(&self.key(*port), &ASKED) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -78,9 +78,9 @@ impl SilentPorts {
 
     /// Forgets all other ports than these, which are nobody's any more.
     pub fn keep_only(&self, declared: &HashSet<u16>) -> io::Result<()> {
-        for key in self.tables.silent.keys()? {
+        for key in self.maps.silent.keys()? {
             if key.netns == self.cookie && !declared.contains(&(key.port as u16)) {
-                self.tables.silent.remove(&key)?;
+                self.maps.silent.remove(&key)?;
             }
         }
         Ok(())

@@ -10,7 +10,7 @@ use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrStorage;
 
 use super::route::route_source;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::flow::Inherited;
 use crate::policy::mapped_length;
 use crate::sys::netns::NetworkNamespace;
@@ -20,14 +20,14 @@ use crate::sys::netns::NetworkNamespace;
 pub struct Sources {
     netns: NetworkNamespace,
     cookie: u64,
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     /// Its own, as the kernel has been told.
     own: Mutex<Option<HashSet<IpAddr>>>,
 }
 
 impl Sources {
-    pub fn of(netns: NetworkNamespace, cookie: u64, tables: Arc<Tables>) -> Self {
-        Self { netns, cookie, tables, own: Mutex::default() }
+    pub fn of(netns: NetworkNamespace, cookie: u64, maps: Arc<Maps>) -> Self {
+        Self { netns, cookie, maps, own: Mutex::default() }
     }
 
     /// Tells the kernel the namespace's own addresses, and from which address connections leave, by default and to
@@ -46,7 +46,7 @@ impl Sources {
         self.publish_own(own)?;
         for (prefix, source) in routed {
             let length = u32::from(mapped_length(&prefix));
-            self.tables.set_source(self.cookie, length, prefix.addr().into(), source.into())?;
+            self.maps.set_source(self.cookie, length, prefix.addr().into(), source.into())?;
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Sources {
         let mut told = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_ref() != Some(&addresses) {
             let own = addresses.iter().map(|address| (*address).into()).collect();
-            self.tables.set_locals(self.cookie, &own)?;
+            self.maps.set_locals(self.cookie, &own)?;
             *told = Some(addresses);
         }
         Ok(())
@@ -65,7 +65,7 @@ impl Sources {
     pub fn prune(&self, prefixes: &[IpNet]) -> io::Result<()> {
         let entry = |prefix: &IpNet| (u32::from(mapped_length(prefix)), prefix.addr().into());
         let wanted = anywhere().iter().chain(prefixes).map(entry).collect();
-        self.tables.prune_sources(self.cookie, &wanted)
+        self.maps.prune_sources(self.cookie, &wanted)
     }
 }
 

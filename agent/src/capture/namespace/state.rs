@@ -19,7 +19,7 @@ use super::presence::Presence;
 use super::silent::SilentPorts;
 use super::sources::Sources;
 use super::watched::Watched;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::capture::kernel::steering::Steering;
 use crate::sys::netns::NetworkNamespace;
 
@@ -28,7 +28,7 @@ use crate::sys::netns::NetworkNamespace;
 pub struct Namespace {
     pub(super) netns: NetworkNamespace,
     pub(super) cookie: u64,
-    pub(super) tables: Arc<Tables>,
+    pub(super) maps: Arc<Maps>,
     /// Where the search for a free port for the next local leg begins.
     pub(super) next_port: AtomicU32,
     /// `None` until it is first known whose the ports are; connections wait for it.
@@ -55,7 +55,7 @@ pub(super) struct Listeners {
 
 impl Namespace {
     /// One in which nothing has been opened yet.
-    pub(super) fn new(netns: NetworkNamespace, cookie: u64, tables: Arc<Tables>) -> Self {
+    pub(super) fn new(netns: NetworkNamespace, cookie: u64, maps: Arc<Maps>) -> Self {
         let closed = CancellationToken::new();
         Self {
             next_port: AtomicU32::new(0),
@@ -65,12 +65,12 @@ impl Namespace {
             listeners: Mutex::default(),
             presence: Presence::until(closed.clone()),
             closed,
-            sources: Sources::of(netns.clone(), cookie, tables.clone()),
-            silent: SilentPorts::of(netns.clone(), cookie, tables.clone()),
+            sources: Sources::of(netns.clone(), cookie, maps.clone()),
+            silent: SilentPorts::of(netns.clone(), cookie, maps.clone()),
             watched: Watched::default(),
             netns,
             cookie,
-            tables,
+            maps,
         }
     }
 
@@ -120,11 +120,11 @@ impl Namespace {
         for ((address, port), value) in &wanted {
             let key =
                 SteeredKey { netns: self.cookie, address: *address, port: *port, _reserved: 0 };
-            self.tables.steered.insert(&key, value)?;
+            self.maps.steered.insert(&key, value)?;
         }
-        for old in self.tables.steered.keys()? {
+        for old in self.maps.steered.keys()? {
             if old.netns == self.cookie && !wanted.contains_key(&(old.address, old.port)) {
-                self.tables.steered.remove(&old)?;
+                self.maps.steered.remove(&old)?;
             }
         }
         let declared = ports.declared();

@@ -51,7 +51,7 @@ impl Namespace {
                     tracing::warn!(%destination, %error, "cannot remember that a destination is out of reach");
                 }
             }
-            let _ = namespace.tables.unreachable.remove(&pursuit);
+            let _ = namespace.maps.unreachable.remove(&pursuit);
             namespace.watched.end(&pursuit);
         });
     }
@@ -68,7 +68,7 @@ impl Namespace {
         let begun = now()?;
         let mut pause = FIRST_PAUSE;
         loop {
-            let table = &self.tables.unreachable;
+            let table = &self.maps.unreachable;
             let asked = table.get(key)?.map_or(Duration::ZERO, |known| ns(known.asked_ns));
             let now = now()?;
             if now.saturating_sub(asked.max(begun)) > INTEREST {

@@ -14,7 +14,7 @@ use super::listening::Listening;
 use super::namespaces::Namespaces;
 use super::records::{CgroupRecords, Known};
 use super::workload::WorkloadState;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::capture::processes::Processes;
 use crate::config::WorkloadConfig;
 use crate::policy::Policy;
@@ -30,8 +30,8 @@ pub struct Enrolled {
 
 impl Enrolled {
     /// Knows of no workload yet.
-    pub fn new(tables: Arc<Tables>, mount: PathBuf, processes: Arc<Processes>) -> Self {
-        let records = CgroupRecords::new(tables, mount.clone());
+    pub fn new(maps: Arc<Maps>, mount: PathBuf, processes: Arc<Processes>) -> Self {
+        let records = CgroupRecords::new(maps, mount.clone());
         let enrolment = Enrolment::new(mount, records, processes);
         Self { workloads: Vec::new(), enrolment, is_pruning: false }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::capture::kernel::filters::Dropped;
+use crate::capture::kernel::filters::Blocked;
 
 /// A workload's processes have left a namespace for good when none has been seen there for so long.
 pub const LINGER: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ pub struct EnrolledCgroup {
     /// By inode number of the namespace.
     sightings: BTreeMap<u64, Sighting>,
     /// What others' packet filters keep from the agent.
-    dropped: Option<Dropped>,
+    blocked: Option<Blocked>,
     /// Connections older than the enrolment have yet to be reset.
     must_reset: bool,
 }
@@ -45,7 +45,7 @@ impl Sighting {
 
 impl EnrolledCgroup {
     pub fn new(path: PathBuf, must_reset: bool) -> Self {
-        Self { path, sightings: BTreeMap::new(), dropped: None, must_reset }
+        Self { path, sightings: BTreeMap::new(), blocked: None, must_reset }
     }
 
     pub fn path(&self) -> &Path {
@@ -73,12 +73,12 @@ impl EnrolledCgroup {
         self.sightings.get(&inode).copied()
     }
 
-    pub fn dropped(&self) -> Option<&Dropped> {
-        self.dropped.as_ref()
+    pub fn blocked(&self) -> Option<&Blocked> {
+        self.blocked.as_ref()
     }
 
-    pub fn set_dropped(&mut self, dropped: Option<Dropped>) {
-        self.dropped = dropped;
+    pub fn set_blocked(&mut self, blocked: Option<Blocked>) {
+        self.blocked = blocked;
     }
 
     /// True while connections older than the enrolment have yet to be reset.

@@ -15,7 +15,7 @@ use super::namespaces::Namespaces;
 use super::records::CgroupRecords;
 use super::workload::WorkloadState;
 use crate::capture::cgroups::{self, WorkloadCgroup};
-use crate::capture::kernel::filters::{self, Dropped};
+use crate::capture::kernel::filters::{self, Blocked};
 use crate::capture::namespace::existing;
 use crate::capture::processes::Processes;
 use crate::config::Existing;
@@ -43,7 +43,7 @@ pub struct Pass<'p> {
 }
 
 /// A cgroup of a workload, with all that there is of it.
-struct Found {
+struct FoundCgroup {
     cgroup: WorkloadCgroup,
     processes: BTreeSet<u32>,
     namespaces: BTreeSet<u64>,
@@ -127,7 +127,7 @@ impl Enrolment {
             problem = problem.or(trouble);
             let held = held_by(workload, &cgroup, &namespaces, pass.namespaces)?;
             namespaces.extend(held);
-            let found = Found { cgroup, processes, namespaces };
+            let found = FoundCgroup { cgroup, processes, namespaces };
             if let Err(error) = self.enrol(workload, &found, pass) {
                 problem = Some(format!("cannot be enrolled: {error}"));
             }
@@ -163,12 +163,12 @@ impl Enrolment {
     fn enrol(
         &mut self,
         workload: &mut WorkloadState,
-        found: &Found,
+        found: &FoundCgroup,
         pass: &Pass<'_>,
     ) -> io::Result<()> {
         let id = found.cgroup.id;
-        let dropped = self.dropped(workload, found, pass.namespaces)?;
-        let entry = workload.kernel_entry(dropped.as_ref());
+        let blocked = self.blocked(workload, found, pass.namespaces)?;
+        let entry = workload.kernel_entry(blocked.as_ref());
         let already = self.records.get(id)?;
         if already != Some(entry) {
             self.records.record(id, &entry)?;
@@ -181,7 +181,7 @@ impl Enrolment {
         let now = Instant::now();
         let since = if self.is_up { now } else { now.checked_sub(STAY).unwrap_or(now) };
         let enrolled = workload.enrol(&found.cgroup, must_reset);
-        enrolled.set_dropped(dropped);
+        enrolled.set_blocked(blocked);
         enrolled.sight(&found.namespaces, since);
         if enrolled.must_reset() {
             reset_existing(workload, found, pass)?;
@@ -191,12 +191,12 @@ impl Enrolment {
     }
 
     /// What others' packet filters keep a workload's processes in a cgroup from telling the agent.
-    fn dropped(
+    fn blocked(
         &self,
         workload: &WorkloadState,
-        found: &Found,
+        found: &FoundCgroup,
         namespaces: &Namespaces,
-    ) -> io::Result<Option<Dropped>> {
+    ) -> io::Result<Option<Blocked>> {
         let directory = match File::open(self.directory(&found.cgroup.path)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             directory => directory?,
@@ -205,7 +205,7 @@ impl Enrolment {
             true => namespaces.own_addresses(&found.namespaces)?,
             false => Vec::new(),
         };
-        filters::dropped(&directory, &own)
+        filters::blocked(&directory, &own)
     }
 }
 
@@ -230,12 +230,16 @@ fn held_by(
 
 /// Why connections of a cgroup do not get to the agent, if so.
 fn cut_off(workload: &WorkloadState, cgroup: u64) -> Option<String> {
-    let dropped = workload.cgroup(cgroup)?.dropped()?;
-    Some(format!("{dropped}; {}", dropped.advice()))
+    let blocked = workload.cgroup(cgroup)?.blocked()?;
+    Some(format!("{blocked}; {}", blocked.advice()))
 }
 
 /// Resets the connections that a workload had before it was enrolled.
-fn reset_existing(workload: &WorkloadState, found: &Found, pass: &Pass<'_>) -> io::Result<()> {
+fn reset_existing(
+    workload: &WorkloadState,
+    found: &FoundCgroup,
+    pass: &Pass<'_>,
+) -> io::Result<()> {
     for namespace in found.namespaces.iter().filter_map(|inode| pass.namespaces.get(*inode)) {
         let sockets =
             existing::unprotected(namespace, &found.processes, workload.id(), pass.policy)?;

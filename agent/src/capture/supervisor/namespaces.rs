@@ -15,7 +15,7 @@ use super::enrolled_cgroup::LINGER;
 use super::whereabouts::MAX_NAMESPACES;
 use crate::capture::error::CaptureError;
 use crate::capture::kernel::filters;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::capture::kernel::steering::SteerLoader;
 use crate::capture::namespace::{FlowStarter, Namespace, existing, owned_sockets};
 use crate::capture::proc::{self, NamespaceFile};
@@ -28,7 +28,7 @@ const FLOW_LIFETIME: Duration = Duration::from_secs(120);
 /// The namespaces that are served, by inode number. The agent's own always is: a workload may appear in it at any time.
 #[derive(Debug)]
 pub struct Namespaces {
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     steer_loader: SteerLoader,
     starter: Arc<dyn FlowStarter>,
     /// Where the cgroup v2 hierarchy is mounted.
@@ -51,7 +51,7 @@ impl Namespaces {
     /// # Errors
     /// If the agent's own namespace cannot be opened.
     pub fn new(
-        tables: Arc<Tables>,
+        maps: Arc<Maps>,
         steer_loader: SteerLoader,
         starter: Arc<dyn FlowStarter>,
         mount: PathBuf,
@@ -59,7 +59,7 @@ impl Namespaces {
         let own = NetworkNamespace::own()
             .map_err(CaptureError::during("cannot open the agent's network namespace"))?;
         let served = HashMap::new();
-        Ok(Self { tables, steer_loader, starter, mount, own, prefixes: Vec::new(), served })
+        Ok(Self { maps, steer_loader, starter, mount, own, prefixes: Vec::new(), served })
     }
 
     /// Inode number of the agent's own.
@@ -139,7 +139,7 @@ impl Namespaces {
             return Ok(());
         }
         let namespace =
-            Namespace::open(netns, self.tables.clone(), &self.steer_loader, &self.starter)?;
+            Namespace::open(netns, self.maps.clone(), &self.steer_loader, &self.starter)?;
         tracing::info!(
             namespace = namespace.inode(),
             cookie = namespace.cookie(),
@@ -293,7 +293,7 @@ impl Namespaces {
     pub fn detach_unserved(&self) -> io::Result<()> {
         for cookie in self.unserved()? {
             self.steer_loader.detach(cookie)?;
-            self.tables.forget_namespace(cookie)?;
+            self.maps.forget_namespace(cookie)?;
         }
         Ok(())
     }
@@ -305,9 +305,9 @@ impl Namespaces {
     pub fn sweep(&self) -> io::Result<()> {
         self.detach_unserved()?;
         let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);
-        for (key, flow) in self.tables.flows.entries()? {
+        for (key, flow) in self.maps.flows.entries()? {
             if now.saturating_sub(Duration::from_nanos(flow.created_ns)) > FLOW_LIFETIME {
-                self.tables.flows.remove(&key)?;
+                self.maps.flows.remove(&key)?;
             }
         }
         Ok(())

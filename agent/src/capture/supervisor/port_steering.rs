@@ -13,15 +13,15 @@ use sheath_common::workload::WorkloadId;
 use super::enrolled::Enrolled;
 use super::listening::Listening;
 use super::namespaces::Namespaces;
-use super::ports::{Place, assign};
+use super::ports::{NamespaceView, assign};
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 
 /// What the kernel is told of inbound ports.
 #[derive(Debug)]
 pub struct PortSteering {
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     /// Where the cgroup v2 hierarchy is mounted.
     mount: PathBuf,
     /// Ports of service managers that are guarded.
@@ -29,8 +29,8 @@ pub struct PortSteering {
 }
 
 impl PortSteering {
-    pub fn new(tables: Arc<Tables>, mount: PathBuf) -> Self {
-        Self { tables, mount, activated: None }
+    pub fn new(maps: Arc<Maps>, mount: PathBuf) -> Self {
+        Self { maps, mount, activated: None }
     }
 
     /// Works out whose the ports of every namespace are, and has them steered. What fails becomes the problem of the
@@ -57,8 +57,8 @@ impl PortSteering {
             .map(|namespace| {
                 let inode = namespace.inode();
                 let listeners = listening.in_namespace(inode).unwrap_or_default();
-                let place = Place { inode, is_own: namespace.is_agents_own(), listeners };
-                (namespace, assign(place, &inbound, &activators))
+                let view = NamespaceView { inode, is_own: namespace.is_agents_own(), listeners };
+                (namespace, assign(view, &inbound, &activators))
             })
             .collect();
         for (workload, problem) in assigned.iter().flat_map(|(_, (_, problems))| problems) {
@@ -91,7 +91,7 @@ impl PortSteering {
             }
         }
         if self.activated.as_ref() != Some(&activated) {
-            self.tables.set_activated(&activated)?;
+            self.maps.set_activated(&activated)?;
             self.activated = Some(activated);
         }
         Ok(())

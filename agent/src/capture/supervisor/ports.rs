@@ -19,7 +19,7 @@ use crate::config::NamespaceKind;
 
 /// A namespace, as far as it matters whose its ports are.
 #[derive(Clone, Copy, Debug)]
-pub struct Place<'p> {
+pub struct NamespaceView<'p> {
     /// Inode number.
     pub inode: u64,
     /// It is the agent's own.
@@ -41,7 +41,7 @@ enum Tie {
 /// Works out whose the ports of a namespace are. `workloads` are those that the network may call, and `activators` the
 /// cgroups that may listen for them. Also returns which workloads do not get theirs, and why.
 pub fn assign(
-    place: Place<'_>,
+    view: NamespaceView<'_>,
     workloads: &[&WorkloadState],
     activators: &HashMap<WorkloadId, u64>,
 ) -> (InboundPorts, Vec<(WorkloadId, String)>) {
@@ -50,14 +50,14 @@ pub fn assign(
     let mut present = Vec::new();
     let mut possible = Vec::new();
     for workload in workloads {
-        let tie = place.tie(workload);
+        let tie = view.tie(workload);
         let claimed = match tie {
             Tie::Present if workload.ports().is_empty() => {
-                place.claim_every_port(&mut ports, workload)
+                view.claim_every_port(&mut ports, workload)
             }
             Tie::Present => {
                 present.push(*workload);
-                place.claim(&mut ports, workload)
+                view.claim(&mut ports, workload)
             }
             Tie::Possible => {
                 possible.push(*workload);
@@ -72,14 +72,14 @@ pub fn assign(
             ports.activate(workload.id(), *cgroup);
         }
     }
-    place.leave_to_others(&mut ports, &present);
+    view.leave_to_others(&mut ports, &present);
     for workload in present.into_iter().chain(possible) {
-        place.offer(&mut ports, workload);
+        view.offer(&mut ports, workload);
     }
     (ports, problems)
 }
 
-impl Place<'_> {
+impl NamespaceView<'_> {
     fn tie(&self, workload: &WorkloadState) -> Tie {
         if !self.is_own {
             let is_served = workload.served_in().contains(&self.inode);

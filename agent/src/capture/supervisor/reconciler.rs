@@ -12,7 +12,7 @@ use super::namespaces::Namespaces;
 use super::port_steering::PortSteering;
 use super::rules::Rules;
 use super::start::{Attached, refuse_own_cgroup};
-use super::status::{Sources, StatusView};
+use super::status::{Owners, StatusView};
 use crate::capture::error::CaptureError;
 use crate::capture::kernel::programs::Programs;
 use crate::capture::namespace::FlowStarter;
@@ -51,9 +51,9 @@ impl Reconciler {
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        let Attached { tables, programs, steer_loader, rules, mount } = attached;
-        let mut namespaces = Namespaces::new(tables.clone(), steer_loader, starter, mount.clone())?;
-        let mut enrolled = Enrolled::new(tables.clone(), mount.clone(), processes);
+        let Attached { maps, programs, steer_loader, rules, mount } = attached;
+        let mut namespaces = Namespaces::new(maps.clone(), steer_loader, starter, mount.clone())?;
+        let mut enrolled = Enrolled::new(maps.clone(), mount.clone(), processes);
         let recorded = enrolled
             .recorded()
             .map_err(CaptureError::during("cannot read the map of workloads"))?;
@@ -63,7 +63,7 @@ impl Reconciler {
         namespaces.set_prefixes(rules.policy().protected_prefixes());
         namespaces.serve_own()?;
         let listening = Listening::new(mount.clone());
-        let ports = PortSteering::new(tables, mount);
+        let ports = PortSteering::new(maps, mount);
         let mut new =
             Self { programs, rules, enrolled, namespaces, listening, ports, look_again: None };
         new.reconcile();
@@ -121,13 +121,13 @@ impl Reconciler {
     pub fn status(&mut self) -> StatusView {
         self.reconcile();
         let found = self.programs.check_and_repair();
-        let sources = Sources {
+        let owners = Owners {
             programs: &self.programs,
             enrolled: &self.enrolled,
             namespaces: &self.namespaces,
             policy: self.rules.policy(),
         };
-        sources.view(found)
+        owners.view(found)
     }
 
     /// Puts another configuration in force, or leaves the one before.

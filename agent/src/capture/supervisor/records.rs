@@ -14,12 +14,12 @@ use sheath_common::selector::Selector;
 use sheath_common::workload::Workload;
 
 use crate::capture::cgroups;
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 
 /// What the kernel knows of cgroups.
 #[derive(Debug)]
 pub struct CgroupRecords {
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     /// Where the cgroup v2 hierarchy is mounted.
     mount: PathBuf,
     /// Cgroups below which there may be workloads, and the agent's own, as far as they were there.
@@ -45,9 +45,9 @@ pub struct Known {
 }
 
 impl CgroupRecords {
-    pub fn new(tables: Arc<Tables>, mount: PathBuf) -> Self {
+    pub fn new(maps: Arc<Maps>, mount: PathBuf) -> Self {
         let (marked, unrecorded) = (BTreeSet::new(), Unrecorded::default());
-        Self { tables, mount, marked, unrecorded }
+        Self { maps, mount, marked, unrecorded }
     }
 
     /// Has the kernel recognise new cgroups by these selectors, and by no others.
@@ -55,7 +55,7 @@ impl CgroupRecords {
     /// # Errors
     /// If the map cannot be written.
     pub fn set_selectors(&self, selectors: &[Selector]) -> io::Result<()> {
-        self.tables.replace_selectors(selectors)
+        self.maps.replace_selectors(selectors)
     }
 
     /// Before cgroups are looked at. Returns how many the kernel had seen until then that it could not record.
@@ -64,7 +64,7 @@ impl CgroupRecords {
     /// If the map cannot be read.
     pub fn begin(&mut self) -> io::Result<u64> {
         self.unrecorded = Unrecorded::default();
-        Ok(self.tables.overflow.get(&OVERFLOW_SEEN)?.unwrap_or_default().count)
+        Ok(self.maps.overflow.get(&OVERFLOW_SEEN)?.unwrap_or_default().count)
     }
 
     /// The entry of a cgroup.
@@ -72,7 +72,7 @@ impl CgroupRecords {
     /// # Errors
     /// If the map cannot be read.
     pub fn get(&self, cgroup: u64) -> io::Result<Option<Workload>> {
-        self.tables.workloads.get(&cgroup)
+        self.maps.workloads.get(&cgroup)
     }
 
     /// Ids of all cgroups that have an entry.
@@ -80,7 +80,7 @@ impl CgroupRecords {
     /// # Errors
     /// If the map cannot be read.
     pub fn all(&self) -> io::Result<Vec<u64>> {
-        self.tables.workloads.keys()
+        self.maps.workloads.keys()
     }
 
     /// Records what a cgroup is.
@@ -88,7 +88,7 @@ impl CgroupRecords {
     /// # Errors
     /// If there is no room. The kernel is told by [`Self::finish`].
     pub fn record(&mut self, cgroup: u64, entry: &Workload) -> io::Result<()> {
-        match self.tables.workloads.insert(&cgroup, entry) {
+        match self.maps.workloads.insert(&cgroup, entry) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 let since = &mut self.unrecorded.since;
                 *since = Some(since.map_or(cgroup, |oldest| oldest.min(cgroup)));
@@ -108,7 +108,7 @@ impl CgroupRecords {
     /// # Errors
     /// If the map cannot be written.
     pub fn remove(&self, cgroup: u64) -> io::Result<()> {
-        self.tables.workloads.remove(&cgroup).map(drop)
+        self.maps.workloads.remove(&cgroup).map(drop)
     }
 
     /// Removes all entries of `before` but those of workloads and of what is marked.
@@ -130,12 +130,12 @@ impl CgroupRecords {
     }
 
     fn tell(&self, seen: u64, known: &Known) -> io::Result<()> {
-        let before = self.tables.overflow.get(&OVERFLOW_SETTLED)?.unwrap_or_default();
+        let before = self.maps.overflow.get(&OVERFLOW_SETTLED)?.unwrap_or_default();
         let now = self.unrecorded.overflow(before, seen, known.is_complete);
         if now == before {
             return Ok(());
         }
-        self.tables.overflow.insert(&OVERFLOW_SETTLED, &now)
+        self.maps.overflow.insert(&OVERFLOW_SETTLED, &now)
     }
 
     fn mark_all(&mut self, bases: &BTreeSet<String>, known: &Known) -> io::Result<()> {

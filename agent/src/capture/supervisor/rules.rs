@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use sheath_common::flow::GuardedKey;
 
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::config::WorkloadConfig;
 use crate::policy::Policy;
 
 /// The policy in force in the kernel.
 #[derive(Debug)]
 pub struct Rules {
-    tables: Arc<Tables>,
+    maps: Arc<Maps>,
     policy: Arc<Policy>,
     /// Ports on which workloads must not answer the network themselves.
     guarded: HashSet<GuardedKey>,
@@ -26,11 +26,11 @@ impl Rules {
     /// # Errors
     /// If a map cannot be written, for want of room for instance.
     pub fn add_first(
-        tables: Arc<Tables>,
+        maps: Arc<Maps>,
         policy: Arc<Policy>,
         workloads: &[WorkloadConfig],
     ) -> io::Result<Self> {
-        let mut rules = Self { tables, policy: policy.clone(), guarded: HashSet::new() };
+        let mut rules = Self { maps, policy: policy.clone(), guarded: HashSet::new() };
         rules.add(policy, workloads)?;
         Ok(rules)
     }
@@ -41,8 +41,8 @@ impl Rules {
     /// If a map cannot be written; then the policy before is still the one that counts.
     pub fn add(&mut self, policy: Arc<Policy>, workloads: &[WorkloadConfig]) -> io::Result<()> {
         let guarded = guarded_ports(workloads);
-        self.tables.add_rules(&policy.kernel_rules())?;
-        self.tables.add_guarded(&guarded)?;
+        self.maps.add_rules(&policy.kernel_rules())?;
+        self.maps.add_guarded(&guarded)?;
         self.policy = policy;
         self.guarded = guarded;
         Ok(())
@@ -53,8 +53,8 @@ impl Rules {
     /// # Errors
     /// If a map cannot be read or written.
     pub fn prune(&self) -> io::Result<()> {
-        self.tables.prune_rules(&self.policy.kernel_rules())?;
-        self.tables.prune_guarded(&self.guarded)
+        self.maps.prune_rules(&self.policy.kernel_rules())?;
+        self.maps.prune_guarded(&self.guarded)
     }
 
     pub fn policy(&self) -> &Arc<Policy> {

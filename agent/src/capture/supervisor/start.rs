@@ -10,11 +10,11 @@ use crate::capture::error::CaptureError;
 use crate::capture::kernel::events::Events;
 use crate::capture::kernel::filesystems;
 use crate::capture::kernel::held::{self, HeldMaps};
-use crate::capture::kernel::maps::Tables;
+use crate::capture::kernel::maps::Maps;
 use crate::capture::kernel::pins::{FreshPins, Pins};
 use crate::capture::kernel::programs::{self, Programs};
 use crate::capture::kernel::steering::SteerLoader;
-use crate::capture::kernel::targets::Places;
+use crate::capture::kernel::targets::TargetPaths;
 use crate::config::{CaptureRoot, Config, WorkloadConfig};
 use crate::policy::Policy;
 
@@ -23,7 +23,7 @@ use super::rules::Rules;
 /// What has been attached.
 #[derive(Debug)]
 pub struct Attached {
-    pub tables: Arc<Tables>,
+    pub maps: Arc<Maps>,
     pub programs: Programs,
     pub steer_loader: SteerLoader,
     pub rules: Rules,
@@ -75,22 +75,22 @@ pub fn attach(
     let events = Events::new(loaded.take_events()?)
         .map_err(CaptureError::during("cannot wait for kernel events"))?;
     let open = CaptureError::during("cannot open the maps");
-    let (tables, held) = open_maps(&pins).map_err(open)?;
-    let rules = Rules::add_first(tables.clone(), policy, &config.workloads)
-        .and_then(|rules| tables.forget_connections().map(|()| rules))
+    let (maps, held) = open_maps(&pins).map_err(open)?;
+    let rules = Rules::add_first(maps.clone(), policy, &config.workloads)
+        .and_then(|rules| maps.forget_connections().map(|()| rules))
         .map_err(CaptureError::during("cannot write the policy into the maps"))?;
     let cgroup = match &config.capture {
         CaptureRoot::Auto => mount.clone(),
         CaptureRoot::Below(path) => cgroups::join(&mount, path),
     };
-    let places = Places { mount: mount.clone(), cgroup, tracefs };
-    let programs = loaded.attach(&held, &tables, places)?;
+    let paths = TargetPaths { mount: mount.clone(), cgroup, tracefs };
+    let programs = loaded.attach(&held, &maps, paths)?;
     let steer_loader = SteerLoader::new(held);
-    Ok((Attached { tables, programs, steer_loader, rules, mount }, events, pinned))
+    Ok((Attached { maps, programs, steer_loader, rules, mount }, events, pinned))
 }
 
-fn open_maps(pins: &Pins) -> io::Result<(Arc<Tables>, Arc<HeldMaps>)> {
-    Ok((Arc::new(Tables::open(pins)?), Arc::new(HeldMaps::open(pins)?)))
+fn open_maps(pins: &Pins) -> io::Result<(Arc<Maps>, Arc<HeldMaps>)> {
+    Ok((Arc::new(Maps::open(pins)?), Arc::new(HeldMaps::open(pins)?)))
 }
 
 /// Makes sure that what an earlier agent has pinned fits this one, before its programs are replaced.
@@ -99,7 +99,7 @@ fn take_over(pins: &Pins) -> io::Result<()> {
     if !recovered.is_empty() {
         tracing::warn!(maps = ?recovered, "pins of maps were removed while no agent ran; put back");
     }
-    match Tables::open(pins) {
+    match Maps::open(pins) {
         // No program that is in force uses what is missing: it is made anew.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.map(drop),

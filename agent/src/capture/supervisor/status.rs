@@ -100,7 +100,7 @@ pub struct UnprotectedConnection {
 
 /// Where the parts of a status come from.
 #[derive(Debug)]
-pub struct Sources<'s> {
+pub struct Owners<'s> {
     pub programs: &'s Programs,
     pub enrolled: &'s Enrolled,
     pub namespaces: &'s Namespaces,
@@ -132,7 +132,7 @@ impl NamespaceStatus {
     }
 }
 
-impl Sources<'_> {
+impl Owners<'_> {
     /// The status, with the programs as they have just been found.
     pub fn view(&self, programs: Vec<FoundProgram>) -> StatusView {
         StatusView {
@@ -196,7 +196,7 @@ impl Sources<'_> {
         }
         for (id, cgroup) in workload.cgroups() {
             let path = cgroups::shown(cgroup.path());
-            if !self.enrolled.is_recorded(id, workload.kernel_entry(cgroup.dropped())) {
+            if !self.enrolled.is_recorded(id, workload.kernel_entry(cgroup.blocked())) {
                 return Some(format!("the kernel does not know the cgroup {path}"));
             }
             let directory = self.enrolled.directory(cgroup.path());
@@ -204,8 +204,8 @@ impl Sources<'_> {
                 return Some(format!("not every program runs for the cgroup {path}"));
             }
             // What is on the workload's own cgroup has been found already.
-            if let Ok(Some(dropped)) = filters::dropped_within(&directory, false) {
-                return Some(format!("below {path}, {dropped}; {}", dropped.advice()));
+            if let Ok(Some(blocked)) = filters::blocked_within(&directory, false) {
+                return Some(format!("below {path}, {blocked}; {}", blocked.advice()));
             }
         }
         namespaces

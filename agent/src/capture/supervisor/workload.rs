@@ -13,7 +13,7 @@ use super::namespaces::Namespaces;
 use super::report::Report;
 use super::whereabouts::{ListensAt, Seen, Whereabouts};
 use crate::capture::cgroups::{self, WorkloadCgroup};
-use crate::capture::kernel::filters::Dropped;
+use crate::capture::kernel::filters::Blocked;
 use crate::capture::namespace::owned_sockets::OwnedSocket;
 use crate::capture::proc::socket_inodes;
 use crate::config::{Existing, WorkloadConfig};
@@ -90,10 +90,10 @@ impl WorkloadState {
     }
 
     /// What the kernel has to know of one of its cgroups.
-    pub fn kernel_entry(&self, dropped: Option<&Dropped>) -> Workload {
+    pub fn kernel_entry(&self, blocked: Option<&Blocked>) -> Workload {
         let view = self.config.kernel_view();
         let view = if self.is_above_others { view.above_others() } else { view };
-        dropped.map_or(view, |dropped| dropped.mark(view))
+        blocked.map_or(view, |blocked| blocked.mark(view))
     }
 
     /// Notes which of its cgroups there still are, and all its processes.

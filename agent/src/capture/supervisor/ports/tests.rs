@@ -43,7 +43,7 @@ fn assigned(
     workloads: &[&WorkloadState],
     listeners: &[OwnedSocket],
 ) -> (InboundPorts, Vec<(WorkloadId, String)>) {
-    assign(Place { inode, is_own: inode == OWN, listeners }, workloads, &HashMap::new())
+    assign(NamespaceView { inode, is_own: inode == OWN, listeners }, workloads, &HashMap::new())
 }
 
 /// Who has the place; `Others` are not told from nobody by it.
@@ -136,8 +136,8 @@ fn an_activator_stands_for_the_workload_where_the_workload_has_ports() {
     let web = named("web");
     let activators = HashMap::from([(web.id(), 42)]);
     let of = |inode| {
-        let place = Place { inode, is_own: inode == OWN, listeners: &[] };
-        assign(place, &[&web], &activators).0.activator(web.id())
+        let view = NamespaceView { inode, is_own: inode == OWN, listeners: &[] };
+        assign(view, &[&web], &activators).0.activator(web.id())
     };
     assert_eq!(of(OWN), Some(42));
     assert_eq!(of(ELSEWHERE), None);
