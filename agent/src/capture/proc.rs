@@ -1,7 +1,7 @@
 //! What `/proc` says about a workload's processes.
 //!
-//! The files of a process whose main thread has ended are empty or missing, although its other threads go on and its
-//! cgroup lists it: then one of those is asked (proc(5)).
+//! A process may go on after its main thread has ended, and its cgroup still lists it. Its files are empty or missing then, and
+//! those of another thread are read instead (proc(5)).
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -18,7 +18,7 @@ pub struct NamespaceFile {
 /// The network namespace of a process; `None` if it has ended.
 ///
 /// # Errors
-/// Whatever keeps it from being seen.
+/// If it cannot be looked at for another reason.
 pub fn network_namespace(pid: u32) -> io::Result<Option<NamespaceFile>> {
     for task in tasks(pid) {
         let path = task.join("ns/net");
@@ -51,7 +51,7 @@ pub fn sockets(pid: u32) -> Vec<(i32, u32)> {
     descriptors.iter().flatten().filter_map(socket).collect()
 }
 
-/// The directory of a process, then those of its threads, which are only looked for if need be.
+/// The directory of a process, then those of its threads. The latter are listed only when they are asked for.
 fn tasks(pid: u32) -> impl Iterator<Item = PathBuf> {
     let process = PathBuf::from(format!("/proc/{pid}"));
     let threads = process.join("task");

@@ -1,4 +1,4 @@
-//! The processes of each workload, for those who want to know as they come and go.
+//! The processes of each workload, published as they come and go.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -13,11 +13,12 @@ pub struct Processes {
 }
 
 impl Processes {
+    /// The processes of a workload, now and from now on.
     pub fn subscribe(&self, workload: WorkloadId) -> watch::Receiver<BTreeSet<u32>> {
         self.with(workload, |sender| sender.subscribe())
     }
 
-    /// Says who is there now.
+    /// Publishes the processes that a workload has now.
     pub fn publish(&self, workload: WorkloadId, processes: &BTreeSet<u32>) {
         self.with(workload, |sender| {
             sender.send_if_modified(|known| {

@@ -61,13 +61,13 @@ pub use survey::survey;
 const RECONCILE: Duration = Duration::from_secs(1);
 /// How often the programs are checked, and routes asked for again.
 const CHECK: Duration = Duration::from_secs(3);
-/// Pause after each batch of events: whoever causes them cannot keep the agent busy with them.
+/// Pause after each batch of events, so that events cannot keep the agent busy.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What is asked of the supervisor.
 #[derive(Debug)]
 pub enum SupervisorRequest {
-    /// It looks, then answers.
+    /// Reconciles, then answers.
     Status(oneshot::Sender<StatusView>),
     /// Another configuration, to be put in force while everything runs.
     Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), String>>),
@@ -170,7 +170,7 @@ impl Supervisor {
     }
 
     fn answer(&mut self, request: SupervisorRequest) {
-        // Whoever asked may have gone.
+        // The one who asked may have gone.
         match request {
             SupervisorRequest::Status(answer) => {
                 let _ = answer.send(self.reconciler.status());

@@ -23,11 +23,17 @@ impl std::fmt::Debug for Events {
 
 impl Events {
     /// Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If the ring buffer cannot be waited for.
     pub fn new(ring: RingBuf<MapData>) -> io::Result<Self> {
         Ok(Self { ring: bpf::await_ring(ring)? })
     }
 
     /// Waits for events and takes all that are there.
+    ///
+    /// # Errors
+    /// If the ring buffer cannot be waited for.
     pub async fn next(&mut self) -> io::Result<Vec<Event>> {
         let mut guard = self.ring.readable_mut().await?;
         let ring = guard.get_inner_mut();

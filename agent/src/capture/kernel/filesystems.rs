@@ -22,11 +22,14 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 /// Where older systems have it.
 const TRACEFS_IN_DEBUGFS: &str = "/sys/kernel/debug/tracing";
 
-/// The root of the cgroup v2 hierarchy has this inode number and no other cgroup can have it (`cgroup_setup_root`
-/// in kernel/cgroup/cgroup.c).
+/// Inode number of the root of the cgroup v2 hierarchy. No other cgroup has it (`cgroup_setup_root` in
+/// kernel/cgroup/cgroup.c).
 pub const ROOT_CGROUP: u64 = 1;
 
 /// Where the cgroup v2 hierarchy is mounted, from its root on: the kernel knows cgroups by their paths from there.
+///
+/// # Errors
+/// If it is not mounted, or only a part of it, or it cannot be seen from this mount namespace.
 pub fn cgroup_mount() -> Result<PathBuf, CaptureError> {
     let mounts = fs::read_to_string("/proc/self/mounts")
         .map_err(CaptureError::during("cannot read /proc/self/mounts"))?;
@@ -56,11 +59,14 @@ fn is_cgroup2(path: &Path) -> bool {
 pub fn pins_outlive_the_agent() -> bool {
     let device = |root: &str| Some(fs::metadata(format!("{root}{BPFFS}")).ok()?.dev());
     let theirs = hosts_processes()[..2].iter().find_map(|pid| device(&format!("/proc/{pid}/root")));
-    // Where nobody can be looked at, nothing is known.
+    // Where neither of them can be looked at, nothing speaks against it.
     theirs.is_none() || theirs == device("")
 }
 
-/// Makes sure that `/sys/fs/bpf` is a BPF file system.
+/// Makes sure that `/sys/fs/bpf` is a BPF file system, and the host's.
+///
+/// # Errors
+/// If it cannot be mounted, or would go with this mount namespace.
 pub fn ensure_bpffs() -> Result<(), CaptureError> {
     let path = Path::new(BPFFS);
     ensure_mounted("bpf", path)?;
@@ -68,6 +74,9 @@ pub fn ensure_bpffs() -> Result<(), CaptureError> {
 }
 
 /// Makes sure that tracefs is mounted and tells where.
+///
+/// # Errors
+/// If it cannot be mounted.
 pub fn ensure_tracefs() -> Result<PathBuf, CaptureError> {
     for candidate in [TRACEFS, TRACEFS_IN_DEBUGFS] {
         if Path::new(candidate).join("events").is_dir() {
@@ -90,13 +99,13 @@ fn ensure_mounted(kind: &'static str, path: &Path) -> Result<(), CaptureError> {
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     match mount(Some(kind), path, Some(kind), flags, Some("mode=0700")) {
-        // Somebody who takes no turns has just mounted the very same: there is one tracefs for all.
+        // Another process, which takes no turns, has just mounted the same: there is one tracefs for all.
         Ok(()) | Err(Errno::EBUSY) => Ok(()),
         Err(error) => Err(failed(error.into())),
     }
 }
 
-/// Whoever may read a directory may lock it: one who holds it for long is no agent, and holds up none.
+/// Any process that may read a directory may lock it. An agent does so only for a moment, so nobody waits long for a lock.
 fn take_turn(directory: &Path) -> io::Result<File> {
     const TRIES: u32 = 100;
     const PAUSE: Duration = Duration::from_millis(20);
@@ -112,7 +121,7 @@ fn take_turn(directory: &Path) -> io::Result<File> {
 }
 
 fn is_mounted_now(kind: &str, path: &Path) -> Result<bool, CaptureError> {
-    // The calling thread's own: it may have another mount namespace than its process.
+    // Those of the calling thread, which may have another mount namespace than its process.
     let mounts = fs::read_to_string("/proc/thread-self/mounts")
         .map_err(CaptureError::during("cannot read /proc/thread-self/mounts"))?;
     Ok(is_mounted(&mounts, kind, path))

@@ -1,8 +1,8 @@
-//! Packet filters of others on a workload's cgroup, such as systemd attaches for `IPAddressDeny=` and
-//! `RestrictNetworkInterfaces=`. What an application sends to the network goes to the agent over loopback: a filter that
-//! drops that makes every protected connection hang.
+//! Other people's packet filters on a workload's cgroup, such as systemd attaches for `IPAddressDeny=` and
+//! `RestrictNetworkInterfaces=`. An application reaches the agent over loopback: where a filter drops such packets, every
+//! protected connection would hang.
 //!
-//! Filters are not read but tried: the kernel runs a program on a packet of ours, and says whether it would pass.
+//! Filters are not read but tried: the kernel runs a program on a packet that is made here, and says whether it would pass.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -28,6 +28,9 @@ const MEETING_POINTS: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// Addresses of the calling thread's namespace at which its servers may be reached.
+///
+/// # Errors
+/// If the interfaces cannot be listed.
 pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
     let is_served = |address: &IpAddr| match address {
         IpAddr::V4(address) => !address.is_loopback(),
@@ -51,7 +54,7 @@ pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
 pub struct Blocked {
     /// Names of the programs.
     pub by: Vec<String>,
-    /// What may not be sent to, or heard of.
+    /// Addresses that packets cannot be sent to, or received from.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -126,8 +129,8 @@ pub fn blocked(cgroup: &File, own: &[IpAddr]) -> io::Result<Option<Blocked>> {
     Ok((!blocked.addresses.is_empty()).then_some(blocked))
 }
 
-/// [`blocked`] for a cgroup or the first below it that has such a filter, with the addresses of the calling thread's
-/// namespace if it `serves` and has processes there.
+/// [`blocked`] for a cgroup, or for the first below it that has such a filter. If the workload `serves` and has processes in
+/// the calling thread's namespace, the addresses of that namespace are tried as well.
 ///
 /// # Errors
 /// As there.
@@ -166,13 +169,14 @@ fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// True if a filter lets a segment from an address to itself pass, on loopback. One that cannot be tried is not accused.
+/// True if a filter lets a segment from an address to itself pass, on loopback. A filter that cannot be tried counts as one
+/// that does.
 fn passes(program: BorrowedFd<'_>, address: IpAddr) -> bool {
-    // Of the bits that a program may return, the first says that the packet goes on (`BPF_RET_SET_CN` is another).
+    // The lowest bit of what a program returns says that the packet goes on (`BPF_RET_SET_CN` is another bit).
     test_run(program, &frame(address)).map_or(true, |returned| returned & 1 != 0)
 }
 
-/// The opening segment of a connection to the agent's port, in an Ethernet frame as the kernel wants it here.
+/// A SYN to the agent's port, in the Ethernet frame that the kernel asks for here.
 fn frame(address: IpAddr) -> Vec<u8> {
     const TCP: u8 = 6;
     const SOURCE_PORT: u16 = 40_000;

@@ -1,5 +1,5 @@
-//! The maps that the programs in force use, held open. Pins are names that anybody with root's rights can take away, and
-//! what loads by name makes new, empty maps then: programs that would know nothing of what the agent writes.
+//! The maps that the programs in force use, held open. A pin is a name, which any process with root's rights can remove. A
+//! program that is loaded afterwards gets a new, empty map, and knows nothing of what the agent writes.
 
 use std::fs;
 use std::io;
@@ -38,6 +38,7 @@ impl HeldMaps {
         Ok(Self { pins: pins.clone(), maps })
     }
 
+    /// Where they are pinned.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
@@ -76,8 +77,10 @@ impl HeldMaps {
         Ok(put_back)
     }
 
+    /// Checks that a program uses the maps that are held.
+    ///
     /// # Errors
-    /// If a program uses another map of one of these names.
+    /// If it uses another map of one of these names.
     pub fn check(&self, program: BorrowedFd<'_>) -> Result<(), CaptureError> {
         let look = CaptureError::during("cannot tell which maps a BPF program uses");
         match self.first_foreign(program).map_err(look)? {
@@ -91,7 +94,7 @@ impl HeldMaps {
             if self.maps.iter().any(|map| map.id == id) {
                 continue;
             }
-            // What is not shared has other names.
+            // Maps that are not shared have other names.
             let name = map_info(bpf_objects::map_by_id(id)?.as_fd())?.name;
             if self.maps.iter().any(|map| map.name == name) {
                 return Ok(Some(name));
@@ -115,7 +118,7 @@ pub fn recover_pins(pins: &Pins) -> io::Result<Vec<&'static str>> {
     }
     pins.create()?;
     let mut links = pins.links()?;
-    // What is attached to cgroups first: it is of one generation.
+    // Links of cgroups first: their programs are of one generation.
     links.sort_by_key(|name| name.starts_with("steer-"));
     for link in links {
         let link = bpf::open_pin(&pins.link(&link))?;

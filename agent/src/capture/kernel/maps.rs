@@ -76,8 +76,10 @@ pub struct Maps {
 }
 
 impl Maps {
+    /// Opens the maps by their pins.
+    ///
     /// # Errors
-    /// `InvalidData` if a map has another shape than this agent's.
+    /// `NotFound` if a map is not pinned, `InvalidData` if it has another shape than this agent's.
     pub fn open(pins: &Pins) -> io::Result<Self> {
         Ok(Self {
             workloads: Table::open(&pins.map("WORKLOADS"))?,
@@ -104,6 +106,9 @@ impl Maps {
     }
 
     /// Tells the kernel which cgroup the programs are attached to.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn set_capture(&self, cgroup: u64) -> io::Result<()> {
         if self.capture.get(&0)? == Some(cgroup) {
             return Ok(());
@@ -113,6 +118,9 @@ impl Maps {
 
     /// Adds the rules about destinations. Old ones stay in force until [`Self::prune_rules`], so that nothing
     /// that stays protected is ever unprotected.
+    ///
+    /// # Errors
+    /// If the map cannot be written, for want of room for instance.
     pub fn add_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
         for rule in rules {
             let (key, value) = destination_entry(rule);
@@ -123,6 +131,9 @@ impl Maps {
 
     /// Removes all other rules about destinations. Only once the workloads' modes are in force too. Bypasses
     /// go first: what covers them may be a protection that goes as well.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn prune_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
         let key = |prefix: &DestinationPrefix| ({ prefix.bits }, { prefix.data });
         let wanted: HashSet<_> = rules.iter().map(|rule| key(&destination_entry(rule).0)).collect();
@@ -136,16 +147,25 @@ impl Maps {
     }
 
     /// Adds ports on which workloads must not answer the network themselves.
+    ///
+    /// # Errors
+    /// If the map cannot be written, for want of room for instance.
     pub fn add_guarded(&self, ports: &HashSet<GuardedKey>) -> io::Result<()> {
         ports.iter().try_for_each(|port| self.guarded.insert(port, &0))
     }
 
     /// Removes all other such ports.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn prune_guarded(&self, ports: &HashSet<GuardedKey>) -> io::Result<()> {
         prune_keys(&self.guarded, ports)
     }
 
     /// Sets the ports on which sockets of service managers must not answer the network themselves.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn set_activated(&self, ports: &HashSet<ActivatedKey>) -> io::Result<()> {
         ports.iter().try_for_each(|port| self.activated.insert(port, &0))?;
         prune_keys(&self.activated, ports)
@@ -153,6 +173,9 @@ impl Maps {
 
     /// Replaces the selectors by which new cgroups are recognised. There is no moment at which one that is
     /// wanted is missing: the new ones are written behind the old ones before they take their place.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn replace_selectors(&self, selectors: &[Selector]) -> io::Result<()> {
         let old = self.selectors_in_use()?;
         self.write_selectors(old, selectors)?;
@@ -194,6 +217,9 @@ impl Maps {
     }
 
     /// Tells the kernel from which address connections of a namespace to a prefix leave.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
     pub fn set_source(
         &self,
         netns: u64,
@@ -210,6 +236,9 @@ impl Maps {
 
     /// Forgets from which addresses connections of a namespace leave to all other prefixes than these, given by
     /// length and address.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn prune_sources(&self, netns: u64, wanted: &HashSet<(u32, Address)>) -> io::Result<()> {
         for key in self.sources.keys()?.into_iter().filter(|key| { key.data }.netns == netns) {
             let length = { key.bits } - SOURCE_PREFIX_BITS;
@@ -221,6 +250,9 @@ impl Maps {
     }
 
     /// Tells the kernel which addresses are a namespace's own.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn set_locals(&self, netns: u64, own: &HashSet<Address>) -> io::Result<()> {
         let before: HashSet<Address> = self.locals_of(netns)?.map(|key| key.address).collect();
         for address in own.difference(&before) {
@@ -237,6 +269,9 @@ impl Maps {
     }
 
     /// Forgets everything about a namespace that is gone.
+    ///
+    /// # Errors
+    /// If a map cannot be read or written.
     pub fn forget_namespace(&self, netns: u64) -> io::Result<()> {
         self.namespaces.remove(&netns)?;
         for key in self.flows.keys()?.into_iter().filter(|key| key.netns == netns) {
@@ -258,6 +293,9 @@ impl Maps {
     }
 
     /// Forgets what belonged to an earlier agent's sockets. Only before the first listener is opened.
+    ///
+    /// # Errors
+    /// If a map cannot be read or written.
     pub fn forget_connections(&self) -> io::Result<()> {
         prune_keys(&self.flows, &HashSet::new())?;
         prune_keys(&self.unreachable, &HashSet::new())?;
@@ -267,6 +305,9 @@ impl Maps {
     }
 
     /// Names and values of the kernel's counters.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
     pub fn counters(&self) -> io::Result<Vec<(&'static str, u64)>> {
         Counter::ALL
             .into_iter()

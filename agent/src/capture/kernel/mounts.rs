@@ -1,5 +1,5 @@
-//! File systems on the network, as a workload's processes see them mounted. Their connections are the kernel's own: they
-//! belong to no process and no cgroup, so no program of ours sees them.
+//! Network file systems that a workload's processes have mounted. Their connections are the kernel's own and belong to no
+//! process and no cgroup: no program of the agent sees them.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -13,7 +13,7 @@ use serde::Serialize;
 pub struct NetworkMount {
     /// As mount(8) calls it.
     pub kind: String,
-    /// The server and what of it.
+    /// The server, and what of it is mounted.
     pub source: String,
     pub path: String,
 }
@@ -29,7 +29,7 @@ fn of_processes_in(proc: &Path, processes: &BTreeSet<u32>) -> Vec<NetworkMount> 
     let mut mounts = BTreeSet::new();
     for process in processes {
         let directory = proc.join(process.to_string());
-        // Who has ended meanwhile has nothing mounted.
+        // A process that has ended meanwhile has nothing mounted.
         let Ok(namespace) = fs::metadata(directory.join("ns/mnt")) else {
             continue;
         };
@@ -58,7 +58,7 @@ fn parse(mountinfo: &str) -> impl Iterator<Item = NetworkMount> {
     })
 }
 
-/// True if the kernel sends what is in it through the network, and not by TLS of its own (nfs(5), `xprtsec`).
+/// True if the kernel fetches its contents through the network, and not by TLS of its own (nfs(5), `xprtsec`).
 fn is_exposed(kind: &str, options: &[&str]) -> bool {
     match kind {
         "nfs" | "nfs4" => !options.iter().any(|o| matches!(*o, "xprtsec=tls" | "xprtsec=mtls")),

@@ -44,6 +44,9 @@ impl Pins {
     }
 
     /// Names of the pinned links.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
     pub fn links(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(self.root().join("links"))? {
@@ -52,6 +55,10 @@ impl Pins {
         Ok(names)
     }
 
+    /// Makes the directories, for root alone.
+    ///
+    /// # Errors
+    /// If one cannot be made.
     pub fn create(&self) -> io::Result<()> {
         let mut private = fs::DirBuilder::new();
         private.recursive(true).mode(0o700);
@@ -59,7 +66,7 @@ impl Pins {
         private.create(self.root().join("links"))
     }
 
-    /// Makes sure that nobody but root can have put anything here, or can take it away.
+    /// Makes sure that only root can have put something here, and can remove it.
     ///
     /// # Errors
     /// `PermissionDenied` if somebody else could.
@@ -81,6 +88,9 @@ impl Pins {
     }
 
     /// Removes every pin of the instance, of any ABI. Returns what was removed.
+    ///
+    /// # Errors
+    /// If something cannot be removed; what comes after it stays.
     pub fn remove_all(&self) -> io::Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         if !self.instance.is_dir() {
@@ -95,8 +105,11 @@ impl Pins {
         Ok(removed)
     }
 
-    /// Removes the pins of agents of another ABI: what their programs turn to an agent comes to nobody any more. Only once
-    /// the programs of this one are in force.
+    /// Removes the pins of agents of another ABI: no agent takes what their programs turn to it any more. Only once the
+    /// programs of this one are in force.
+    ///
+    /// # Errors
+    /// If something cannot be removed; what comes after it stays.
     pub fn remove_others(&self) -> io::Result<()> {
         let mut removed = Vec::new();
         for version in children(&self.instance)?.iter().filter(|path| **path != self.root()) {
@@ -127,6 +140,9 @@ pub struct FreshPins {
 
 impl FreshPins {
     /// Makes the pin directories. `None` if an earlier agent has left pins to take over.
+    ///
+    /// # Errors
+    /// If they cannot be made, or somebody else than root could have put something there.
     pub fn begin(pins: &Pins) -> Result<Option<Self>, CaptureError> {
         let check = || {
             pins.check_ownership().map_err(CaptureError::during("cannot trust the pin directory"))
@@ -136,11 +152,12 @@ impl FreshPins {
             return Ok(None);
         }
         pins.create().map_err(CaptureError::during("cannot make the pin directory"))?;
-        // Everybody may make directories in a bpffs, and somebody may have been quicker.
+        // Every user may make directories in a bpffs, and may have been quicker.
         check()?;
         Ok(Some(Self { pins: pins.clone(), keep: false }))
     }
 
+    /// The start has succeeded: they stay.
     pub fn keep(mut self) {
         self.keep = true;
     }

@@ -1,4 +1,4 @@
-//! The `sk_lookup` program: each network namespace has one of its own, which knows the namespace's cookie.
+//! The `sk_lookup` program. Each network namespace has one of its own, which knows the namespace's cookie.
 
 use std::fs;
 use std::io;

@@ -18,7 +18,7 @@ use crate::flow::Inherited;
 
 /// Pause after `accept()` fails for want of memory.
 const RETRY: Duration = Duration::from_millis(50);
-/// What a descriptor that is only kept stands for.
+/// What the spare descriptor is opened on.
 const NOTHING: &str = "/dev/null";
 
 /// A connection that a workload opened, and what the kernel recorded about it.
@@ -43,7 +43,7 @@ pub struct AcceptedInbound {
 
 /// What happens to accepted connections: the other stages, as capture sees them. Must return at once.
 pub trait FlowStarter: std::fmt::Debug + Send + Sync {
-    /// Where the next listener should be waited on.
+    /// The runtime that the next listener is waited for on.
     fn runtime(&self) -> Handle;
     fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound);
     fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound);
@@ -58,7 +58,7 @@ pub struct Accepting {
     namespace: Arc<Namespace>,
     listener: TcpListener,
     starter: Arc<dyn FlowStarter>,
-    /// A descriptor to give up when there is no other: with it a connection can be accepted, to be reset.
+    /// Closed when no other descriptor is left: then a connection can be accepted, to be reset.
     spare: Option<File>,
 }
 
@@ -71,7 +71,7 @@ impl Accepting {
         Self { namespace, listener, starter, spare: File::open(NOTHING).ok() }
     }
 
-    /// Accepts for as long as it is let.
+    /// Accepts until the task is aborted.
     pub async fn run(mut self, kind: ListenerKind) {
         if kind == ListenerKind::Inbound {
             self.namespace.ports_known().await;
@@ -91,15 +91,15 @@ impl Accepting {
             };
             match found {
                 Ok(Some(())) => {}
-                // No workload's: dropping the stream has reset it.
+                // It belongs to no workload: dropping the stream has reset it.
                 Ok(None) => starter.stranger(namespace, kind, remote),
                 Err(error) => tracing::warn!(%remote, %error, "accepted connection lost"),
             }
         }
     }
 
-    /// The next connection. Want of memory passes, and until then connections wait in the queue. Without descriptors
-    /// they are reset, so that nobody waits for what may never come.
+    /// The next connection. For want of memory, connections wait in the queue until it has passed. For want of descriptors
+    /// they are reset: there may be none for long.
     async fn next(&mut self, kind: ListenerKind) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
@@ -132,8 +132,8 @@ impl Accepting {
         is_reset
     }
 
-    /// Takes what the kernel recorded about a connection that nobody serves: left there, it would pass for that of a
-    /// later one from the same port, and neither would be believed.
+    /// Takes what the kernel recorded about a connection that nobody serves. If it stayed, it would be taken for that of a
+    /// later connection from the same port, and neither would be served.
     fn forget(&self, socket: &Socket, remote: &SockAddr) {
         let local = socket.local_addr().ok().and_then(|local| local.as_socket());
         if let (Some(local), Some(remote)) = (local, remote.as_socket())
@@ -161,10 +161,11 @@ impl Namespace {
         }))
     }
 
-    /// Takes what the kernel recorded about a connection from `app`, accepted at `local`. Only for those to exactly
-    /// the address that `connect()` is turned to: whoever finds another way to this listener could otherwise come
-    /// with the source of somebody else's connection. And only in the order of `accept()`: an entry stands for the
-    /// oldest connection of its source that waits.
+    /// Takes what the kernel recorded about a connection from `app`, accepted at `local`.
+    ///
+    /// Only a connection to exactly the address that `connect()` is turned to has an entry. One that reaches the listener
+    /// in another way may have the same source as somebody else's, and must not be taken for it. Entries are taken in the
+    /// order of `accept()`: an entry belongs to the oldest connection of its source that waits.
     fn take_flow(&self, local: SocketAddr, app: SocketAddr) -> io::Result<Option<Flow>> {
         let Some(place) = Endpoint::from(local).agents_place() else {
             return Ok(None);
@@ -178,8 +179,8 @@ impl Namespace {
         Ok(Some(flow).filter(|flow| flow.workload != NO_WORKLOAD))
     }
 
-    /// What is steered here never comes to a loopback address: a connection to one has found the listener
-    /// itself.
+    /// What an accepted connection of the network is, if it is a workload's. What is steered never goes to a loopback
+    /// address: a connection to one was made to the listener itself.
     fn identify_inbound(
         &self,
         stream: TcpStream,
@@ -195,7 +196,7 @@ impl Namespace {
     }
 }
 
-/// As IPv4 where it is that.
+/// An address of IPv4 in the form of IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

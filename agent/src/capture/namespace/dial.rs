@@ -20,6 +20,9 @@ use crate::sys::{owner, sockopt};
 impl Namespace {
     /// Dials the wire leg of a flow from the workload's own address and, where it is free, from the
     /// application's own port. `app` is the application's end of the app leg.
+    ///
+    /// # Errors
+    /// Those of connect(2); `TimedOut` if nothing answers within `limit`; `AddrNotAvailable` if no local port is free.
     pub async fn dial_wire(
         &self,
         app: SocketAddr,
@@ -58,17 +61,20 @@ impl Namespace {
         let socket = self.socket(destination, inherited.owner)?;
         sockopt::take_over(&socket, &inherited.asked, destination)?;
         socket.set_reuse_address(true)?;
-        // Ports that others use towards other destinations will do, except where the port must be known before the SYN.
+        // The kernel may choose a port that is in use towards another destination, unless it must be known before the SYN.
         if source.port() == 0 && !is_local {
             sockopt::choose_port_late(&socket)?;
         }
         socket.bind(&source.into())?;
-        // A workload of this very namespace: loopback traffic that the agent wants steered, for once.
+        // To a workload of this namespace, over loopback: not steered unless the agent asks for it.
         let _steered = if is_local { Some(self.steer_wire(&socket)?) } else { None };
         connect(socket, destination, limit).await
     }
 
     /// A socket in this namespace, ready to connect.
+    ///
+    /// # Errors
+    /// Those of socket(2) and setsockopt(2).
     pub(super) fn socket(&self, destination: SocketAddr, owner: Owner) -> io::Result<Socket> {
         let domain = Domain::for_address(destination);
         let kind = Type::STREAM.nonblocking();
@@ -85,6 +91,7 @@ impl Namespace {
         Ok(SteeredWire { maps: self.maps.clone(), key })
     }
 
+    /// Key of a leg in the maps, by its local address.
     pub(super) fn leg_key(&self, local: SocketAddr) -> LegKey {
         let endpoint = Endpoint::from(local);
         LegKey { netns: self.cookie, address: endpoint.address, port: endpoint.port, _reserved: 0 }
@@ -118,6 +125,9 @@ async fn connect(
 }
 
 /// Sends the SYN. The answer may be there already.
+///
+/// # Errors
+/// Those of connect(2), as far as they come at once.
 pub(super) fn begin(socket: &Socket, destination: SocketAddr) -> io::Result<()> {
     match socket.connect(&destination.into()) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
@@ -126,6 +136,9 @@ pub(super) fn begin(socket: &Socket, destination: SocketAddr) -> io::Result<()> 
 }
 
 /// Waits for the answer to the SYN.
+///
+/// # Errors
+/// Those of connect(2); `TimedOut` if there is none within `limit`.
 pub(super) async fn answered(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     match tokio::time::timeout(limit, stream.writable()).await {
         Ok(answered) => answered?,

@@ -16,7 +16,10 @@ use crate::sys::sock_diag::{SockDiag, TcpSocket};
 ///
 /// Those to the agent are on loopback and those from it come from the workload's own address: neither leaves
 /// the namespace, and neither is listed. A connection that waits to be accepted belongs to no process yet, but
-/// to whoever listens on its port.
+/// to the process that listens on its port.
+///
+/// # Errors
+/// If the sockets cannot be listed.
 pub fn unprotected(
     namespace: &Namespace,
     processes: &BTreeSet<u32>,
@@ -54,6 +57,9 @@ pub fn unprotected(
 }
 
 /// Aborts connections. One that is gone meanwhile is no error.
+///
+/// # Errors
+/// If one cannot be aborted; those after it are not.
 pub fn reset(namespace: &Namespace, sockets: &[TcpSocket]) -> io::Result<()> {
     namespace.netns.run(|| {
         let diag = SockDiag::open()?;
@@ -68,6 +74,9 @@ pub fn reset(namespace: &Namespace, sockets: &[TcpSocket]) -> io::Result<()> {
 }
 
 /// Aborts the connections with these socket cookies, as far as they are in this namespace.
+///
+/// # Errors
+/// If the sockets cannot be listed, or one cannot be aborted.
 pub fn abort(namespace: &Namespace, cookies: &HashSet<u64>) -> io::Result<()> {
     let mut sockets = namespace.netns.run(|| SockDiag::open()?.tcp_sockets())?;
     sockets.retain(|socket| !socket.is_listening() && cookies.contains(&socket.cookie()));

@@ -23,7 +23,7 @@ const FIRST_PORT: u32 = 32_768;
 const PORTS: u32 = 60_999 - FIRST_PORT + 1;
 /// Ports tried for one local leg before giving up.
 const PORT_ATTEMPTS: u32 = 512;
-/// Pauses between looks whether the kernel has refused a connection that nobody answers.
+/// Pauses between looks at whether the kernel has dropped the SYN of a connection that nothing answers.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(64);
 
@@ -51,7 +51,7 @@ impl LocalLegError {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
-    /// True if it is for want of the application, not of the agent.
+    /// True if the application is the cause, and not the agent.
     #[must_use]
     pub fn is_unreachable(&self) -> bool {
         match self {
@@ -84,8 +84,11 @@ impl Drop for ClientName {
 }
 
 impl Namespace {
-    /// Dials a workload's application at the address the client dialled. `client` is who the application will see.
-    /// Nobody else is reached, whoever listens there: the kernel says whose the listening socket is.
+    /// Dials a workload's application at the address the client dialled. `client` is the peer that the application will
+    /// see. Only a socket of the workload is reached: the kernel says whose the listening socket is.
+    ///
+    /// # Errors
+    /// Those of connect(2); that the socket is not the workload's; or that the kernel does not see whose it is.
     pub async fn dial_app(
         &self,
         workload: WorkloadId,
@@ -103,8 +106,8 @@ impl Namespace {
         Err(io::Error::new(io::ErrorKind::AddrInUse, reason).into())
     }
 
-    /// The port is chosen here and not by the kernel, because the application's kernel-side name for the
-    /// client must be in place before the application can see the connection.
+    /// The port is chosen here and not by the kernel: the entry that tells the application who its client is must be there
+    /// before the application can see the connection.
     async fn dial_app_once(
         &self,
         workload: WorkloadId,
@@ -146,8 +149,8 @@ impl Namespace {
     }
 }
 
-/// Waits until the kernel has seen the connection come to somebody else's socket. It drops the SYN then, so that
-/// nobody would answer.
+/// Waits until the kernel has seen the connection come to a socket that is not the workload's. It drops the SYN then, and
+/// nothing answers.
 async fn refused(maps: &Maps, fd: SocketFd) {
     let mut pause = FIRST_PAUSE;
     while !matches!(reached(maps, fd), Ok(Reached::SomebodyElse)) {

@@ -1,4 +1,4 @@
-//! Who listens in a network namespace.
+//! The TCP sockets of a network namespace, and whose they are: who listens there, for instance.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,7 +13,7 @@ use crate::sys::sock_diag::{SockDiag, TcpSocket};
 #[derive(Clone, Debug)]
 pub struct OwnedSocket {
     pub socket: TcpSocket,
-    /// Path of the cgroup from the cgroup v2 root; `None` if that is not known, or there is none any more.
+    /// Path of the cgroup from the cgroup v2 root; `None` if it is not known, or has been removed.
     pub cgroup: Option<PathBuf>,
 }
 
@@ -26,12 +26,18 @@ impl OwnedSocket {
 }
 
 /// The sockets that listen in a namespace. `mount` is where the cgroup v2 hierarchy is mounted.
+///
+/// # Errors
+/// If the sockets cannot be listed, or a cgroup cannot be looked up.
 pub fn listening(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<OwnedSocket>> {
     let sockets = netns.run(|| SockDiag::open()?.tcp_listeners())?;
     with_cgroups(sockets, mount)
 }
 
 /// All sockets of a namespace that can carry data, or listen.
+///
+/// # Errors
+/// As for [`listening`].
 pub fn all(netns: &NetworkNamespace, mount: &Path) -> io::Result<Vec<OwnedSocket>> {
     let sockets = netns.run(|| SockDiag::open()?.tcp_sockets())?;
     with_cgroups(sockets, mount)
@@ -53,7 +59,7 @@ fn with_cgroups(sockets: Vec<TcpSocket>, mount: &Path) -> io::Result<Vec<OwnedSo
     Ok(owned)
 }
 
-/// The path of a cgroup; `None` if there is none of that id any more.
+/// The path of a cgroup; `None` if it has been removed.
 fn path_of(mount: &Path, id: u64) -> io::Result<Option<PathBuf>> {
     match cgroup_id::directory(mount, id) {
         Ok(directory) => {

@@ -1,4 +1,4 @@
-//! Whose the addresses and ports of a namespace are.
+//! To whom the addresses and ports of a namespace belong.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,7 +14,7 @@ pub enum PortOwner {
     Workload(WorkloadId),
     /// The agent takes them, and resets them.
     Nobody,
-    /// They are other people's, and left alone.
+    /// They are somebody else's, and left alone.
     Others,
 }
 
@@ -22,7 +22,7 @@ pub enum PortOwner {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InboundPorts {
     places: HashMap<(IpAddr, u16), PortOwner>,
-    /// The workload that has everything that is not said to be somebody's.
+    /// The workload that has everything without an entry.
     rest: Option<WorkloadId>,
     /// Cgroups whose listening sockets may stand for a workload's, by id.
     activators: HashMap<WorkloadId, u64>,
@@ -51,7 +51,7 @@ impl InboundPorts {
     /// Gives a port at these addresses to a workload; at all of them, if they are not known.
     ///
     /// # Errors
-    /// If another workload has it; then this one has nothing of what is another's.
+    /// If another workload has it at one of the addresses; this one has it at the others.
     pub fn claim(
         &mut self,
         workload: WorkloadId,
@@ -81,7 +81,7 @@ impl InboundPorts {
         }
     }
 
-    /// Gives a port at these addresses, or at all, to whom it may concern, as far as nobody has it.
+    /// Gives a port at these addresses, or at all of them, to an owner, as far as nobody has it.
     pub fn offer(&mut self, whose: PortOwner, port: u16, addresses: Option<&BTreeSet<IpAddr>>) {
         let mut give = |address: IpAddr| {
             self.places.entry((address, port)).or_insert(whose);
@@ -102,7 +102,7 @@ impl InboundPorts {
         self.activators.get(&workload).copied()
     }
 
-    /// Ports that are some workload's by name.
+    /// Ports that have an entry for a workload.
     #[must_use]
     pub fn declared(&self) -> HashSet<u16> {
         let theirs =
@@ -110,13 +110,13 @@ impl InboundPorts {
         theirs.map(|((_, port), _)| *port).collect()
     }
 
-    /// True if somebody has this address and port, be it by having all of its family.
+    /// True if this address and port have an entry, be it one for all addresses of the family.
     #[must_use]
     pub fn has(&self, address: IpAddr, port: u16) -> bool {
         self.said(address, port).is_some()
     }
 
-    /// For which workload the agent takes connections to an address and port.
+    /// The workload for which the agent takes connections to an address and port.
     #[must_use]
     pub fn owner(&self, at: SocketAddr) -> Option<WorkloadId> {
         match self.said(at.ip(), at.port()) {
@@ -126,7 +126,7 @@ impl InboundPorts {
         }
     }
 
-    /// As the kernel does: the entry that says most decides.
+    /// The entry that decides, as in the kernel: the most specific one.
     fn said(&self, address: IpAddr, port: u16) -> Option<PortOwner> {
         let every = if address.is_ipv4() { EVERY[0] } else { EVERY[1] };
         let said = |address: IpAddr| self.places.get(&(address, port)).copied();

@@ -1,4 +1,4 @@
-//! Which workloads are in a namespace, for what must not outlive them: sessions end when their workload has gone.
+//! Which workloads are in a namespace. Sessions end when their workload has left it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ impl Presence {
         stays.entry(workload).or_insert_with(|| self.namespace.child_token()).clone()
     }
 
-    /// Ends the workload's stay. Should it come again, that is another one.
+    /// Ends the workload's stay. If it comes again, that is another one.
     pub fn end(&self, workload: WorkloadId) {
         let ended = self.stays().remove(&workload);
         if let Some(stay) = ended {

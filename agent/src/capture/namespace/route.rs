@@ -9,14 +9,17 @@ use socket2::{Domain, Socket, Type};
 use crate::flow::Inherited;
 use crate::sys::{owner, sockopt};
 
-/// The address from which the calling thread's namespace would reach `destination` with such a connection, without sending
-/// anything.
+/// The address from which a socket with these options would reach `destination`, in the calling thread's namespace. Nothing is
+/// sent.
+///
+/// # Errors
+/// Those of socket(2), setsockopt(2) and connect(2): that there is no route, for instance.
 pub fn route_source(destination: IpAddr, inherited: &Inherited) -> io::Result<IpAddr> {
     // The discard port; connecting a UDP socket only looks the route up.
     let destination = SocketAddr::new(destination, 9);
     let make = || Socket::new(Domain::for_address(destination), Type::DGRAM, None);
     let socket = owner::run_as(inherited.owner, make)?;
-    // What is TCP's has nothing to do with routes.
+    // An option of TCP alone has nothing to do with routes.
     let asked = Asked { user_timeout: 0, ..inherited.asked };
     sockopt::take_over(&socket, &asked, destination)?;
     socket.connect(&destination.into())?;

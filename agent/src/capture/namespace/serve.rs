@@ -1,4 +1,4 @@
-//! From a namespace's first moment to its last: listeners, steering, and that the kernel knows of them.
+//! Opening and closing a namespace: its listeners, its steering, and the kernel's knowledge of both.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -134,8 +134,8 @@ impl Namespace {
     }
 }
 
-/// A listener on a port of the kernel's choice: `sk_lookup` hands it what is meant for other addresses. What
-/// it accepts inherits its options.
+/// A listener on a port of the kernel's choice: `sk_lookup` hands it connections to other addresses. Accepted connections
+/// inherit its options.
 fn listening_socket(address: IpAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(SocketAddr::new(address, 0)),
@@ -144,8 +144,8 @@ fn listening_socket(address: IpAddr) -> io::Result<Socket> {
     )?;
     sockopt::prepare_leg(&socket)?;
     socket.bind(&SocketAddr::new(address, 0).into())?;
-    // For the connections it accepts, which inherit it: they sit on the application's own port, and what is left
-    // of them must not keep the application from binding that again.
+    // For the connections it accepts: they are on the application's own port, and their remains must not keep the
+    // application from binding it again.
     socket.set_reuse_address(true)?;
     socket.listen(BACKLOG)?;
     Ok(socket)

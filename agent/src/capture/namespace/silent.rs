@@ -1,5 +1,5 @@
-//! Steered ports on which nothing listens. There the kernel refuses a SYN as it would without the agent: a connection
-//! that the agent accepts and then resets would tell health checks and load balancers that the server lives.
+//! Steered ports on which nothing listens. There the kernel refuses a SYN as it would without the agent. If the agent
+//! accepted the connection and then reset it, health checks and load balancers would believe that the server lives.
 //!
 //! `listen()` ends it in the kernel at once, so the agent may be late only in noticing that a port has fallen silent.
 
@@ -14,7 +14,7 @@ use crate::capture::kernel::maps::Maps;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sock_diag::SockDiag;
 
-/// Pause between two looks that refused connections give rise to.
+/// Pause between two looks because of refused connections.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The silent ports of one namespace.
@@ -23,7 +23,7 @@ pub struct SilentPorts {
     netns: NetworkNamespace,
     cookie: u64,
     maps: Arc<Maps>,
-    /// When a refused connection last gave rise to a look.
+    /// When there was last a look because of a refused connection.
     looked: Mutex<Option<Instant>>,
 }
 
@@ -51,12 +51,15 @@ impl SilentPorts {
     }
 
     /// Looks which of the declared ports nothing listens on, and whether those that were silent still are.
+    ///
+    /// # Errors
+    /// If the sockets cannot be listed or the map not be written.
     pub fn review(&self, declared: &HashSet<u16>) -> io::Result<()> {
         if declared.is_empty() { Ok(()) } else { self.mark(declared) }
     }
 
-    /// Marks those of the ports that nothing listens on, and no others. `listen()` takes away what it finds, so there is
-    /// something to find before the look, and the mark is made of nothing else.
+    /// Marks those of the ports that nothing listens on, and no others. A `listen()` that comes in between must not be
+    /// missed: it removes the entry of its port. So an entry is made before the look, and only replaced afterwards.
     fn mark(&self, ports: &HashSet<u16>) -> io::Result<()> {
         let silent = &self.maps.silent;
         for port in ports {
@@ -76,7 +79,10 @@ impl SilentPorts {
         Ok(())
     }
 
-    /// Forgets all other ports than these, which are nobody's any more.
+    /// Forgets all other ports than these, which no workload declares any more.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn keep_only(&self, declared: &HashSet<u16>) -> io::Result<()> {
         for key in self.maps.silent.keys()? {
             if key.netns == self.cookie && !declared.contains(&(key.port as u16)) {

@@ -1,4 +1,4 @@
-//! What the kernel is told of a namespace's addresses: its own, and those that connections leave from.
+//! What the kernel is told of a namespace's addresses: which are its own, and from which of them connections leave.
 
 use std::collections::HashSet;
 use std::io;
@@ -32,6 +32,9 @@ impl Sources {
 
     /// Tells the kernel the namespace's own addresses, and from which address connections leave, by default and to
     /// each of these prefixes.
+    ///
+    /// # Errors
+    /// If the addresses cannot be read or the maps not be written.
     pub fn publish(&self, prefixes: &[IpNet]) -> io::Result<()> {
         let (own, routed) = self.netns.run(|| {
             let anybody = Inherited::default();
@@ -62,6 +65,9 @@ impl Sources {
     }
 
     /// Forgets what [`Self::publish`] has told about other prefixes than these.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
     pub fn prune(&self, prefixes: &[IpNet]) -> io::Result<()> {
         let entry = |prefix: &IpNet| (u32::from(mapped_length(prefix)), prefix.addr().into());
         let wanted = anywhere().iter().chain(prefixes).map(entry).collect();
@@ -88,7 +94,7 @@ fn own_addresses() -> io::Result<HashSet<IpAddr>> {
 /// An address in a prefix to look the route up with; the first may be a broadcast address.
 fn probe_address(prefix: &IpNet) -> IpAddr {
     match prefix {
-        // Addresses that belong to nobody in particular (RFC 5737, RFC 3849) stand for "anywhere".
+        // Addresses for documentation (RFC 5737, RFC 3849) stand for "anywhere".
         IpNet::V4(net) if net.prefix_len() == 0 => Ipv4Addr::new(192, 0, 2, 1).into(),
         IpNet::V6(net) if net.prefix_len() == 0 => {
             Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into()

@@ -94,7 +94,7 @@ impl Namespace {
         self.netns.is_own()
     }
 
-    /// True if what the network opens to this namespace's ports really goes to the agent.
+    /// True if the kernel says that connections to this namespace's ports go to the agent.
     #[must_use]
     pub fn is_steered(&self) -> bool {
         self.steering().as_ref().is_some_and(|steering| steering.is_in_force(self.inode()))
@@ -175,7 +175,7 @@ impl Namespace {
         self.presence.of(workload)
     }
 
-    /// The workload has gone; should it come again, that is another stay.
+    /// The workload has left. If it comes again, that is another stay.
     pub fn leave(&self, workload: WorkloadId) {
         self.presence.end(workload);
     }

@@ -1,9 +1,9 @@
 //! Destinations that could not be reached a moment ago.
 //!
-//! A `connect()` that is turned to the agent succeeds before the agent has dialled, so whoever asks by `connect()` alone
-//! whether a server lives (health checks, clients that go on to a name's next address) would be told yes for ever. Once
-//! a dial has failed, the kernel gives the same answer to the next `connect()` at once, and the agent dials now and then
-//! to see whether the destination is back, for as long as somebody asks.
+//! A `connect()` that is turned to the agent succeeds before the agent has dialled. So a client that learns by `connect()`
+//! alone whether a server lives (a health check, a client that tries a name's addresses in turn) would always believe that it
+//! does. Once a dial has failed, the kernel gives the same answer to the next `connect()` at once. The agent dials now and
+//! then to see whether the destination is back, for as long as somebody asks.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,14 +17,14 @@ use sheath_common::workload::WorkloadId;
 use super::state::Namespace;
 use crate::flow::Inherited;
 
-/// Pauses between two dials: short at first, for servers that are only started again.
+/// Pauses between two dials: short at first, for servers that are restarted.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// A destination that nobody has asked for in so long is not dialled any more.
+/// A destination that nobody has asked for in this time is not dialled any more.
 const INTEREST: Duration = Duration::from_secs(15);
 impl Namespace {
     /// Has the kernel refuse further connections of the workload to a destination that could not be reached, until it
-    /// is back. Each dial has what the flow's had, and is bounded by `limit`. Needs a tokio runtime.
+    /// is back. Each dial has the options of the flow's, and takes no longer than `limit`. Needs a tokio runtime.
     pub fn note_unreachable(
         self: &Arc<Self>,
         workload: WorkloadId,
@@ -33,26 +33,26 @@ impl Namespace {
         errno: i32,
         limit: Duration,
     ) {
-        let pursuit = UnreachableKey {
+        let key = UnreachableKey {
             netns: self.cookie,
             destination: destination.into(),
             workload,
             uid: inherited.owner.uid,
             mark: inherited.asked.mark,
         };
-        if !self.watched.begin(pursuit) {
+        if !self.watched.begin(key) {
             return;
         }
         let namespace = self.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = namespace.closed.cancelled() => {}
-                result = namespace.watch(&pursuit, destination, &inherited, errno, limit) => if let Err(error) = result {
+                result = namespace.watch(&key, destination, &inherited, errno, limit) => if let Err(error) = result {
                     tracing::warn!(%destination, %error, "cannot remember that a destination is out of reach");
                 }
             }
-            let _ = namespace.maps.unreachable.remove(&pursuit);
-            namespace.watched.end(&pursuit);
+            let _ = namespace.maps.unreachable.remove(&key);
+            namespace.watched.end(&key);
         });
     }
 
@@ -96,7 +96,7 @@ impl Namespace {
     }
 }
 
-/// What `connect()` would say of a dial that has failed because of the destination, not of the agent.
+/// The errno of a dial that has failed because of the destination, and not of the agent.
 #[must_use]
 pub fn errno_of(error: &io::Error) -> Option<i32> {
     match error.raw_os_error() {

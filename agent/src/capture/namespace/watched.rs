@@ -13,14 +13,15 @@ const WATCHED: usize = 256;
 pub struct Watched(Mutex<HashSet<UnreachableKey>>);
 
 impl Watched {
-    /// False if it is watched already, or if too many are.
-    pub fn begin(&self, pursuit: UnreachableKey) -> bool {
+    /// Begins to watch a destination. False if it is watched already, or too many are.
+    pub fn begin(&self, key: UnreachableKey) -> bool {
         let mut watched = self.lock();
-        watched.len() < WATCHED && watched.insert(pursuit)
+        watched.len() < WATCHED && watched.insert(key)
     }
 
-    pub fn end(&self, pursuit: &UnreachableKey) {
-        self.lock().remove(pursuit);
+    /// Watches a destination no longer.
+    pub fn end(&self, key: &UnreachableKey) {
+        self.lock().remove(key);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<UnreachableKey>> {

@@ -1,4 +1,4 @@
-//! Sockets whose packets a guard has dropped: left alone, their owners would wait for minutes.
+//! Sockets whose packets a guard has dropped. Their connections are ended: otherwise their owners would wait for minutes.
 
 use std::collections::HashSet;
 use std::mem;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sheath_common::event::{Event, EventKind};
 
-/// Pause between two searches: whoever causes drops cannot keep the agent busy with them.
+/// Pause between two searches, so that dropped packets cannot keep the agent busy.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Sockets remembered until the next search. The others run into their own time limits.
 const REMEMBERED: usize = 1024;

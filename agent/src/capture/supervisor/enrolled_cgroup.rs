@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::capture::kernel::filters::Blocked;
 
-/// A workload's processes have left a namespace for good when none has been seen there for so long.
+/// A workload's processes have left a namespace for good when none has been seen there for this time.
 pub const LINGER: Duration = Duration::from_secs(10);
 /// Service managers and container runtimes start a process in their own namespace and move it on at once: a process
 /// that is in a namespace for less than this only passes through.
@@ -18,7 +18,7 @@ pub struct EnrolledCgroup {
     path: PathBuf,
     /// By inode number of the namespace.
     sightings: BTreeMap<u64, Sighting>,
-    /// What others' packet filters keep from the agent.
+    /// What other people's packet filters keep from the agent.
     blocked: Option<Blocked>,
     /// Connections older than the enrolment have yet to be reset.
     must_reset: bool,
@@ -37,7 +37,7 @@ impl Sighting {
         self.last - self.first >= STAY
     }
 
-    /// True if none has been seen for so long.
+    /// True if none has been seen for this time.
     pub fn is_older_than(&self, time: Duration) -> bool {
         self.last.elapsed() >= time
     }

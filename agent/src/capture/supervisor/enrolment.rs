@@ -190,7 +190,7 @@ impl Enrolment {
         Ok(())
     }
 
-    /// What others' packet filters keep a workload's processes in a cgroup from telling the agent.
+    /// What other people's packet filters keep from the agent of what a workload's processes in a cgroup send.
     fn blocked(
         &self,
         workload: &WorkloadState,

@@ -1,4 +1,4 @@
-//! What the log says of kernel events. Only so many in each interval: whoever causes them cannot fill the log.
+//! What the log says of kernel events. Only so many in each interval, so that an application cannot fill the log.
 
 use std::net::SocketAddr;
 

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn who_has_listened_where_the_agent_is_lives_there_however_shortly_and_wherever_it_passed() {
         let mut whereabouts = Whereabouts::default();
-        // The one who starts it does so from another namespace.
+        // It is started from another namespace.
         let passing = seen([(ELSEWHERE, false)]);
         whereabouts.update(&passing, OWN);
         assert!(!whereabouts.lives_elsewhere());
