@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AgentInfo, Planes, Server};
-use crate::capture::{Roster, Supervisor};
+use crate::capture::{Processes, Supervisor};
 use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest};
@@ -100,9 +100,9 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let hangup = signal(SignalKind::hangup()).map_err(StartError::io("cannot wait for signals"))?;
 
     let provider = Arc::new(crypto_provider());
-    let roster = Arc::new(Roster::default());
+    let processes = Arc::new(Processes::default());
     let mut control =
-        Control::start(path.to_owned(), config.clone(), roster.clone(), provider.clone())?;
+        Control::start(path.to_owned(), config.clone(), processes.clone(), provider.clone())?;
     control.settle().await;
     let (published, control_names) = (control.published(), control.name_views());
     let threads = threads();
@@ -127,7 +127,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let admin = Server::bind(&socket)
         .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
     let handler = Arc::new(FlowHandler(pipeline.clone()));
-    let supervisor = Supervisor::start(&config, published.policy.load_full(), roster, handler)?;
+    let supervisor = Supervisor::start(&config, published.policy.load_full(), processes, handler)?;
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
@@ -138,7 +138,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         identities: published.identities,
         names: control_names,
         verified: control.verified(),
-        tables: supervisor.tables(),
+        tables: supervisor.maps(),
     };
     let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);
     let (control_requests, control_inbox) = mpsc::channel(4);

@@ -13,7 +13,7 @@ use sheath_common::selector::MAX_PATH;
 use sheath_common::workload::InboundMode;
 
 use crate::capture::{
-    WorkloadCgroup, cgroup_directory, cgroup_mount, dropped_on_loopback, network_mounts, processes,
+    WorkloadCgroup, blocked_on_loopback, cgroup_directory, cgroup_mount, network_mounts, processes,
     shown_cgroup, workload_cgroups,
 };
 use crate::config::{Config, SourceConfig, WorkloadConfig};
@@ -290,11 +290,11 @@ fn filtered(
     let serves = workload.inbound.mode != InboundMode::Disabled;
     let look = |cgroup: &WorkloadCgroup| {
         let directory = cgroup_directory(mount, &cgroup.path);
-        let dropped = dropped_on_loopback(&directory, serves).ok().flatten()?;
+        let blocked = blocked_on_loopback(&directory, serves).ok().flatten()?;
         Some(Finding::error(
             "workload",
-            format!("`{}`, {}: {dropped}", workload.name, shown_cgroup(&cgroup.path)),
-            dropped.advice(),
+            format!("`{}`, {}: {blocked}", workload.name, shown_cgroup(&cgroup.path)),
+            blocked.advice(),
         ))
     };
     cgroups.iter().find_map(look)

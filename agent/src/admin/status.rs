@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 use sheath_common::workload::workload_id;
 
-use crate::capture::{ProgramStatus, StatusView, Tables, WorkloadStatus};
+use crate::capture::{Maps, ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{NameView, NameViews};
 use crate::identity::{Held, Identities, Svid};
 use crate::sessions::IdleSessions;
@@ -27,7 +27,7 @@ pub struct AgentInfo {
     pub identities: Arc<Identities>,
     pub names: NameViews,
     pub verified: Arc<VerifiedChains>,
-    pub tables: Arc<Tables>,
+    pub tables: Arc<Maps>,
 }
 
 /// The whole status. The names of its fields are stable.
@@ -136,7 +136,7 @@ impl SvidStatus {
 }
 
 impl MapEntries {
-    fn count(tables: &Tables) -> Self {
+    fn count(tables: &Maps) -> Self {
         let count = |keys: std::io::Result<usize>| keys.unwrap_or_default();
         Self {
             flows: count(tables.flows.keys().map(|keys| keys.len())),

@@ -1,7 +1,6 @@
 //! Cgroups on the host's side: those that exist when the agent starts, and the processes in them.
 //!
-//! Paths are bytes, as in the kernel: whoever may make a cgroup may give it a name that is no text. People are shown
-//! them by [`shown`].
+//! Paths are bytes, as in the kernel: the name of a cgroup need not be UTF-8. [`shown`] makes them readable.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -28,7 +27,7 @@ pub struct WorkloadCgroup {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     pub selected: Vec<WorkloadCgroup>,
-    /// Those whose paths are too long for the kernel to tell.
+    /// Cgroups whose paths are too long for the kernel to match.
     pub too_long: Vec<WorkloadCgroup>,
 }
 
@@ -41,7 +40,7 @@ pub fn is_there(mount: &Path, cgroup: &WorkloadCgroup) -> bool {
 /// Finds the cgroups that a workload's pattern selects now.
 ///
 /// # Errors
-/// Whatever keeps it from looking, want of descriptors for instance: that nothing was seen then means nothing.
+/// If the hierarchy cannot be read, for want of descriptors for instance. That is not the same as finding nothing.
 pub fn find(mount: &Path, workload: &WorkloadConfig) -> io::Result<Found> {
     let selector = workload.selector();
     let depth = workload.cgroup.split('/').skip(1).count();
@@ -77,6 +76,9 @@ fn walk(
 }
 
 /// Names of the cgroups in a directory; none if it is gone.
+///
+/// # Errors
+/// As for [`find`].
 pub fn children(directory: &Path) -> io::Result<Vec<OsString>> {
     let Some(entries) = unless_gone(fs::read_dir(directory))? else {
         return Ok(Vec::new());
@@ -93,8 +95,8 @@ pub fn children(directory: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// A cgroup may go at any moment, which is no error. Nor is one whose path is longer than a system call takes (PATH_MAX):
-/// the kernel refuses it as too long, or it lies below a workload's, and then it is only not seen.
+/// A cgroup may be removed at any moment, which is no error. Neither is a path that no system call takes (PATH_MAX). If it
+/// would be a workload's, the kernel refuses it as too long; if it lies below a workload's, it is only not listed.
 fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
@@ -115,7 +117,7 @@ pub fn join(mount: &Path, path: impl AsRef<Path>) -> PathBuf {
     mount.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// A cgroup's path for people: in one line, whatever its name is.
+/// A cgroup's path as people read it: in one line, whatever its name is.
 #[must_use]
 pub fn shown(path: &Path) -> String {
     path.to_string_lossy()
@@ -124,7 +126,7 @@ pub fn shown(path: &Path) -> String {
         .collect()
 }
 
-/// True if a cgroup is another or lies below it, by whole names.
+/// True if a cgroup is `root` or lies below it, by whole names.
 #[must_use]
 pub fn is_below(path: &Path, root: &Path) -> bool {
     path.starts_with(root)
@@ -159,11 +161,14 @@ fn collect_processes(directory: &Path, pids: &mut BTreeSet<u32>) -> io::Result<(
 }
 
 /// The agent's own cgroup, from the cgroup v2 root (cgroups(7), `/proc/<pid>/cgroup`).
+///
+/// # Errors
+/// If `/proc` cannot be read.
 pub fn own() -> io::Result<PathBuf> {
     of_process("self")
 }
 
-/// The kernel escapes nothing there, and makes no cgroup with a line break in its name.
+/// The file can be read line by line: the kernel makes no cgroup with a line break in its name. It escapes nothing.
 fn of_process(pid: &str) -> io::Result<PathBuf> {
     let text = fs::read(format!("/proc/{pid}/cgroup"))?;
     let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
@@ -203,7 +208,7 @@ mod tests {
         assert_eq!(shown(path), "/a\u{fffd}/\\u{1b}[31m\\r\\t\u{e4}");
     }
 
-    /// What is read line by line must not be forged by a name.
+    /// Otherwise a name could add a line to `/proc/<pid>/cgroup`.
     #[test]
     fn no_cgroup_has_a_line_break_in_its_name() {
         let mount = crate::capture::cgroup_mount().unwrap();

@@ -4,101 +4,29 @@
 //! [`Supervisor`] is the only writer of all this. Flows use [`Namespace`] to accept and to dial, and the maps
 //! behind it one entry at a time.
 
-mod accept;
-mod bpffs;
 mod cgroups;
-mod dial;
-mod events;
-mod existing;
-mod filters;
-mod held;
-mod listeners;
-mod local_leg;
-mod mounts;
+mod error;
+mod kernel;
 mod namespace;
-mod pins;
-mod ports;
-mod presence;
+mod proc;
 mod processes;
-mod programs;
-mod roster;
-mod route;
-mod silent;
-mod sources;
-mod steering;
 mod supervisor;
-mod tables;
-mod unreachable;
 
-use std::io;
-use std::path::PathBuf;
-
-pub use bpffs::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
 pub use cgroups::{
     WorkloadCgroup, find as workload_cgroups, is_member, join as cgroup_directory, processes,
     shown as shown_cgroup,
 };
-pub use filters::dropped_within as dropped_on_loopback;
-pub use local_leg::{LocalLeg, LocalLegError};
-pub use mounts::{NetworkMount, of_processes as network_mounts};
+pub use error::CaptureError;
+pub use kernel::filesystems::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
+pub use kernel::filters::blocked_within as blocked_on_loopback;
+pub use kernel::maps::Maps;
+pub use kernel::mounts::{NetworkMount, of_processes as network_mounts};
+pub use kernel::pins::Pins;
+pub use namespace::local_leg::{LocalLeg, LocalLegError};
+pub use namespace::unreachable::errno_of as unreachable_errno;
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
-pub use pins::Pins;
-pub use roster::Roster;
+pub use processes::Processes;
 pub use supervisor::{
-    NamespaceStatus, ProgramStatus, Reconfiguration, StatusView, Supervisor, SupervisorRequest,
-    UnprotectedConnection, WorkloadState, WorkloadStatus, survey,
+    NamespaceStatus, ProgramStatus, Protection, Reconfiguration, StatusView, Supervisor,
+    SupervisorRequest, UnprotectedConnection, WorkloadStatus, survey,
 };
-pub use tables::Tables;
-pub use unreachable::errno_of as unreachable_errno;
-
-/// What can go wrong between the agent and the kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum CaptureError {
-    #[error("no cgroup v2 hierarchy is mounted")]
-    NoCgroup2,
-    #[error(
-        "this mount namespace hides the host's cgroup v2 hierarchy, as that of `ip netns exec` does"
-    )]
-    HiddenCgroup2,
-    #[error(
-        "the cgroup v2 hierarchy on {} is only a part of the host's, as a container sees it",
-        path.display()
-    )]
-    PartOfCgroup2 { path: PathBuf },
-    #[error(
-        "/sys/fs/bpf is not the host's here, so the programs would go with this mount namespace; mount bpffs on the host"
-    )]
-    PrivateBpffs,
-    #[error("capture.cgroup {} cannot be opened: {error}", path.display())]
-    NoCaptureRoot { path: PathBuf, error: io::Error },
-    #[error("workload `{workload}` selects the cgroup of the agent itself, {cgroup}")]
-    SelectsAgent { workload: String, cgroup: String },
-    #[error("cannot mount {kind} on {}: {error}", path.display())]
-    Mount { kind: &'static str, path: PathBuf, error: io::Error },
-    #[error("cannot load the BPF programs: {0}; `sheath check` tells what the host lacks")]
-    Load(String),
-    #[error(
-        "a BPF program was loaded with another map {name} than the agent's: its pin is not the agent's own"
-    )]
-    OtherMap { name: String },
-    #[error("cannot attach {program} to {target}: {error}{}", hint(.error))]
-    Attach { program: &'static str, target: String, error: io::Error },
-    #[error("{what}: {error}")]
-    Io { what: &'static str, error: io::Error },
-}
-
-impl CaptureError {
-    /// For `map_err`: says what was being done.
-    pub(crate) fn during(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self::Io { what, error }
-    }
-}
-
-/// The one cause of a refused link that an operator can do something about.
-fn hint(error: &io::Error) -> &'static str {
-    if error.raw_os_error() == Some(libc::EPERM) {
-        "; another program may be attached there exclusively (`bpftool cgroup tree` shows it)"
-    } else {
-        ""
-    }
-}

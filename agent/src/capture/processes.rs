@@ -1,67 +1,42 @@
-//! What `/proc` says about a workload's processes.
-//!
-//! The files of a process whose main thread has ended are empty or missing, although its other threads go on and its
-//! cgroup lists it: then one of those is asked (proc(5)).
+//! The processes of each workload, published as they come and go.
 
-use std::collections::{BTreeSet, HashSet};
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
-/// A network namespace file of a process.
-pub struct NamespaceFile {
-    pub path: PathBuf,
-    pub inode: u64,
+use sheath_common::workload::WorkloadId;
+use tokio::sync::watch;
+
+/// Processes by workload.
+#[derive(Debug, Default)]
+pub struct Processes {
+    processes: Mutex<HashMap<WorkloadId, watch::Sender<BTreeSet<u32>>>>,
 }
 
-/// The network namespace of a process; `None` if it has ended.
-///
-/// # Errors
-/// Whatever keeps it from being seen.
-pub fn network_namespace(pid: u32) -> io::Result<Option<NamespaceFile>> {
-    for task in tasks(pid) {
-        let path = task.join("ns/net");
-        match fs::metadata(&path) {
-            Ok(metadata) => return Ok(Some(NamespaceFile { path, inode: metadata.ino() })),
-            Err(error) if has_ended(&error) => {}
-            Err(error) => return Err(error),
-        }
+impl Processes {
+    /// The processes of a workload, now and from now on.
+    pub fn subscribe(&self, workload: WorkloadId) -> watch::Receiver<BTreeSet<u32>> {
+        self.with(workload, |sender| sender.subscribe())
     }
-    Ok(None)
-}
 
-/// Inode numbers of all sockets that the processes have open.
-pub fn socket_inodes(processes: &BTreeSet<u32>) -> HashSet<u32> {
-    processes.iter().flat_map(|pid| sockets(*pid)).map(|(_, inode)| inode).collect()
-}
+    /// Publishes the processes that a workload has now.
+    pub fn publish(&self, workload: WorkloadId, processes: &BTreeSet<u32>) {
+        self.with(workload, |sender| {
+            sender.send_if_modified(|known| {
+                let is_new = known != processes;
+                if is_new {
+                    known.clone_from(processes);
+                }
+                is_new
+            })
+        });
+    }
 
-/// Descriptors and inode numbers of all sockets that a process has open (proc_pid_fd(5)).
-pub fn sockets(pid: u32) -> Vec<(i32, u32)> {
-    // A thread that has ended shows nothing.
-    let descriptors = tasks(pid).find_map(|task| {
-        let entries = fs::read_dir(task.join("fd")).ok()?;
-        Some(entries.flatten().collect::<Vec<_>>()).filter(|entries| !entries.is_empty())
-    });
-    let socket = |entry: &fs::DirEntry| {
-        let target = fs::read_link(entry.path()).ok()?;
-        let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()?;
-        Some((entry.file_name().to_str()?.parse().ok()?, inode))
-    };
-    descriptors.iter().flatten().filter_map(socket).collect()
-}
-
-/// The directory of a process, then those of its threads, which are only looked for if need be.
-fn tasks(pid: u32) -> impl Iterator<Item = PathBuf> {
-    let process = PathBuf::from(format!("/proc/{pid}"));
-    let threads = process.join("task");
-    let threads = std::iter::once_with(move || fs::read_dir(threads))
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    std::iter::once(process).chain(threads)
-}
-
-fn has_ended(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+    fn with<R>(
+        &self,
+        workload: WorkloadId,
+        use_it: impl FnOnce(&watch::Sender<BTreeSet<u32>>) -> R,
+    ) -> R {
+        let mut all = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
+        use_it(all.entry(workload).or_default())
+    }
 }

@@ -20,7 +20,7 @@ use sheath_common::workload::WorkloadId;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
-use crate::capture::{Reconfiguration, Roster, SupervisorRequest, is_member};
+use crate::capture::{Processes, Reconfiguration, SupervisorRequest, is_member};
 use crate::config::{Config, SourceConfig, WorkloadConfig};
 use crate::identity::{
     CaError, CaSource, Credentials, EmbeddedCa, FileSource, Held, Identities, Membership, Snapshot,
@@ -66,7 +66,7 @@ pub struct Control {
     cas: HashMap<PathBuf, Arc<EmbeddedCa>>,
     followed: HashMap<WorkloadId, Followed>,
     generation: u64,
-    roster: Arc<Roster>,
+    processes: Arc<Processes>,
     published: Published,
     updates: (mpsc::Sender<SourceUpdate>, mpsc::Receiver<SourceUpdate>),
     answers: mpsc::Receiver<Answer>,
@@ -124,7 +124,7 @@ impl Control {
     pub fn start(
         path: PathBuf,
         config: Config,
-        roster: Arc<Roster>,
+        processes: Arc<Processes>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, CaError> {
         let mut materials = Materials::default();
@@ -144,7 +144,7 @@ impl Control {
             names,
             followed: HashMap::new(),
             generation: 0,
-            roster,
+            processes,
             published,
             updates: mpsc::channel(64),
             answers,
@@ -312,7 +312,7 @@ impl Control {
             id: workload.id,
             name: workload.name.clone(),
             spiffe_id: workload.spiffe_id.clone(),
-            processes: self.roster.subscribe(workload.id),
+            processes: self.processes.subscribe(workload.id),
             membership: Membership(Arc::new(move |pid| is_member(&member, pid))),
         };
         let updates = Updates::new(self.updates.0.clone(), reference, self.generation);

@@ -1,204 +1,256 @@
-//! What the kernel is told of cgroups besides whose they are, so that one that cannot be recorded as a workload is
-//! refused and not taken for nobody's (`common/src/enrolment.rs`).
+//! Looking at one workload: its cgroups are found and recorded, and the namespaces of its processes served.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
 
-use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED, Overflow};
-use sheath_common::maps::MAX_WORKLOADS;
-use sheath_common::selector::{Selector, base};
-use sheath_common::workload::{InboundMode, Workload};
+use sheath_common::selector::MAX_PATH;
+use sheath_common::workload::Workload;
 
-use super::Supervisor;
-use super::observed::Observed;
+use super::enrolled_cgroup::{LINGER, STAY};
+use super::namespaces::Namespaces;
+use super::records::CgroupRecords;
+use super::workload::WorkloadState;
 use crate::capture::cgroups::{self, WorkloadCgroup};
-use crate::capture::filters::{self, Dropped};
+use crate::capture::kernel::filters::{self, Blocked};
+use crate::capture::namespace::existing;
+use crate::capture::processes::Processes;
+use crate::config::Existing;
+use crate::policy::Policy;
 
-/// What the last look has found that is no workload, and what it could not record.
-#[derive(Debug, Default)]
-pub struct Unenrolled {
-    /// Cgroups below which there may be workloads, and the agent's own.
-    marked: BTreeSet<u64>,
-    /// The oldest cgroup that there was no room for.
-    since: Option<u64>,
-    /// One of them was to be marked.
-    everywhere: bool,
+/// Enrols workloads.
+#[derive(Debug)]
+pub struct Enrolment {
+    /// Where the cgroup v2 hierarchy is mounted.
+    mount: PathBuf,
+    records: CgroupRecords,
+    processes: Arc<Processes>,
+    /// False while the agent starts: the processes that it finds then have been there before.
+    is_up: bool,
 }
 
-/// What the kernel recognises new cgroups by: workloads first, then what they lie below. Notes which of them lie below others.
-pub fn selectors(workloads: &mut [Observed]) -> Vec<Selector> {
-    let bases: BTreeSet<_> = bases(workloads).into_iter().map(str::to_owned).collect();
-    for workload in &mut *workloads {
-        let is_above = |path: &String| cgroups::selects(&workload.config, Path::new(path));
-        workload.is_above_others = bases.iter().any(is_above);
-    }
-    let of_base = |path: &String| Selector::new(path.as_bytes(), Workload::BASE);
-    let of_bases = bases.iter().filter(|path| !path.is_empty()).filter_map(of_base);
-    let of_workload = |workload: &Observed| Selector {
-        workload: workload.entry(None),
-        ..workload.config.selector()
-    };
-    workloads.iter().map(of_workload).chain(of_bases).collect()
+/// One look at all workloads.
+#[derive(Debug)]
+pub struct Pass<'p> {
+    namespaces: &'p mut Namespaces,
+    policy: &'p Policy,
+    /// The workload of each cgroup: of several whose patterns match, the first in the configuration has it, as in the
+    /// kernel.
+    claimed: HashMap<u64, String>,
 }
 
-fn bases(workloads: &[Observed]) -> BTreeSet<&str> {
-    workloads.iter().map(|workload| base(&workload.config.cgroup)).collect()
+/// A cgroup of a workload, with all that there is of it.
+struct FoundCgroup {
+    cgroup: WorkloadCgroup,
+    processes: BTreeSet<u32>,
+    namespaces: BTreeSet<u64>,
 }
 
-impl Supervisor {
-    /// Before cgroups are looked at. Returns what the kernel had seen until then that it could not record.
-    pub(super) fn begin_enrolment(&mut self) -> io::Result<u64> {
-        self.unenrolled.since = None;
-        self.unenrolled.everywhere = false;
-        Ok(self.tables.overflow.get(&OVERFLOW_SEEN)?.unwrap_or_default().count)
+impl<'p> Pass<'p> {
+    pub fn new(namespaces: &'p mut Namespaces, policy: &'p Policy) -> Self {
+        Self { namespaces, policy, claimed: HashMap::new() }
     }
 
-    /// Marks what workloads lie below, and the agent's own cgroup.
-    fn mark_all(&mut self) -> io::Result<()> {
-        let own = cgroups::own()?;
-        let mut marks: Vec<_> = bases(&self.workloads)
-            .into_iter()
-            .map(|path| (PathBuf::from(path), Workload::BASE))
-            .collect();
-        if own != Path::new("/") {
-            marks.push((own, Workload::AGENT));
-        }
-        let before = std::mem::take(&mut self.unenrolled.marked);
-        let marked = marks.iter().try_for_each(|(path, mark)| self.mark(path, mark));
-        if marked.is_err() {
-            self.unenrolled.marked.extend(before);
-        }
-        marked
+    /// The workload of a cgroup that has been looked at already.
+    fn claim(&mut self, cgroup: u64, workload: &WorkloadState) {
+        self.claimed.entry(cgroup).or_insert_with(|| workload.name().to_owned());
     }
 
-    /// Has a cgroup, if it is there, stand in the map for what it is, unless it is a workload.
-    fn mark(&mut self, path: &Path, mark: &Workload) -> io::Result<()> {
-        let Ok(metadata) = fs::metadata(cgroups::join(&self.mount, path)) else {
-            return Ok(());
-        };
-        let id = metadata.ino();
-        self.unenrolled.marked.insert(id);
-        let is_workload = |workload: &Observed| {
-            workload.is_unseen
-                || workload.cgroups.contains_key(&id)
-                || workload.too_long.contains(&id)
-        };
-        match self.tables.workloads.get(&id)? {
-            Some(entry) if entry == *mark || self.workloads.iter().any(is_workload) => Ok(()),
-            _ => match self.record(id, mark) {
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    self.unenrolled.everywhere |= mark.is_base();
-                    Ok(())
-                }
-                result => result,
-            },
+    /// What was known of a workload still holds when it cannot be looked at.
+    pub fn keep(&mut self, workload: &WorkloadState) {
+        for (id, _) in workload.cgroups() {
+            self.claim(id, workload);
+        }
+        for inode in workload.namespaces() {
+            self.namespaces.keep(inode);
         }
     }
+}
 
+impl Enrolment {
+    pub fn new(mount: PathBuf, records: CgroupRecords, processes: Arc<Processes>) -> Self {
+        Self { mount, records, processes, is_up: false }
+    }
+
+    /// From now on, processes that are new have just come.
+    pub fn set_up(&mut self) {
+        self.is_up = true;
+    }
+
+    pub fn records(&self) -> &CgroupRecords {
+        &self.records
+    }
+
+    pub fn records_mut(&mut self) -> &mut CgroupRecords {
+        &mut self.records
+    }
+
+    /// Directory of a cgroup given by its path from the root.
+    pub fn directory(&self, path: &std::path::Path) -> PathBuf {
+        cgroups::join(&self.mount, path)
+    }
+
+    /// Finds what there is of a workload now, enrols it and has it served. Returns why the workload cannot be served as
+    /// configured, if so.
+    ///
     /// # Errors
-    /// If there is no room. The kernel is told once everything has been looked at.
-    pub(super) fn record(&mut self, cgroup: u64, entry: &Workload) -> io::Result<()> {
-        match self.tables.workloads.insert(&cgroup, entry) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                let since = &mut self.unenrolled.since;
-                *since = Some(since.map_or(cgroup, |oldest| oldest.min(cgroup)));
-                Err(io::Error::new(
-                    io::ErrorKind::StorageFull,
-                    format!(
-                        "{MAX_WORKLOADS} cgroups are recorded, and there is no room for more; new ones below the same cgroups are refused"
-                    ),
-                ))
+    /// If it could not be seen what there is; then what was known of it still holds.
+    pub fn reconcile_workload(
+        &mut self,
+        workload: &mut WorkloadState,
+        pass: &mut Pass<'_>,
+    ) -> io::Result<Option<String>> {
+        let cgroups = cgroups::find(&self.mount, workload.config())?;
+        let mut problem = self.refuse_too_long(workload, cgroups.too_long)?;
+        let mut found = Vec::new();
+        for cgroup in cgroups.selected {
+            if let Some(owner) = pass.claimed.get(&cgroup.id) {
+                problem = Some(format!(
+                    "the cgroup {} is also the workload `{owner}`, which comes first",
+                    cgroups::shown(&cgroup.path)
+                ));
+                continue;
             }
-            result => result,
+            let processes = cgroups::processes(&self.directory(&cgroup.path))?;
+            pass.claim(cgroup.id, workload);
+            found.push((cgroup, processes));
         }
-    }
-
-    /// What others' packet filters keep a workload's processes in a cgroup from telling the agent.
-    pub(super) fn dropped_of(
-        &self,
-        index: usize,
-        cgroup: &WorkloadCgroup,
-        namespaces: &BTreeSet<u64>,
-    ) -> io::Result<Option<Dropped>> {
-        let directory = match File::open(cgroups::join(&self.mount, &cgroup.path)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            directory => directory?,
-        };
-        let mut own = Vec::new();
-        if self.workloads[index].config.inbound.mode != InboundMode::Disabled {
-            for served in namespaces.iter().filter_map(|inode| self.namespaces.get(inode)) {
-                own.extend(served.namespace.netns.run(filters::own_addresses)?);
+        let ids = found.iter().map(|(cgroup, _)| cgroup.id).collect();
+        let processes = found.iter().flat_map(|(_, processes)| processes).copied().collect();
+        workload.set_present(&ids, processes);
+        self.processes.publish(workload.id(), workload.processes());
+        for (cgroup, processes) in found {
+            let (mut namespaces, trouble) = pass.namespaces.serve_those_of(&processes);
+            problem = problem.or(trouble);
+            let held = held_by(workload, &cgroup, &namespaces, pass.namespaces)?;
+            namespaces.extend(held);
+            let found = FoundCgroup { cgroup, processes, namespaces };
+            if let Err(error) = self.enrol(workload, &found, pass) {
+                problem = Some(format!("cannot be enrolled: {error}"));
             }
+            problem = problem.or_else(|| cut_off(workload, found.cgroup.id));
         }
-        filters::dropped(&directory, &own)
-    }
-
-    /// Why connections of a cgroup do not get to the agent, if so.
-    pub(super) fn cut_off(&self, index: usize, cgroup: u64) -> Option<String> {
-        let dropped = self.workloads[index].cgroups.get(&cgroup)?.dropped.as_ref()?;
-        Some(format!("{dropped}; {}", dropped.advice()))
+        Ok(problem)
     }
 
     /// Refuses cgroups whose paths are too long to tell whose they are. Returns what to say of them.
-    pub(super) fn refuse_too_long(
+    fn refuse_too_long(
         &mut self,
-        index: usize,
+        workload: &mut WorkloadState,
         too_long: Vec<WorkloadCgroup>,
     ) -> io::Result<Option<String>> {
         let problem = too_long.first().map(|cgroup| {
             format!(
-                "connections of {} cgroup(s) are refused because of paths longer than {} bytes: {}",
+                "connections of {} cgroup(s) are refused because of paths longer than {MAX_PATH} bytes: {}",
                 too_long.len(),
-                sheath_common::selector::MAX_PATH,
                 cgroups::shown(&cgroup.path)
             )
         });
         let ids: BTreeSet<u64> = too_long.iter().map(|cgroup| cgroup.id).collect();
-        self.workloads[index].too_long.clone_from(&ids);
+        workload.set_too_long(ids.clone());
         for id in ids {
-            if self.tables.workloads.get(&id)? != Some(Workload::REFUSED) {
-                self.record(id, &Workload::REFUSED)?;
+            if self.records.get(id)? != Some(Workload::REFUSED) {
+                self.records.record(id, &Workload::REFUSED)?;
             }
         }
         Ok(problem)
     }
 
-    /// After all cgroups have been looked at: what the kernel had seen before is seen to, unless something still is not
-    /// recorded.
-    pub(super) fn settle_enrolment(&mut self, seen: io::Result<u64>) {
-        let marked = self.mark_all();
-        let settle = || {
-            marked?;
-            let seen = seen?;
-            let before = self.tables.overflow.get(&OVERFLOW_SETTLED)?.unwrap_or_default();
-            let unseen = self.workloads.iter().any(|workload| workload.is_unseen);
-            let now = match self.unenrolled.since {
-                None if unseen => before,
-                None => Overflow { count: seen, since: 0, everywhere: 0 },
-                Some(since) => Overflow {
-                    count: before.count,
-                    since,
-                    everywhere: u64::from(self.unenrolled.everywhere),
-                },
-            };
-            if now == before {
-                return Ok(());
+    /// Makes sure that the kernel knows a cgroup as a workload's, and notes where its processes are.
+    fn enrol(
+        &mut self,
+        workload: &mut WorkloadState,
+        found: &FoundCgroup,
+        pass: &Pass<'_>,
+    ) -> io::Result<()> {
+        let id = found.cgroup.id;
+        let blocked = self.blocked(workload, found, pass.namespaces)?;
+        let entry = workload.kernel_entry(blocked.as_ref());
+        let already = self.records.get(id)?;
+        if already != Some(entry) {
+            self.records.record(id, &entry)?;
+            // Removed since it was found, its entry would stay: the kernel takes away what is there when it is removed.
+            if !cgroups::is_there(&self.mount, &found.cgroup) {
+                self.records.remove(id)?;
             }
-            self.tables.overflow.insert(&OVERFLOW_SETTLED, &now)
-        };
-        let settled: io::Result<()> = settle();
-        if let Err(error) = settled {
-            tracing::warn!(%error, "cgroups that could not be recorded stay refused");
         }
+        let must_reset = already.is_none() && workload.config().existing == Existing::Reset;
+        let now = Instant::now();
+        let since = if self.is_up { now } else { now.checked_sub(STAY).unwrap_or(now) };
+        let enrolled = workload.enrol(&found.cgroup, must_reset);
+        enrolled.set_blocked(blocked);
+        enrolled.sight(&found.namespaces, since);
+        if enrolled.must_reset() {
+            reset_existing(workload, found, pass)?;
+            workload.enrol(&found.cgroup, false).set_must_reset(false);
+        }
+        Ok(())
     }
 
-    /// Cgroups that have an entry by this configuration.
-    pub(super) fn recorded(&self) -> BTreeSet<u64> {
-        let workloads = self.workloads.iter();
-        let theirs = workloads.flat_map(|w| w.cgroups.keys().chain(&w.too_long).copied());
-        theirs.chain(self.unenrolled.marked.iter().copied()).collect()
+    /// What other people's packet filters keep from the agent of what a workload's processes in a cgroup send.
+    fn blocked(
+        &self,
+        workload: &WorkloadState,
+        found: &FoundCgroup,
+        namespaces: &Namespaces,
+    ) -> io::Result<Option<Blocked>> {
+        let directory = match File::open(self.directory(&found.cgroup.path)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            directory => directory?,
+        };
+        let own = match workload.is_inbound() {
+            true => namespaces.own_addresses(&found.namespaces)?,
+            false => Vec::new(),
+        };
+        filters::blocked(&directory, &own)
     }
+}
+
+/// Namespaces that a workload has been in, and that still hold sockets of the cgroup although no process is seen there.
+/// Looked for only where nobody has been seen for a while: most namespaces end with their last process.
+fn held_by(
+    workload: &WorkloadState,
+    cgroup: &WorkloadCgroup,
+    seen: &BTreeSet<u64>,
+    namespaces: &mut Namespaces,
+) -> io::Result<BTreeSet<u64>> {
+    let Some(enrolled) = workload.cgroup(cgroup.id) else {
+        return Ok(BTreeSet::new());
+    };
+    let left = enrolled
+        .sightings()
+        .filter(|(inode, sighting)| sighting.is_older_than(LINGER / 2) && !seen.contains(inode))
+        .map(|(inode, _)| inode)
+        .collect();
+    namespaces.keep_where_sockets_of(&cgroup.path, &left)
+}
+
+/// Why connections of a cgroup do not get to the agent, if so.
+fn cut_off(workload: &WorkloadState, cgroup: u64) -> Option<String> {
+    let blocked = workload.cgroup(cgroup)?.blocked()?;
+    Some(format!("{blocked}; {}", blocked.advice()))
+}
+
+/// Resets the connections that a workload had before it was enrolled.
+fn reset_existing(
+    workload: &WorkloadState,
+    found: &FoundCgroup,
+    pass: &Pass<'_>,
+) -> io::Result<()> {
+    for namespace in found.namespaces.iter().filter_map(|inode| pass.namespaces.get(*inode)) {
+        let sockets =
+            existing::unprotected(namespace, &found.processes, workload.id(), pass.policy)?;
+        existing::reset(namespace, &sockets)?;
+        if !sockets.is_empty() {
+            tracing::info!(
+                workload = workload.name(),
+                count = sockets.len(),
+                "existing connections reset"
+            );
+        }
+    }
+    Ok(())
 }

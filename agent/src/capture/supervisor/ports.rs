@@ -7,141 +7,143 @@
 //! Where the workload listens, or listened last, is its own whoever else comes; so is every other address of the port,
 //! but for those at which somebody else listens meanwhile.
 
-use std::collections::{BTreeSet, HashSet};
-use std::time::Instant;
+use std::collections::{BTreeSet, HashMap};
 
-use sheath_common::flow::ActivatedKey;
+use sheath_common::workload::WorkloadId;
 
-use super::Supervisor;
-use super::listening::is_inbound;
-use super::observed::{Observed, SETTLED};
-use crate::capture::cgroups;
-use crate::capture::listeners::Owned;
-use crate::capture::ports::{InboundPorts, Whose};
+use super::declared_ports::no_declared_ports;
+use super::workload::WorkloadState;
+use crate::capture::namespace::owned_sockets::OwnedSocket;
+use crate::capture::namespace::ports::{InboundPorts, PortOwner};
 use crate::config::NamespaceKind;
+
+/// A namespace, as far as it matters whose its ports are.
+#[derive(Clone, Copy, Debug)]
+pub struct NamespaceView<'p> {
+    /// Inode number.
+    pub inode: u64,
+    /// It is the agent's own.
+    pub is_own: bool,
+    /// Those who listen there.
+    pub listeners: &'p [OwnedSocket],
+}
 
 /// How certain it is that a workload's ports are in a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tie {
     /// It is there.
-    Is,
+    Present,
     /// It may come.
-    MayCome,
-    Not,
+    Possible,
+    None,
 }
 
-impl Supervisor {
-    /// Works out whose each namespace's ports are, and has them steered.
-    pub(super) fn assign_ports(&mut self, problems: &mut [Option<String>]) {
-        let own = self.own_netns.inode();
-        let is_passing = self.workloads.iter().any(|workload| {
-            is_inbound(workload)
-                && (workload.has_just_come()
-                    || (workload.namespaces().contains(&own) && !workload.is_settled_in(own)))
-        });
-        self.guard_activated(problems);
-        self.look_again = is_passing.then(|| Instant::now() + SETTLED);
-        let assigned: Vec<_> = self
-            .namespaces
-            .keys()
-            .map(|inode| (*inode, self.ports_of(*inode, *inode == own, problems)))
-            .collect();
-        for (inode, ports) in assigned {
-            let Some(served) = self.namespaces.get(&inode) else {
-                continue;
-            };
-            if let Err(error) = served.namespace.steer(ports) {
-                for (workload, problem) in self.workloads.iter().zip(problems.iter_mut()) {
-                    if workload.served_in().contains(&inode) {
-                        problem.get_or_insert(format!("inbound ports cannot be steered: {error}"));
-                    }
-                }
+/// Works out whose the ports of a namespace are. `workloads` are those that the network may call, and `activators` the
+/// cgroups that may listen for them. Also returns which workloads do not get theirs, and why.
+pub fn assign(
+    view: NamespaceView<'_>,
+    workloads: &[&WorkloadState],
+    activators: &HashMap<WorkloadId, u64>,
+) -> (InboundPorts, Vec<(WorkloadId, String)>) {
+    let mut ports = InboundPorts::default();
+    let mut problems = Vec::new();
+    let mut present = Vec::new();
+    let mut possible = Vec::new();
+    for workload in workloads {
+        let tie = view.tie(workload);
+        let claimed = match tie {
+            Tie::Present if workload.ports().is_empty() => {
+                view.claim_every_port(&mut ports, workload)
             }
+            Tie::Present => {
+                present.push(*workload);
+                view.claim(&mut ports, workload)
+            }
+            Tie::Possible => {
+                possible.push(*workload);
+                Ok(())
+            }
+            Tie::None => continue,
+        };
+        if let Err(reason) = claimed {
+            problems.push((workload.id(), reason));
+        }
+        if let Some(cgroup) = activators.get(&workload.id()) {
+            ports.activate(workload.id(), *cgroup);
         }
     }
+    view.leave_to_others(&mut ports, &present);
+    for workload in present.into_iter().chain(possible) {
+        view.offer(&mut ports, workload);
+    }
+    (ports, problems)
+}
 
-    fn ports_of(&self, inode: u64, is_own: bool, problems: &mut [Option<String>]) -> InboundPorts {
-        let nobody = Vec::new();
-        let listening = self.listening.get(&inode).unwrap_or(&nobody);
-        let mut ports = InboundPorts::default();
-        let inbound: Vec<_> = self
-            .workloads
-            .iter()
-            .zip(problems.iter_mut())
-            .filter(|(workload, _)| is_inbound(workload))
-            .map(|(workload, problem)| (workload, problem, tie(workload, inode, is_own, listening)))
-            .collect();
-        let mut settled = Vec::new();
-        let mut coming = Vec::new();
-        for (workload, problem, tie) in inbound {
-            let claimed = match tie {
-                Tie::Is if workload.config.inbound.ports.is_empty() => {
-                    self.claim_every_port(&mut ports, workload, is_own, listening)
-                }
-                Tie::Is => {
-                    settled.push(workload);
-                    claim(&mut ports, workload, inode)
-                }
-                Tie::MayCome => {
-                    coming.push(workload);
-                    Ok(())
-                }
-                Tie::Not => Ok(()),
+impl NamespaceView<'_> {
+    fn tie(&self, workload: &WorkloadState) -> Tie {
+        if !self.is_own {
+            let is_served = workload.served_in().contains(&self.inode);
+            return if is_served { Tie::Present } else { Tie::None };
+        }
+        if workload.is_at_home_in(self.inode) {
+            return Tie::Present;
+        }
+        if workload.lives_elsewhere() {
+            // It may have been handed a socket of this namespace.
+            let is_declared =
+                |listener: &&OwnedSocket| workload.ports().contains(&listener.socket.local.port());
+            let mut declared = self.listeners.iter().filter(is_declared);
+            return match declared.any(|listener| workload.holds(listener)) {
+                true => Tie::Present,
+                false => Tie::None,
             };
-            if let Err(reason) = claimed {
-                problem.get_or_insert(reason);
-            }
-            if let Some(cgroup) = self.activator_of(workload)
-                && tie != Tie::Not
-            {
-                ports.activate(workload.config.id, cgroup);
-            }
         }
-        self.leave_to_others(&mut ports, &settled, inode, listening);
-        for workload in settled {
-            offer(&mut ports, workload, listening);
+        match workload.config().inbound.namespace {
+            NamespaceKind::Own => Tie::None,
+            NamespaceKind::Any => Tie::Possible,
         }
-        for workload in coming {
-            offer(&mut ports, workload, listening);
-        }
-        ports
     }
 
     /// Every port of a namespace of the workload's own; in the agent's, its services are refused until they are named.
     fn claim_every_port(
         &self,
         ports: &mut InboundPorts,
-        workload: &Observed,
-        is_own: bool,
-        listening: &[Owned],
+        workload: &WorkloadState,
     ) -> Result<(), String> {
-        if !is_own {
-            return ports.claim_rest(workload.config.id);
+        if !self.is_own {
+            return ports.claim_rest(workload.id());
         }
-        for listener in listening.iter().filter(|listener| workload.owns(listener)) {
+        for listener in self.listeners.iter().filter(|listener| workload.owns(listener)) {
             let addresses = listener.socket.listens_at().into_iter().collect();
-            ports.offer(Whose::Nobody, listener.socket.local.port(), Some(&addresses));
+            ports.offer(PortOwner::Nobody, listener.socket.local.port(), Some(&addresses));
         }
-        Err(unnamed_ports(workload, listening))
+        Err(no_declared_ports(workload, self.listeners))
+    }
+
+    /// Gives a workload its declared ports where they are known to be: as declared, or where it listens.
+    fn claim(&self, ports: &mut InboundPorts, workload: &WorkloadState) -> Result<(), String> {
+        let declared = &workload.config().inbound.addresses;
+        let mut result = Ok(());
+        for port in workload.ports() {
+            let addresses = match declared.is_empty() {
+                true => workload.listens_at(self.inode, *port),
+                false => Some(declared),
+            };
+            let claimed = ports.claim(workload.id(), *port, addresses);
+            result = result.and(claimed);
+        }
+        result
     }
 
     /// Where somebody else listens on a declared port, and the workload is known to listen at other addresses alone.
-    fn leave_to_others(
-        &self,
-        ports: &mut InboundPorts,
-        settled: &[&Observed],
-        inode: u64,
-        listening: &[Owned],
-    ) {
-        for listener in listening {
+    fn leave_to_others(&self, ports: &mut InboundPorts, present: &[&WorkloadState]) {
+        for listener in self.listeners {
             let port = listener.socket.local.port();
-            let claimants: Vec<_> = settled
-                .iter()
-                .filter(|workload| workload.config.inbound.ports.contains(&port))
-                .collect();
+            let claimants: Vec<_> =
+                present.iter().filter(|workload| workload.ports().contains(&port)).collect();
             let are_known = claimants.iter().all(|workload| {
-                let inbound = &workload.config.inbound;
-                !inbound.addresses.is_empty() || workload.heard.contains_key(&(inode, port))
+                !workload.config().inbound.addresses.is_empty()
+                    || workload.listens_at(self.inode, port).is_some()
             });
             let is_theirs = claimants.iter().any(|workload| workload.owns(listener));
             if claimants.is_empty() || !are_known || is_theirs {
@@ -156,115 +158,31 @@ impl Supervisor {
             // Whoever made it: what a workload's process can accept from is not somebody else's.
             let is_held = || claimants.iter().any(|workload| workload.holds(listener));
             if !free.is_empty() && !is_held() {
-                ports.offer(Whose::Others, port, Some(&free));
+                ports.offer(PortOwner::Others, port, Some(&free));
             }
         }
     }
 
-    /// What a service manager listens on for a workload is guarded like what the workload itself listens on.
-    fn guard_activated(&mut self, problems: &mut [Option<String>]) {
-        let mut activated = HashSet::new();
-        for workload in self.workloads.iter().filter(|workload| is_inbound(workload)) {
-            if let Some(cgroup) = self.activator_of(workload) {
-                activated.extend(workload.config.inbound.ports.iter().map(|port| ActivatedKey {
-                    cgroup,
-                    port: u32::from(*port),
-                    _reserved: 0,
-                }));
-            }
+    /// Gives a workload the rest of its declared ports, as far as nobody has them. Where it listens against its own
+    /// declaration, nobody is served.
+    fn offer(&self, ports: &mut InboundPorts, workload: &WorkloadState) {
+        let declared = &workload.config().inbound.addresses;
+        let addresses = Some(declared).filter(|addresses| !addresses.is_empty());
+        for port in workload.ports() {
+            ports.offer(PortOwner::Workload(workload.id()), *port, addresses);
         }
-        if self.activated.as_ref() == Some(&activated) {
+        if addresses.is_none() {
             return;
         }
-        match self.tables.set_activated(&activated) {
-            Ok(()) => self.activated = Some(activated),
-            Err(error) => {
-                for (workload, problem) in self.workloads.iter().zip(problems.iter_mut()) {
-                    if workload.config.inbound.activator.is_some() {
-                        problem.get_or_insert(format!("inbound.activator is not guarded: {error}"));
-                    }
-                }
+        for listener in self.listeners.iter().filter(|listener| workload.owns(listener)) {
+            let port = listener.socket.local.port();
+            if workload.ports().contains(&port) {
+                let addresses = listener.socket.listens_at().into_iter().collect();
+                ports.offer(PortOwner::Nobody, port, Some(&addresses));
             }
         }
     }
-
-    /// Id of the cgroup that may listen for the workload, while there is one.
-    fn activator_of(&self, workload: &Observed) -> Option<u64> {
-        use std::os::unix::fs::MetadataExt;
-        let path = workload.config.inbound.activator.as_ref()?;
-        let metadata = std::fs::metadata(cgroups::join(&self.mount, path)).ok()?;
-        Some(metadata.ino())
-    }
 }
 
-/// Why a workload without named ports is refused in the agent's namespace, and what to write.
-pub(super) fn unnamed_ports(workload: &Observed, listening: &[Owned]) -> String {
-    let mine = listening.iter().filter(|listener| workload.owns(listener));
-    let named: BTreeSet<_> = mine.map(|listener| listener.socket.local.port()).collect();
-    let named: Vec<_> = named.iter().map(ToString::to_string).collect();
-    let example = if named.is_empty() { "8080".to_owned() } else { named.join(", ") };
-    format!(
-        "is in the agent's network namespace, whose ports are other people's too, so its callers are refused: \
-         name its ports, as in `inbound: {{ ports: [{example}] }}`"
-    )
-}
-
-fn tie(workload: &Observed, inode: u64, is_own: bool, listening: &[Owned]) -> Tie {
-    let inbound = &workload.config.inbound;
-    if !is_own {
-        return if workload.served_in().contains(&inode) { Tie::Is } else { Tie::Not };
-    }
-    let of_ports = || {
-        listening.iter().filter(|listener| inbound.ports.contains(&listener.socket.local.port()))
-    };
-    if workload.is_at_home_in(inode) {
-        return Tie::Is;
-    }
-    if workload.lives_elsewhere {
-        // It may have been handed a socket of this namespace.
-        return if of_ports().any(|listener| workload.holds(listener)) {
-            Tie::Is
-        } else {
-            Tie::Not
-        };
-    }
-    match inbound.namespace {
-        NamespaceKind::Own => Tie::Not,
-        NamespaceKind::Any => Tie::MayCome,
-    }
-}
-
-/// Gives a workload its declared ports where they are known to be: as declared, or where it listens.
-fn claim(ports: &mut InboundPorts, workload: &Observed, inode: u64) -> Result<(), String> {
-    let inbound = &workload.config.inbound;
-    let mut result = Ok(());
-    for port in &inbound.ports {
-        let addresses = match inbound.addresses.is_empty() {
-            true => workload.heard.get(&(inode, *port)),
-            false => Some(&inbound.addresses),
-        };
-        let claimed = ports.claim(workload.config.id, *port, addresses);
-        result = result.and(claimed);
-    }
-    result
-}
-
-/// Gives a workload the rest of its declared ports, as far as nobody has them. Where it listens against its own
-/// declaration, nobody is served.
-fn offer(ports: &mut InboundPorts, workload: &Observed, listening: &[Owned]) {
-    let inbound = &workload.config.inbound;
-    let addresses = Some(&inbound.addresses).filter(|addresses| !addresses.is_empty());
-    for port in &inbound.ports {
-        ports.offer(Whose::Workload(workload.config.id), *port, addresses);
-    }
-    if addresses.is_none() {
-        return;
-    }
-    for listener in listening.iter().filter(|listener| workload.owns(listener)) {
-        let port = listener.socket.local.port();
-        if inbound.ports.contains(&port) {
-            let addresses = listener.socket.listens_at().into_iter().collect();
-            ports.offer(Whose::Nobody, port, Some(&addresses));
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,16 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
-use super::Supervisor;
-use super::listening::is_inbound;
-use super::observed::Observed;
-use crate::capture::mounts::{self, NetworkMount};
-use crate::capture::programs::Hook;
-use crate::capture::{cgroups, filters};
+use super::enrolled::Enrolled;
+use super::namespaces::Namespaces;
+use super::workload::WorkloadState;
+use crate::capture::cgroups;
+use crate::capture::kernel::filters;
+use crate::capture::kernel::mounts::{self, NetworkMount};
+use crate::capture::kernel::programs::{FoundProgram, Programs};
+use crate::capture::kernel::targets::Hook;
+use crate::capture::namespace::{Namespace, existing};
+use crate::policy::Policy;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
@@ -32,7 +36,7 @@ pub struct ProgramStatus {
 pub struct WorkloadStatus {
     pub name: String,
     pub spiffe_id: String,
-    pub state: WorkloadState,
+    pub state: Protection,
     /// Empty unless the state is degraded.
     pub reason: String,
     pub cgroups: Vec<CgroupStatus>,
@@ -48,7 +52,7 @@ pub struct WorkloadStatus {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum WorkloadState {
+pub enum Protection {
     /// No process of it runs.
     Waiting,
     /// Everything that protects it is in force.
@@ -94,111 +98,133 @@ pub struct UnprotectedConnection {
     pub remote: SocketAddr,
 }
 
-pub(super) fn view(supervisor: &mut Supervisor) -> StatusView {
-    let observed = supervisor.programs.check_and_repair();
-    let programs = observed
-        .into_iter()
-        .map(|(name, hook, observed)| ProgramStatus {
-            name,
-            kind: match hook {
+/// Where the parts of a status come from.
+#[derive(Debug)]
+pub struct Owners<'s> {
+    pub programs: &'s Programs,
+    pub enrolled: &'s Enrolled,
+    pub namespaces: &'s Namespaces,
+    pub policy: &'s Policy,
+}
+
+impl From<FoundProgram> for ProgramStatus {
+    fn from(program: FoundProgram) -> Self {
+        Self {
+            name: program.name,
+            kind: match program.hook {
                 Hook::Cgroup(_) | Hook::Root(_) => "cgroup",
                 Hook::Tracepoint(_) => "tracepoint",
             },
-            attached_to: supervisor.programs.place(hook),
-            observed,
-        })
-        .collect();
-    let supervisor = &*supervisor;
-    StatusView {
-        programs,
-        workloads: supervisor
-            .workloads
-            .iter()
-            .map(|workload| workload_view(supervisor, workload))
-            .collect(),
+            attached_to: program.target,
+            observed: program.is_in_force,
+        }
     }
 }
 
-fn workload_view(supervisor: &Supervisor, workload: &Observed) -> WorkloadStatus {
-    let config = &workload.config;
-    let inodes = workload.served_in();
-    let namespaces: Vec<_> = inodes
-        .iter()
-        .filter_map(|inode| supervisor.namespaces.get(inode))
-        .map(|served| NamespaceStatus {
-            inode: served.namespace.inode(),
-            cookie: served.namespace.cookie(),
-            ready: served.namespace.is_steered(),
-            host: served.namespace.is_agents_own(),
-        })
-        .collect();
-    let problem = problem(supervisor, workload, &namespaces);
-    let state = match &problem {
-        Some(_) => WorkloadState::Degraded,
-        None if workload.processes.is_empty() => WorkloadState::Waiting,
-        None => WorkloadState::Protected,
-    };
-    WorkloadStatus {
-        name: config.name.clone(),
-        spiffe_id: config.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-        state,
-        reason: problem.unwrap_or_default(),
-        cgroups: workload
-            .cgroups
-            .iter()
-            .map(|(id, enrolled)| CgroupStatus { path: cgroups::shown(&enrolled.path), id: *id })
-            .collect(),
-        namespaces,
-        inbound: InboundStatus {
-            mode: match config.inbound.mode {
-                InboundMode::Strict => "strict",
-                InboundMode::Permissive => "permissive",
-                InboundMode::Disabled => "disabled",
-            },
-            ports: config.inbound.ports.clone(),
-            refused: is_inbound(workload)
-                && config.inbound.ports.is_empty()
-                && workload.is_settled_in(supervisor.own_netns.inode()),
-        },
-        outbound: OutboundStatus {
-            mode: match config.outbound.mode {
-                OutboundMode::Require => "require",
-                OutboundMode::Prefer => "prefer",
-                OutboundMode::Disabled => "disabled",
-            },
-        },
-        unprotected: supervisor.unprotected(workload),
-        network_mounts: mounts::of_processes(&workload.processes),
-        notes: workload.notes.clone(),
+impl NamespaceStatus {
+    fn of(namespace: &Namespace) -> Self {
+        Self {
+            inode: namespace.inode(),
+            cookie: namespace.cookie(),
+            ready: namespace.is_steered(),
+            host: namespace.is_agents_own(),
+        }
     }
 }
 
-/// The first thing that keeps a workload from being protected as configured.
-fn problem(
-    supervisor: &Supervisor,
-    workload: &Observed,
-    namespaces: &[NamespaceStatus],
-) -> Option<String> {
-    if let Some(problem) = &workload.problem {
-        return Some(problem.clone());
-    }
-    for (id, enrolled) in &workload.cgroups {
-        let path = cgroups::shown(&enrolled.path);
-        let entry = workload.entry(enrolled.dropped.as_ref());
-        if supervisor.tables.workloads.get(id).ok().flatten() != Some(entry) {
-            return Some(format!("the kernel does not know the cgroup {path}"));
-        }
-        if !supervisor.covers(&enrolled.path) {
-            return Some(format!("not every program runs for the cgroup {path}"));
-        }
-        // What is on the workload's own cgroup has been found already.
-        let directory = cgroups::join(&supervisor.mount, &enrolled.path);
-        if let Ok(Some(dropped)) = filters::dropped_within(&directory, false) {
-            return Some(format!("below {path}, {dropped}; {}", dropped.advice()));
+impl Owners<'_> {
+    /// The status, with the programs as they have just been found.
+    pub fn view(&self, programs: Vec<FoundProgram>) -> StatusView {
+        StatusView {
+            programs: programs.into_iter().map(ProgramStatus::from).collect(),
+            workloads: self.enrolled.iter().map(|workload| self.workload(workload)).collect(),
         }
     }
-    namespaces
-        .iter()
-        .find(|namespace| !namespace.ready)
-        .map(|namespace| format!("network namespace {} is not steered", namespace.inode))
+
+    fn workload(&self, workload: &WorkloadState) -> WorkloadStatus {
+        let config = workload.config();
+        let namespaces: Vec<_> = workload
+            .served_in()
+            .iter()
+            .filter_map(|inode| self.namespaces.get(*inode))
+            .map(NamespaceStatus::of)
+            .collect();
+        let problem = self.problem(workload, &namespaces);
+        let state = match &problem {
+            Some(_) => Protection::Degraded,
+            None if workload.processes().is_empty() => Protection::Waiting,
+            None => Protection::Protected,
+        };
+        WorkloadStatus {
+            name: config.name.clone(),
+            spiffe_id: config.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            state,
+            reason: problem.unwrap_or_default(),
+            cgroups: workload
+                .cgroups()
+                .map(|(id, cgroup)| CgroupStatus { path: cgroups::shown(cgroup.path()), id })
+                .collect(),
+            namespaces,
+            inbound: InboundStatus {
+                mode: match config.inbound.mode {
+                    InboundMode::Strict => "strict",
+                    InboundMode::Permissive => "permissive",
+                    InboundMode::Disabled => "disabled",
+                },
+                ports: config.inbound.ports.clone(),
+                refused: workload.is_inbound()
+                    && workload.ports().is_empty()
+                    && workload.has_stayed_in(self.namespaces.own_inode()),
+            },
+            outbound: OutboundStatus {
+                mode: match config.outbound.mode {
+                    OutboundMode::Require => "require",
+                    OutboundMode::Prefer => "prefer",
+                    OutboundMode::Disabled => "disabled",
+                },
+            },
+            unprotected: self.unprotected(workload),
+            network_mounts: mounts::of_processes(workload.processes()),
+            notes: workload.report().said().notes.clone(),
+        }
+    }
+
+    /// The first thing that keeps a workload from being protected as configured.
+    fn problem(&self, workload: &WorkloadState, namespaces: &[NamespaceStatus]) -> Option<String> {
+        if let Some(problem) = &workload.report().said().problem {
+            return Some(problem.clone());
+        }
+        for (id, cgroup) in workload.cgroups() {
+            let path = cgroups::shown(cgroup.path());
+            if !self.enrolled.is_recorded(id, workload.kernel_entry(cgroup.blocked())) {
+                return Some(format!("the kernel does not know the cgroup {path}"));
+            }
+            let directory = self.enrolled.directory(cgroup.path());
+            if !self.programs.cover(&directory) {
+                return Some(format!("not every program runs for the cgroup {path}"));
+            }
+            // What is on the workload's own cgroup has been found already.
+            if let Ok(Some(blocked)) = filters::blocked_within(&directory, false) {
+                return Some(format!("below {path}, {blocked}; {}", blocked.advice()));
+            }
+        }
+        namespaces
+            .iter()
+            .find(|namespace| !namespace.ready)
+            .map(|namespace| format!("network namespace {} is not steered", namespace.inode))
+    }
+
+    /// Connections of a workload that policy wants protected and that are not.
+    fn unprotected(&self, workload: &WorkloadState) -> Vec<UnprotectedConnection> {
+        let inodes = workload.namespaces();
+        let sockets = inodes.iter().filter_map(|inode| {
+            let namespace = self.namespaces.get(*inode)?;
+            let processes = workload.processes();
+            existing::unprotected(namespace, processes, workload.id(), self.policy).ok()
+        });
+        sockets
+            .flatten()
+            .map(|socket| UnprotectedConnection { local: socket.local, remote: socket.remote })
+            .collect()
+    }
 }

@@ -1,14 +1,14 @@
-//! The same look at who listens, without an agent: for `sheath check`.
+//! Who listens on a workload's ports now, seen without an agent: for `sheath check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use super::listening::is_inbound;
-use super::observed::{Enrolled, Observed};
-use super::ports::unnamed_ports;
-use crate::capture::processes::NamespaceFile;
-use crate::capture::{cgroups, listeners, processes};
+use super::declared_ports::{compare, no_declared_ports};
+use super::workload::WorkloadState;
+use crate::capture::cgroups;
+use crate::capture::namespace::owned_sockets;
+use crate::capture::proc::{self, NamespaceFile};
 use crate::config::{NamespaceKind, WorkloadConfig};
 use crate::sys::netns::NetworkNamespace;
 
@@ -21,33 +21,40 @@ pub struct Survey {
 }
 
 /// Looks at a workload's processes and at who listens where they are.
+///
+/// # Errors
+/// If cgroups, processes or sockets cannot be looked at.
 pub fn survey(mount: &Path, config: &WorkloadConfig) -> io::Result<Survey> {
     let mut survey = Survey::default();
-    let mut workload = Observed::new(config.clone());
-    if !is_inbound(&workload) {
+    let mut workload = WorkloadState::new(config.clone());
+    if !workload.is_inbound() {
         return Ok(survey);
     }
+    let (mut ids, mut processes) = (BTreeSet::new(), BTreeSet::new());
     for cgroup in cgroups::find(mount, config)?.selected {
-        workload.processes.extend(cgroups::processes(&cgroups::join(mount, &cgroup.path))?);
-        workload.cgroups.insert(cgroup.id, Enrolled::new(cgroup.path, false));
+        processes.extend(cgroups::processes(&cgroups::join(mount, &cgroup.path))?);
+        workload.enrol(&cgroup, false);
+        ids.insert(cgroup.id);
     }
+    workload.set_present(&ids, processes);
     let own = NetworkNamespace::own()?;
-    if workload.processes.is_empty() {
+    if workload.processes().is_empty() {
         // It may come to be here: until it is seen elsewhere, its ports are its own here too.
         if config.inbound.namespace == NamespaceKind::Any && !config.inbound.ports.is_empty() {
-            survey.problems.extend(workload.compare(&listeners::listening(&own, mount)?).problem);
+            let listeners = owned_sockets::listening(&own, mount)?;
+            survey.problems.extend(compare(&workload, &listeners).problem);
         }
         return Ok(survey);
     }
-    for (inode, file) in namespaces(&workload.processes)? {
+    for (inode, file) in namespaces(workload.processes())? {
         let netns = NetworkNamespace::open(&file.path, &own)?;
-        let all = listeners::listening(&netns, mount)?;
+        let listeners = owned_sockets::listening(&netns, mount)?;
         if !config.inbound.ports.is_empty() {
-            let findings = workload.compare(&all);
+            let findings = compare(&workload, &listeners);
             survey.problems.extend(findings.problem);
             survey.notes.extend(findings.notes);
         } else if inode == own.inode() {
-            survey.problems.insert(unnamed_ports(&workload, &all));
+            survey.problems.insert(no_declared_ports(&workload, &listeners));
         }
     }
     Ok(survey)
@@ -56,7 +63,7 @@ pub fn survey(mount: &Path, config: &WorkloadConfig) -> io::Result<Survey> {
 fn namespaces(processes: &BTreeSet<u32>) -> io::Result<BTreeMap<u64, NamespaceFile>> {
     let mut namespaces = BTreeMap::new();
     for pid in processes {
-        if let Some(file) = processes::network_namespace(*pid)? {
+        if let Some(file) = proc::network_namespace(*pid)? {
             namespaces.entry(file.inode).or_insert(file);
         }
     }

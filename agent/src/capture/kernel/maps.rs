@@ -1,0 +1,342 @@
+//! The maps that the agent and the BPF programs share, under their names in `ebpf/src/maps.rs`.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::io;
+
+use aya::Pod;
+use sheath_common::counters::Counter;
+use sheath_common::enrolment::Overflow;
+use sheath_common::flow::{
+    ActivatedKey, Flow, FlowKey, GuardedKey, LegKey, ListenerKey, LocalKey, LocalLeg,
+    SOURCE_PREFIX_BITS, SilentKey, SourceKey, SteeredKey, Unreachable, UnreachableKey,
+};
+use sheath_common::net::{Address, Endpoint};
+use sheath_common::selector::{MAX_SELECTORS, Selector};
+use sheath_common::verdict::{Action, DESTINATION_PREFIX_BITS, Destination, DestinationKey};
+use sheath_common::workload::{NO_WORKLOAD, Workload};
+
+use super::pins::Pins;
+use crate::policy::{KernelRule, kernel_port, mapped_length};
+use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
+
+/// Names of all maps that are pinned.
+pub const PINNED: [&str; 23] = [
+    "WORKLOADS",
+    "DEPARTED",
+    "OVERFLOW",
+    "CAPTURE",
+    "SELECTORS",
+    "DESTINATIONS",
+    "NAMESPACES",
+    "SOURCES",
+    "CONNECTED",
+    "FLOWS",
+    "UNREACHABLE",
+    "CLIENTS",
+    "LOCAL_LEGS",
+    "OWN_LISTENERS",
+    "WIRES",
+    "LISTENERS",
+    "STEERED",
+    "SILENT",
+    "LOCALS",
+    "GUARDED",
+    "ACTIVATED",
+    "COUNTERS",
+    "EVENTS",
+];
+
+/// A destination prefix as the trie holds it.
+type DestinationPrefix = Prefix<DestinationKey>;
+
+#[derive(Debug)]
+pub struct Maps {
+    pub workloads: Table<u64, Workload>,
+    pub overflow: Table<u32, Overflow>,
+    capture: Table<u32, u64>,
+    pub selectors: Table<u32, Selector>,
+    destinations: Table<DestinationPrefix, Destination>,
+    pub namespaces: Table<u64, u32>,
+    pub sources: Table<Prefix<SourceKey>, Address>,
+    pub flows: Table<FlowKey, Flow>,
+    pub unreachable: Table<UnreachableKey, Unreachable>,
+    pub clients: Table<LegKey, Endpoint>,
+    /// By socket.
+    pub local_legs: Table<SocketFd, LocalLeg>,
+    pub own_listeners: Table<SocketFd, u32>,
+    pub wires: Table<LegKey, u32>,
+    pub listeners: Table<ListenerKey, SocketFd>,
+    pub steered: Table<SteeredKey, u32>,
+    pub silent: Table<SilentKey, u32>,
+    locals: Table<LocalKey, u32>,
+    guarded: Table<GuardedKey, u32>,
+    activated: Table<ActivatedKey, u32>,
+    counters: PerCpuCounters,
+}
+
+impl Maps {
+    /// Opens the maps by their pins.
+    ///
+    /// # Errors
+    /// `NotFound` if a map is not pinned, `InvalidData` if it has another shape than this agent's.
+    pub fn open(pins: &Pins) -> io::Result<Self> {
+        Ok(Self {
+            workloads: Table::open(&pins.map("WORKLOADS"))?,
+            overflow: Table::open(&pins.map("OVERFLOW"))?,
+            capture: Table::open(&pins.map("CAPTURE"))?,
+            selectors: Table::open(&pins.map("SELECTORS"))?,
+            destinations: Table::open(&pins.map("DESTINATIONS"))?,
+            namespaces: Table::open(&pins.map("NAMESPACES"))?,
+            sources: Table::open(&pins.map("SOURCES"))?,
+            flows: Table::open(&pins.map("FLOWS"))?,
+            unreachable: Table::open(&pins.map("UNREACHABLE"))?,
+            clients: Table::open(&pins.map("CLIENTS"))?,
+            local_legs: Table::open(&pins.map("LOCAL_LEGS"))?,
+            own_listeners: Table::open(&pins.map("OWN_LISTENERS"))?,
+            wires: Table::open(&pins.map("WIRES"))?,
+            listeners: Table::open(&pins.map("LISTENERS"))?,
+            steered: Table::open(&pins.map("STEERED"))?,
+            silent: Table::open(&pins.map("SILENT"))?,
+            locals: Table::open(&pins.map("LOCALS"))?,
+            guarded: Table::open(&pins.map("GUARDED"))?,
+            activated: Table::open(&pins.map("ACTIVATED"))?,
+            counters: PerCpuCounters::open(&pins.map("COUNTERS"))?,
+        })
+    }
+
+    /// Tells the kernel which cgroup the programs are attached to.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
+    pub fn set_capture(&self, cgroup: u64) -> io::Result<()> {
+        if self.capture.get(&0)? == Some(cgroup) {
+            return Ok(());
+        }
+        self.capture.insert(&0, &cgroup)
+    }
+
+    /// Adds the rules about destinations. Old ones stay in force until [`Self::prune_rules`], so that nothing
+    /// that stays protected is ever unprotected.
+    ///
+    /// # Errors
+    /// If the map cannot be written, for want of room for instance.
+    pub fn add_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
+        for rule in rules {
+            let (key, value) = destination_entry(rule);
+            self.destinations.insert(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all other rules about destinations. Only once the workloads' modes are in force too. Bypasses
+    /// go first: what covers them may be a protection that goes as well.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
+    pub fn prune_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
+        let key = |prefix: &DestinationPrefix| ({ prefix.bits }, { prefix.data });
+        let wanted: HashSet<_> = rules.iter().map(|rule| key(&destination_entry(rule).0)).collect();
+        let mut stale = self.destinations.entries()?;
+        stale.retain(|(prefix, _)| !wanted.contains(&key(prefix)));
+        stale.sort_by_key(|(_, rule)| rule.action() == Action::Protect);
+        for (prefix, _) in stale {
+            self.destinations.remove(&prefix)?;
+        }
+        Ok(())
+    }
+
+    /// Adds ports on which workloads must not answer the network themselves.
+    ///
+    /// # Errors
+    /// If the map cannot be written, for want of room for instance.
+    pub fn add_guarded(&self, ports: &HashSet<GuardedKey>) -> io::Result<()> {
+        ports.iter().try_for_each(|port| self.guarded.insert(port, &0))
+    }
+
+    /// Removes all other such ports.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
+    pub fn prune_guarded(&self, ports: &HashSet<GuardedKey>) -> io::Result<()> {
+        prune_keys(&self.guarded, ports)
+    }
+
+    /// Sets the ports on which sockets of service managers must not answer the network themselves.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
+    pub fn set_activated(&self, ports: &HashSet<ActivatedKey>) -> io::Result<()> {
+        ports.iter().try_for_each(|port| self.activated.insert(port, &0))?;
+        prune_keys(&self.activated, ports)
+    }
+
+    /// Replaces the selectors by which new cgroups are recognised. There is no moment at which one that is
+    /// wanted is missing: the new ones are written behind the old ones before they take their place.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
+    pub fn replace_selectors(&self, selectors: &[Selector]) -> io::Result<()> {
+        let old = self.selectors_in_use()?;
+        self.write_selectors(old, selectors)?;
+        self.write_selectors(0, selectors)
+    }
+
+    /// Writes selectors from an index on and ends the list behind them. Where there is no room, nothing is
+    /// written: the place in front is written next.
+    fn write_selectors(&self, from: u32, selectors: &[Selector]) -> io::Result<()> {
+        let end = from + selectors.len() as u32;
+        if end > MAX_SELECTORS {
+            return Ok(());
+        }
+        if from > 0 && end < MAX_SELECTORS {
+            self.selectors.insert(&end, &Selector::NONE)?;
+        }
+        // From the back: behind the end of the list nothing is seen until its first entry is there.
+        let mut entries: Vec<_> = (from..).zip(selectors).collect();
+        if from > 0 {
+            entries.reverse();
+        }
+        for (index, selector) in entries {
+            self.selectors.insert(&index, selector)?;
+        }
+        if end < MAX_SELECTORS {
+            self.selectors.insert(&end, &Selector::NONE)?;
+        }
+        Ok(())
+    }
+
+    fn selectors_in_use(&self) -> io::Result<u32> {
+        for index in 0..MAX_SELECTORS {
+            match self.selectors.get(&index)? {
+                Some(selector) if selector.workload.id != NO_WORKLOAD => {}
+                _ => return Ok(index),
+            }
+        }
+        Ok(MAX_SELECTORS)
+    }
+
+    /// Tells the kernel from which address connections of a namespace to a prefix leave.
+    ///
+    /// # Errors
+    /// If the map cannot be written.
+    pub fn set_source(
+        &self,
+        netns: u64,
+        length: u32,
+        to: Address,
+        source: Address,
+    ) -> io::Result<()> {
+        let key = Prefix {
+            bits: SOURCE_PREFIX_BITS + length,
+            data: SourceKey { netns, destination: to },
+        };
+        self.sources.insert(&key, &source)
+    }
+
+    /// Forgets from which addresses connections of a namespace leave to all other prefixes than these, given by
+    /// length and address.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
+    pub fn prune_sources(&self, netns: u64, wanted: &HashSet<(u32, Address)>) -> io::Result<()> {
+        for key in self.sources.keys()?.into_iter().filter(|key| { key.data }.netns == netns) {
+            let length = { key.bits } - SOURCE_PREFIX_BITS;
+            if !wanted.contains(&(length, { key.data }.destination)) {
+                self.sources.remove(&key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel which addresses are a namespace's own.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
+    pub fn set_locals(&self, netns: u64, own: &HashSet<Address>) -> io::Result<()> {
+        let before: HashSet<Address> = self.locals_of(netns)?.map(|key| key.address).collect();
+        for address in own.difference(&before) {
+            self.locals.insert(&LocalKey { netns, address: *address }, &0)?;
+        }
+        for address in before.difference(own) {
+            self.locals.remove(&LocalKey { netns, address: *address })?;
+        }
+        Ok(())
+    }
+
+    fn locals_of(&self, netns: u64) -> io::Result<impl Iterator<Item = LocalKey> + use<>> {
+        Ok(self.locals.keys()?.into_iter().filter(move |key| key.netns == netns))
+    }
+
+    /// Forgets everything about a namespace that is gone.
+    ///
+    /// # Errors
+    /// If a map cannot be read or written.
+    pub fn forget_namespace(&self, netns: u64) -> io::Result<()> {
+        self.namespaces.remove(&netns)?;
+        for key in self.flows.keys()?.into_iter().filter(|key| key.netns == netns) {
+            self.flows.remove(&key)?;
+        }
+        for key in self.steered.keys()?.into_iter().filter(|key| key.netns == netns) {
+            self.steered.remove(&key)?;
+        }
+        for key in self.silent.keys()?.into_iter().filter(|key| key.netns == netns) {
+            self.silent.remove(&key)?;
+        }
+        for key in self.sources.keys()?.into_iter().filter(|key| { key.data }.netns == netns) {
+            self.sources.remove(&key)?;
+        }
+        for key in self.locals_of(netns)? {
+            self.locals.remove(&key)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets what belonged to an earlier agent's sockets. Only before the first listener is opened.
+    ///
+    /// # Errors
+    /// If a map cannot be read or written.
+    pub fn forget_connections(&self) -> io::Result<()> {
+        prune_keys(&self.flows, &HashSet::new())?;
+        prune_keys(&self.unreachable, &HashSet::new())?;
+        prune_keys(&self.silent, &HashSet::new())?;
+        prune_keys(&self.clients, &HashSet::new())?;
+        prune_keys(&self.wires, &HashSet::new())
+    }
+
+    /// Names and values of the kernel's counters.
+    ///
+    /// # Errors
+    /// If the map cannot be read.
+    pub fn counters(&self) -> io::Result<Vec<(&'static str, u64)>> {
+        Counter::ALL
+            .into_iter()
+            .map(|counter| Ok((counter.name(), self.counters.read(counter as u32)?)))
+            .collect()
+    }
+}
+
+/// Removes all keys but these.
+fn prune_keys<K, V>(table: &Table<K, V>, wanted: &HashSet<K>) -> io::Result<()>
+where
+    K: Pod + Eq + Hash,
+    V: Pod,
+{
+    for key in table.keys()? {
+        if !wanted.contains(&key) {
+            table.remove(&key)?;
+        }
+    }
+    Ok(())
+}
+
+fn destination_entry(rule: &KernelRule) -> (DestinationPrefix, Destination) {
+    let length = u32::from(mapped_length(&rule.destination.prefix));
+    let data = DestinationKey {
+        scope: rule.scope,
+        port: kernel_port(&rule.destination),
+        address: rule.destination.prefix.addr().into(),
+    };
+    let bits = DESTINATION_PREFIX_BITS + length;
+    (Prefix { bits, data }, Destination::new(rule.action, length))
+}

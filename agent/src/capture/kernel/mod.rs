@@ -1,0 +1,13 @@
+//! What capture has in the kernel: programs, maps, their pins and events; and what it looks for there.
+
+pub mod events;
+pub mod filesystems;
+pub mod filters;
+pub mod held;
+pub mod maps;
+pub mod mounts;
+pub mod object;
+pub mod pins;
+pub mod programs;
+pub mod steering;
+pub mod targets;

@@ -1,0 +1,23 @@
+//! A network namespace with workloads in it, and all that the agent does there.
+//!
+//! [`Namespace`] is its state. Files below it know one part of that state each ([`ports`], [`presence`], `silent`, `sources`,
+//! `watched`); files above it are what is done there: [`serve`] opens and closes it, [`accept`] takes connections,
+//! [`dial`] makes them.
+
+mod accept;
+mod dial;
+pub mod existing;
+pub mod local_leg;
+pub mod owned_sockets;
+pub mod ports;
+mod presence;
+mod route;
+mod serve;
+mod silent;
+mod sources;
+mod state;
+pub mod unreachable;
+mod watched;
+
+pub use accept::{AcceptedInbound, AcceptedOutbound, FlowStarter};
+pub use state::Namespace;

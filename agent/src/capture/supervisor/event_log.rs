@@ -1,0 +1,65 @@
+//! What the log says of kernel events. Only so many in each interval, so that an application cannot fill the log.
+
+use std::net::SocketAddr;
+
+use sheath_common::event::{Event, EventKind};
+
+use crate::capture::kernel::events::{denial_reason, drop_reason};
+use crate::policy::Policy;
+use crate::telemetry::log_denied_connect;
+
+/// Refused connections and dropped packets logged in one interval; the rest are only counted, in the kernel.
+const LOGGED: u32 = 100;
+
+/// Logs events.
+#[derive(Debug, Default)]
+pub struct EventLog {
+    logged: u32,
+}
+
+impl EventLog {
+    /// Begins another interval.
+    pub fn begin_interval(&mut self) {
+        self.logged = 0;
+    }
+
+    pub fn log(&mut self, event: &Event, policy: &Policy) {
+        let kind = EventKind::from_code(event.kind);
+        let name = policy.workload(event.workload).map_or("", |workload| &workload.name);
+        let [source, destination] = [event.source, event.destination].map(SocketAddr::from);
+        match kind {
+            Some(EventKind::ConnectDenied) => {
+                if self.has_room() {
+                    log_denied_connect(name, destination, event.pid, denial_reason(event.detail));
+                }
+            }
+            Some(EventKind::GuardDroppedOutbound | EventKind::GuardDroppedInbound) => {
+                if self.has_room() {
+                    let reason = drop_reason(event.detail);
+                    tracing::warn!(workload = name, %source, %destination, reason, "the guard dropped a packet");
+                }
+            }
+            _ => tracing::debug!(workload = name, cgroup = event.cgroup, ?kind, "kernel event"),
+        }
+    }
+
+    fn has_room(&mut self) -> bool {
+        self.logged = self.logged.saturating_add(1);
+        self.logged <= LOGGED
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_are_logged_in_each_interval() {
+        let mut log = EventLog::default();
+        let mut logged = || (0..3 * LOGGED).filter(|_| log.has_room()).count();
+        assert_eq!(logged(), LOGGED as usize);
+        assert_eq!(logged(), 0);
+        log.begin_interval();
+        assert!(log.has_room());
+    }
+}

@@ -1,0 +1,199 @@
+//! What the configuration wants and what there is on the host, brought together.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::enrolled::Enrolled;
+use super::enrolled_cgroup::STAY;
+use super::listening::Listening;
+use super::namespaces::Namespaces;
+use super::port_steering::PortSteering;
+use super::rules::Rules;
+use super::start::{Attached, refuse_own_cgroup};
+use super::status::{Owners, StatusView};
+use crate::capture::error::CaptureError;
+use crate::capture::kernel::programs::Programs;
+use crate::capture::namespace::FlowStarter;
+use crate::capture::processes::Processes;
+use crate::config::WorkloadConfig;
+use crate::policy::Policy;
+
+/// What capture wants to know of a configuration.
+#[derive(Debug)]
+pub struct Reconfiguration {
+    pub workloads: Vec<WorkloadConfig>,
+    pub policy: Arc<Policy>,
+}
+
+/// The owners of all that changes, and the order in which they are asked.
+#[derive(Debug)]
+pub struct Reconciler {
+    programs: Programs,
+    rules: Rules,
+    enrolled: Enrolled,
+    namespaces: Namespaces,
+    listening: Listening,
+    ports: PortSteering,
+    /// When to look whether processes that were new in a namespace have stayed there.
+    look_again: Option<Instant>,
+}
+
+impl Reconciler {
+    /// Enrols the workloads that there are, serves their namespaces, and pins everything.
+    ///
+    /// # Errors
+    /// If something of an earlier agent cannot be taken over, or something new cannot be put in force.
+    pub fn bring_up(
+        attached: Attached,
+        workloads: Vec<WorkloadConfig>,
+        processes: Arc<Processes>,
+        starter: Arc<dyn FlowStarter>,
+    ) -> Result<Self, CaptureError> {
+        let Attached { maps, programs, steer_loader, rules, mount } = attached;
+        let mut namespaces = Namespaces::new(maps.clone(), steer_loader, starter, mount.clone())?;
+        let mut enrolled = Enrolled::new(maps.clone(), mount.clone(), processes);
+        let recorded = enrolled
+            .recorded()
+            .map_err(CaptureError::during("cannot read the map of workloads"))?;
+        enrolled
+            .set_workloads(workloads)
+            .map_err(CaptureError::during("cannot write the workloads into the maps"))?;
+        namespaces.set_prefixes(rules.policy().protected_prefixes());
+        namespaces.serve_own()?;
+        let listening = Listening::new(mount.clone());
+        let ports = PortSteering::new(maps, mount);
+        let mut new =
+            Self { programs, rules, enrolled, namespaces, listening, ports, look_again: None };
+        new.reconcile();
+        new.enrolled
+            .serve_held(&mut new.namespaces)
+            .map_err(CaptureError::during("cannot serve what an earlier agent has served"))?;
+        new.reconcile();
+        new.prune(&recorded)
+            .map_err(CaptureError::during("cannot remove what an earlier agent left"))?;
+        new.enrolled.set_up();
+        new.programs.pin().map_err(CaptureError::during("cannot pin the BPF links"))?;
+        Ok(new)
+    }
+
+    /// Finds what there is now and serves it.
+    pub fn reconcile(&mut self) {
+        let own = self.namespaces.own_inode();
+        self.programs.follow();
+        self.enrolled.reconcile(&mut self.namespaces, self.rules.policy());
+        for (inode, error) in self.namespaces.open_missing_listeners() {
+            let problem =
+                format!("not every listener is open in network namespace {inode}: {error}");
+            self.enrolled.report_where(|workload| workload.namespaces().contains(&inode), &problem);
+        }
+        self.listening.update(&self.enrolled.where_listeners_matter(own), &self.namespaces);
+        self.enrolled.update_whereabouts(&mut self.namespaces, &self.listening);
+        self.look_again = self.enrolled.may_be_passing(own).then(|| Instant::now() + STAY);
+        self.ports.update(&mut self.enrolled, &self.namespaces, &self.listening);
+        self.enrolled.compare_with_listeners(&self.listening, own);
+        self.enrolled.finish_reports();
+        self.namespaces.release_unused();
+        self.listening.keep_only(&self.namespaces);
+    }
+
+    /// When to reconcile again, if that cannot wait for the next turn.
+    pub fn look_again(&self) -> Option<Instant> {
+        self.look_again
+    }
+
+    /// Checks that what was attached still is, and tidies up after what has gone.
+    pub fn check(&mut self) {
+        self.programs.check_and_repair();
+        self.namespaces.check_and_repair();
+        if self.enrolled.is_pruning()
+            && let Err(error) = self.prune_later()
+        {
+            tracing::warn!(%error, "enrolments of an earlier configuration stay");
+        }
+        if let Err(error) = self.namespaces.sweep() {
+            tracing::warn!(%error, "traces of closed namespaces or lost connections stay in the maps");
+        }
+    }
+
+    /// What there is, after a look at everything.
+    pub fn status(&mut self) -> StatusView {
+        self.reconcile();
+        let found = self.programs.check_and_repair();
+        let owners = Owners {
+            programs: &self.programs,
+            enrolled: &self.enrolled,
+            namespaces: &self.namespaces,
+            policy: self.rules.policy(),
+        };
+        owners.view(found)
+    }
+
+    /// Puts another configuration in force, or leaves the one before.
+    ///
+    /// # Errors
+    /// If a workload of it selects the agent itself, or it cannot be written into the maps.
+    pub fn reconfigure(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
+        refuse_own_cgroup(&change.workloads)?;
+        let before = Reconfiguration {
+            workloads: self.enrolled.configs().cloned().collect(),
+            policy: self.rules.policy().clone(),
+        };
+        self.put_in_force(change).inspect_err(|_| {
+            if let Err(again) = self.put_in_force(before) {
+                tracing::error!(error = %again, "the configuration before is not wholly back in force");
+            }
+        })
+    }
+
+    /// Adds what is new before it removes what is old: nothing that stays protected is ever unprotected.
+    fn put_in_force(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
+        let Reconfiguration { workloads, policy } = change;
+        let write = || CaptureError::during("cannot write the configuration into the maps");
+        let recorded = self
+            .enrolled
+            .recorded()
+            .map_err(CaptureError::during("cannot read the map of workloads"))?;
+        let prefixes = policy.protected_prefixes();
+        self.rules.add(policy, &workloads).map_err(write())?;
+        self.enrolled.set_workloads(workloads).map_err(write())?;
+        self.namespaces.set_prefixes(prefixes);
+        self.reconcile();
+        self.prune(&recorded)
+            .map_err(CaptureError::during("cannot remove what the configuration before had"))?;
+        self.namespaces.publish_sources();
+        Ok(())
+    }
+
+    /// Removes what an earlier agent or configuration left and this one does not repeat: enrolments, rules, steering. Only
+    /// when everything that the configuration does say is in force. `recorded` are the cgroups that had entries before
+    /// the last look.
+    fn prune(&mut self, recorded: &[u64]) -> io::Result<()> {
+        self.enrolled.prune(recorded)?;
+        self.rules.prune()?;
+        self.namespaces.detach_unserved()
+    }
+
+    /// Reads what is recorded before it looks at cgroups: what comes in between is seen.
+    fn prune_later(&mut self) -> io::Result<()> {
+        let recorded = self.enrolled.recorded()?;
+        self.reconcile();
+        self.prune(&recorded)
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> &Policy {
+        self.rules.policy()
+    }
+
+    /// Ends the connections of these sockets, given by cookie.
+    pub fn abort(&self, cookies: &HashSet<u64>) {
+        self.namespaces.abort(cookies);
+    }
+
+    /// Stops accepting; connections that are not accepted yet are reset.
+    pub fn stop_accepting(&self) {
+        self.namespaces.stop_accepting();
+    }
+}

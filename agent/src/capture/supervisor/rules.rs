@@ -1,0 +1,88 @@
+//! The rules that the kernel decides by, as the policy has them. What is new is in force before what is old goes: nothing
+//! that stays protected is ever unprotected.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use sheath_common::flow::GuardedKey;
+
+use crate::capture::kernel::maps::Maps;
+use crate::config::WorkloadConfig;
+use crate::policy::Policy;
+
+/// The policy in force in the kernel.
+#[derive(Debug)]
+pub struct Rules {
+    maps: Arc<Maps>,
+    policy: Arc<Policy>,
+    /// Ports on which workloads must not answer the network themselves.
+    guarded: HashSet<GuardedKey>,
+}
+
+impl Rules {
+    /// Puts the rules of a policy in force, beside those of an earlier agent.
+    ///
+    /// # Errors
+    /// If a map cannot be written, for want of room for instance.
+    pub fn add_first(
+        maps: Arc<Maps>,
+        policy: Arc<Policy>,
+        workloads: &[WorkloadConfig],
+    ) -> io::Result<Self> {
+        let mut rules = Self { maps, policy: policy.clone(), guarded: HashSet::new() };
+        rules.add(policy, workloads)?;
+        Ok(rules)
+    }
+
+    /// Puts the rules of another policy in force, beside those that are. [`Self::prune`] ends the latter.
+    ///
+    /// # Errors
+    /// If a map cannot be written; then the policy before is still the one that counts.
+    pub fn add(&mut self, policy: Arc<Policy>, workloads: &[WorkloadConfig]) -> io::Result<()> {
+        let guarded = guarded_ports(workloads);
+        self.maps.add_rules(&policy.kernel_rules())?;
+        self.maps.add_guarded(&guarded)?;
+        self.policy = policy;
+        self.guarded = guarded;
+        Ok(())
+    }
+
+    /// Removes all rules but those of the policy. Only once everything else that its configuration says is in force.
+    ///
+    /// # Errors
+    /// If a map cannot be read or written.
+    pub fn prune(&self) -> io::Result<()> {
+        self.maps.prune_rules(&self.policy.kernel_rules())?;
+        self.maps.prune_guarded(&self.guarded)
+    }
+
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+}
+
+fn guarded_ports(workloads: &[WorkloadConfig]) -> HashSet<GuardedKey> {
+    let of_workload = |workload: &WorkloadConfig| {
+        let id = workload.id;
+        let key = move |port: &u16| GuardedKey { workload: id, port: u32::from(*port) };
+        workload.inbound.ports.iter().map(key).collect::<Vec<_>>()
+    };
+    workloads.iter().flat_map(of_workload).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::supervisor::samples::configs;
+
+    #[test]
+    fn every_declared_port_of_every_workload_is_guarded() {
+        let workloads = configs(&["web", "db"]);
+        let guarded = guarded_ports(&workloads);
+        assert_eq!(guarded.len(), 4);
+        for workload in &workloads {
+            assert!(guarded.contains(&GuardedKey { workload: workload.id, port: 81 }));
+        }
+    }
+}
