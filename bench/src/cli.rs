@@ -15,7 +15,8 @@ use crate::load::{self, Load};
 use crate::machine::Machine;
 use crate::play::Play;
 use crate::results::Results;
-use crate::run::{Plan, Scale};
+use crate::run::Plan;
+use crate::scale::Scale;
 use crate::{report, run};
 
 const ROUNDS: u32 = 5;

@@ -19,6 +19,7 @@ pub mod progress;
 pub mod report;
 pub mod results;
 pub mod run;
+pub mod scale;
 pub mod services;
 pub mod statistics;
 pub mod targets;

@@ -1,14 +1,11 @@
 //! What Sheath wants to reach, and how near it is.
 
 use crate::contender::{DIRECT, ENVOY, RELAY, SHEATH, SHEATH_FRESH};
-use crate::load::http;
 use crate::load::idle::{AFTER_CLIENT, AFTER_SERVER, FLOW_CLIENT, FLOW_SERVER};
+use crate::load::names::{CPU_CLIENT, CPU_SERVER, P50, P99, RATE};
 use crate::load::peers::{
     BESIDE_MANY, BESIDE_ONE, P99_QUIET, P99_RELOAD, PROTECTED_MANY, PROTECTED_ONE,
 };
-use crate::load::pingpong::{P50, P99};
-use crate::load::throughput::RATE;
-use crate::load::{CPU_CLIENT, CPU_SERVER};
 use crate::results::Results;
 use crate::statistics::median;
 
@@ -173,7 +170,7 @@ pub const FURTHER: [Target; 6] = [
         key: "http_500_p99_vs_envoy",
         title: "500 HTTP clients, p99 ÷ Envoy",
         goal: Goal::AtMost(1.0),
-        measure: versus(ENVOY, "http_500", &[http::P99]),
+        measure: versus(ENVOY, "http_500", &[P99]),
     },
     Target {
         key: "small_buffers_vs_relay",

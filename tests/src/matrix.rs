@@ -1,8 +1,6 @@
 //! Every way to make, prepare and open a socket, crossed with every kind of destination: what an unprivileged process
 //! of a workload may try in order not to be captured. The probe plays the cases; the wire tap judges them.
 
-pub mod scene;
-
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -18,7 +16,7 @@ pub struct Matrix {
     pub device: String,
     /// Stops for source routes: hosts on the way.
     pub via: Vec<IpAddr>,
-    /// The Unix socket of the [`crate::script::Job::Accomplice`].
+    /// The Unix socket of the accomplice, a job of another probe.
     pub accomplice: PathBuf,
 }
 

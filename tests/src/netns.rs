@@ -1,14 +1,15 @@
 //! Anonymous network namespaces.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
-
-use crate::place;
+use nix::sys::signal::Signal;
 
 /// A network namespace, alive as long as this value or a process in it.
 pub struct NetNs {
@@ -57,6 +58,21 @@ impl NetNs {
         setns(&self.file, CloneFlags::CLONE_NEWNET).expect("entering the network namespace");
     }
 
+    /// A command whose process enters the namespace between fork and exec, and dies with the thread that started it.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let netns = self.file.try_clone().expect("a copy of the namespace's descriptor");
+        let mut command = Command::new(program);
+        let enter = move || -> io::Result<()> {
+            setns(&netns, CloneFlags::CLONE_NEWNET)?;
+            nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
+            Ok(())
+        };
+        // SAFETY: between fork and exec `enter` makes two system calls on a descriptor it owns; it neither allocates
+        // nor takes a lock.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
     /// Runs `ip` commands, one per line.
     pub fn ip(&self, commands: &str) {
         self.feed("ip", &["-batch", "-"], commands);
@@ -69,7 +85,8 @@ impl NetNs {
 
     /// Runs a program that reads what to do; it must succeed.
     fn feed(&self, program: &str, arguments: &[&str], text: &str) {
-        let mut child = place::command_in(self, None, program)
+        let mut child = self
+            .command(program)
             .args(arguments)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())

@@ -2,13 +2,12 @@
 //! instruction.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 
 use crate::cgroup::Cgroup;
@@ -27,9 +26,14 @@ impl Place {
         Self { netns: netns.clone(), cgroup: cgroup.clone() }
     }
 
-    /// A command that will run in this place.
+    /// A command that will run in this place, and dies with the thread that started it.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        command_in(&self.netns, Some(&self.cgroup), program)
+        let mut command = self.netns.command(program);
+        let mut procs = self.cgroup.open_procs();
+        // SAFETY: between fork and exec the closure makes one system call on memory and a descriptor it owns; it
+        // neither allocates nor takes a lock.
+        unsafe { command.pre_exec(move || procs.write_all(b"0")) };
+        command
     }
 
     /// Starts a command made by [`Self::command`] and owns the process.
@@ -50,28 +54,6 @@ impl Place {
     pub fn output(&self, command: &mut Command) -> Output {
         command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"))
     }
-}
-
-/// A command whose process enters `netns` and `cgroup` between fork and exec, and dies with the
-/// thread that started it.
-pub fn command_in(netns: &NetNs, cgroup: Option<&Cgroup>, program: impl AsRef<OsStr>) -> Command {
-    use std::os::fd::AsFd;
-
-    let netns = netns.as_fd().try_clone_to_owned().expect("a copy of the namespace's descriptor");
-    let mut procs = cgroup.map(Cgroup::open_procs);
-    let mut command = Command::new(program);
-    let enter = move || -> io::Result<()> {
-        if let Some(procs) = &mut procs {
-            procs.write_all(b"0")?;
-        }
-        setns(&netns, CloneFlags::CLONE_NEWNET)?;
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec `enter` makes three system calls on memory and descriptors
-    // it owns; it neither allocates nor takes a lock.
-    unsafe { command.pre_exec(enter) };
-    command
 }
 
 /// A running process, killed when dropped. It keeps its place alive.

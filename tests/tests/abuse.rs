@@ -13,7 +13,7 @@ use sheath_tests::config::{Limits, Reuse, Sessions};
 use sheath_tests::hammer::Hammer;
 use sheath_tests::netns::{NetNs, must_succeed};
 use sheath_tests::pair::{PORT, Pair, Setting, any, client, configs, say, server};
-use sheath_tests::place::{Place, command_in};
+use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Event, Job, Socket, Step};
 use sheath_tests::status::Status;
@@ -241,7 +241,7 @@ fn connect_many(from: &NetNs, to: SocketAddr, count: usize) -> Vec<socket2::Sock
 
 /// Where somebody listens on loopback, in a namespace in which only the agent does.
 fn listeners(netns: &NetNs) -> Vec<SocketAddr> {
-    let text = must_succeed(command_in(netns, None, "ss").args(["-Hltn"]));
+    let text = must_succeed(netns.command("ss").args(["-Hltn"]));
     let local = |line: &str| line.split_whitespace().nth(3)?.parse::<SocketAddr>().ok();
     text.lines().filter_map(local).filter(|local| local.ip().is_loopback()).collect()
 }

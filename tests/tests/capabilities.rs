@@ -1,6 +1,6 @@
 //! What a process of a workload can do with one capability more than none, and what not: see SECURITY.md.
 
-use sheath_tests::matrix::scene::Scene;
+use sheath_tests::leaks::Scene;
 use sheath_tests::names::marker;
 use sheath_tests::pair::Setting;
 use sheath_tests::probe::Probe;

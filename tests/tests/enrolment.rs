@@ -7,7 +7,7 @@ use sheath_tests::judge::assert_ciphertext;
 use sheath_tests::names::marker;
 use sheath_tests::netns::must_succeed;
 use sheath_tests::pair::{PORT, Pair, Setting, any, configs, say, server};
-use sheath_tests::place::{Place, command_in};
+use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Event, Job, Socket, Step, Try};
 use sheath_tests::wait::{GENEROUS, wait_until};
@@ -204,7 +204,7 @@ fn a_pod_that_goes_leaves_nothing() {
     }
     // The pods' processes, cgroups and namespaces are gone.
     let links = || {
-        let mut command = command_in(&pair.world.a.netns, None, "ip");
+        let mut command = pair.world.a.netns.command("ip");
         must_succeed(command.args(["-brief", "link"])).matches("pod3").count()
     };
     wait_until("the end of the pods' namespaces", GENEROUS, || links() == 0);

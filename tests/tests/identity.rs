@@ -7,7 +7,7 @@ use sheath_tests::config::{Select, Workload, spiffe_id};
 use sheath_tests::names::marker;
 use sheath_tests::netns::must_succeed;
 use sheath_tests::pair::{PORT, Pair, Setting, any, client, say, server};
-use sheath_tests::place::{Place, command_in};
+use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Connection, Job, Socket, Step};
 use sheath_tests::wait::{GENEROUS, wait_for};
@@ -97,7 +97,7 @@ fn a_forged_flow_is_reset() {
 /// The source port of the one flow that is under way, once its wire leg is.
 fn live_port(pair: &Pair) -> u16 {
     wait_for("an established wire leg", GENEROUS, || {
-        let mut command = command_in(&pair.client.netns, None, "ss");
+        let mut command = pair.client.netns.command("ss");
         let filter = ["-Htn", "state", "established", "dport", "=", &format!(":{PORT}")];
         let text = must_succeed(command.args(filter));
         let local = text.split_whitespace().nth(2)?;

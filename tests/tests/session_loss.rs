@@ -9,7 +9,6 @@ use sheath_tests::ca::{Ca, Leaf, write_bundle};
 use sheath_tests::config::{Crl, Peer, TrustDomain, spiffe_id};
 use sheath_tests::netns::{NetNs, must_succeed};
 use sheath_tests::pair::{PORT, Pair, SERVER_NETWORKS, Setting, say};
-use sheath_tests::place::command_in;
 use sheath_tests::probe::Probe;
 use sheath_tests::script::{Connection, Job, Step};
 use sheath_tests::tap::Tap;
@@ -271,14 +270,7 @@ fn connections_that_are_torn_down_go_unnoticed() {
 
 fn tear_down(netns: &NetNs, end: &str) {
     let port = format!(":{PORT}");
-    must_succeed(command_in(netns, None, "ss").args([
-        "-Kt",
-        "state",
-        "established",
-        end,
-        "=",
-        &port,
-    ]));
+    must_succeed(netns.command("ss").args(["-Kt", "state", "established", end, "=", &port]));
 }
 
 /// A middlebox has forgotten them, a cable was moved: nothing comes through, and nobody says so.
@@ -301,7 +293,7 @@ fn connections_that_lead_nowhere_go_unnoticed() {
 /// Where the connections to the server's port come from.
 fn local_ports(netns: &NetNs) -> Vec<u16> {
     let port = format!(":{PORT}");
-    let mut command: Command = command_in(netns, None, "ss");
+    let mut command: Command = netns.command("ss");
     let wire = ["-Hnt", "state", "established", "dport", "=", &port];
     let text = must_succeed(command.args(wire));
     let local = |line: &str| line.split_whitespace().nth(2)?.rsplit(':').next()?.parse().ok();

@@ -1,7 +1,7 @@
 //! Promise 1 as a matrix: every kind of socket, prepared and opened in every way, to every kind of destination, in both
 //! modes and settings, with the agent alive and dead. What is forbidden is one thing alone: its bytes on the wire.
 
-use sheath_tests::matrix::scene::Scene;
+use sheath_tests::leaks::Scene;
 use sheath_tests::pair::Setting;
 
 #[test]

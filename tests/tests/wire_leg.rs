@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use sheath_tests::netns::{NetNs, must_succeed};
 use sheath_tests::pair::{PORT, Pair, SETTINGS, Setting, any, client, say, send};
-use sheath_tests::place::command_in;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{
     Asked, Buffers, Connection, Job, ListenerOptions, Socket, Step, errno_name,
@@ -30,7 +29,7 @@ fn asking(asked: Asked) -> Socket {
 
 /// What `ss` says of the connection over the wire to `to`, in the namespace of the application.
 fn wire_leg(netns: &NetNs, to: SocketAddr) -> String {
-    let mut ss = command_in(netns, None, "ss");
+    let mut ss = netns.command("ss");
     ss.args(["-Htneo", "--tos", "state", "established", "dst", &to.to_string()]);
     must_succeed(&mut ss)
 }
@@ -94,7 +93,7 @@ fn rules_by_user_and_by_mark_hold_for_the_wire() {
             format!("{option} rule add fwmark {MARK} table 78"),
             format!("{option} route add {to} dev {WIRE} src {} table 78", extra.of(family)),
         ] {
-            let mut ip = command_in(netns, None, "ip");
+            let mut ip = netns.command("ip");
             must_succeed(ip.args(command.split_whitespace()));
         }
         let tap = pair.world.tap();

@@ -7,8 +7,33 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::prerequisites::Package;
+use crate::programs::find_program;
 use crate::{command, console};
+
+/// A Debian package.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Package {
+    pub name: &'static str,
+    /// A program on the PATH, or an absolute path.
+    proof: &'static str,
+    /// The service that installing the package would start, now and at every boot.
+    service: Option<&'static str>,
+}
+
+impl Package {
+    /// A package, and the file that proves its presence.
+    pub const fn new(name: &'static str, proof: &'static str) -> Self {
+        Self { name, proof, service: None }
+    }
+
+    pub const fn with_service(self, name: &'static str) -> Self {
+        Self { service: Some(name), ..self }
+    }
+
+    pub fn is_missing(&self) -> bool {
+        find_program(self.proof).is_none()
+    }
+}
 
 /// Installs packages without starting their services, now or at boot, and without removing any package.
 pub fn install(packages: &[Package]) -> Result<()> {

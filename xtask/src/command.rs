@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::prerequisites::search_path;
+use crate::programs::search_path;
 use crate::{console, workspace};
 
 /// Cargo for the user-space crates: the one that runs xtask, and the developer's own settings (`RUSTFLAGS`,

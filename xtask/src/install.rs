@@ -5,9 +5,13 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Result, bail};
 
-use crate::prerequisites::{DEBIAN_CORE, LLVM_MAJOR, Need, Package, Tool, find_program};
+use crate::apt::{self, Package};
+use crate::console;
+use crate::core::LLVM_MAJOR;
+use crate::prerequisites::{DEBIAN_CORE, Need};
+use crate::programs::find_program;
+use crate::tool::Tool;
 use crate::wheel::Wheel;
-use crate::{apt, command, console};
 
 /// Sees to it that everything a command needs is there.
 ///
@@ -76,9 +80,7 @@ impl Missing {
             console::step("install system packages", || apt::install(&self.packages))?;
         }
         for tool in &self.tools {
-            console::step(&format!("install {} {}", tool.name, tool.version), || {
-                cargo_install(tool)
-            })?;
+            console::step(&format!("install {} {}", tool.name, tool.version), || tool.install())?;
         }
         for wheel in &self.wheels {
             console::step(&format!("install {} {}", wheel.name, wheel.version), || {
@@ -115,7 +117,7 @@ impl Missing {
             ));
         }
         for tool in &self.tools {
-            text.push_str(&format!("\nand run:\n  {}", cargo_install_line(tool)));
+            text.push_str(&format!("\nand run:\n  {}", tool.by_hand()));
         }
         for wheel in &self.wheels {
             text.push_str(&format!("\nand run:\n  {}", wheel.by_hand()));
@@ -130,25 +132,4 @@ impl Missing {
 
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
-}
-
-fn cargo_install(tool: &Tool) -> Result<()> {
-    let mut command = command::cargo();
-    // Its flags are the workspace's business, not the tool's.
-    command.env_remove("RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
-    command.args(cargo_install_args(tool)).envs(tool.environment);
-    command::run(&mut command)
-}
-
-fn cargo_install_args(tool: &Tool) -> Vec<&'static str> {
-    // By force, over one that is too old or does not run.
-    let mut args = vec!["install", tool.name, "--force", "--locked", "--version", tool.version];
-    args.extend(tool.features);
-    args
-}
-
-fn cargo_install_line(tool: &Tool) -> String {
-    let environment =
-        tool.environment.map(|(name, value)| format!("{name}={value} ")).unwrap_or_default();
-    format!("{environment}cargo {}", cargo_install_args(tool).join(" "))
 }

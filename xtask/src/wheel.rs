@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::prerequisites::Package;
+use crate::apt::Package;
 use crate::{command, workspace};
 
 /// Debian's own: a machine can have several, and only this one is sure to have Debian's pip.

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::throughput::RATE;
-use super::{CPU_CLIENT, CPU_SERVER, Figures, Load, with_cpu};
+use super::names::{CPU_CLIENT, CPU_SERVER, RATE};
+use super::{Figures, Load, with_cpu};
 use crate::contender::{Contender, Entry};
 use crate::play::{Churn, Play};
 use crate::results::Quantity;
-use crate::run::Scale;
+use crate::scale::Scale;
 use crate::services::ECHO;
 
 /// So many clients, each of which opens one connection after the other.

@@ -2,19 +2,17 @@
 
 use anyhow::{Context, Result, ensure};
 
+use super::names::{P99, RATE};
 use super::{Figures, Load};
 use crate::contender::Contender;
 use crate::results::Quantity;
-use crate::run::Scale;
+use crate::scale::Scale;
 use crate::services::HTTP;
 
 /// So many clients. At the beginning, each opens a connection of its own and asks at once.
 pub struct Http {
     pub clients: u32,
 }
-
-pub const RATE: &str = "rate";
-pub const P99: &str = "p99";
 
 impl Load for Http {
     fn name(&self) -> String {

@@ -14,7 +14,7 @@ use crate::contender::{Contender, Entry, Kind, SIDES, Side};
 use crate::play::Play;
 use crate::process;
 use crate::results::Quantity;
-use crate::run::Scale;
+use crate::scale::Scale;
 use crate::services::ECHO;
 
 /// Numbers of flows as [`Scale::idle`] has them.

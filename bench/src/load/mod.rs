@@ -1,20 +1,24 @@
 //! What is sent through a contender, and what is measured of it. A load's file knows the program that makes it, how
-//! that is called and how its output is read.
+//! that is called and how its output is read; a program that several loads use has a file of its own.
 
 mod connections;
-pub mod http;
+mod http;
 pub mod idle;
+mod iperf3;
+pub mod names;
 pub mod peers;
-pub mod pingpong;
+mod pingpong;
 mod redis;
-pub mod throughput;
+mod sockperf;
+mod throughput;
 
 use anyhow::Result;
 
+use self::names::{CPU_CLIENT, CPU_SERVER};
 use crate::contender::{Contender, Entry, SIDES, Side};
 use crate::process;
 use crate::results::Quantity;
-use crate::run::Scale;
+use crate::scale::Scale;
 
 /// Values of a load's quantities, by their names.
 pub type Figures = Vec<(&'static str, f64)>;
@@ -78,9 +82,6 @@ pub fn all() -> Vec<Box<dyn Load>> {
     all.push(Box::new(peers::Peers));
     all
 }
-
-pub const CPU_CLIENT: &str = "cpu_client";
-pub const CPU_SERVER: &str = "cpu_server";
 
 /// Does some work. Returns, with what came of it, the seconds of processor time that each side of the contender took
 /// for it, by the quantities' names.

@@ -11,11 +11,11 @@ use sheath_tests::config::Peer;
 use sheath_tests::wait;
 use sheath_tests::world::Family;
 
-use super::{Figures, Load, pingpong};
+use super::{Figures, Load, sockperf};
 use crate::contender::{Contender, Entry, Kind};
 use crate::play::{Play, Times};
 use crate::results::Quantity;
-use crate::run::Scale;
+use crate::scale::Scale;
 use crate::services::{BESIDE, ECHO};
 use crate::statistics::median;
 
@@ -80,9 +80,9 @@ impl Load for Peers {
         agent.wait_enrolled("client", &place);
         figures.push((START, started.as_secs_f64()));
         figures.extend(connects(&fresh, PROTECTED_MANY, BESIDE_MANY)?);
-        let mut client = pingpong::client(&fresh, PINGPONG_BYTES, &scale.seconds());
+        let mut client = sockperf::client(&fresh, PINGPONG_BYTES, &scale.seconds());
         let text = fresh.run_client(&mut client)?;
-        figures.push((P99_QUIET, pingpong::percentile(&text, "99.000")?));
+        figures.push((P99_QUIET, sockperf::percentile(&text, "99.000")?));
         figures.extend(while_reloading(&mut fresh, scale)?);
         Ok(figures)
     }
@@ -116,7 +116,7 @@ fn connects(
 
 /// A ping-pong during which the agent reads one configuration after the other, as fast as it can.
 fn while_reloading(contender: &mut Contender, scale: &Scale) -> Result<Figures> {
-    let mut client = pingpong::client(contender, PINGPONG_BYTES, &scale.seconds());
+    let mut client = sockperf::client(contender, PINGPONG_BYTES, &scale.seconds());
     let agent = contender.agent().context("only agents have peers")?;
     let configurations = two_configurations(agent)?;
     client.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -130,7 +130,7 @@ fn while_reloading(contender: &mut Contender, scale: &Scale) -> Result<Figures> 
     done?;
     let text = String::from_utf8_lossy(&output.stdout);
     let one = median(&reloads).context("no reload ended before the ping-pong did")?;
-    Ok(vec![(P99_RELOAD, pingpong::percentile(&text, "99.000")?), (RELOAD, one)])
+    Ok(vec![(P99_RELOAD, sockperf::percentile(&text, "99.000")?), (RELOAD, one)])
 }
 
 fn reload_until_end(

@@ -1,15 +1,14 @@
-//! sockperf: one small message after the other, each answered by one of the same size.
+//! Round trips of sockperf.
 
-use std::process::Command;
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
-use super::throughput::Background;
+use super::iperf3::Background;
+use super::names::{P50, P99};
+use super::sockperf::{client, percentile};
 use super::{Figures, Load};
 use crate::contender::Contender;
 use crate::results::Quantity;
-use crate::run::Scale;
-use crate::services::PINGPONG;
+use crate::scale::Scale;
 
 /// Messages of so many bytes, while nothing else happens or while a stream passes beside them.
 pub struct PingPong {
@@ -17,8 +16,6 @@ pub struct PingPong {
     pub loaded: bool,
 }
 
-pub const P50: &str = "p50";
-pub const P99: &str = "p99";
 const P999: &str = "p99_9";
 
 /// How much longer the stream beside lasts: sockperf warms up before it measures.
@@ -69,45 +66,4 @@ fn figures(contender: &Contender, bytes: u32, scale: &Scale) -> Result<Figures> 
         .into_iter()
         .map(|(name, share)| figure(name, share))
         .collect()
-}
-
-/// sockperf's client for so many seconds.
-pub fn client(contender: &Contender, bytes: u32, seconds: &str) -> Command {
-    let to = contender.target(PINGPONG);
-    let mut command = contender.client.command("sockperf");
-    command.args(["ping-pong", "--tcp", "--full-rtt", "-t", seconds]);
-    command.args(["-i", &to.ip().to_string(), "-p", &to.port().to_string()]);
-    command.args(["-m", &bytes.to_string()]);
-    command
-}
-
-/// A percentile of sockperf's output, in microseconds.
-pub fn percentile(text: &str, share: &str) -> Result<f64> {
-    let start = format!("---> percentile {share} =");
-    let value =
-        text.lines().find_map(|line| line.split_once(&start)).map(|(_, value)| value.trim());
-    let value = value.and_then(|value| value.parse().ok());
-    value.with_context(|| format!("sockperf names no percentile {share}: {}", text.trim()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_read_from_sockperfs_lines() {
-        let text = "sockperf: Summary: Round trip is 36.604 usec
-sockperf: \x1b[2;35mTotal 15057 observations\x1b[0m; each percentile contains 150.57 observations
-sockperf: ---> <MAX> observation = 9306.904
-sockperf: ---> percentile 99.900 = 4649.865
-sockperf: ---> percentile 99.000 =   69.268
-sockperf: ---> percentile 50.000 =   20.347
-sockperf: ---> <MIN> observation =   15.889
-";
-        assert_eq!(percentile(text, "50.000").unwrap(), 20.347);
-        assert_eq!(percentile(text, "99.000").unwrap(), 69.268);
-        assert_eq!(percentile(text, "99.900").unwrap(), 4649.865);
-        assert!(percentile(text, "75.000").is_err());
-        assert!(percentile("sockperf: No messages were received", "50.000").is_err());
-    }
 }

@@ -5,7 +5,7 @@ use anyhow::{Context, Result};
 use super::{Figures, Load};
 use crate::contender::Contender;
 use crate::results::Quantity;
-use crate::run::Scale;
+use crate::scale::Scale;
 use crate::services::REDIS;
 
 /// So many requests before the first answer is waited for.

@@ -59,7 +59,7 @@ pub mod example {
     use super::*;
     use crate::contender::roster;
     use crate::load;
-    use crate::run::Scale;
+    use crate::scale::Scale;
 
     pub fn plan() -> Plan {
         Plan { contenders: roster(&[]), loads: load::all(), rounds: 3, scale: Scale::FULL }

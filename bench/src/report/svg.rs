@@ -5,10 +5,8 @@ use std::fmt::Write;
 
 use super::number;
 use crate::contender::{DIRECT, Entry, RELAY, SHEATH};
-use crate::load::CPU_CLIENT;
 use crate::load::idle::FLOW_CLIENT;
-use crate::load::pingpong::{P50, P99};
-use crate::load::throughput::RATE;
+use crate::load::names::{CPU_CLIENT, P50, P99, RATE};
 use crate::results::Results;
 use crate::run::Plan;
 use crate::statistics::median;
@@ -62,7 +60,7 @@ const PANELS: [Panel; 10] = [
     Panel {
         title: "HTTP requests, 32 clients",
         load: "http",
-        quantity: "rate",
+        quantity: RATE,
         base: Some(DIRECT),
         note: "relative to direct; longer is better",
     },

@@ -1,4 +1,4 @@
-//! Where a matrix is played: a world in which whatever gets out arrives, and a tap.
+//! Where a matrix of sockets is played: a world in which whatever leaks arrives, and a tap.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use super::Matrix;
+use crate::matrix::Matrix;
 use crate::names::{self, marker};
 use crate::pair::{PORT, Pair, Setting, any, server};
 use crate::place::Place;
