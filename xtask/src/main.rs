@@ -8,11 +8,15 @@ mod command;
 mod console;
 mod core;
 mod demo;
+#[cfg(test)]
+mod directions;
 mod ebpf;
 mod fuzz;
 mod host;
 mod install;
 mod lint;
+#[cfg(test)]
+mod modules;
 mod prerequisites;
 mod programs;
 mod test;

@@ -2,7 +2,7 @@
 
 use rustls::server::Acceptor;
 
-use crate::wire::mode::agent_protocols;
+use crate::wire::modes::agent_protocols;
 
 /// What the bytes seen so far begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use super::target::{Shown, Target};
 use super::verifier::{ClientVerifier, ServerVerifier};
 use super::{ExternalPeer, Profile, TlsError, encounter};
 use crate::trust::{Expectation, Judge, Trust};
-use crate::wire::mode::agent_protocols;
+use crate::wire::modes::agent_protocols;
 use crate::wire::words;
 
 /// Between agents.

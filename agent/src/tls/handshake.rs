@@ -204,7 +204,7 @@ impl<S: Side> Handshake<S> {
         let records = RecordStream::new(self.wire, keys, share.buffers.clone(), &remains)
             .map_err(TlsError::Io)?;
         let role = if S::IS_CLIENT { Role::Client } else { Role::Server };
-        Ok((wire::mode::start(protocol.as_deref(), records, role), facts))
+        Ok((wire::modes::start(protocol.as_deref(), records, role), facts))
     }
 
     /// Goes as far as what has been read allows. True when the handshake is done.

@@ -1,7 +1,7 @@
 //! The tls stage: mutual TLS with a workload's certificate, and the verdict on who the peer is.
 //!
 //! The wire carries the application's bytes as TLS on the application's own port. What the two sides agree on (ALPN)
-//! decides which kind of session it becomes: [`crate::wire::mode`].
+//! decides which kind of session it becomes: [`crate::wire::modes`].
 
 mod accept;
 mod chains;

@@ -2,27 +2,19 @@
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, DnsName, ServerName, UnixTime};
-use webpki::{EndEntityCert, KeyUsage};
+use webpki::EndEntityCert;
 
 use super::path::{PathError, Proven, Search};
 use super::validity::Validity;
 use super::verified::Claim;
 use super::{Anchors, Expectation, Names, PeerId, Pin, Proof, Revocation, Trust, Way};
-pub use crate::flow::Role;
+use crate::flow::Role;
 use crate::spiffe::{LeafError, SpiffeId, TrustDomain, spiffe_id_of};
 use crate::x509::{CertificateFacts, Fingerprint};
 
 /// Certificates that a peer may send besides its own. Real chains have one or two; looking for a way through
 /// many takes time that the peer chooses.
 const MOST_INTERMEDIATES: usize = 8;
-
-/// The extended key usage that the certificate of such a peer must have, if it has any.
-pub(super) fn usage(role: Role) -> KeyUsage {
-    match role {
-        Role::Client => KeyUsage::client_auth(),
-        Role::Server => KeyUsage::server_auth(),
-    }
-}
 
 /// What a peer shows: its leaf certificate, and others towards an authority.
 #[derive(Clone, Copy, Debug)]

@@ -10,11 +10,10 @@ mod above;
 use std::cell::RefCell;
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, RevocationOptions, VerifiedPath};
+use webpki::{EndEntityCert, KeyUsage, RevocationOptions, VerifiedPath};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::constraints::{NameConstraints, Violation, names_of};
-use super::judge::usage;
 use super::reason::reason;
 use super::{Anchors, PeerChain, Revocation, Role, Validity};
 
@@ -280,6 +279,14 @@ impl Search<'_> {
             let names = names_of(&link.certificate, !is_its_own);
             names.and_then(|names| constraints.check(&names)).map_err(|it| authority.constrains(it))
         })
+    }
+}
+
+/// The extended key usage that the certificate of such a peer must have, if it has any.
+fn usage(role: Role) -> KeyUsage {
+    match role {
+        Role::Client => KeyUsage::client_auth(),
+        Role::Server => KeyUsage::server_auth(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Wire`] moves the bytes of one flow: that is what the relay needs. A [`Session`] is a wire as the pipeline sees
 //! it: something on which flows begin, are accepted or refused, and end; one flow, or one after the other. Which kind
-//! a handshake leads to is in one table, [`mode::MODES`], by the ALPN protocol that it has agreed on.
+//! a handshake leads to is in one table, [`modes::MODES`], by the ALPN protocol that it has agreed on.
 //!
 //! | kind | bytes of the flow are in | used |
 //! |---|---|---|
@@ -15,7 +15,7 @@
 //! others on [`stream::Stream`]. A wire owns every byte that has been read and not been passed on, so that a relay can
 //! stop between two polls and lose nothing.
 //!
-//! To add a kind: a file beside these with an implementation of both traits, and a line in [`mode::MODES`].
+//! To add a kind: a file beside these with an implementation of both traits, and a line in [`modes::MODES`].
 
 pub mod buffers;
 pub mod bytes;
@@ -23,6 +23,7 @@ mod error;
 pub mod flows;
 pub mod library;
 pub mod mode;
+pub mod modes;
 mod pieces;
 pub mod plain;
 pub mod record;
@@ -232,7 +233,7 @@ pub trait Session: Wire {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// The state of the session, for another process to go on with: what [`mode::restore`] takes. The session itself must
+    /// The state of the session, for another process to go on with: what [`modes::restore`] takes. The session itself must
     /// not go on afterwards.
     ///
     /// # Errors

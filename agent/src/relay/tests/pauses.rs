@@ -8,7 +8,7 @@ use socket2::SockRef;
 
 use super::patterns::{Application, pairs};
 use super::*;
-use crate::wire::mode;
+use crate::wire::modes;
 use crate::wire::saved::{Encoded, SavedWire};
 
 /// Ready when it is polled for the `count`th time; a relay is polled once less.
@@ -47,7 +47,7 @@ impl Running {
         let (app, tcp) = (handed_over(&self.app), handed_over(self.wire.tcp()));
         let Self { account, timeouts, .. } = self;
         let relay = Relay::restore(&relay, timeouts).unwrap();
-        let wire = mode::restore(&wire, tcp, account.clone()).unwrap();
+        let wire = modes::restore(&wire, tcp, account.clone()).unwrap();
         Self { relay, app: TcpStream::from_std(app).unwrap(), wire, account, timeouts }
     }
 
@@ -247,13 +247,13 @@ fn a_state_that_contradicts_itself_is_refused() {
                 let mut damaged = saved.clone();
                 damaged[at] ^= flip;
                 if let Ok(damaged) = postcard::from_bytes::<SavedWire>(&damaged) {
-                    let _ = mode::restore(&damaged, handed_over(wire.tcp()), account.clone());
+                    let _ = modes::restore(&damaged, handed_over(wire.tcp()), account.clone());
                 }
             }
         }
         let mut unknown = wire.save().unwrap();
         unknown.mode = "sheath/9".to_owned();
-        let refused = mode::restore(&unknown, handed_over(wire.tcp()), account.clone());
+        let refused = modes::restore(&unknown, handed_over(wire.tcp()), account.clone());
         assert!(refused.unwrap_err().to_string().contains("sheath/9"));
         drop(wire);
         assert_eq!(account.leased(), 0);
