@@ -1,7 +1,7 @@
 //! Sheath: transparent mutual TLS for workloads on Linux.
 //!
-//! Start with [`pipeline`], which tells the life of one connection, and [`app`], which puts everything
-//! together. `ARCHITECTURE.md` has the picture.
+//! Start with [`manual::flow`], the life of a connection in a table, and [`pipeline`], the same in code. [`app`] puts
+//! everything together. [`manual`] has what is promised and the specifications, `ARCHITECTURE.md` the picture.
 
 pub mod admin;
 pub mod app;
@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod flow;
 pub mod identity;
+pub mod manual;
 pub mod pipeline;
 pub mod policy;
 pub mod published;
