@@ -37,7 +37,8 @@ fn an_import_that_the_table_does_not_name_is_found() {
     );
     let table = read(&text);
     let arrow = |from: &str, to: &str| (from.to_owned(), to.to_owned());
-    let right = [arrow("relay", "wire"), arrow("wire", "flow"), arrow("wire::bytes", "wire::modes")];
+    let right =
+        [arrow("relay", "wire"), arrow("wire", "flow"), arrow("wire::bytes", "wire::modes")];
     assert_eq!(against(&table, &right.into()), Arrows::new());
     let wrong = [arrow("flow", "relay"), arrow("relay", "flow"), arrow("wire", "relay")];
     let found = against(&table, &wrong.into());

@@ -15,11 +15,11 @@ mod store;
 mod validity;
 mod verified;
 
+pub use crate::flow::Role;
 pub use anchors::Anchors;
 pub use bundle::{BundleError, TrustBundle};
 pub use constraints::Violation;
 pub use expectation::{Expectation, Names, Proof, Way};
-pub use crate::flow::Role;
 pub use judge::{Judge, Judged, PeerChain, Refusal};
 pub use path::PathError;
 pub use peer_id::PeerId;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crossbeam_queue::ArrayQueue;
 use serde::{Deserialize, Serialize};
 
-use super::record::{LONGEST_CONTENT, LONGEST_RECORD, OVERHEAD};
+use super::record::LONGEST_RECORD;
 
 /// How much a lease holds, counted in records of full size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ impl Size {
         }
     }
 
-    /// Room for the longest records that a peer may send, and for small ones behind records of our own.
+    /// Room for the longest records that a peer may send.
     #[must_use]
     pub const fn bytes(self) -> usize {
         self.records() * LONGEST_RECORD
@@ -62,9 +62,6 @@ impl Size {
         }
     }
 }
-
-// Records of our own are shorter than the longest: what they leave is room for some control records behind them.
-const _: () = assert!(LONGEST_RECORD - (LONGEST_CONTENT + OVERHEAD) >= 3 * (OVERHEAD + 40));
 
 /// Buffers that are not leased.
 #[derive(Debug)]

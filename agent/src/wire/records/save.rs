@@ -48,7 +48,7 @@ impl RecordStream {
             opener: self.keys.opener.save(),
             owes_key_update: self.owes_key_update,
             has_said_goodbye: self.has_said_goodbye,
-            unsent: self.outbox.bytes().to_vec(),
+            unsent: self.outbox.bytes(),
             sending_size: self.outbox.size,
             for_app: Zeroizing::new(for_app),
             open: Zeroizing::new(self.inbox.open_bytes().to_vec()),
