@@ -12,6 +12,7 @@ pub mod config;
 pub mod control;
 pub mod flow;
 pub mod identity;
+pub mod metrics;
 pub mod pipeline;
 pub mod policy;
 pub mod published;
