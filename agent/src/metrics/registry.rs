@@ -13,19 +13,21 @@ pub const WORKLOAD: &str = "workload";
 /// Workloads that have a series of their own; what is counted for others is in the total alone.
 const MAX_WORKLOADS: usize = 1024;
 
-/// Names that a metric cannot end in, because those who show it add such endings themselves.
+/// What no name may end in: these endings are added where metrics are shown.
 const RESERVED_ENDINGS: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
+/// The label that is added to the buckets of histograms.
+const BUCKET_LABEL: &str = "le";
 /// What histograms end in.
 const HISTOGRAM_ENDING: &str = "_seconds";
 
-/// Why something cannot be registered. The code is wrong then, not the configuration.
+/// Why something cannot be registered. The cause is in the code, never in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     #[error("two metrics are called `{0}`")]
     Duplicate(&'static str),
     #[error(
-        "`{0}` cannot be the name of a metric or a label: lower-case letters, digits and `_`, and none of the endings that \
-         are added where metrics are shown"
+        "`{0}` cannot be the name of a metric or a label: lower-case letters, digits and `_`, and nothing that is added \
+         where metrics are shown"
     )]
     Name(&'static str),
     #[error("the histogram `{0}` must say its unit: `..._seconds`")]
@@ -34,7 +36,7 @@ pub enum RegistryError {
     Help(&'static str),
 }
 
-/// What a number that the owner reads itself is.
+/// The kinds of a number that the owner reads itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scalar {
     Counter,
@@ -100,7 +102,7 @@ impl Registry {
     /// Registers a number that `owner` keeps.
     ///
     /// # Errors
-    /// If the name is taken or no name, or the help text is none.
+    /// If the name is taken, or if the name or the help text is not in order ([`RegistryError`]).
     pub fn register<T, M>(
         &mut self,
         name: &'static str,
@@ -186,6 +188,9 @@ impl Registry {
         }
         if let Some(wrong) = [name].iter().chain(labels).find(|name| !is_name(name)) {
             return Err(RegistryError::Name(wrong));
+        }
+        if labels.contains(&BUCKET_LABEL) {
+            return Err(RegistryError::Name(BUCKET_LABEL));
         }
         if kind == Kind::Histogram && !name.ends_with(HISTOGRAM_ENDING) {
             return Err(RegistryError::Unit(name));
