@@ -23,9 +23,10 @@ use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest};
 use crate::flow::FlowIds;
+use crate::limits::Quotas;
+use crate::metrics::{Registry, RegistryError};
 use crate::pipeline::{FlowHandler, Pipeline, Timeouts};
 use crate::sessions::IdleSessions;
-use crate::shares::Shares;
 use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
 use crate::tls::crypto_provider;
@@ -51,6 +52,8 @@ pub enum StartError {
     Ca(#[from] crate::identity::CaError),
     #[error(transparent)]
     Capture(#[from] crate::capture::CaptureError),
+    #[error("{0}; please report this")]
+    Metrics(#[from] RegistryError),
 }
 
 impl StartError {
@@ -109,7 +112,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
         counters: Arc::new(AgentCounters::default()),
-        shares: Arc::new(Shares::new(config.limits, threads)),
+        quotas: Arc::new(Quotas::new(config.limits, threads)),
         idle: Arc::new(IdleSessions::new(config.reuse, published.sessions.clone())),
         timeouts: Timeouts {
             connect: config.timeouts.connect,
@@ -123,22 +126,27 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         ending: CancellationToken::new(),
     });
     // Before anything is attached: once it is, nothing that may fail should follow.
+    let policy = published.policy.clone();
+    let mut metrics = Registry::new(move |workload| {
+        policy.load().workload(workload).map(|workload| workload.name.clone())
+    });
+    pipeline.counters.register(&mut metrics)?;
+    pipeline.quotas.register(&mut metrics)?;
+    pipeline.idle.register(&mut metrics)?;
+    control.verified().register(&mut metrics)?;
     let socket = config.instance.admin_socket();
     let admin = Server::bind(&socket)
         .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
     let handler = Arc::new(FlowHandler(pipeline.clone()));
     let supervisor = Supervisor::start(&config, published.policy.load_full(), processes, handler)?;
+    supervisor.maps().register(&mut metrics)?;
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
         started,
-        counters: pipeline.counters.clone(),
-        shares: pipeline.shares.clone(),
-        idle: pipeline.idle.clone(),
         identities: published.identities,
         names: control_names,
-        verified: control.verified(),
-        tables: supervisor.maps(),
+        metrics,
     };
     let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);
     let (control_requests, control_inbox) = mpsc::channel(4);
@@ -194,14 +202,23 @@ fn room_to_start() -> Result<(), StartError> {
     )))
 }
 
-/// Now and then gives back what is left of a burst of flows.
+/// Now and then gives back what is left of a burst of flows, and of workloads that are gone.
 async fn tidy(pipeline: Arc<Pipeline>) {
     loop {
         tokio::time::sleep(TIDY).await;
-        pipeline.shares.trim();
+        pipeline.quotas.trim();
+        forget_workloads(&pipeline);
         heap::give_back();
         pipeline.workers.each(heap::give_back);
     }
+}
+
+/// Forgets what was counted for workloads that are gone.
+fn forget_workloads(pipeline: &Pipeline) {
+    let policy = pipeline.published.policy.load();
+    let is_living = |workload| policy.workload(workload).is_some();
+    pipeline.quotas.retain(is_living);
+    pipeline.counters.retain(is_living);
 }
 
 /// Has the configuration read again at every SIGHUP.

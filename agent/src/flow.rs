@@ -176,14 +176,15 @@ impl Outcome {
 /// What the access log says about a flow; filled in as it goes through the stages.
 #[derive(Debug)]
 pub struct FlowRecord {
-    pub id: FlowId,
+    /// A connection that the kernel refused has none: it never came to the agent.
+    pub id: Option<FlowId>,
     pub direction: Direction,
     pub started: Instant,
     pub workload: String,
     pub local_id: Option<PeerId>,
     pub peer_id: Option<PeerId>,
-    /// Who opened the connection.
-    pub source: SocketAddr,
+    /// Who opened the connection. One that the kernel refused had no address yet.
+    pub source: Option<SocketAddr>,
     /// Where it was opened to.
     pub destination: SocketAddr,
     pub protection: Protection,
@@ -191,6 +192,8 @@ pub struct FlowRecord {
     /// Its session had been used by another flow before.
     pub is_reused: bool,
     pub transferred: Transferred,
+    /// The process that opened it, where the kernel tells.
+    pub pid: Option<u32>,
 }
 
 impl FlowRecord {
@@ -201,19 +204,34 @@ impl FlowRecord {
         source: SocketAddr,
         destination: SocketAddr,
     ) -> Self {
+        Self { id: Some(id), source: Some(source), ..Self::unopened(direction, destination) }
+    }
+
+    /// Of a connection that the kernel refused to a process of `workload`.
+    #[must_use]
+    pub fn denied(workload: &str, destination: SocketAddr, pid: u32) -> Self {
         Self {
-            id,
+            workload: workload.to_owned(),
+            pid: Some(pid),
+            ..Self::unopened(Direction::Outbound, destination)
+        }
+    }
+
+    fn unopened(direction: Direction, destination: SocketAddr) -> Self {
+        Self {
+            id: None,
             direction,
             started: Instant::now(),
             workload: String::new(),
             local_id: None,
             peer_id: None,
-            source,
+            source: None,
             destination,
             protection: Protection::None,
             negotiated: Negotiated::default(),
             is_reused: false,
             transferred: Transferred::default(),
+            pid: None,
         }
     }
 }

@@ -29,10 +29,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::flow::FlowIds;
 use crate::identity::Credentials;
+use crate::limits::Quotas;
 use crate::published::Published;
 use crate::relay::{Done, Relay, RelayError};
 use crate::sessions::{Basis, IdleSessions, Live, WireLeg};
-use crate::shares::Shares;
 use crate::sys::sockopt;
 use crate::telemetry::AgentCounters;
 use crate::tls::{self, Target};
@@ -52,7 +52,7 @@ pub struct Pipeline {
     pub published: Published,
     pub counters: Arc<AgentCounters>,
     /// What each workload may take of the agent.
-    pub shares: Arc<Shares>,
+    pub quotas: Arc<Quotas>,
     /// Sessions between flows, kept by clients for the next one.
     pub idle: Arc<IdleSessions>,
     pub timeouts: Timeouts,
@@ -92,15 +92,17 @@ impl Pipeline {
         credentials: &Credentials,
         log: &mut FlowLog,
     ) -> Result<WireLeg, FlowError> {
-        let (share, limit) = (flow.admitted.share(), self.timeouts.handshake);
-        share.begin_handshake(limit).await?;
+        let (quota, limit) = (flow.permit.quota(), self.timeouts.handshake);
+        quota.begin_handshake(limit).await?;
         let tcp = self.dial_wire(flow, target).await?;
-        log.record.source = tcp.local_addr().map_err(FlowError::DialWire)?;
-        let established = tls::connect(tcp, &credentials.contexts, target, limit, share).await?;
+        let source = tcp.local_addr().map_err(FlowError::DialWire)?;
+        log.record.source = Some(source);
+        let handshake = tls::connect(tcp, &credentials.contexts, target, limit, quota);
+        let established = log.open.handshake(handshake).await?;
         let mut leg = WireLeg::new(established, flow.terms(credentials));
-        let (source, destination) = (log.record.source, flow.destination);
         log.has_session(source, &leg.standing.proof);
-        leg.session.begin(Endpoints { source, destination }).map_err(RelayError::from)?;
+        let endpoints = Endpoints { source, destination: flow.destination };
+        leg.session.begin(endpoints).map_err(RelayError::from)?;
         Ok(leg)
     }
 
@@ -118,7 +120,7 @@ impl Pipeline {
             }
             Err(error) => Err(error),
         };
-        self.conclude(log, served.map(|_| ()));
+        log.conclude(served.map(|_| ()));
     }
 
     /// Serves one flow of a client that may have it. Returns the session if it can have another.

@@ -88,6 +88,55 @@ impl Counter {
             Self::GuardDroppedDiverted => "guard_dropped_diverted",
         }
     }
+
+    /// What it counts, for operators.
+    #[must_use]
+    pub const fn help(self) -> &'static str {
+        match self {
+            Self::ConnectProtected => "Calls of connect() that were turned to the agent.",
+            Self::ConnectBypassed => "Calls of connect() by workloads that were left alone.",
+            Self::ConnectDenied => "Calls of connect() by workloads that were refused.",
+            Self::GuardDroppedOutbound => "Packets of workloads that the egress guard dropped.",
+            Self::GuardDroppedInbound => {
+                "Packets to and from listeners of workloads, on ports that only the agent answers on, that a guard dropped."
+            }
+            Self::LookupSteered => "SYNs that were handed to a listener of the agent.",
+            Self::LookupRefused => {
+                "SYNs that were answered with a reset, because no agent listened."
+            }
+            Self::FlowLost => {
+                "Connections that were reset, because the agent could not be told where they go."
+            }
+            Self::CgroupEnrolled => "Cgroups that became workloads when they were made.",
+            Self::EnrolFailed => {
+                "Cgroups that could not be recorded as workloads, and are refused."
+            }
+            Self::EventLost => {
+                "Events that the agent was not told of, because the ring buffer was full."
+            }
+            Self::GuardDroppedConfined => {
+                "Packets dropped outbound: of a connection to the agent or to loopback, by another interface."
+            }
+            Self::GuardDroppedLoopbackAddress => {
+                "Packets dropped outbound: to this host itself, by an interface that leads elsewhere."
+            }
+            Self::GuardDroppedSourceRouted => {
+                "Packets dropped outbound: by a route that the sender chose."
+            }
+            Self::GuardDroppedUnreadable => {
+                "Packets dropped outbound: with headers that cannot be followed."
+            }
+            Self::SocketRefused => {
+                "TCP sockets refused to workloads where the programs are not attached."
+            }
+            Self::LocalLegRefused => {
+                "Connections of the agent to local servers that came to a socket that is not the workload's."
+            }
+            Self::GuardDroppedDiverted => {
+                "Packets dropped outbound: of a connection that was turned to the agent and would have gone elsewhere."
+            }
+        }
+    }
 }
 
 #[cfg(test)]

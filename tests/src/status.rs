@@ -21,6 +21,41 @@ pub struct Status {
     pub idle_sessions: u64,
     pub counters: BTreeMap<String, u64>,
     pub maps: Maps,
+    // The benchmark compares with agents that do not have this yet.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
+}
+
+/// A metric with all its values.
+#[derive(Debug, Deserialize)]
+pub struct Metric {
+    pub name: String,
+    pub kind: String,
+    pub help: String,
+    pub series: Vec<Series>,
+    pub rest: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Series {
+    pub labels: BTreeMap<String, String>,
+    /// Of a counter or a gauge.
+    pub value: Option<u64>,
+    /// Of a histogram.
+    pub distribution: Option<Distribution>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Distribution {
+    pub count: u64,
+    pub sum: f64,
+    pub buckets: Vec<Bucket>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Bucket {
+    pub le: f64,
+    pub count: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,12 +148,31 @@ impl Status {
         *self.counters.get(name).unwrap_or_else(|| panic!("counter {name} in {:?}", self.counters))
     }
 
+    /// # Panics
+    /// When the agent has no metric of that name.
+    pub fn metric(&self, name: &str) -> &Metric {
+        let mut metrics = self.metrics.iter();
+        metrics.find(|metric| metric.name == name).unwrap_or_else(|| panic!("no metric {name}"))
+    }
+
     /// Whether nothing of any flow is left, neither in the agent nor in the kernel.
     pub fn is_idle(&self) -> bool {
         self.flows == 0
             && self.maps.flows == 0
             && self.maps.clients == 0
             && self.workloads.iter().all(|workload| workload.flows == 0)
+    }
+}
+
+impl Metric {
+    /// # Panics
+    /// When no series has exactly these labels.
+    pub fn series(&self, labels: &[(&str, &str)]) -> &Series {
+        let labels: BTreeMap<String, String> =
+            labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut all = self.series.iter();
+        all.find(|series| series.labels == labels)
+            .unwrap_or_else(|| panic!("no series {labels:?} in {self:#?}"))
     }
 }
 

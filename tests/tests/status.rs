@@ -103,6 +103,41 @@ fn verified_chains_are_counted() {
     assert!(text.contains("verified_chain_hits"), "{text}");
 }
 
+/// The same numbers with and without labels, and what each of them means.
+#[test]
+fn metrics_have_labels_and_add_up_to_the_counters() {
+    let pair = Pair::host();
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    pair.assert_served();
+    for (agent, workload, direction) in
+        [(&pair.agent_a, "client", "outbound"), (&pair.agent_b, "web", "inbound")]
+    {
+        let status = agent
+            .wait_for_status("the end of the flow", |status| status.counter("flows_closed") == 1);
+        for (name, total) in &status.counters {
+            let metric = status.metric(name);
+            assert!(metric.help.ends_with('.'), "{metric:?}");
+            let values = metric.series.iter().map(|series| series.value.expect("a number"));
+            assert_eq!(values.sum::<u64>() + metric.rest, *total, "{metric:?}");
+        }
+        let closed = [("direction", direction), ("outcome", "ok")];
+        assert_eq!(status.metric("flows_closed").series(&closed).value, Some(1));
+        assert_eq!(status.metric("flows").series(&[("workload", workload)]).value, Some(0));
+        let refused = status.metric("flows_refused").series(&[("workload", workload)]);
+        assert_eq!(refused.value, Some(0));
+        let handshakes = status.metric("handshake_seconds").series(&[("direction", direction)]);
+        let handshakes = handshakes.distribution.as_ref().expect("a histogram");
+        assert_eq!(handshakes.count, 1, "{handshakes:?}");
+        assert!(handshakes.sum > 0.0, "{handshakes:?}");
+        let longest = handshakes.buckets.last().expect("a bucket");
+        assert_eq!((longest.le, longest.count), (10.0, 1), "{handshakes:?}");
+        let output = agent.sheath("status", &[]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains(&format!("handshake_seconds {direction}")), "{text}");
+        assert!(text.contains("Connections that ended, by how they ended."), "{text}");
+    }
+}
+
 #[test]
 fn status_is_readable_too() {
     let pair = Pair::host();

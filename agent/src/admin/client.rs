@@ -3,14 +3,15 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::Value;
 
-/// Why there is no answer.
+use super::TIME_LIMIT;
+
+/// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    #[error("no agent answers at {}: {}", path.display(), why_silent(.error))]
+pub enum RequestError {
+    #[error("no agent answers at {}: {}", path.display(), cause(.error))]
     NoAgent { path: PathBuf, error: io::Error },
     #[error("the agent's answer breaks off; was it stopped meanwhile?")]
     BrokenAnswer(#[from] serde_json::Error),
@@ -18,7 +19,7 @@ pub enum AskError {
     Refused(String),
 }
 
-fn why_silent(error: &io::Error) -> String {
+fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
             "there is no such socket; is it running, under this name?".to_owned()
@@ -26,24 +27,23 @@ fn why_silent(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => "permission denied; are you root?".to_owned(),
         io::ErrorKind::ConnectionRefused => "it has ended; is it to be started again?".to_owned(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-            format!("it is running, and has said nothing for {} s", PATIENCE.as_secs())
+            format!("it is running, and has not answered for {} s", TIME_LIMIT.as_secs())
         }
         _ => format!("{error}; is it running?"),
     }
 }
 
-/// A reload may have much to do.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What can be asked.
+/// What an agent can be asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
+pub enum Request {
     Status,
     Certificates,
     Reload,
 }
 
-impl Question {
+impl Request {
+    const ALL: [Self; 3] = [Self::Status, Self::Certificates, Self::Reload];
+
     /// As it goes over the socket.
     #[must_use]
     pub fn line(self) -> &'static str {
@@ -54,31 +54,48 @@ impl Question {
         }
     }
 
-    /// `None` for anything that is no question.
+    /// `None` for a line that is not a request.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
-        let all = [Self::Status, Self::Certificates, Self::Reload];
-        all.into_iter().find(|question| question.line() == line)
+        Self::ALL.into_iter().find(|request| request.line() == line)
     }
-}
 
-/// Asks an agent.
-///
-/// # Errors
-/// If there is no answer, or if it is that something did not work.
-pub fn ask(socket: &Path, question: Question) -> Result<Value, AskError> {
-    let ask = || -> io::Result<Vec<u8>> {
+    /// Sends the request to the agent at `socket`, and waits for its answer.
+    ///
+    /// # Errors
+    /// If no agent answers, or if the answer is that something did not work.
+    pub fn send(self, socket: &Path) -> Result<Value, RequestError> {
+        let answer = self
+            .exchange(socket)
+            .map_err(|error| RequestError::NoAgent { path: socket.to_owned(), error })?;
+        let answer: Value = serde_json::from_slice(&answer)?;
+        match answer.get("error").and_then(Value::as_str) {
+            Some(reason) => Err(RequestError::Refused(reason.to_owned())),
+            None => Ok(answer),
+        }
+    }
+
+    fn exchange(self, socket: &Path) -> io::Result<Vec<u8>> {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(format!("{}\n", question.line()).as_bytes())?;
+        stream.set_read_timeout(Some(TIME_LIMIT))?;
+        stream.write_all(format!("{}\n", self.line()).as_bytes())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok(answer)
-    };
-    let answer = ask().map_err(|error| AskError::NoAgent { path: socket.to_owned(), error })?;
-    let answer: Value = serde_json::from_slice(&answer)?;
-    match answer.get("error").and_then(Value::as_str) {
-        Some(reason) => Err(AskError::Refused(reason.to_owned())),
-        None => Ok(answer),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_the_request_that_was_sent_as_it_and_nothing_else_is() {
+        for request in Request::ALL {
+            assert_eq!(Request::parse(request.line()), Some(request));
+        }
+        for line in ["", "STATUS", "status ", "statuses", "{}"] {
+            assert_eq!(Request::parse(line), None, "{line:?}");
+        }
     }
 }

@@ -13,22 +13,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use serde::Serialize;
 
-use super::{AgentInfo, Question};
+use super::{AgentInfo, Request, TIME_LIMIT};
 use crate::capture::SupervisorRequest;
 use crate::control::ControlRequest;
 
-/// Nobody has more to say than this.
-const LONGEST_QUESTION: u64 = 64;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// In bytes; every request is shorter.
+const MAX_REQUEST: u64 = 64;
 
-/// Those that know the answers.
+/// The tasks that have the answers.
 #[derive(Debug)]
 pub struct Planes {
     pub supervisor: mpsc::Sender<SupervisorRequest>,
     pub control: mpsc::Sender<ControlRequest>,
 }
 
-/// The same, without keeping them from ending.
+/// The same, without keeping them running.
 #[derive(Clone, Debug)]
 struct WeakPlanes {
     supervisor: mpsc::WeakSender<SupervisorRequest>,
@@ -41,13 +40,13 @@ struct Problem {
     error: String,
 }
 
-/// It worked, and there is nothing to tell.
+/// It worked, and there is nothing more to say.
 #[derive(Serialize)]
 struct Done {
     ok: bool,
 }
 
-/// The admin socket, open. Its file goes with it.
+/// The admin socket, open. Its file is removed with it.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
@@ -74,8 +73,11 @@ impl Drop for SocketFile {
 }
 
 impl Server {
-    /// Opens the socket for root alone. The instance's lock is held, so a socket that is there already is
-    /// nobody's.
+    /// Opens the socket, for root alone. The instance's lock is held, so a socket that is there already is one that an
+    /// earlier agent left.
+    ///
+    /// # Errors
+    /// If the socket cannot be made at `path`.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let file = SocketFile(path.to_owned());
         file.remove();
@@ -84,7 +86,7 @@ impl Server {
         Ok(Self { listener, _file: file })
     }
 
-    /// Answers until it is aborted. Then, with `planes`, those end too.
+    /// Answers requests until it is aborted. Then `planes` are dropped, and so those tasks end too.
     pub async fn serve(self, info: AgentInfo, planes: Planes) {
         let info = Arc::new(info);
         let weak = WeakPlanes {
@@ -96,7 +98,7 @@ impl Server {
                 Ok((stream, _)) => {
                     let answering = answer(stream, info.clone(), weak.clone());
                     tokio::spawn(async move {
-                        if let Ok(Err(error)) = tokio::time::timeout(PATIENCE, answering).await {
+                        if let Ok(Err(error)) = tokio::time::timeout(TIME_LIMIT, answering).await {
                             tracing::debug!(%error, "admin socket");
                         }
                     });
@@ -115,24 +117,27 @@ async fn answer(
     info: Arc<AgentInfo>,
     planes: WeakPlanes,
 ) -> io::Result<()> {
-    // The file's mode says the same; this holds also where somebody has changed it.
+    // The file's mode says the same; this holds even if the mode was changed.
     if stream.peer_cred()?.uid() != 0 {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     let (reading, mut writing) = stream.split();
-    let mut question = String::new();
-    BufReader::new(reading.take(LONGEST_QUESTION)).read_line(&mut question).await?;
-    let mut text = match Question::parse(question.trim_end()) {
-        None => serde_json::to_vec(&Problem { error: "unknown question".to_owned() })?,
-        Some(Question::Status) => {
-            let view = request(&planes.supervisor, SupervisorRequest::Status).await?;
+    let mut line = String::new();
+    BufReader::new(reading.take(MAX_REQUEST)).read_line(&mut line).await?;
+    let mut text = match Request::parse(line.trim_end()) {
+        None => {
+            let error = "this agent does not know the request; is it of another version?";
+            serde_json::to_vec(&Problem { error: error.to_owned() })?
+        }
+        Some(Request::Status) => {
+            let view = ask(&planes.supervisor, SupervisorRequest::Status).await?;
             serde_json::to_vec(&info.status(view))?
         }
-        Some(Question::Certificates) => {
-            let view = request(&planes.control, ControlRequest::Certificates).await?;
+        Some(Request::Certificates) => {
+            let view = ask(&planes.control, ControlRequest::Certificates).await?;
             serde_json::to_vec(&view)?
         }
-        Some(Question::Reload) => match request(&planes.control, ControlRequest::Reload).await? {
+        Some(Request::Reload) => match ask(&planes.control, ControlRequest::Reload).await? {
             Ok(()) => serde_json::to_vec(&Done { ok: true })?,
             Err(error) => serde_json::to_vec(&Problem { error })?,
         },
@@ -142,13 +147,14 @@ async fn answer(
     writing.shutdown().await
 }
 
-async fn request<R, A>(
+/// Sends a request to a task, and waits for its answer.
+async fn ask<R, A>(
     plane: &mpsc::WeakSender<R>,
-    ask: impl FnOnce(oneshot::Sender<A>) -> R,
+    request: impl FnOnce(oneshot::Sender<A>) -> R,
 ) -> io::Result<A> {
     let (sender, answer) = oneshot::channel();
     let plane = plane.upgrade().ok_or(io::ErrorKind::ConnectionAborted)?;
-    plane.send(ask(sender)).await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
+    plane.send(request(sender)).await.map_err(|_| io::ErrorKind::ConnectionAborted)?;
     drop(plane);
     answer.await.map_err(io::Error::other)
 }

@@ -7,13 +7,11 @@ use std::time::Instant;
 use serde::Serialize;
 use sheath_common::workload::workload_id;
 
-use crate::capture::{Maps, ProgramStatus, StatusView, WorkloadStatus};
+use crate::capture::{ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{NameView, NameViews};
 use crate::identity::{Held, Identities, Svid};
-use crate::sessions::IdleSessions;
-use crate::shares::Shares;
-use crate::telemetry::{AgentCounters, rfc3339};
-use crate::trust::VerifiedChains;
+use crate::metrics::{Kind, Registry, Snapshot, WORKLOAD};
+use crate::telemetry::rfc3339;
 
 /// Where the parts of a status come from.
 #[derive(Debug)]
@@ -21,13 +19,9 @@ pub struct AgentInfo {
     pub node: String,
     pub instance: String,
     pub started: Instant,
-    pub counters: Arc<AgentCounters>,
-    pub shares: Arc<Shares>,
-    pub idle: Arc<IdleSessions>,
     pub identities: Arc<Identities>,
     pub names: NameViews,
-    pub verified: Arc<VerifiedChains>,
-    pub tables: Arc<Maps>,
+    pub metrics: Registry,
 }
 
 /// The whole status. The names of its fields are stable.
@@ -45,9 +39,12 @@ pub struct Status {
     /// Open now.
     pub flows: u64,
     /// Sessions kept for the next flow.
-    pub idle_sessions: usize,
+    pub idle_sessions: u64,
+    /// The totals of counters and gauges that have no field of their own.
     pub counters: BTreeMap<&'static str, u64>,
     pub maps: MapEntries,
+    /// Everything that is counted, with labels and help texts.
+    pub metrics: Snapshot,
 }
 
 #[derive(Debug, Serialize)]
@@ -76,20 +73,24 @@ pub struct SvidStatus {
 }
 
 /// Live entries of the maps that follow connections: none when none is alive.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MapEntries {
-    pub flows: usize,
-    pub clients: usize,
-    pub wires: usize,
+    pub flows: u64,
+    pub clients: u64,
+    pub wires: u64,
 }
+
+/// Metrics that have a field of their own in a status.
+const FLOWS: &str = "flows";
+const IDLE_SESSIONS: &str = "idle_sessions";
+const MAP_ENTRIES: &str = "map_entries";
 
 impl AgentInfo {
     /// Adds what the rest of the agent knows to what capture sees.
+    #[must_use]
     pub fn status(&self, view: StatusView) -> Status {
-        let mut counters: BTreeMap<_, _> = self.counters.snapshot().into_iter().collect();
-        counters.extend(self.shares.snapshot());
-        counters.extend(self.verified.snapshot());
-        counters.extend(self.tables.counters().unwrap_or_default());
+        let metrics = self.metrics.snapshot();
+        let workloads = view.workloads.into_iter();
         Status {
             node: self.node.clone(),
             instance: self.instance.clone(),
@@ -97,26 +98,36 @@ impl AgentInfo {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             programs: view.programs,
-            workloads: view.workloads.into_iter().map(|capture| self.workload(capture)).collect(),
+            workloads: workloads.map(|capture| self.workload(capture, &metrics)).collect(),
             names: self.names.load().as_ref().clone(),
-            flows: self.counters.flows(),
-            idle_sessions: self.idle.count(),
-            counters,
-            maps: MapEntries::count(&self.tables),
+            flows: metrics.total(FLOWS),
+            idle_sessions: metrics.total(IDLE_SESSIONS),
+            counters: counters(&metrics),
+            maps: MapEntries::new(&metrics),
+            metrics,
         }
     }
 
-    fn workload(&self, capture: WorkloadStatus) -> Workload {
-        let id = workload_id(&capture.name);
-        let held = self.identities.held(id);
+    fn workload(&self, capture: WorkloadStatus, metrics: &Snapshot) -> Workload {
+        let held = self.identities.held(workload_id(&capture.name));
         let credentials = held.as_ref().and_then(|held| held.credentials.as_ref());
         Workload {
             svid: credentials.map(|credentials| SvidStatus::new(&credentials.svid)),
             identity: held.as_deref().map(IdentityStatus::new).unwrap_or_default(),
-            flows: self.counters.flows_of(id),
+            flows: metrics.labelled(FLOWS, WORKLOAD, &capture.name),
             capture,
         }
     }
+}
+
+fn counters(metrics: &Snapshot) -> BTreeMap<&'static str, u64> {
+    metrics
+        .0
+        .iter()
+        .filter(|family| family.kind != Kind::Histogram)
+        .filter(|family| ![FLOWS, IDLE_SESSIONS, MAP_ENTRIES].contains(&family.name))
+        .map(|family| (family.name, family.total()))
+        .collect()
 }
 
 impl IdentityStatus {
@@ -136,12 +147,51 @@ impl SvidStatus {
 }
 
 impl MapEntries {
-    fn count(tables: &Maps) -> Self {
-        let count = |keys: std::io::Result<usize>| keys.unwrap_or_default();
-        Self {
-            flows: count(tables.flows.keys().map(|keys| keys.len())),
-            clients: count(tables.clients.keys().map(|keys| keys.len())),
-            wires: count(tables.wires.keys().map(|keys| keys.len())),
-        }
+    fn new(metrics: &Snapshot) -> Self {
+        let entries = |map| metrics.labelled(MAP_ENTRIES, "map", map);
+        Self { flows: entries("flows"), clients: entries("clients"), wires: entries("wires") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::flow::Direction;
+    use crate::metrics::Scalar;
+    use crate::telemetry::AgentCounters;
+
+    /// The names are what scripts and operators know.
+    #[test]
+    fn metrics_are_shown_by_their_names_and_those_with_a_field_only_there() {
+        let counters = Arc::new(AgentCounters::default());
+        let mut registry = Registry::new(|workload| Some(format!("w{workload}")));
+        counters.register(&mut registry).unwrap();
+        registry.register_read(Scalar::Gauge, IDLE_SESSIONS, "Sessions.", || Some(3)).unwrap();
+        let _open = counters.open(7, Direction::Outbound);
+        let _other = counters.open(8, Direction::Inbound);
+        drop(counters.open(8, Direction::Inbound));
+        let metrics = registry.snapshot();
+        let shown = super::counters(&metrics);
+        let names: Vec<_> = shown.keys().copied().collect();
+        assert_eq!(
+            names,
+            [
+                "connections_shed",
+                "flows_closed",
+                "flows_opened",
+                "handshakes_failed",
+                "inbound_passthrough",
+                "inbound_plaintext",
+                "sessions_found_dead",
+                "sessions_reused",
+                "strangers",
+            ]
+        );
+        assert_eq!((shown["flows_opened"], shown["flows_closed"]), (3, 1));
+        assert_eq!(metrics.total(FLOWS), 2);
+        assert_eq!(metrics.labelled(FLOWS, WORKLOAD, "w8"), 1);
+        assert_eq!(metrics.labelled(FLOWS, WORKLOAD, "w9"), 0);
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::admin::Question;
+use crate::admin::Request;
 use crate::capture::Pins;
 use crate::check::Level;
 use crate::sys::namespaces;
@@ -127,15 +127,15 @@ pub fn main() -> ExitCode {
         Command::Check { which, format } => check(&which, format.output),
         Command::Status { which, format, judge } => {
             let is_well = judge.exit_code.then_some(admin::is_well as fn(&Value) -> bool);
-            ask(&which, Question::Status, format.output, admin::render_status, is_well)
+            ask(&which, Request::Status, format.output, admin::render_status, is_well)
         }
         Command::Certs { which, format, judge } => {
             let is_well = judge.exit_code.then_some(admin::are_well as fn(&Value) -> bool);
-            ask(&which, Question::Certificates, format.output, admin::render_certificates, is_well)
+            ask(&which, Request::Certificates, format.output, admin::render_certificates, is_well)
         }
         Command::Reload { which, format } => {
             let render = |_: &Value, _| "configuration reloaded\n".to_owned();
-            ask(&which, Question::Reload, format.output, render, None)
+            ask(&which, Request::Reload, format.output, render, None)
         }
         Command::Cleanup { which, format } => cleanup(&which, format.output),
         Command::Ca(command) => ca::run(command),
@@ -172,15 +172,15 @@ fn check(which: &Which, output: Output) -> Result<ExitCode, Failure> {
     Ok(if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
 }
 
-/// Asks the agent, and shows what it says.
+/// Sends a request to the agent, and shows its answer.
 fn ask(
     which: &Which,
-    question: Question,
+    request: Request,
     output: Output,
     render: impl Fn(&Value, bool) -> String,
     is_well: Option<fn(&Value) -> bool>,
 ) -> Result<ExitCode, Failure> {
-    let answer = admin::ask(&which.instance()?.admin_socket(), question).map_err(Failure::new)?;
+    let answer = request.send(&which.instance()?.admin_socket()).map_err(Failure::new)?;
     match output {
         Output::Text => print!("{}", render(&answer, has_colours())),
         Output::Json => println!("{answer}"),

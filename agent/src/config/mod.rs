@@ -28,6 +28,7 @@ use sheath_common::selector::Selector;
 use sheath_common::workload::{InboundMode, OutboundMode, Workload, WorkloadId, workload_id};
 use tracing_subscriber::EnvFilter;
 
+use crate::limits::Limits;
 use crate::relay::IdleTimeouts;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::files;
@@ -108,16 +109,6 @@ pub struct Reuse {
     pub per_workload: usize,
     pub max_idle: Duration,
     pub max_age: Duration,
-}
-
-/// What each workload may take of the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Open at once; `None` for half of what the descriptors allow.
-    pub flows: Option<usize>,
-    pub handshakes_per_second: u32,
-    /// Bytes in buffers, beyond one of the smallest for each direction of a flow.
-    pub buffers: usize,
 }
 
 #[derive(Clone, Debug)]

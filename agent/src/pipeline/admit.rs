@@ -1,6 +1,5 @@
 //! A connection from the network until its client is known.
 
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sheath_common::flow::Asked;
@@ -25,7 +24,7 @@ pub enum Admission {
 }
 
 impl Pipeline {
-    /// Finds out who a client is, or that it does not speak to us. Strangers share the room that there is for them until
+    /// Finds out who a client is, or that it does not speak to us. Strangers share the slots that there are for them until
     /// then; afterwards it is one of the workload's flows.
     pub(super) async fn admit(
         &self,
@@ -33,11 +32,11 @@ impl Pipeline {
         tcp: TcpStream,
         log: &mut FlowLog,
     ) -> Result<(Inbound, Admission), FlowError> {
-        let share = flow.admitted.share().clone();
-        let mut place = share.unproven(flow.client.ip());
-        let admission = share.prove(&mut place, self.prove(&flow, tcp, log)).await??;
-        drop(place);
-        flow.admitted.count()?;
+        let quota = flow.permit.quota().clone();
+        let mut slot = quota.unproven(flow.client.ip());
+        let admission = quota.prove(&mut slot, self.prove(&flow, tcp, log)).await??;
+        drop(slot);
+        flow.permit.count_flow()?;
         Ok((flow, admission))
     }
 
@@ -56,7 +55,7 @@ impl Pipeline {
             let greeting = greet(&policy, flow, &tcp, contexts).await?;
             if let Some(protection) = self.passes_through(greeting) {
                 log.record.protection = protection;
-                let buffers = flow.admitted.share().buffers.clone();
+                let buffers = flow.permit.quota().buffers.clone();
                 return Ok(Admission::Permissive(plain::session(tcp, buffers)));
             }
         }
@@ -65,10 +64,11 @@ impl Pipeline {
 
         // The contexts were made with the callers that policy allows: the handshake fails for anybody else. One that says
         // nothing takes none of the handshakes that there may be.
-        let (share, limit) = (flow.admitted.share(), self.timeouts.handshake);
+        let (quota, limit) = (flow.permit.quota(), self.timeouts.handshake);
         first_byte(&tcp, limit).await?;
-        share.begin_handshake(limit).await?;
-        let established = tls::accept(tcp, &credentials.contexts, limit, share).await?;
+        quota.begin_handshake(limit).await?;
+        let handshake = tls::accept(tcp, &credentials.contexts, limit, quota);
+        let established = log.open.handshake(handshake).await?;
         let leg = WireLeg::new(established, flow.terms(&credentials));
         log.has_session(flow.client, &leg.standing.proof);
         Ok(Admission::Proved(leg))
@@ -79,11 +79,11 @@ impl Pipeline {
         match greeting {
             Greeting::Ours => None,
             Greeting::ForeignTls => {
-                self.counters.inbound_passthrough.fetch_add(1, Relaxed);
+                self.counters.inbound_passthrough.increment();
                 Some(Protection::Passthrough)
             }
             Greeting::Plaintext => {
-                self.counters.inbound_plaintext.fetch_add(1, Relaxed);
+                self.counters.inbound_plaintext.increment();
                 Some(Protection::Plaintext)
             }
         }

@@ -11,9 +11,9 @@ use tokio::net::TcpStream;
 use crate::capture::Namespace;
 use crate::flow::{FlowRecord, Inherited, Protection};
 use crate::identity::Credentials;
+use crate::limits::Permit;
 use crate::relay::IdleTimeouts;
 use crate::sessions::{Basis, Revision, SessionFacts, Terms};
-use crate::shares;
 use crate::telemetry::OpenFlow;
 use crate::tls::Proof;
 
@@ -38,7 +38,7 @@ pub struct Outbound {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub inherited: Inherited,
-    pub admitted: shares::Admitted,
+    pub permit: Permit,
     /// What the peer is going to be judged by.
     pub revision: Revision,
     /// An idle session has failed the flow before anything was read for it: it must have a new one.
@@ -51,7 +51,7 @@ pub struct Inbound {
     pub workload: WorkloadId,
     pub client: SocketAddr,
     pub destination: SocketAddr,
-    pub admitted: shares::Admitted,
+    pub permit: Permit,
     /// What the peer was judged by, or is going to be.
     pub revision: Revision,
 }
@@ -108,7 +108,7 @@ impl FlowLog {
 
     /// The flow has a session, and leaves or comes from this address.
     pub fn has_session(&mut self, source: SocketAddr, proof: &Proof) {
-        self.record.source = source;
+        self.record.source = Some(source);
         self.record.peer_id = Some(proof.peer.clone());
         self.record.negotiated = proof.negotiated;
         self.record.protection = if proof.is_mutual { Protection::Mtls } else { Protection::Tls };

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use sheath_common::flow::ListenerKind;
 use tokio::net::TcpStream;
@@ -12,7 +11,7 @@ use super::flow::{Inbound, Outbound};
 use super::{FlowError, FlowLog, Pipeline};
 use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 use crate::flow::Direction;
-use crate::shares::{Admitted, OverLimit};
+use crate::limits::{Permit, QuotaExceeded};
 
 /// One task for each connection, from here to the last byte. Whatever ends it early drops both legs, which resets
 /// them.
@@ -27,9 +26,9 @@ impl FlowStarter for FlowHandler {
     fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound) {
         let AcceptedOutbound { stream, app: source, destination, workload, inherited } = accepted;
         let log = self.0.begin(Direction::Outbound, workload, (source, destination));
-        let admitted = self.0.shares.admit(workload);
-        self.start(stream, admitted, log, move |started| async move {
-            let Started { pipeline, stream: app, admitted, mut log } = started;
+        let permit = self.0.quotas.admit(workload);
+        self.start(stream, permit, log, move |started| async move {
+            let Started { pipeline, stream: app, permit, mut log } = started;
             let mut flow = Outbound {
                 namespace,
                 workload,
@@ -37,7 +36,7 @@ impl FlowStarter for FlowHandler {
                 source,
                 destination,
                 inherited,
-                admitted,
+                permit,
                 revision: pipeline.published.sessions.revision(),
                 needs_new_session: false,
             };
@@ -45,29 +44,29 @@ impl FlowStarter for FlowHandler {
             pipeline.note_unreachable(&flow, &result);
             // The leg to the application ends before anything is told about the flow.
             drop(flow);
-            pipeline.conclude(log, result);
+            log.conclude(result);
         });
     }
 
     fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound) {
         let AcceptedInbound { stream, client, destination, workload } = accepted;
         let log = self.0.begin(Direction::Inbound, workload, (client, destination));
-        let admitted = self.0.shares.receive(workload);
-        self.start(stream, admitted, log, move |started| async move {
-            let Started { pipeline, stream: wire, admitted, log } = started;
+        let permit = self.0.quotas.admit_unproven(workload);
+        self.start(stream, permit, log, move |started| async move {
+            let Started { pipeline, stream: wire, permit, log } = started;
             let revision = pipeline.published.sessions.revision();
-            let flow = Inbound { namespace, workload, client, destination, admitted, revision };
+            let flow = Inbound { namespace, workload, client, destination, permit, revision };
             pipeline.inbound(flow, wire, log).await;
         });
     }
 
     fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr) {
-        self.0.counters.strangers.fetch_add(1, Relaxed);
+        self.0.counters.strangers.increment();
         tracing::debug!(namespace = namespace.inode(), ?kind, %remote, "connection of no workload reset");
     }
 
     fn shed(&self, namespace: &Namespace) {
-        self.0.counters.connections_shed.fetch_add(1, Relaxed);
+        self.0.counters.connections_shed.increment();
         tracing::debug!(namespace = namespace.inode(), "no descriptor for a connection; reset");
     }
 }
@@ -77,7 +76,7 @@ struct Started {
     pipeline: Arc<Pipeline>,
     /// The leg that was accepted.
     stream: TcpStream,
-    admitted: Admitted,
+    permit: Permit,
     log: FlowLog,
 }
 
@@ -86,23 +85,23 @@ impl FlowHandler {
     fn start<W>(
         &self,
         stream: TcpStream,
-        admitted: Result<Admitted, OverLimit>,
+        permit: Result<Permit, QuotaExceeded>,
         log: FlowLog,
         work: impl FnOnce(Started) -> W + Send + 'static,
     ) where
         W: Future<Output = ()> + Send + 'static,
     {
         let pipeline = self.0.clone();
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(limit) => return pipeline.conclude(log, Err(limit.into())),
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(limit) => return log.conclude(Err(limit.into())),
         };
         let place = pipeline.workers.place();
         let runtime = place.runtime.clone();
         let working = async move {
             match place.settle(stream) {
-                Ok(stream) => work(Started { pipeline, stream, admitted, log }).await,
-                Err(error) => pipeline.conclude(log, Err(FlowError::Settle(error))),
+                Ok(stream) => work(Started { pipeline, stream, permit, log }).await,
+                Err(error) => log.conclude(Err(FlowError::Settle(error))),
             }
             drop(place);
         };

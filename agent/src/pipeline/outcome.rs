@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use sheath_common::workload::WorkloadId;
 
@@ -11,11 +10,11 @@ use super::flow::FlowLog;
 use crate::capture::{LocalLegError, unreachable_errno};
 use crate::flow::{Direction, FlowRecord, Outcome, Stage};
 use crate::identity::NoIdentity;
+use crate::limits::QuotaExceeded;
 use crate::policy::PolicyError;
 use crate::relay::RelayError;
 use crate::sessions::Revoked;
-use crate::shares::OverLimit;
-use crate::telemetry::{Ending, log_flow};
+use crate::telemetry::Ending;
 use crate::tls::TlsError;
 use crate::wire::{Refused, WireError};
 
@@ -31,24 +30,21 @@ impl Pipeline {
         if let Some(config) = self.published.policy.load().workload(workload) {
             record.workload.clone_from(&config.name);
         }
-        FlowLog { record: Box::new(record), open: self.counters.open(workload) }
+        FlowLog { record: Box::new(record), open: self.counters.open(workload, direction) }
     }
+}
 
-    /// A flow is over.
-    pub(super) fn conclude(&self, log: FlowLog, result: Result<(), FlowError>) {
-        let FlowLog { mut record, open } = log;
-        drop(open);
+impl FlowLog {
+    /// The flow is over.
+    pub(super) fn conclude(mut self, result: Result<(), FlowError>) {
         if let Err(FlowError::Tls(error)) = &result {
-            record.peer_id = error.peer().cloned();
+            self.record.peer_id = error.peer().cloned();
         }
         let ending = match result {
             Ok(()) => Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new() },
             Err(error) => error.into(),
         };
-        if ending.stage == Stage::Tls {
-            self.counters.handshakes_failed.fetch_add(1, Relaxed);
-        }
-        log_flow(&record, &ending);
+        self.open.conclude(&self.record, &ending);
     }
 }
 
@@ -58,7 +54,7 @@ pub enum FlowError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error(transparent)]
-    Limit(#[from] OverLimit),
+    Limit(#[from] QuotaExceeded),
     #[error(transparent)]
     NoIdentity(#[from] NoIdentity),
     #[error("destination: {0}")]

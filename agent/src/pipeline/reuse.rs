@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::time::Instant;
 
@@ -63,7 +62,7 @@ impl Pipeline {
             let source = SocketAddr::new(local.ip(), flow.source.port());
             match leg.reopen(Endpoints { source, destination }).await {
                 Ok(()) => {
-                    self.counters.sessions_reused.fetch_add(1, Relaxed);
+                    self.counters.sessions_reused.increment();
                     log.record.is_reused = true;
                     log.has_session(source, &leg.standing.proof);
                     return Ok(Some(leg));
@@ -74,14 +73,14 @@ impl Pipeline {
                 // Nothing of the application's was on it: another session will do as well.
                 Err(NotReopened::NotAccepted(NotAccepted::Over(reason))) => {
                     self.idle.ended(&route, reason);
-                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                    self.counters.sessions_found_dead.increment();
                 }
                 Err(NotReopened::NotAccepted(NotAccepted::Dead)) => {
-                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                    self.counters.sessions_found_dead.increment();
                 }
                 // One wait for an answer that does not come is enough; other idle sessions may be as dead.
                 Err(NotReopened::Silent) => {
-                    self.counters.sessions_found_dead.fetch_add(1, Relaxed);
+                    self.counters.sessions_found_dead.increment();
                     return Ok(None);
                 }
             }
@@ -109,7 +108,7 @@ impl Pipeline {
                 end => {
                     let error = end_of(session, end);
                     match first {
-                        Some(log) => self.conclude(log, Err(error)),
+                        Some(log) => log.conclude(Err(error)),
                         None => tracing::debug!(client = %flow.client, %error, "session over"),
                     }
                     return;
@@ -129,15 +128,15 @@ impl Pipeline {
             let policy = self.published.policy.load_full();
             if let Err(error) = policy.check_port(flow.workload, dialled.port(), arrived.port()) {
                 session.refuse(Refused::NOT_ALLOWED);
-                return self.conclude(log, Err(error.into()));
+                return log.conclude(Err(error.into()));
             }
             drop(policy);
             let served = self.serve(&flow, session, standing.inbound(), &mut log).await;
             session = match served {
                 Ok(Some(session)) => session,
-                result => return self.conclude(log, result.map(|_| ())),
+                result => return log.conclude(result.map(|_| ())),
             };
-            self.conclude(log, Ok(()));
+            log.conclude(Ok(()));
             // Whatever leads one address to another may lead it elsewhere the next time.
             if dialled.ip().to_canonical() != arrived.ip().to_canonical()
                 || dialled.port() != arrived.port()

@@ -10,6 +10,7 @@ use sheath_common::workload::WorkloadId;
 use super::{Sessions, WireLeg};
 use crate::config::Reuse;
 use crate::flow::Inherited;
+use crate::metrics::{OfWorkloads, Registry, RegistryError, Scalar};
 use crate::wire::GoAway;
 
 /// How often sessions are looked for that are not good any more.
@@ -122,10 +123,22 @@ impl IdleSessions {
         self.reuse.max_idle
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.pool().count.values().sum()
+    /// Registers how many there are.
+    ///
+    /// # Errors
+    /// If the name is taken.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) -> Result<(), RegistryError> {
+        let idle = self.clone();
+        registry.register_by_workload(
+            Scalar::Gauge,
+            "idle_sessions",
+            "Sessions that are kept for the next flow.",
+            move || {
+                let pool = idle.pool();
+                let living = pool.count.iter().map(|(workload, count)| (*workload, *count as u64));
+                OfWorkloads { living: living.collect(), gone: 0 }
+            },
+        )
     }
 
     /// Closes all of them.

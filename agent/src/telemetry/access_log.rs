@@ -1,9 +1,11 @@
 //! The access log: target `sheath::access`, one line for each flow when it is over, and one for each connection
 //! that the kernel refused. The field names are stable.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use crate::flow::{Direction, FlowRecord, Outcome, Stage};
+use crate::flow::{FlowRecord, Outcome, Stage};
 use crate::trust::PeerId;
 
 const TARGET: &str = "sheath::access";
@@ -17,20 +19,29 @@ pub struct Ending {
     pub reason: String,
 }
 
-pub fn log_flow(record: &FlowRecord, ending: &Ending) {
-    let id = |id: &Option<PeerId>| id.as_ref().map_or_else(String::new, ToString::to_string);
+/// Logs a connection that the kernel refused before it was one.
+pub fn log_denied_connect(workload: &str, destination: SocketAddr, pid: u32, reason: &str) {
+    let ending =
+        Ending { outcome: Outcome::Denied, stage: Stage::Capture, reason: reason.to_owned() };
+    log_flow(&FlowRecord::denied(workload, destination, pid), Duration::ZERO, &ending);
+}
+
+/// Logs a flow that is over.
+pub(super) fn log_flow(record: &FlowRecord, duration: Duration, ending: &Ending) {
+    // As text, so that what a peer calls itself is quoted.
+    let id = |id: &Option<PeerId>| id.as_ref().map(ToString::to_string).unwrap_or_default();
     tracing::info!(
         target: TARGET,
-        flow = %record.id,
+        flow = %OrEmpty(&record.id),
         direction = record.direction.name(),
         workload = record.workload,
         local_id = id(&record.local_id),
         peer_id = id(&record.peer_id),
-        source = %record.source,
+        source = %OrEmpty(&record.source),
         destination = %record.destination,
         sent = record.transferred.sent,
         received = record.transferred.received,
-        duration_ms = record.started.elapsed().as_millis() as u64,
+        duration_ms = duration.as_millis() as u64,
         protection = record.protection.name(),
         tls_version = record.negotiated.version,
         tls_suite = record.negotiated.suite,
@@ -39,31 +50,19 @@ pub fn log_flow(record: &FlowRecord, ending: &Ending) {
         outcome = ending.outcome.name(),
         stage = ending.stage.name(),
         reason = ending.reason,
+        // Left out where it is not known.
+        pid = record.pid,
     );
 }
 
-/// A connection that was refused before it was one: it has neither an id nor a source port.
-pub fn log_denied_connect(workload: &str, destination: SocketAddr, pid: u32, reason: &str) {
-    tracing::info!(
-        target: TARGET,
-        flow = "",
-        direction = Direction::Outbound.name(),
-        workload,
-        local_id = "",
-        peer_id = "",
-        source = "",
-        destination = %destination,
-        sent = 0,
-        received = 0,
-        duration_ms = 0,
-        protection = "none",
-        tls_version = "",
-        tls_suite = "",
-        tls_group = "",
-        reused = false,
-        outcome = Outcome::Denied.name(),
-        stage = Stage::Capture.name(),
-        reason,
-        pid,
-    );
+/// Empty where there is nothing.
+struct OrEmpty<'a, T>(&'a Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrEmpty<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().map_or(Ok(()), |value| value.fmt(f))
+    }
 }
+
+#[cfg(test)]
+mod tests;

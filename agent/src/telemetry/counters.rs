@@ -1,84 +1,263 @@
-//! Counters of the agent's own; those of the BPF programs are in the kernel.
+//! What the data path counts.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sheath_common::workload::WorkloadId;
 
-#[derive(Debug, Default)]
+use super::access_log::{Ending, log_flow};
+use crate::flow::{Direction, FlowRecord, Outcome, Stage};
+use crate::metrics::{
+    Bounds, Counter, Gauge, Histogram, Label, OfWorkloads, PerLabel, Registry, RegistryError,
+    Scalar,
+};
+
+/// A handshake takes a millisecond or two of computing, the way there and back, and what its peer makes it wait.
+const HANDSHAKE: Bounds = Bounds::new(&[
+    Duration::from_micros(500),
+    Duration::from_millis(1),
+    Duration::from_micros(2_500),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_millis(2_500),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+]);
+
+/// From one request to a connection that is kept for days.
+const FLOW: Bounds = Bounds::new(&[
+    Duration::from_millis(1),
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(10),
+    Duration::from_mins(1),
+    Duration::from_mins(10),
+    Duration::from_hours(1),
+    Duration::from_hours(24),
+]);
+
+type Count = fn(&AgentCounters) -> &Counter;
+
+/// Names, help texts, and the counters that have no labels.
+const COUNTERS: [(&str, &str, Count); 7] = [
+    ("flows_opened", "Connections that the agent took up.", |own| &own.flows_opened),
+    ("sessions_reused", "Connections that took up a session that was open already.", |own| {
+        &own.sessions_reused
+    }),
+    (
+        "sessions_found_dead",
+        "Sessions that were kept for another connection, and turned out to be gone.",
+        |own| &own.sessions_found_dead,
+    ),
+    ("inbound_plaintext", "Connections to permissive ports that passed as plaintext.", |own| {
+        &own.inbound_plaintext
+    }),
+    (
+        "inbound_passthrough",
+        "Connections to permissive ports that passed as TLS between the applications.",
+        |own| &own.inbound_passthrough,
+    ),
+    (
+        "strangers",
+        "Connections to the agent that were reset because no workload had opened them.",
+        |own| &own.strangers,
+    ),
+    (
+        "connections_shed",
+        "Connections that were reset because no file descriptor was left.",
+        |own| &own.connections_shed,
+    ),
+];
+
+/// What the data path counts.
+#[derive(Debug)]
 pub struct AgentCounters {
-    pub flows_opened: AtomicU64,
-    pub flows_closed: AtomicU64,
-    pub handshakes_failed: AtomicU64,
+    flows_opened: Counter,
+    flows_closed: PerLabel<(Direction, Outcome), Counter>,
+    flow_seconds: PerLabel<Direction, Histogram>,
+    handshakes_failed: PerLabel<Direction, Counter>,
+    handshake_seconds: PerLabel<Direction, Histogram>,
     /// Flows that have taken up an open session.
-    pub sessions_reused: AtomicU64,
+    pub sessions_reused: Counter,
     /// Sessions that were kept for another flow, and turned out to be gone.
-    pub sessions_found_dead: AtomicU64,
-    pub inbound_plaintext: AtomicU64,
-    pub inbound_passthrough: AtomicU64,
+    pub sessions_found_dead: Counter,
+    pub inbound_plaintext: Counter,
+    pub inbound_passthrough: Counter,
     /// Accepted connections that no workload had opened.
-    pub strangers: AtomicU64,
+    pub strangers: Counter,
     /// Accepted connections for which there was no descriptor.
-    pub connections_shed: AtomicU64,
-    live: Mutex<HashMap<WorkloadId, u64>>,
+    pub connections_shed: Counter,
+    open: Mutex<HashMap<WorkloadId, Arc<Gauge>>>,
+}
+
+impl Default for AgentCounters {
+    fn default() -> Self {
+        Self {
+            flows_opened: Counter::default(),
+            flows_closed: PerLabel::default(),
+            flow_seconds: PerLabel::new(|| Histogram::new(FLOW)),
+            handshakes_failed: PerLabel::default(),
+            handshake_seconds: PerLabel::new(|| Histogram::new(HANDSHAKE)),
+            sessions_reused: Counter::default(),
+            sessions_found_dead: Counter::default(),
+            inbound_plaintext: Counter::default(),
+            inbound_passthrough: Counter::default(),
+            strangers: Counter::default(),
+            connections_shed: Counter::default(),
+            open: Mutex::default(),
+        }
+    }
 }
 
 impl AgentCounters {
+    /// Registers all of them.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) -> Result<(), RegistryError> {
+        for (name, help, counter) in COUNTERS {
+            registry.register(name, help, self, counter)?;
+        }
+        registry.register(
+            "flows_closed",
+            "Connections that ended, by how they ended.",
+            self,
+            |own| &own.flows_closed,
+        )?;
+        registry.register("flow_seconds", "How long connections were open.", self, |own| {
+            &own.flow_seconds
+        })?;
+        registry.register(
+            "handshakes_failed",
+            "Connections that ended before their TLS handshake had succeeded.",
+            self,
+            |own| &own.handshakes_failed,
+        )?;
+        registry.register(
+            "handshake_seconds",
+            "How long TLS handshakes took that succeeded.",
+            self,
+            |own| &own.handshake_seconds,
+        )?;
+        let counters = self.clone();
+        registry.register_by_workload(
+            Scalar::Gauge,
+            "flows",
+            "Connections that are open.",
+            move || {
+                let open = counters.open_by_workload();
+                let living = open.iter().map(|(workload, flows)| (*workload, flows.get()));
+                OfWorkloads { living: living.collect(), gone: 0 }
+            },
+        )
+    }
+
     /// Counts a flow as open for as long as the result lives.
     #[must_use]
-    pub fn open(self: &Arc<Self>, workload: WorkloadId) -> OpenFlow {
-        self.flows_opened.fetch_add(1, Relaxed);
-        *self.live().entry(workload).or_default() += 1;
-        OpenFlow { counters: self.clone(), workload }
+    pub fn open(self: &Arc<Self>, workload: WorkloadId, direction: Direction) -> OpenFlow {
+        self.flows_opened.increment();
+        let of_workload = self.open_by_workload().entry(workload).or_default().clone();
+        of_workload.increment();
+        OpenFlow { counters: self.clone(), of_workload, direction, outcome: Outcome::Reset }
     }
 
     /// Flows that are open now.
     #[must_use]
     pub fn flows(&self) -> u64 {
-        let closed = self.flows_closed.load(Relaxed);
-        self.flows_opened.load(Relaxed).saturating_sub(closed)
+        let closed = self.flows_closed.iter().map(Counter::get).sum();
+        self.flows_opened.get().saturating_sub(closed)
     }
 
-    /// Flows of one workload that are open now.
-    #[must_use]
-    pub fn flows_of(&self, workload: WorkloadId) -> u64 {
-        self.live().get(&workload).copied().unwrap_or_default()
+    /// Forgets workloads that are gone, once none of their flows is open.
+    pub fn retain(&self, is_living: impl Fn(WorkloadId) -> bool) {
+        // A flow that is open holds its workload's number; another is not opened meanwhile, as that needs the lock.
+        self.open_by_workload()
+            .retain(|workload, flows| is_living(*workload) || Arc::strong_count(flows) > 1);
     }
 
-    /// Names and values.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("flows_opened", self.flows_opened.load(Relaxed)),
-            ("flows_closed", self.flows_closed.load(Relaxed)),
-            ("handshakes_failed", self.handshakes_failed.load(Relaxed)),
-            ("sessions_reused", self.sessions_reused.load(Relaxed)),
-            ("sessions_found_dead", self.sessions_found_dead.load(Relaxed)),
-            ("inbound_plaintext", self.inbound_plaintext.load(Relaxed)),
-            ("inbound_passthrough", self.inbound_passthrough.load(Relaxed)),
-            ("strangers", self.strangers.load(Relaxed)),
-            ("connections_shed", self.connections_shed.load(Relaxed)),
-        ]
-    }
-
-    fn live(&self) -> std::sync::MutexGuard<'_, HashMap<WorkloadId, u64>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn open_by_workload(&self) -> MutexGuard<'_, HashMap<WorkloadId, Arc<Gauge>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A flow that is counted as open.
+/// A flow that is counted as open. One that is dropped without a word is a reset: so are its legs.
 #[derive(Debug)]
 pub struct OpenFlow {
     counters: Arc<AgentCounters>,
-    workload: WorkloadId,
+    of_workload: Arc<Gauge>,
+    direction: Direction,
+    outcome: Outcome,
+}
+
+impl OpenFlow {
+    /// Counts how long the flow's handshake takes, if it succeeds.
+    ///
+    /// # Errors
+    /// Those of the handshake.
+    pub async fn handshake<T, E>(
+        &self,
+        handshake: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let began = Instant::now();
+        let done = handshake.await?;
+        self.counters.handshake_seconds.of(self.direction).observe(began.elapsed());
+        Ok(done)
+    }
+
+    /// Counts how the flow ended, and logs it. When the line is written, it is not counted as open any more.
+    pub fn conclude(mut self, record: &FlowRecord, ending: &Ending) {
+        let duration = record.started.elapsed();
+        self.counters.flow_seconds.of(self.direction).observe(duration);
+        if ending.stage == Stage::Tls {
+            self.counters.handshakes_failed.of(self.direction).increment();
+        }
+        self.outcome = ending.outcome;
+        drop(self);
+        log_flow(record, duration, ending);
+    }
 }
 
 impl Drop for OpenFlow {
     fn drop(&mut self) {
-        if let Some(flows) = self.counters.live().get_mut(&self.workload) {
-            *flows -= 1;
-        }
-        self.counters.flows_closed.fetch_add(1, Relaxed);
+        self.of_workload.decrement();
+        self.counters.flows_closed.of((self.direction, self.outcome)).increment();
     }
 }
+
+impl Label for Direction {
+    const NAME: &'static str = "direction";
+    const ALL: &'static [Self] = &[Self::Outbound, Self::Inbound];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.name()
+    }
+}
+
+impl Label for Outcome {
+    const NAME: &'static str = "outcome";
+    const ALL: &'static [Self] =
+        &[Self::Ok, Self::Denied, Self::Refused, Self::Reset, Self::Revoked, Self::Error];
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn value(self) -> &'static str {
+        self.name()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::client_hello::{FirstBytes, classify};
 use super::contexts::Acceptance;
 use super::{Contexts, Established, TlsError, encounter, handshake, library};
-use crate::shares::Share;
+use crate::limits::Quota;
 use crate::trust::Role;
 use crate::wire;
 
@@ -64,7 +64,7 @@ pub async fn accept(
     mut tcp: TcpStream,
     contexts: &Contexts,
     limit: Duration,
-    share: &Share,
+    quota: &Quota,
 ) -> Result<Established, TlsError> {
     let handshake = async {
         let (read, is_agent) = handshake::read_hello(&mut tcp).await?;
@@ -72,9 +72,9 @@ pub async fn accept(
         let config = config.clone();
         if *needs_library {
             let (stream, facts) = library::accept(tcp, config, &read).await?;
-            return Ok((wire::library::session(stream, share.buffers.clone()), facts));
+            return Ok((wire::library::session(stream, quota.buffers.clone()), facts));
         }
-        handshake::accept(tcp, config, read, share).await
+        handshake::accept(tcp, config, read, quota).await
     };
     // On the heap, and only for as long as it takes: a session that is idle must be small.
     let shaking = Box::pin(encounter::with_client(handshake));

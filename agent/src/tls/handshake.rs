@@ -20,7 +20,7 @@ use super::client_hello::offers;
 use super::key_log::{self, Told};
 use super::session::Facts;
 use crate::flow::Role;
-use crate::shares::Share;
+use crate::limits::Quota;
 use crate::sys::tcp::Tcp;
 use crate::wire::record::{
     Cipher, HEADER, Keys, LONGEST_RECORD, Opener, Sealer, TrafficSecret, UnsupportedKeys,
@@ -97,12 +97,12 @@ pub(super) async fn connect(
     wire: TcpStream,
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
-    share: &Share,
+    quota: &Quota,
 ) -> Result<(Box<dyn Session>, Facts), TlsError> {
-    let turn = share.turn().await;
+    let cpu = quota.cpu().await;
     let side = UnbufferedClientConnection::new(config, name).map_err(TlsError::handshake)?;
-    drop(turn);
-    Handshake::new(side, wire, Vec::new()).shake(share).await
+    drop(cpu);
+    Handshake::new(side, wire, Vec::new()).shake(quota).await
 }
 
 /// Shakes hands as the server, of which `read` has been read.
@@ -110,10 +110,10 @@ pub(super) async fn accept(
     wire: TcpStream,
     config: Arc<ServerConfig>,
     read: Vec<u8>,
-    share: &Share,
+    quota: &Quota,
 ) -> Result<(Box<dyn Session>, Facts), TlsError> {
     let side = UnbufferedServerConnection::new(config).map_err(TlsError::handshake)?;
-    Handshake::new(side, wire, read).shake(share).await
+    Handshake::new(side, wire, read).shake(quota).await
 }
 
 /// Reads a ClientHello, and no more. Returns what was read, and whether it offers a protocol of agents.
@@ -169,11 +169,11 @@ impl<S: Side> Handshake<S> {
         Self { side, wire, read, shown: 0, out: Vec::new(), told: Told::default() }
     }
 
-    async fn shake(mut self, share: &Share) -> Result<(Box<dyn Session>, Facts), TlsError> {
+    async fn shake(mut self, quota: &Quota) -> Result<(Box<dyn Session>, Facts), TlsError> {
         loop {
-            let turn = share.turn().await;
+            let cpu = quota.cpu().await;
             let advanced = self.advance();
-            drop(turn);
+            drop(cpu);
             match advanced {
                 Ok(true) => break,
                 Ok(false) => {
@@ -201,7 +201,7 @@ impl<S: Side> Handshake<S> {
             if S::IS_CLIENT { Opener::of_server(opening) } else { Opener::of_client(opening) };
         let keys = RecordKeys { sealer, opener, sending, receiving };
         let remains = Remains { unread: self.read, unsent: self.out };
-        let records = RecordStream::new(self.wire, keys, share.buffers.clone(), &remains)
+        let records = RecordStream::new(self.wire, keys, quota.buffers.clone(), &remains)
             .map_err(TlsError::Io)?;
         let role = if S::IS_CLIENT { Role::Client } else { Role::Server };
         Ok((wire::modes::start(protocol.as_deref(), records, role), facts))

@@ -22,7 +22,7 @@ use std::time::Duration;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 
-use crate::shares::Share;
+use crate::limits::Quota;
 use crate::trust::{PeerId, Refusal, Role};
 use crate::wire::{self, words};
 
@@ -111,7 +111,7 @@ pub async fn connect(
     contexts: &Contexts,
     target: &Target,
     limit: Duration,
-    share: &Share,
+    quota: &Quota,
 ) -> Result<Established, TlsError> {
     let address = tcp.peer_addr().map_err(TlsError::Io)?;
     let approach = contexts.client(target)?;
@@ -119,9 +119,9 @@ pub async fn connect(
     let handshake = async {
         if approach.needs_library {
             let (stream, facts) = library::connect(tcp, approach.config, name).await?;
-            return Ok((wire::library::session(stream, share.buffers.clone()), facts));
+            return Ok((wire::library::session(stream, quota.buffers.clone()), facts));
         }
-        handshake::connect(tcp, approach.config, name, share).await
+        handshake::connect(tcp, approach.config, name, quota).await
     };
     // On the heap, and only for as long as it takes: a session that is idle must be small.
     let shaking = Box::pin(encounter::with_server(approach.judge, handshake));

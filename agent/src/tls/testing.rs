@@ -7,8 +7,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::{Contexts, Inbound, Target, crypto_provider};
-use crate::config::Limits;
-use crate::shares::{Share, Shares};
+use crate::limits::{Limits, Quota, Quotas};
 use crate::trust::Expectation;
 use crate::trust::testing::{Ca, svid};
 
@@ -33,9 +32,9 @@ pub(crate) fn contexts_with_suite(ca: &Ca, id: &str, callers: &[&str], suite: us
 }
 
 /// What a workload may take; `buffers` is in bytes.
-pub(crate) fn share(buffers: usize) -> Arc<Share> {
+pub(crate) fn quota(buffers: usize) -> Arc<Quota> {
     let limits = Limits { flows: None, handshakes_per_second: 1000, buffers };
-    Shares::new(limits, 2).of(1)
+    Quotas::new(limits, 2).of(1)
 }
 
 pub(crate) fn ids(texts: &[&str]) -> Expectation {

@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::client_hello::{FirstBytes, classify};
-use super::testing::{ids, share};
+use super::testing::{ids, quota};
 use super::*;
 use crate::trust::Expectation;
 use crate::trust::testing::{Ca, svid};
@@ -43,14 +43,14 @@ async fn shake(
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
     let target = Target::Agent(expected);
-    let share = share(BUFFERS);
+    let quota = quota(BUFFERS);
     let connecting = async {
-        let mut session = connect(dialled, client, &target, LIMIT, &share).await?;
+        let mut session = connect(dialled, client, &target, LIMIT, &quota).await?;
         // The end of the handshake travels with the first data; there is none yet.
         poll_fn(|cx| session.session.poll_flush(cx)).await.unwrap();
         Ok(session)
     };
-    tokio::join!(connecting, accept(accepted, server, LIMIT, &share))
+    tokio::join!(connecting, accept(accepted, server, LIMIT, &quota))
 }
 
 /// A chain may be longer than a record, and longer than the buffers that the workload has left. Data that comes right
@@ -71,11 +71,11 @@ async fn a_long_chain_is_no_reason_to_fail() {
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         // Over its limit from the start.
-        let share = share(0);
+        let quota = quota(0);
         let said = vec![7; 4_000];
         let connecting = async {
             let target = Target::Agent(ids(&[WEB]));
-            let session = connect(dialled, &client, &target, LIMIT, &share).await;
+            let session = connect(dialled, &client, &target, LIMIT, &quota).await;
             let session = session.unwrap_or_else(|error| panic!("{length}: {error}"));
             let mut records = session.session.into_records();
             for _ in 0..16 {
@@ -83,7 +83,7 @@ async fn a_long_chain_is_no_reason_to_fail() {
             }
             records
         };
-        let accepting = accept(accepted, &web, LIMIT, &share);
+        let accepting = accept(accepted, &web, LIMIT, &quota);
         let (_outbound, inbound) = tokio::join!(connecting, accepting);
         let inbound = inbound.unwrap_or_else(|error| panic!("{length}: {error}"));
         let mut inbound = inbound.session.into_records();
@@ -213,7 +213,7 @@ async fn a_silent_peer_does_not_hold_a_handshake_open() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
-    let result = accept(accepted, &web, Duration::from_millis(50), &share(BUFFERS)).await;
+    let result = accept(accepted, &web, Duration::from_millis(50), &quota(BUFFERS)).await;
     assert!(matches!(result, Err(TlsError::Timeout(_))));
 }
 
@@ -296,11 +296,11 @@ async fn a_peer_that_does_not_speak_tls_is_an_error() {
             let (mut theirs, _) = listener.accept().await.unwrap();
             theirs.write_all(said).await.unwrap();
             theirs.shutdown().await.unwrap();
-            let share = share(BUFFERS);
+            let quota = quota(BUFFERS);
             let result = if as_client {
-                connect(ours, &client, &Target::Agent(ids(&[WEB])), LIMIT, &share).await
+                connect(ours, &client, &Target::Agent(ids(&[WEB])), LIMIT, &quota).await
             } else {
-                accept(ours, &server, LIMIT, &share).await
+                accept(ours, &server, LIMIT, &quota).await
             };
             assert!(
                 matches!(result, Err(TlsError::Protocol(_) | TlsError::Io(_))),

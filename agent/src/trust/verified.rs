@@ -7,13 +7,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls_pki_types::UnixTime;
 
 use super::Role;
 use super::validity::Validity;
+use crate::metrics::{Counter, Registry, RegistryError, Scalar};
 use crate::x509::Fingerprint;
 
 /// Proofs that are remembered at most; together they take less than a megabyte.
@@ -36,8 +36,8 @@ pub(super) struct Claim {
 #[derive(Default)]
 pub struct VerifiedChains {
     proofs: Mutex<Generations>,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    hits: Counter,
+    misses: Counter,
 }
 
 impl VerifiedChains {
@@ -46,7 +46,7 @@ impl VerifiedChains {
         let is_good = |validity: &Validity| validity.and(crls).contains(now);
         let validity = self.lock().get(claim).filter(is_good);
         let counter = if validity.is_some() { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.increment();
         validity
     }
 
@@ -58,13 +58,13 @@ impl VerifiedChains {
     /// How often a proof was found, since the start.
     #[must_use]
     pub fn hits(&self) -> u64 {
-        self.hits.load(Ordering::Relaxed)
+        self.hits.get()
     }
 
     /// How often a proof had to be made, or could not be.
     #[must_use]
     pub fn misses(&self) -> u64 {
-        self.misses.load(Ordering::Relaxed)
+        self.misses.get()
     }
 
     /// Proofs that are remembered.
@@ -74,14 +74,30 @@ impl VerifiedChains {
         proofs.recent.len() + proofs.older.len()
     }
 
-    /// Names and values, for `sheath status`.
-    #[must_use]
-    pub fn snapshot(&self) -> [(&'static str, u64); 3] {
-        [
-            ("verified_chain_hits", self.hits()),
-            ("verified_chain_misses", self.misses()),
-            ("verified_chain_entries", self.entries() as u64),
-        ]
+    /// Registers what is counted of it.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) -> Result<(), RegistryError> {
+        registry.register(
+            "verified_chain_hits",
+            "Certificate chains of peers that had been verified before.",
+            self,
+            |chains| &chains.hits,
+        )?;
+        registry.register(
+            "verified_chain_misses",
+            "Certificate chains of peers that had to be verified, whatever came of it.",
+            self,
+            |chains| &chains.misses,
+        )?;
+        let chains = self.clone();
+        registry.register_read(
+            Scalar::Gauge,
+            "verified_chain_entries",
+            "Verified certificate chains that are remembered.",
+            move || Some(chains.entries() as u64),
+        )
     }
 
     fn lock(&self) -> MutexGuard<'_, Generations> {

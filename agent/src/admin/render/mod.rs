@@ -1,6 +1,7 @@
 //! What the agent tells, as people read it.
 
 mod certificates;
+mod metrics;
 mod status;
 
 use serde_json::Value;

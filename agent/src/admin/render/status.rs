@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Paint, list, text, width};
+use super::{Paint, list, metrics, text, width};
 
 /// Renders a status document for a terminal.
 #[must_use]
@@ -34,11 +34,7 @@ pub fn render_status(status: &Value, colours: bool) -> String {
     workloads(&mut out, paint, list(&status["workloads"]));
     names(&mut out, list(&status["names"]));
     let _ = writeln!(out);
-    for (name, value) in status["counters"].as_object().into_iter().flatten() {
-        if value != 0 {
-            let _ = writeln!(out, "{name:<24} {value:>12}");
-        }
-    }
+    metrics::render(&mut out, status);
     out
 }
 

@@ -304,15 +304,12 @@ impl Maps {
         prune_keys(&self.wires, &HashSet::new())
     }
 
-    /// Names and values of the kernel's counters.
+    /// What the programs have counted.
     ///
     /// # Errors
     /// If the map cannot be read.
-    pub fn counters(&self) -> io::Result<Vec<(&'static str, u64)>> {
-        Counter::ALL
-            .into_iter()
-            .map(|counter| Ok((counter.name(), self.counters.read(counter as u32)?)))
-            .collect()
+    pub fn counted(&self, counter: Counter) -> io::Result<u64> {
+        self.counters.read(counter as u32)
     }
 }
 

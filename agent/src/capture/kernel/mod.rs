@@ -5,6 +5,7 @@ pub mod filesystems;
 pub mod filters;
 pub mod held;
 pub mod maps;
+mod metrics;
 pub mod mounts;
 pub mod object;
 pub mod pins;

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, StreamOwned};
 
 use super::*;
-use crate::shares::Share;
-use crate::tls::testing::{contexts_with_suite, ids, share, with_server_blocking};
+use crate::limits::Quota;
+use crate::tls::testing::{contexts_with_suite, ids, quota, with_server_blocking};
 use crate::tls::{self, Target};
 use crate::trust::testing::Ca;
 use crate::wire::record::{Alert, RecordError};
@@ -103,7 +103,7 @@ where
 /// Our end of a session with rustls, which does `talk` on its thread.
 async fn session<T: Send + 'static>(
     setting: Setting,
-    share: &Share,
+    quota: &Quota,
     talk: impl FnOnce(Box<dyn Peer>) -> T + Send + 'static,
 ) -> (RecordStream, thread::JoinHandle<T>) {
     let Setting { ours, suite, fragment, segment, tickets } = setting;
@@ -131,7 +131,7 @@ async fn session<T: Send + 'static>(
             let wire = TcpStream::connect(address).await.unwrap();
             sockopt::prepare_leg(&wire).unwrap();
             let target = Target::Agent(ids(&[WEB]));
-            (tls::connect(wire, &client, &target, GENEROUS, share).await, thread)
+            (tls::connect(wire, &client, &target, GENEROUS, quota).await, thread)
         }
         Ours::Server => {
             let mut config = client.client_config();
@@ -149,7 +149,7 @@ async fn session<T: Send + 'static>(
             wire.set_nonblocking(true).unwrap();
             let wire = TcpStream::from_std(wire).unwrap();
             sockopt::prepare_leg(&wire).unwrap();
-            (tls::accept(wire, &web, GENEROUS, share).await, thread)
+            (tls::accept(wire, &web, GENEROUS, quota).await, thread)
         }
     };
     (session.unwrap().session.into_records(), thread)
@@ -191,10 +191,10 @@ async fn play_ours(app: &mut TcpStream, rounds: &[Round]) {
 
 /// A conversation that ends in order, by rustls first or by us.
 async fn converse(setting: Setting, rounds: Vec<Round>, rustls_ends: bool, limit: Option<u64>) {
-    let share = share(usize::MAX);
-    let account = &share.buffers;
+    let quota = quota(usize::MAX);
+    let account = &quota.buffers;
     let script = rounds.clone();
-    let (wire, thread) = session(setting, &share, move |mut peer| {
+    let (wire, thread) = session(setting, &quota, move |mut peer| {
         play(&mut *peer, &script);
         let mut rest = Vec::new();
         if rustls_ends {
@@ -298,11 +298,11 @@ async fn a_handshake_may_come_in_crumbs() {
 
 /// How a relay ends whose peer talks like this after a word each way; the application's end is a reset.
 async fn cut(ours: Ours, talk: fn(Box<dyn Peer>)) -> RelayError {
-    let share = share(usize::MAX);
-    let account = &share.buffers;
+    let quota = quota(usize::MAX);
+    let account = &quota.buffers;
     let setting = Setting { ours, ..PLAIN };
     let rounds = [Round { theirs: 3, ours: 3, refresh: false }];
-    let (wire, thread) = session(setting, &share, move |mut peer| {
+    let (wire, thread) = session(setting, &quota, move |mut peer| {
         play(&mut *peer, &rounds);
         talk(peer);
     })
@@ -360,9 +360,9 @@ async fn rustls_hears_our_alert() {
 
 #[tokio::test]
 async fn we_hear_rustls_s_alert() {
-    let share = share(usize::MAX);
-    let account = &share.buffers;
-    let (mut wire, thread) = session(PLAIN, &share, |mut peer| {
+    let quota = quota(usize::MAX);
+    let account = &quota.buffers;
+    let (mut wire, thread) = session(PLAIN, &quota, |mut peer| {
         peer.write_all(b"hello").unwrap();
         peer.read(&mut [0]).unwrap_err()
     })

@@ -54,9 +54,9 @@ async fn told_of_server_that_says(answer: &'static [u8]) -> String {
     let id = "spiffe://example.org/web";
     let contexts =
         testing::contexts(crypto_provider(), &ca, ca.issue(svid(id, |_| {})).certified(), &[]);
-    let (target, share) = (Target::Agent(testing::ids(&[id])), testing::share(1 << 20));
+    let (target, quota) = (Target::Agent(testing::ids(&[id])), testing::quota(1 << 20));
     let limit = std::time::Duration::from_secs(10);
-    let connecting = connect(dialled, &contexts, &target, limit, &share);
+    let connecting = connect(dialled, &contexts, &target, limit, &quota);
     let (connected, ()) = tokio::join!(connecting, serving);
     connected.map(drop).unwrap_err().to_string()
 }

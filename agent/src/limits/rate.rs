@@ -35,16 +35,16 @@ impl Rate {
     }
 
     /// Takes the next place, and returns how long to wait for it. `None`, and nothing is taken, if that is longer than
-    /// `patience`.
-    pub fn take(&self, patience: Duration) -> Option<Duration> {
+    /// `limit`.
+    pub fn take(&self, limit: Duration) -> Option<Duration> {
         let interval = self.interval();
         let now = self.start.elapsed().as_nanos() as u64;
-        let patience = patience.as_nanos() as u64;
+        let limit = limit.as_nanos() as u64;
         let mut delay = 0;
         let take = |due: u64| {
             let due = due.max(now) + interval;
             delay = due.saturating_sub(now + BURST);
-            (delay <= patience).then_some(due)
+            (delay <= limit).then_some(due)
         };
         self.due.fetch_update(Relaxed, Relaxed, take).ok()?;
         Some(Duration::from_nanos(delay))

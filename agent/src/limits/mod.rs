@@ -1,0 +1,41 @@
+//! What each workload may take of the agent: flows, handshakes, buffers. A workload that wants more than its quota is refused or
+//! slowed down itself, and no other notices.
+
+mod metrics;
+mod quota;
+mod quotas;
+mod rate;
+mod unproven;
+
+pub use quota::{Permit, Quota};
+pub use quotas::Quotas;
+pub use unproven::UnprovenSlot;
+
+/// What each workload may take of the agent. The same for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open at once; `None` for half of what the descriptors allow.
+    pub flows: Option<usize>,
+    pub handshakes_per_second: u32,
+    /// Bytes in buffers, beyond one of the smallest for each direction of a flow.
+    pub buffers: usize,
+}
+
+/// Why a workload gets nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuotaExceeded {
+    #[error("the workload has {0} connections open, as many as it may")]
+    Flows(usize),
+    #[error("all workloads together have {0} connections open, as many as the descriptors allow")]
+    Capacity(usize),
+    #[error("the workload wants more than {0} handshakes per second")]
+    Handshakes(u32),
+    /// It was the oldest of the address that has the most of them.
+    #[error(
+        "the workload has too many clients that have not proved who they are, and no address more than this one's"
+    )]
+    Unproven,
+}
+
+#[cfg(test)]
+mod tests;

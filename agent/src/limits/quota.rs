@@ -1,0 +1,150 @@
+//! What one workload takes, and how much more it may.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::metrics::Refused;
+use super::rate::Rate;
+use super::unproven::{UnprovenClients, UnprovenSlot};
+use super::{QuotaExceeded, Quotas};
+use crate::wire::buffers::Account;
+
+/// Clients of one workload that may be connected before they have proved who they are.
+const MAX_UNPROVEN: usize = 1024;
+
+/// What one workload takes, and how much more it may.
+#[derive(Debug)]
+pub struct Quota {
+    pub buffers: Arc<Account>,
+    max_flows: usize,
+    flows: AtomicUsize,
+    handshakes: Rate,
+    cpus: Semaphore,
+    unproven: Arc<UnprovenClients>,
+    pub(super) refused: Refused,
+}
+
+impl Quota {
+    pub(super) fn new(of_all: &Quotas) -> Self {
+        let Quotas { limits, capacity, .. } = of_all;
+        Self {
+            buffers: Account::new(of_all.buffers.clone(), limits.buffers),
+            max_flows: limits.flows.unwrap_or(capacity / 2),
+            flows: AtomicUsize::default(),
+            handshakes: Rate::new(limits.handshakes_per_second),
+            cpus: Semaphore::new(of_all.cpus),
+            unproven: UnprovenClients::new(MAX_UNPROVEN.min(capacity / 8)),
+            refused: Refused::default(),
+        }
+    }
+
+    /// Waits until a handshake may begin, if that is within `limit`.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub async fn begin_handshake(&self, limit: Duration) -> Result<(), QuotaExceeded> {
+        let delay = self.handshakes.take(limit).ok_or_else(|| {
+            self.refused.handshakes.increment();
+            QuotaExceeded::Handshakes(self.handshakes.per_second())
+        })?;
+        if !delay.is_zero() {
+            self.refused.handshakes_delayed.increment();
+            // A client that goes away meanwhile keeps nobody else waiting.
+            let reserved = Reserved(&self.handshakes);
+            tokio::time::sleep(delay).await;
+            std::mem::forget(reserved);
+        }
+        Ok(())
+    }
+
+    /// Takes a slot for a client that has not proved who it is; never waits for one.
+    #[must_use]
+    pub fn unproven(&self, client: IpAddr) -> UnprovenSlot {
+        self.unproven.enter(client)
+    }
+
+    /// Does for a client what it takes to prove who it is, for as long as it keeps its slot.
+    ///
+    /// # Errors
+    /// If another client gets the slot.
+    pub async fn prove<T>(
+        &self,
+        slot: &mut UnprovenSlot,
+        work: impl Future<Output = T>,
+    ) -> Result<T, QuotaExceeded> {
+        slot.hold(work).await.ok_or_else(|| {
+            self.refused.unproven_evicted.increment();
+            QuotaExceeded::Unproven
+        })
+    }
+
+    /// Waits for a core that may compute one step of a handshake. However many handshakes a workload has, some core is left
+    /// to others.
+    pub async fn cpu(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed.
+        self.cpus.acquire().await.ok()
+    }
+
+    /// True if a session that may lease buffers is left.
+    pub(super) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.buffers) > 1
+    }
+}
+
+/// The right to have a connection open, for as long as this lives.
+#[derive(Debug)]
+pub struct Permit {
+    quota: Arc<Quota>,
+    /// It is one of the flows that the workload may have.
+    is_flow: bool,
+    open: Arc<AtomicUsize>,
+}
+
+impl Permit {
+    /// For a connection that is about to be counted in `open`.
+    pub(super) fn new(quota: Arc<Quota>, open: Arc<AtomicUsize>) -> Self {
+        Self { quota, is_flow: false, open }
+    }
+
+    /// The quota that the connection is part of.
+    #[must_use]
+    pub fn quota(&self) -> &Arc<Quota> {
+        &self.quota
+    }
+
+    /// Counts the connection as one of the workload's flows.
+    ///
+    /// # Errors
+    /// If the workload has as many as it may.
+    pub fn count_flow(&mut self) -> Result<(), QuotaExceeded> {
+        // Counted first, so that two at once cannot both be the last.
+        self.is_flow = true;
+        if self.quota.flows.fetch_add(1, Relaxed) >= self.quota.max_flows {
+            self.quota.refused.flows.increment();
+            return Err(QuotaExceeded::Flows(self.quota.max_flows));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.is_flow {
+            self.quota.flows.fetch_sub(1, Relaxed);
+        }
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A handshake that has not begun.
+struct Reserved<'r>(&'r Rate);
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.0.give_back();
+    }
+}

@@ -1,0 +1,20 @@
+//! What the agent counts.
+//!
+//! The owner of a number keeps it: a [`Counter`], a [`Gauge`], a [`Histogram`], or a [`PerLabel`] of these. To count is one
+//! atomic instruction there, without a lock, a lookup or an allocation. When the agent starts, each owner registers its numbers
+//! with the [`Registry`], which gives them names and help texts, refuses what would clash, and reads them when somebody asks.
+//! What is not kept in such a number (a map of the kernel, a sum over workloads) is read by a function of the owner's.
+//!
+//! `sheath status` shows a [`Snapshot`]; whatever else shows metrics has to know no more than that.
+//!
+//! This module imports nothing of the agent, so that everything may count.
+
+mod instruments;
+mod labels;
+mod registry;
+mod snapshot;
+
+pub use instruments::{Bounds, Counter, Gauge, Histogram};
+pub use labels::{Label, Labels, PerLabel};
+pub use registry::{OfWorkloads, Registry, RegistryError, Scalar, WORKLOAD};
+pub use snapshot::{Bucket, Distribution, Family, Kind, Series, Snapshot, Value};
