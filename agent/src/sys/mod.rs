@@ -1,7 +1,6 @@
 //! The kernel interfaces that no library in use covers. All of the agent's `unsafe` lives in this folder.
 
 pub mod bpf;
-pub mod bpf_objects;
 pub mod cgroup_id;
 pub mod clock;
 pub mod descriptors;
