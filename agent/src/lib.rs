@@ -21,6 +21,7 @@ pub mod shares;
 pub mod spiffe;
 mod sys;
 pub mod telemetry;
+mod terminal;
 pub mod tls;
 pub mod trust;
 pub mod wire;
