@@ -3,6 +3,8 @@
 //! Start with [`pipeline`], which tells the life of one connection, and [`app`], which puts everything
 //! together. `ARCHITECTURE.md` has the picture.
 
+#![deny(unsafe_code)]
+
 pub mod admin;
 pub mod app;
 pub mod capture;
@@ -19,6 +21,7 @@ pub mod relay;
 pub mod sessions;
 pub mod shares;
 pub mod spiffe;
+#[allow(unsafe_code, reason = "all of it is there")]
 mod sys;
 pub mod telemetry;
 mod terminal;
