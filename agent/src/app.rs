@@ -163,7 +163,9 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let planes = Planes { supervisor: supervisor_requests, control: control_requests };
     let serving = tokio::spawn(admin.serve(info, planes));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
-    service_manager::notify("READY=1");
+    service_manager::ready();
+    let asked = pipeline.clone();
+    let proving = tokio::spawn(service_manager::keep_proving(move || asked.workers.all_answer()));
     // What starting has left behind on this thread, which only waits from now on.
     heap::give_back();
 
@@ -175,7 +177,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         _ = &mut controlling => return Err(StartError::Ended("the control plane")),
     }
     tracing::info!(flows = pipeline.counters.flows(), "draining");
-    service_manager::notify("STOPPING=1");
+    service_manager::stopping();
     // With the admin server goes the last sender of requests to the supervisor, and so it ends. The control plane
     // stays: flows that are still live must go on being good.
     reloading.abort();
@@ -190,6 +192,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         tracing::warn!(flows = pipeline.counters.flows(), "drain timeout; live flows are reset");
     }
     drop(draining);
+    proving.abort();
     tracing::info!("stopped; protected connections are refused until an agent runs again");
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::config::{Config, SourceConfig, WorkloadConfig};
 use crate::control::Materials;
 use crate::identity::{EmbeddedCa, FileSource};
 use crate::policy::{Addresses, Policy};
+use crate::terminal::{Cell, Mood, Table};
 use crate::tls::crypto_provider;
 
 pub use host::requirements;
@@ -302,20 +303,19 @@ fn filtered(
 
 /// The findings as people read them.
 #[must_use]
-pub fn render(findings: &[Finding], colours: bool) -> String {
-    let mut out = String::new();
+pub fn render(findings: &[Finding]) -> String {
+    let mut table = Table::default();
     for finding in findings {
-        let (word, code) = match finding.level {
-            Level::Ok => ("ok", "32"),
-            Level::Warning => ("warning", "33"),
-            Level::Error => ("error", "31"),
+        let (level, mood) = match finding.level {
+            Level::Ok => ("ok", Mood::Good),
+            Level::Warning => ("warning", Mood::Doubtful),
+            Level::Error => ("error", Mood::Bad),
         };
-        let word =
-            if colours { format!("\x1b[{code}m{word:<7}\x1b[0m") } else { format!("{word:<7}") };
-        out.push_str(&format!("{word}  {:<10}  {}\n", finding.subject, finding.found));
+        let (subject, found) = (finding.subject.into(), finding.found.as_str().into());
+        table.row([Cell::in_mood(level, mood), subject, found]);
         if !finding.advice.is_empty() {
-            out.push_str(&format!("{:<21}{}\n", "", finding.advice));
+            table.row(["", "", &finding.advice]);
         }
     }
-    out
+    table.to_string()
 }

@@ -3,6 +3,8 @@
 //! Start with [`manual::flow`], the life of a connection in a table, and [`pipeline`], the same in code. [`app`] puts
 //! everything together. [`manual`] has what is promised and the specifications, `ARCHITECTURE.md` the picture.
 
+#![deny(unsafe_code)]
+
 pub mod admin;
 pub mod app;
 pub mod capture;
@@ -21,8 +23,10 @@ pub mod published;
 pub mod relay;
 pub mod sessions;
 pub mod spiffe;
+#[allow(unsafe_code, reason = "all of it is there")]
 mod sys;
 pub mod telemetry;
+mod terminal;
 pub mod tls;
 pub mod trust;
 pub mod wire;

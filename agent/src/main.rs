@@ -1,5 +1,7 @@
 //! The `sheath` command.
 
+#![deny(unsafe_code)]
+
 /// Gives back to the system what flows no longer use, also with all memory locked: by unmapping it, as the system
 /// refuses `MADV_DONTNEED` for locked pages.
 #[global_allocator]
@@ -8,6 +10,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Read by the allocator when the process starts (jemalloc(3), TUNING): few arenas, and what is free for longer than a
 /// second goes back.
 // SAFETY: the name and the type are those that the allocator documents.
+#[allow(unsafe_code, reason = "the allocator wants a name in the program itself")]
 #[unsafe(export_name = "malloc_conf")]
 pub static MALLOC_CONF: &[u8] =
     b"background_thread:true,narenas:2,retain:false,muzzy_decay_ms:0,dirty_decay_ms:1000\0";

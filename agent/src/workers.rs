@@ -86,6 +86,16 @@ impl Workers {
         }
     }
 
+    /// Done when each of them has come to it: none hangs.
+    pub fn all_answer(&self) -> impl Future<Output = ()> + use<> {
+        let asked: Vec<_> = self.all.iter().map(|worker| worker.runtime.spawn(async {})).collect();
+        async move {
+            for answer in asked {
+                let _ = answer.await;
+            }
+        }
+    }
+
     /// Where a flow should be worked on that begins on this thread.
     #[must_use]
     pub fn place(&self) -> Place {
@@ -147,6 +157,26 @@ mod tests {
             assert!(start.elapsed().as_secs() < 30, "{:b}", DONE.load(Relaxed));
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn one_that_hangs_does_not_answer() {
+        let workers = Workers::start(2).unwrap();
+        let (events, seen) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let hangs = events.clone();
+        workers.all[1].runtime.spawn(async move {
+            let _ = released.recv();
+            let _ = hangs.send("works again");
+        });
+        let answer = workers.all_answer();
+        let waiting = std::thread::spawn(move || {
+            Builder::new_current_thread().build().unwrap().block_on(answer);
+            let _ = events.send("answered");
+        });
+        release.send(()).unwrap();
+        waiting.join().unwrap();
+        assert_eq!(seen.iter().collect::<Vec<_>>(), ["works again", "answered"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use sheath_common::verdict::{Denial, Verdict, decide};
 use sheath_common::workload::Workload;
 
 use crate::ctx::Family;
-use crate::maps::{NAMESPACES, best_rule, unreachable};
+use crate::maps::{NAMESPACES, best_rule, contains, unreachable};
 use crate::report::{by_current_task, count, send};
 use crate::{ctx, options, workload};
 
@@ -73,8 +73,7 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
     }
     // In a namespace that the agent does not serve, whoever sits on the agent's port is not the agent.
     let netns = ctx::netns(ctx);
-    // SAFETY: only the presence of the entry matters.
-    if unsafe { NAMESPACES.get(&netns) }.is_none() {
+    if !contains(&NAMESPACES, &netns) {
         return refuse(ctx, workload, destination, Denial::NamespaceNotReady);
     }
     // Bound to another device, its packets would leave by that, whatever their destination is turned to.

@@ -2,8 +2,6 @@
 //! them, and whoever is in it before the agent has seen that would speak in the clear. This program runs for the whole
 //! hierarchy. It lets a workload's process have no TCP socket outside the cgroup that the others are attached to.
 
-use core::ptr::read_volatile;
-
 use aya_ebpf::programs::SockContext;
 use sheath_common::counters::Counter;
 use sheath_common::event::{Event, EventKind};
@@ -12,7 +10,7 @@ use sheath_common::net::IPPROTO_TCP;
 
 use crate::maps::CAPTURE;
 use crate::report::{by_current_task, count, send};
-use crate::workload;
+use crate::{ctx, workload};
 
 const ALLOW: i32 = 1;
 /// The system call fails with EPERM.
@@ -21,8 +19,7 @@ const REFUSE: i32 = 0;
 const IPPROTO_MPTCP: u32 = 262;
 
 pub fn socket_created(ctx: &SockContext) -> i32 {
-    // SAFETY: the kernel passes a valid context for the run of the program.
-    let protocol = unsafe { read_volatile(&raw const (*ctx.sock).protocol) };
+    let protocol = ctx::new_sockets_protocol(ctx);
     if protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
         return ALLOW;
     }

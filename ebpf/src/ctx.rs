@@ -1,4 +1,4 @@
-//! Every read and write of a program's context, and every raw helper call that needs one.
+//! Every read and write of a program's context, but for the records of tracepoints (`enrol`).
 //!
 //! Fields are read one 32-bit word at a time with volatile accesses: the verifier refuses the wider loads
 //! that the compiler would otherwise merge them into.
@@ -12,7 +12,9 @@ use aya_ebpf::helpers::generated::{
     bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_fullsock,
     bpf_sk_storage_delete, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
 };
-use aya_ebpf::programs::{SkBuffContext, SkLookupContext, SockAddrContext, SockOpsContext};
+use aya_ebpf::programs::{
+    SkBuffContext, SkLookupContext, SockAddrContext, SockContext, SockOpsContext,
+};
 use sheath_common::flow::Connected;
 use sheath_common::net::{AF_INET6, Address, Endpoint, port_from_sock_addr, port_to_sock_addr};
 use sheath_common::workload::{NO_WORKLOAD, WorkloadId};
@@ -48,6 +50,15 @@ pub fn lookup_netns() -> u64 {
 pub fn set_errno(errno: i32) {
     // SAFETY: the helper takes no pointer.
     unsafe { bpf_set_retval(-errno) };
+}
+
+// ---- bpf_sock ------------------------------------------------------------------------------------------
+
+/// Protocol of a socket that is being made.
+#[inline(always)]
+pub fn new_sockets_protocol(ctx: &SockContext) -> u32 {
+    // SAFETY: the kernel passes a valid context for the run of the program.
+    unsafe { read_volatile(&raw const (*ctx.sock).protocol) }
 }
 
 // ---- bpf_sock_addr -------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ use sheath_common::event::{Event, EventKind};
 use sheath_common::selector::{MAX_SELECTORS, MAX_STEPS, Matcher, PATH_LEN, Selector, Step};
 use sheath_common::workload::Workload;
 
-use crate::maps::{DEPARTED, OVERFLOW, SCRATCH, SELECTORS, Scratch, WORKLOADS};
+use crate::maps::{DEPARTED, OVERFLOW, SCRATCH, SELECTORS, Scratch, WORKLOADS, copied};
 use crate::report::{count, send};
 
 const DONE: u32 = 0;
@@ -91,8 +91,7 @@ fn note_overflow(cgroup: u64, workload: &Workload) {
 #[inline(always)]
 fn known(ctx: &TracePointContext) -> Option<(u64, Workload)> {
     let cgroup = cgroup_id(ctx)?;
-    // SAFETY: the value is copied at once.
-    let workload = unsafe { WORKLOADS.get(&cgroup) }.copied()?;
+    let workload = copied(&WORKLOADS, &cgroup)?;
     Some((cgroup, workload))
 }
 

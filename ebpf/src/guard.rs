@@ -16,7 +16,7 @@ use sheath_common::verdict::{Verdict, decide};
 use sheath_common::workload::{Workload, WorkloadId};
 
 use crate::ctx::{self, PacketSocket};
-use crate::maps::{GUARDED, best_rule};
+use crate::maps::{GUARDED, best_rule, contains};
 use crate::report::{count, send};
 use crate::{local_leg, socket, workload};
 
@@ -156,9 +156,7 @@ fn policy_allows(workload: &Workload, asked: &Endpoint, translated: Option<&Endp
 #[inline(always)]
 fn is_guarded(workload: &Workload, port: u32) -> bool {
     let key = GuardedKey { workload: workload.id, port };
-    guard::is_inbound(workload)
-        // SAFETY: only the presence of the entry matters.
-        && (workload.inbound_every_port() || unsafe { GUARDED.get(&key) }.is_some())
+    guard::is_inbound(workload) && (workload.inbound_every_port() || contains(&GUARDED, &key))
 }
 
 #[inline(always)]

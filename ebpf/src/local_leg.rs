@@ -19,7 +19,7 @@ use sheath_common::counters::Counter;
 use sheath_common::flow::{ActivatedKey, LocalLeg, Reached};
 use sheath_common::guard::SocketState;
 
-use crate::maps::ACTIVATED;
+use crate::maps::{ACTIVATED, contains};
 use crate::report::count;
 use crate::{socket, workload};
 
@@ -63,6 +63,5 @@ fn note(ctx: &SkBuffContext, leg: &mut LocalLeg) -> bool {
 #[inline(always)]
 pub fn stands_for_a_workload(ctx: &SkBuffContext, port: u32) -> bool {
     let key = ActivatedKey { cgroup: socket::receiver_cgroup(ctx), port, _reserved: 0 };
-    // SAFETY: only the presence of the entry matters.
-    unsafe { ACTIVATED.get(&key) }.is_some()
+    contains(&ACTIVATED, &key)
 }

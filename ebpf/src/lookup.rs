@@ -12,7 +12,7 @@ use sheath_common::guard::LOOPBACK;
 use sheath_common::net::{AF_INET6, Address, Endpoint, IPPROTO_TCP};
 
 use crate::ctx::{self, Lookup};
-use crate::maps::{FLOWS, LISTENERS, LOCALS, SILENT, STEERED, WIRES};
+use crate::maps::{FLOWS, LISTENERS, LOCALS, SILENT, STEERED, WIRES, contains, copied};
 use crate::report::count;
 
 pub fn steer(ctx: &SkLookupContext) -> u32 {
@@ -67,8 +67,7 @@ fn refuse() -> u32 {
 fn is_expected(lookup: &Lookup, netns: u64, place: u32) -> bool {
     let Endpoint { address, port } = lookup.remote;
     let key = FlowKey { netns, address, port, place };
-    // SAFETY: only the presence of the entry matters.
-    unsafe { FLOWS.get(&key) }.is_some()
+    contains(&FLOWS, &key)
 }
 
 /// Traffic that has not left the namespace. What goes to an address of the namespace itself is delivered over
@@ -90,16 +89,14 @@ fn is_local(lookup: &Lookup, netns: u64) -> bool {
 #[inline(always)]
 pub fn is_own_address(netns: u64, address: &Address) -> bool {
     let key = LocalKey { netns, address: *address };
-    // SAFETY: only the presence of the entry matters.
-    unsafe { LOCALS.get(&key) }.is_some()
+    contains(&LOCALS, &key)
 }
 
 #[inline(always)]
 fn is_wire_leg(lookup: &Lookup, netns: u64) -> bool {
     let key =
         LegKey { netns, address: lookup.remote.address, port: lookup.remote.port, _reserved: 0 };
-    // SAFETY: only the presence of the entry matters.
-    unsafe { WIRES.get(&key) }.is_some()
+    contains(&WIRES, &key)
 }
 
 /// The entry that says most decides: the address and port, the port, everything.
@@ -117,13 +114,11 @@ fn is_steered(lookup: &Lookup, netns: u64) -> bool {
 #[inline(always)]
 fn steering(netns: u64, address: &Address, port: u32) -> Option<u32> {
     let key = SteeredKey { netns, address: *address, port, _reserved: 0 };
-    // SAFETY: the value is copied at once.
-    unsafe { STEERED.get(&key) }.copied()
+    copied(&STEERED, &key)
 }
 
 #[inline(always)]
 fn is_silent(netns: u64, port: u32) -> bool {
     let key = SilentKey { netns, port, _reserved: 0 };
-    // SAFETY: the value is copied at once.
-    unsafe { SILENT.get(&key) }.copied() == Some(flow::SILENT)
+    copied(&SILENT, &key) == Some(flow::SILENT)
 }

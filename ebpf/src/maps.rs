@@ -133,6 +133,34 @@ pub struct Scratch {
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
+/// True if a map has an entry.
+#[inline(always)]
+pub fn contains<K, V, const N: usize>(map: &HashMap<K, V, N>, key: &K) -> bool {
+    // SAFETY: only the presence of the entry matters.
+    unsafe { map.get(key) }.is_some()
+}
+
+/// What a map has for a key.
+#[inline(always)]
+pub fn copied<K, V: Copy, const N: usize>(map: &HashMap<K, V, N>, key: &K) -> Option<V> {
+    // SAFETY: the value is copied at once; an entry that is changed meanwhile is replaced whole.
+    unsafe { map.get(key) }.copied()
+}
+
+/// The workload whose root a cgroup is.
+#[inline(always)]
+pub fn living(cgroup: &u64) -> Option<&'static Workload> {
+    // SAFETY: the value is copied at once; an entry that is changed meanwhile is replaced whole.
+    unsafe { WORKLOADS.get(cgroup) }
+}
+
+/// The same, of a cgroup that may be gone.
+#[inline(always)]
+pub fn ever(cgroup: &u64) -> Option<&'static Workload> {
+    // SAFETY: as above.
+    living(cgroup).or_else(|| unsafe { DEPARTED.get(cgroup) })
+}
+
 /// Looks a destination up in the four places that may have a rule for it. Not inlined: where it is called twice, the
 /// verifier would follow the way on for each of the ways through all of it.
 #[inline(never)]

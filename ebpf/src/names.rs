@@ -5,7 +5,7 @@ use aya_ebpf::programs::SockAddrContext;
 use sheath_common::flow::LegKey;
 
 use crate::ctx::{self, Family};
-use crate::maps::{CLIENTS, source};
+use crate::maps::{CLIENTS, copied, source};
 
 /// These hooks may only rewrite, never refuse.
 const ALLOW: i32 = 1;
@@ -19,8 +19,7 @@ pub fn peer<F: Family>(ctx: &SockAddrContext) -> i32 {
     let seen = F::endpoint(ctx);
     let key =
         LegKey { netns: ctx::netns(ctx), address: seen.address, port: seen.port, _reserved: 0 };
-    // SAFETY: the value is copied at once.
-    if let Some(client) = unsafe { CLIENTS.get(&key) }.copied() {
+    if let Some(client) = copied(&CLIENTS, &key) {
         F::set_endpoint(ctx, &client);
     }
     ALLOW

@@ -11,7 +11,7 @@ use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::{Connected, Flow, FlowKey, SilentKey};
 use sheath_common::workload::NO_WORKLOAD;
 
-use crate::maps::{FLOWS, NAMESPACES, SILENT};
+use crate::maps::{FLOWS, NAMESPACES, SILENT, contains, copied};
 use crate::report::{count, send};
 use crate::{ctx, options};
 
@@ -75,8 +75,7 @@ fn withdraw(ctx: &SockOpsContext) {
         return;
     };
     let key = key(ctx, &connected);
-    // SAFETY: the value is only read.
-    let cookie = unsafe { FLOWS.get(&key) }.map(|flow| flow.cookie);
+    let cookie = copied(&FLOWS, &key).map(|flow| flow.cookie);
     if cookie == Some(ctx::socket_cookie(ctx)) {
         let _ = FLOWS.remove(&key);
     }
@@ -89,8 +88,7 @@ fn listening(ctx: &SockOpsContext) {
     let netns = ctx::netns(ctx);
     let port = SilentKey { netns, port: ctx::local(ctx).port, _reserved: 0 };
     let _ = SILENT.remove(&port);
-    // SAFETY: only the presence of the entry matters.
-    if unsafe { NAMESPACES.get(&netns) }.is_none() {
+    if !contains(&NAMESPACES, &netns) {
         send(Event {
             kind: EventKind::ListenElsewhere as u32,
             netns,

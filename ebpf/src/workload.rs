@@ -12,7 +12,7 @@ use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED, Walk};
 use sheath_common::maps::MAX_CGROUP_DEPTH;
 use sheath_common::workload::Workload;
 
-use crate::maps::{DEPARTED, OVERFLOW, WORKLOADS};
+use crate::maps::{OVERFLOW, ever, living};
 
 /// The workload of the task that makes the current system call.
 #[inline(never)]
@@ -33,18 +33,6 @@ pub fn of_packet(ctx: &SkBuffContext) -> Workload {
 pub fn guarding_packet(ctx: &SkBuffContext) -> Workload {
     // SAFETY: the helper takes the program's own context.
     innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }, ever)
-}
-
-#[inline(always)]
-fn living(cgroup: &u64) -> Option<&'static Workload> {
-    // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
-    unsafe { WORKLOADS.get(cgroup) }
-}
-
-#[inline(always)]
-fn ever(cgroup: &u64) -> Option<&'static Workload> {
-    // SAFETY: as above.
-    living(cgroup).or_else(|| unsafe { DEPARTED.get(cgroup) })
 }
 
 /// The current task's cgroup at a level, zero below its own.

@@ -2,6 +2,7 @@
 //! cleanup leaves nothing.
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 
 use sheath_tests::agent::Agent;
 use sheath_tests::config::{Config, Peer};
@@ -90,6 +91,31 @@ fn sigterm_drains() {
     let seen = flow.connection();
     assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, "during"), "{seen:?}");
     let status = pair.agent_a.wait(GENEROUS);
+    assert!(status.success(), "{status}");
+}
+
+/// As sd_notify(3) and sd_watchdog_enabled(3) have it.
+#[test]
+fn a_service_manager_is_told_that_the_agent_is_ready_alive_and_stopping() {
+    let world = World::new();
+    let path = world.dir.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("the manager's socket");
+    manager.set_read_timeout(Some(GENEROUS)).expect("a time limit");
+    let told = || {
+        let mut buffer = [0; 64];
+        let length = manager.recv(&mut buffer).expect("a message to the manager");
+        String::from_utf8_lossy(&buffer[..length]).trim_end().to_owned()
+    };
+    let mut config = configs(&world, Setting::Host).0;
+    config.environment = vec![("NOTIFY_SOCKET", path), ("WATCHDOG_USEC", "200000".into())];
+    let mut agent = Agent::start(&world, &world.a, config);
+    assert_eq!(told(), "READY=1");
+    for _ in 0..3 {
+        assert_eq!(told(), "WATCHDOG=1");
+    }
+    agent.terminate();
+    while told() != "STOPPING=1" {}
+    let status = agent.wait(GENEROUS);
     assert!(status.success(), "{status}");
 }
 

@@ -1,9 +1,11 @@
 //! What the developer sees of xtask itself. Everything goes to stderr: stdout belongs to the commands run.
 
 use std::env;
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 use std::time::{Duration, Instant};
 
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
 use anyhow::Result;
 
 /// Does one step of a command: says its name before, and how long it took after.
@@ -30,16 +32,16 @@ pub fn error(error: &anyhow::Error) {
 
 /// Colours are for people: only on a terminal, not in CI, and not for those who asked for none.
 pub fn colours() -> bool {
-    let unset = |name| env::var_os(name).is_none_or(|value| value.is_empty());
-    stderr().is_terminal() && unset("CI") && unset("NO_COLOR")
+    let in_ci = env::var_os("CI").is_some_and(|value| !value.is_empty());
+    !in_ci && AutoStream::choice(&stderr()) != ColorChoice::Never
 }
 
-const BOLD: &str = "1";
-const RED: &str = "1;31";
-const YELLOW: &str = "1;33";
+const BOLD: Style = Style::new().bold();
+const RED: Style = AnsiColor::Red.on_default().bold();
+const YELLOW: Style = AnsiColor::Yellow.on_default().bold();
 
-fn paint(style: &str, text: &str) -> String {
-    if colours() { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+fn paint(style: Style, text: &str) -> String {
+    if colours() { format!("{style}{text}{style:#}") } else { text.to_owned() }
 }
 
 fn elapsed(time: Duration) -> String {

@@ -1,41 +1,35 @@
-//! Telling systemd when the agent is ready (sd_notify(3)): units ordered after it start protected.
+//! What a service manager such as systemd is told (sd_notify(3)): that the agent is ready, so that units ordered after it
+//! start protected; that it stops; and, where it asks for that (`WatchdogSec=`), that it still works.
 
-use std::ffi::OsString;
-use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use sd_notify::NotifyState;
 
-/// Sends a state to the service manager, if there is one.
-pub fn notify(state: &str) {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
+/// Everything that protects is in force.
+pub fn ready() {
+    tell(NotifyState::Ready);
+}
+
+/// No new flows from now on.
+pub fn stopping() {
+    tell(NotifyState::Stopping);
+}
+
+/// Says again and again that the agent works: whenever `answer` is done, which should ask those who do the work. Ends at
+/// once where nobody wants to know.
+pub async fn keep_proving<A: Future<Output = ()>>(answer: impl Fn() -> A) {
+    let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else {
         return;
     };
-    if let Err(error) = send(&socket, state) {
-        tracing::warn!(%error, state, "the service manager was not told");
+    loop {
+        answer().await;
+        // The manager may be busy itself, and telling it is to hold up nobody.
+        let _ = tokio::task::spawn_blocking(|| tell(NotifyState::Watchdog)).await;
+        // Half of it, as sd_watchdog_enabled(3) advises.
+        tokio::time::sleep(limit / 2).await;
     }
 }
 
-fn send(socket: &OsString, state: &str) -> io::Result<()> {
-    let address = match socket.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_reaches_the_socket() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("notify");
-        let manager = UnixDatagram::bind(&path).unwrap();
-        send(&path.into_os_string(), "READY=1").unwrap();
-        let mut buffer = [0; 16];
-        let read = manager.recv(&mut buffer).unwrap();
-        assert_eq!(&buffer[..read], b"READY=1");
+fn tell(state: NotifyState<'static>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
+        tracing::warn!(%error, %state, "the service manager was not told; see NOTIFY_SOCKET");
     }
 }

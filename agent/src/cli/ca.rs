@@ -1,6 +1,5 @@
 //! `sheath ca`: looking after the embedded CA.
 
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -13,6 +12,7 @@ use super::{Failure, Format, Output};
 use crate::identity::{RootState, Roots};
 use crate::spiffe::TrustDomain;
 use crate::telemetry::rfc3339;
+use crate::terminal::Table;
 
 #[derive(Subcommand)]
 pub enum CaCommand {
@@ -195,30 +195,24 @@ fn show(directory: &Path, output: Output) -> Result<(), Failure> {
             println!("{}", json!({"trust_domain": domain.to_string(), "roots": roots}));
         }
         Output::Text => {
-            let mut text = format!("trust domain {domain}\n\n");
-            let _ = writeln!(
-                text,
-                "{:<10}  {:<8}  {:<20}  {:<20}  {:<3}  SHA-256",
-                "FILE", "STATE", "ACTIVE FROM", "NOT AFTER", "KEY"
-            );
+            let mut table =
+                Table::new(["FILE", "STATE", "ACTIVE FROM", "NOT AFTER", "KEY", "SHA-256"]);
             for root in &roots {
-                let _ = writeln!(
-                    text,
-                    "{:<10}  {:<8}  {:<20}  {:<20}  {:<3}  {}",
-                    root.file,
-                    root.state.name(),
+                table.row([
+                    root.file.clone(),
+                    root.state.name().to_owned(),
                     rfc3339(root.active_from),
                     rfc3339(root.facts.not_after),
-                    if root.has_key { "yes" } else { "no" },
-                    root.facts.fingerprint,
-                );
+                    if root.has_key { "yes" } else { "no" }.to_owned(),
+                    root.facts.fingerprint.to_string(),
+                ]);
             }
+            anstream::print!("trust domain {domain}\n\n{table}");
             if roots.iter().any(|root| root.state == RootState::Old) {
-                text.push_str(
-                    "\n`sheath ca retire` removes old roots when they are not needed any more\n",
+                anstream::println!(
+                    "\n`sheath ca retire` removes old roots when they are not needed any more"
                 );
             }
-            print!("{text}");
         }
     }
     Ok(())

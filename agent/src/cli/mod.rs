@@ -134,7 +134,7 @@ pub fn main() -> ExitCode {
             ask(&which, Request::Certificates, format.output, admin::render_certificates, is_well)
         }
         Command::Reload { which, format } => {
-            let render = |_: &Value, _| "configuration reloaded\n".to_owned();
+            let render = |_: &Value| "configuration reloaded\n".to_owned();
             ask(&which, Request::Reload, format.output, render, None)
         }
         Command::Cleanup { which, format } => cleanup(&which, format.output),
@@ -165,7 +165,7 @@ fn check(which: &Which, output: Output) -> Result<ExitCode, Failure> {
     let _ = namespaces::join_hosts_cgroups();
     let findings = check::check(&config);
     match output {
-        Output::Text => print!("{}", check::render(&findings, has_colours())),
+        Output::Text => anstream::print!("{}", check::render(&findings)),
         Output::Json => println!("{}", serde_json::to_string(&findings).map_err(Failure::new)?),
     }
     let failed = findings.iter().any(|finding| finding.level == Level::Error);
@@ -177,12 +177,12 @@ fn ask(
     which: &Which,
     request: Request,
     output: Output,
-    render: impl Fn(&Value, bool) -> String,
+    render: impl Fn(&Value) -> String,
     is_well: Option<fn(&Value) -> bool>,
 ) -> Result<ExitCode, Failure> {
     let answer = request.send(&which.instance()?.admin_socket()).map_err(Failure::new)?;
     match output {
-        Output::Text => print!("{}", render(&answer, has_colours())),
+        Output::Text => anstream::print!("{}", render(&answer)),
         Output::Json => println!("{answer}"),
     }
     let is_well = is_well.is_none_or(|is_well| is_well(&answer));
@@ -205,8 +205,4 @@ fn cleanup(which: &Which, output: Output) -> Result<ExitCode, Failure> {
         println!("nothing to remove for the instance `{}`", instance.name);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn has_colours() -> bool {
-    telemetry::has_colours(&std::io::stdout())
 }

@@ -1,14 +1,17 @@
-//! Reading what somebody else puts there: configuration, certificates, keys, CRLs, names.
+//! Reading what somebody else puts there: configuration, certificates, keys, CRLs, names; and writing so that nobody ever
+//! reads a half of it.
 //!
 //! Every file of the outside is read here and nowhere else, as the test at the end of `tests.rs` sees to. A path can
 //! lead to anything: to a FIFO, where the agent would wait for whoever put it there; to a device without an end, with
 //! all memory locked; to a file that grows while it is read; to one that anybody may write. What the kernel itself
 //! writes (`/proc`, `/sys`, cgroups) is not of the outside.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+
+use tempfile::Builder;
 
 /// What files of one kind may be.
 #[derive(Clone, Copy, Debug)]
@@ -174,18 +177,40 @@ pub fn read_text(path: &Path, kind: Kind) -> Result<String, ReadError> {
     text.map_err(|error| ReadError::NotText(error.utf8_error().valid_up_to()))
 }
 
-/// Puts a file in the place of whatever has its name, whole from the first moment on, for the owner alone.
-pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+/// What becomes of a file that has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfThere {
+    Replace,
+    /// It stays, and writing fails.
+    Keep,
+}
+
+/// Writes a file: with its mode from the first moment on, and whole from the first moment that it is there under its
+/// name, whatever happens meanwhile.
+///
+/// # Errors
+/// If it cannot be written, or is there and stays. Then nothing has changed.
+pub fn write(path: &Path, mode: u32, content: &[u8], if_there: IfThere) -> io::Result<()> {
+    let mode = Permissions::from_mode(mode);
+    // Removed again unless it gets the name.
+    let mut file = Builder::new().permissions(mode).tempfile_in(folder(path))?;
     file.write_all(content)?;
-    // Before it takes the other's place: a file that is there but empty would be worse than the old one.
-    file.sync_all()?;
-    fs::rename(&new, path)
+    // Before it has its name: a file that is there but empty would be worse than the old one, or none.
+    file.as_file().sync_all()?;
+    match if_there {
+        IfThere::Replace => file.persist(path)?,
+        IfThere::Keep => file.persist_noclobber(path)?,
+    };
+    keep_name(path)
+}
+
+/// Makes sure that a file has its name also when the power fails.
+fn keep_name(path: &Path) -> io::Result<()> {
+    File::open(folder(path))?.sync_all()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

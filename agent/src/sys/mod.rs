@@ -1,7 +1,9 @@
-//! The kernel interfaces that no library in use covers. All of the agent's `unsafe` lives in this folder.
+//! What the system offers: kernel interfaces that no library in use covers, and safe forms of those that one does.
+//!
+//! All of the agent's `unsafe` is in this folder: the crate's root has it refused elsewhere. One attribute is not, the name of
+//! the allocator's settings in `main.rs`.
 
 pub mod bpf;
-pub mod bpf_objects;
 pub mod cgroup_id;
 pub mod clock;
 pub mod descriptors;

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::socket::getsockopt;
+use nix::{getsockopt_impl, sockopt_impl};
 use socket2::{Domain, Socket, Type};
 
 /// An open network namespace. Holding it keeps the namespace alive.
@@ -110,20 +112,15 @@ impl std::os::fd::AsFd for NetworkNamespace {
     }
 }
 
-/// The cookie of a socket's network namespace: `SO_NETNS_COOKIE`, Linux 5.14.
-pub fn socket_cookie(socket: &impl AsRawFd) -> io::Result<u64> {
-    const SO_NETNS_COOKIE: libc::c_int = 71;
-    let mut cookie = 0_u64;
-    let mut len = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: value and length point to live memory of the size that the option has.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut len,
-        )
-    };
-    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+/// `SO_NETNS_COOKIE`, Linux 5.14, `include/uapi/asm-generic/socket.h`
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+sockopt_impl!(
+    /// The cookie of a socket's network namespace.
+    NetnsCookie, GetOnly, libc::SOL_SOCKET, SO_NETNS_COOKIE, u64
+);
+
+/// The cookie of a socket's network namespace.
+pub fn socket_cookie(socket: &impl AsFd) -> io::Result<u64> {
+    Ok(getsockopt(socket, NetnsCookie)?)
 }

@@ -1,8 +1,10 @@
 //! Processes by descriptor (pidfd_open(2)): unlike a number, it never comes to mean another process.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -16,14 +18,7 @@ impl PidFd {
     /// # Errors
     /// If there is no such process.
     pub fn open(pid: u32) -> io::Result<Self> {
-        let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
-        // SAFETY: the system call takes two numbers.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, libc::PIDFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made the descriptor for us; it fits, as all descriptors do.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let fd = pidfd_open(process(pid)?, PidfdFlags::NONBLOCK)?;
         // SAFETY: an `OwnedFd` keeps its descriptor until it is dropped, by the `AsyncFd`, after deregistration.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
             .map_err(io::Error::other)?;
@@ -33,10 +28,8 @@ impl PidFd {
     /// True if the process has not ended yet.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        let mut poll =
-            libc::pollfd { fd: self.0.get_ref().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one valid structure, and no waiting.
-        unsafe { libc::poll(&raw mut poll, 1, 0) == 0 }
+        let mut ended = [PollFd::new(self.0.get_ref().as_fd(), PollFlags::POLLIN)];
+        poll(&mut ended, PollTimeout::ZERO) == Ok(0)
     }
 
     /// Waits for the process to end.
@@ -52,20 +45,13 @@ impl PidFd {
 
 /// A descriptor of our own for what another process has open (pidfd_getfd(2), Linux 5.6).
 pub fn copy_descriptor(pid: u32, descriptor: i32) -> io::Result<OwnedFd> {
-    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
-    // SAFETY: both system calls take numbers, and return descriptors that are owned at once.
-    unsafe {
-        let process = libc::syscall(libc::SYS_pidfd_open, pid, 0);
-        if process < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let process = OwnedFd::from_raw_fd(process as i32);
-        let copy = libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), descriptor, 0);
-        if copy < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(copy as i32))
-    }
+    let process = pidfd_open(process(pid)?, PidfdFlags::empty())?;
+    Ok(pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?)
+}
+
+fn process(pid: u32) -> io::Result<Pid> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::Error::from_raw_os_error(libc::ESRCH))
 }
 
 #[cfg(test)]

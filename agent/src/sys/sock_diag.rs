@@ -1,28 +1,24 @@
 //! TCP sockets of a network namespace, listed and destroyed through `NETLINK_SOCK_DIAG` (sock_diag(7)).
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::{AsRawFd, OwnedFd};
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const SOCK_DESTROY: u16 = 21;
-
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-
-const NLMSG_HEADER: usize = 16;
-/// `struct inet_diag_req_v2`
-const REQUEST: usize = 56;
-/// `struct inet_diag_msg`
-const ANSWER: usize = 72;
-
-/// `TCP_LISTEN`
-const LISTEN: u8 = 10;
-/// SYN_SENT, SYN_RECV, ESTABLISHED and the half-closed states, everything that can still carry data; LISTEN.
-const STATES: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << LISTEN;
+use netlink_packet_core::{
+    DecodeError, DoneBuffer, ErrorBuffer, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NlasIterator, Parseable, parse_u8, parse_u64,
+};
+use netlink_packet_sock_diag::inet::{
+    ExtensionFlags, InetRequest, InetResponseBuffer, InetResponseHeader, SocketId, StateFlags,
+};
+use netlink_packet_sock_diag::{
+    AF_INET, AF_INET6, INET_DIAG_SKV6ONLY, IPPROTO_TCP, SOCK_DIAG_BY_FAMILY, SockDiagDestroy,
+    SockDiagMessage, TCP_LISTEN,
+};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 
 /// A TCP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,39 +33,36 @@ pub struct TcpSocket {
     is_v6_only: bool,
     family: u8,
     state: u8,
-    /// `struct inet_diag_sockid`, as the kernel sent it.
-    id: [u8; 48],
+    /// What the kernel finds it by.
+    id: SocketId,
 }
 
 impl TcpSocket {
     /// One that listens here.
     #[cfg(test)]
     pub fn listening(local: SocketAddr) -> Self {
-        let family = if local.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
         Self {
             local,
             remote: SocketAddr::new(local.ip(), 0),
             inode: 0,
             cgroup: None,
             is_v6_only: false,
-            family: family as u8,
-            state: LISTEN,
-            id: [0; 48],
+            family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
+            state: TCP_LISTEN,
+            id: SocketId::new_v4(),
         }
     }
 
     #[must_use]
     pub fn is_listening(&self) -> bool {
-        self.state == LISTEN
+        self.state == TCP_LISTEN
     }
 
     /// The socket's cookie, as BPF programs see it.
     #[must_use]
     pub fn cookie(&self) -> u64 {
-        let word = |at: usize| {
-            u32::from_ne_bytes([self.id[at], self.id[at + 1], self.id[at + 2], self.id[at + 3]])
-        };
-        u64::from(word(44)) << 32 | u64::from(word(40))
+        // Two words, the lower one first.
+        u64::from_le_bytes(self.id.cookie)
     }
 
     /// Where it listens: the unspecified address of a family stands for all of them.
@@ -83,6 +76,38 @@ impl TcpSocket {
             _ => vec![address],
         }
     }
+
+    /// Reads what the kernel says of a socket. Of the attributes two are looked at, where they are: a dump may be long,
+    /// and to take each apart would be five allocations for every socket.
+    fn parse(message: &[u8]) -> Result<Self, DecodeError> {
+        /// `INET_DIAG_CGROUP_ID`, `include/uapi/linux/inet_diag.h`
+        const CGROUP_ID: u16 = 21;
+
+        let InetResponseHeader { family, state, socket_id: id, inode, .. } =
+            InetResponseHeader::parse(message)?;
+        let (mut cgroup, mut is_v6_only) = (None, false);
+        // The header is as long as its parser wants at least.
+        let attributes = message.get(size_of::<InetResponseBuffer>()..).unwrap_or_default();
+        for attribute in NlasIterator::new(attributes) {
+            let attribute = attribute?;
+            match attribute.kind() {
+                CGROUP_ID => cgroup = Some(parse_u64(attribute.value())?),
+                INET_DIAG_SKV6ONLY => is_v6_only = parse_u8(attribute.value())? == 1,
+                _ => {}
+            }
+        }
+        let at = |address: IpAddr, port| SocketAddr::new(address.to_canonical(), port);
+        Ok(Self {
+            local: at(id.source_address, id.source_port),
+            remote: at(id.destination_address, id.destination_port),
+            inode,
+            cgroup,
+            is_v6_only,
+            family,
+            state,
+            id,
+        })
+    }
 }
 
 /// A netlink socket of the namespace it was opened in.
@@ -94,36 +119,37 @@ pub struct SockDiag {
 impl SockDiag {
     /// Opens it in the calling thread's network namespace.
     pub fn open() -> io::Result<Self> {
-        // SAFETY: plain system call; the descriptor is owned at once.
-        let fd = unsafe {
-            libc::socket(
-                libc::AF_NETLINK,
-                libc::SOCK_DGRAM | libc::SOCK_CLOEXEC,
-                libc::NETLINK_SOCK_DIAG,
-            )
-        };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: as above.
-        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        let fd = socket(
+            AddressFamily::Netlink,
+            SockType::Datagram,
+            SockFlag::SOCK_CLOEXEC,
+            SockProtocol::NetlinkSockDiag,
+        )?;
+        Ok(Self { fd })
     }
 
     /// TCP sockets of both families in a state that can carry data, and those that listen.
     pub fn tcp_sockets(&self) -> io::Result<Vec<TcpSocket>> {
-        self.list(STATES)
+        self.list(
+            StateFlags::ESTABLISHED
+                | StateFlags::SYN_SENT
+                | StateFlags::SYN_RECV
+                | StateFlags::FIN_WAIT1
+                | StateFlags::FIN_WAIT2
+                | StateFlags::CLOSE_WAIT
+                | StateFlags::LISTEN,
+        )
     }
 
     /// TCP sockets of both families that listen.
     pub fn tcp_listeners(&self) -> io::Result<Vec<TcpSocket>> {
-        self.list(1 << LISTEN)
+        self.list(StateFlags::LISTEN)
     }
 
-    fn list(&self, states: u32) -> io::Result<Vec<TcpSocket>> {
+    fn list(&self, states: StateFlags) -> io::Result<Vec<TcpSocket>> {
         let mut sockets = Vec::new();
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let request = request(family as u8, states, &[0; 48]);
-            self.send(SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, &request)?;
+        for (family, any) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+            self.send(NLM_F_DUMP, request(family, states.clone(), any))?;
             self.collect(&mut sockets)?;
         }
         Ok(sockets)
@@ -131,117 +157,80 @@ impl SockDiag {
 
     /// Aborts a connection: its owner sees `ECONNABORTED`, its peer a reset.
     pub fn destroy(&self, socket: &TcpSocket) -> io::Result<()> {
-        let request = request(socket.family, u32::MAX, &socket.id);
-        self.send(SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, &request)?;
+        let request = request(socket.family, StateFlags::all(), socket.id.clone());
+        self.send(NLM_F_ACK, SockDiagDestroy::new(request))?;
         self.collect(&mut Vec::new())
     }
 
-    fn send(&self, kind: u16, flags: u16, request: &[u8; REQUEST]) -> io::Result<()> {
-        let mut message = Vec::with_capacity(NLMSG_HEADER + REQUEST);
-        message.extend_from_slice(&((NLMSG_HEADER + REQUEST) as u32).to_ne_bytes());
-        message.extend_from_slice(&kind.to_ne_bytes());
-        message.extend_from_slice(&flags.to_ne_bytes());
-        message.extend_from_slice(&[0; 8]);
-        message.extend_from_slice(request);
-        // SAFETY: the buffer is live for the call.
-        let sent =
-            unsafe { libc::send(self.fd.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    fn send<M>(&self, flags: u16, request: M) -> io::Result<()>
+    where
+        M: NetlinkSerializable + Into<NetlinkPayload<M>>,
+    {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let mut message = NetlinkMessage::new(header, request.into());
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        Ok(())
     }
 
     /// Reads messages up to the end of a dump or an acknowledgement.
     fn collect(&self, sockets: &mut Vec<TcpSocket>) -> io::Result<()> {
+        // The kernel gives no more than half of it at once.
         let mut buffer = vec![0_u8; 64 * 1024];
         loop {
-            // SAFETY: the buffer is live and as long as said.
-            let received = unsafe {
-                libc::recv(self.fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0)
-            };
-            if received < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let mut rest = &buffer[..received as usize];
-            while let Some((kind, payload, following)) = split_message(rest) {
-                match kind {
-                    NLMSG_DONE => return Ok(()),
-                    NLMSG_ERROR => return acknowledgement(payload),
-                    _ => sockets.extend(parse(payload)),
-                }
-                rest = following;
+            let received = recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            if take(&buffer[..received], sockets)? {
+                return Ok(());
             }
         }
     }
 }
 
-fn request(family: u8, states: u32, id: &[u8; 48]) -> [u8; REQUEST] {
-    let mut request = [0; REQUEST];
-    request[0] = family;
-    request[1] = libc::IPPROTO_TCP as u8;
-    request[4..8].copy_from_slice(&states.to_ne_bytes());
-    request[8..].copy_from_slice(id);
-    request
+fn request(family: u8, states: StateFlags, socket_id: SocketId) -> SockDiagMessage {
+    let extensions = ExtensionFlags::empty();
+    let protocol = IPPROTO_TCP;
+    SockDiagMessage::InetRequest(InetRequest { family, protocol, extensions, states, socket_id })
 }
 
-/// Type and payload of the first message, and what follows it.
-fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let len = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let payload = bytes.get(NLMSG_HEADER..len)?;
-    let aligned = len.checked_add(3)? & !3;
-    Some((kind, payload, bytes.get(aligned..).unwrap_or_default()))
-}
-
-fn acknowledgement(payload: &[u8]) -> io::Result<()> {
-    let errno =
-        payload.get(..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
-    if errno == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-errno)) }
-}
-
-/// The value of an attribute behind the fixed part of a message (`struct nlattr`, netlink(7)).
-fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    const HEADER: usize = 4;
-    loop {
-        let len = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(attributes.get(2..HEADER)?.try_into().ok()?);
-        let value = attributes.get(HEADER..len)?;
-        if kind == wanted {
-            return Some(value);
+/// Takes messages in. True at the end of a dump, and for an acknowledgement.
+///
+/// # Errors
+/// What the kernel has answered; `InvalidData` if that cannot be read, since a socket that is not seen would be taken for
+/// one that is not there.
+fn take(mut messages: &[u8], sockets: &mut Vec<TcpSocket>) -> io::Result<bool> {
+    while !messages.is_empty() {
+        let message = NetlinkBuffer::new_checked(messages).map_err(unreadable)?;
+        match message.message_type() {
+            NLMSG_DONE => {
+                let done = DoneBuffer::new_checked(message.payload()).map_err(unreadable)?;
+                return or_error(done.code()).map(|()| true);
+            }
+            NLMSG_ERROR => {
+                let error = ErrorBuffer::new_checked(message.payload()).map_err(unreadable)?;
+                return or_error(error.code().map_or(0, i32::from)).map(|()| true);
+            }
+            SOCK_DIAG_BY_FAMILY => {
+                sockets.push(TcpSocket::parse(message.payload()).map_err(unreadable)?);
+            }
+            other => return Err(unreadable(format!("a message of type {other}").into())),
         }
-        attributes = attributes.get((len + 3) & !3..)?;
+        // Each begins at a multiple of four.
+        let length = (message.length() as usize).next_multiple_of(4);
+        messages = messages.get(length..).unwrap_or_default();
     }
+    Ok(false)
 }
 
-fn parse(message: &[u8]) -> Option<TcpSocket> {
-    /// `INET_DIAG_SKV6ONLY`, `INET_DIAG_CGROUP_ID`
-    const V6_ONLY: u16 = 11;
-    const CGROUP_ID: u16 = 21;
+/// As the kernel says it: zero, or an error below it.
+fn or_error(code: i32) -> io::Result<()> {
+    if code < 0 { Err(io::Error::from_raw_os_error(code.saturating_neg())) } else { Ok(()) }
+}
 
-    let attributes = message.get(ANSWER..)?;
-    let message = message.get(..ANSWER)?;
-    let family = message[0];
-    let id: [u8; 48] = message[4..52].try_into().ok()?;
-    let port = |at: usize| u16::from_be_bytes([id[at], id[at + 1]]);
-    let address = |at: usize| -> Option<IpAddr> {
-        if i32::from(family) == libc::AF_INET {
-            let octets: [u8; 4] = id[at..at + 4].try_into().ok()?;
-            Some(Ipv4Addr::from(octets).into())
-        } else {
-            let octets: [u8; 16] = id[at..at + 16].try_into().ok()?;
-            Some(Ipv6Addr::from(octets).to_canonical())
-        }
-    };
-    Some(TcpSocket {
-        local: SocketAddr::new(address(4)?, port(0)),
-        remote: SocketAddr::new(address(20)?, port(2)),
-        inode: u32::from_ne_bytes(message[68..72].try_into().ok()?),
-        cgroup: attribute(attributes, CGROUP_ID)
-            .and_then(|value| value.try_into().ok())
-            .map(u64::from_ne_bytes),
-        is_v6_only: attribute(attributes, V6_ONLY).is_some_and(|value| value.first() == Some(&1)),
-        family,
-        state: message[1],
-        id,
-    })
+fn unreadable(error: DecodeError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 #[cfg(test)]
@@ -249,6 +238,8 @@ mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::fs::MetadataExt;
+
+    use proptest::prelude::*;
 
     fn pair(address: &str) -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind((address, 0)).unwrap();
@@ -313,9 +304,61 @@ mod tests {
         assert!(sockets.iter().any(|s| s.inode == inode(&other)));
     }
 
+    /// A message of a type, as netlink frames it.
+    fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0; 16 + payload.len()];
+        let mut message = NetlinkBuffer::new(&mut bytes);
+        message.set_length(16 + payload.len() as u32);
+        message.set_message_type(kind);
+        message.payload_mut().copy_from_slice(payload);
+        bytes
+    }
+
+    /// An answer about a socket.
+    fn answer(attributes: &[u8]) -> Vec<u8> {
+        let mut payload = vec![AF_INET; size_of::<InetResponseBuffer>()];
+        payload.extend_from_slice(attributes);
+        message(SOCK_DIAG_BY_FAMILY, &payload)
+    }
+
     #[test]
-    fn a_truncated_answer_is_no_socket() {
-        assert_eq!(parse(&[2; ANSWER - 1]), None);
-        assert!(split_message(&[200, 0, 0, 0, 1]).is_none());
+    fn what_cannot_be_read_is_no_answer() {
+        let mut sockets = Vec::new();
+        let whole = answer(&[]);
+        assert!(!take(&whole, &mut sockets).unwrap());
+        assert_eq!(sockets.len(), 1);
+        let too_long_an_attribute = answer(&[9, 0, 21, 0, 1]);
+        let no_cgroup = answer(&[5, 0, 21, 0, 1]);
+        for bytes in [&whole[..whole.len() - 1], &[0; 16], &too_long_an_attribute, &no_cgroup] {
+            let error = take(bytes, &mut sockets).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{bytes:?}");
+        }
+        assert_eq!(sockets.len(), 1);
+    }
+
+    #[test]
+    fn an_answer_ends_with_what_the_kernel_has_to_say_of_it() {
+        let denied = (-libc::EPERM).to_ne_bytes();
+        for kind in [NLMSG_DONE, NLMSG_ERROR] {
+            let error = take(&message(kind, &denied), &mut Vec::new()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            assert!(take(&message(kind, &[0; 4]), &mut Vec::new()).unwrap());
+        }
+        let mut sockets = Vec::new();
+        let several = [answer(&[]), answer(&[]), message(NLMSG_DONE, &[0; 4])].concat();
+        assert!(take(&several, &mut sockets).unwrap());
+        assert_eq!(sockets.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_is_too_strange_to_be_refused(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+            kind in 0_u16..25,
+        ) {
+            let _ = take(&bytes, &mut Vec::new());
+            let _ = take(&message(kind, &payload), &mut Vec::new());
+        }
     }
 }

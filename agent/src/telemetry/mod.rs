@@ -4,8 +4,7 @@ mod access_log;
 mod counters;
 mod time;
 
-use std::io::IsTerminal;
-
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogConfig, LogFormat};
@@ -13,12 +12,6 @@ use crate::config::{LogConfig, LogFormat};
 pub use access_log::{Ending, log_denied_connect};
 pub use counters::{AgentCounters, OpenFlow};
 pub use time::rfc3339;
-
-/// True if what is written there may be coloured: on a terminal, unless the user does not want it (no-color.org).
-pub fn has_colours(stream: &impl IsTerminal) -> bool {
-    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    stream.is_terminal() && !is_unwanted
-}
 
 /// Sets up logging to stderr.
 ///
@@ -30,7 +23,7 @@ pub fn init(config: &LogConfig) -> Result<(), String> {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(has_colours(&std::io::stderr()));
+        .with_ansi(AutoStream::choice(&std::io::stderr()) != ColorChoice::Never);
     match config.format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -1,6 +1,9 @@
 //! For a terminal.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use tabwriter::TabWriter;
 
 use super::{measured, number, played};
 use crate::results::Results;
@@ -20,7 +23,7 @@ pub fn render(plan: &Plan, results: &Results) -> String {
             for entry in &contenders {
                 if let Some(seen) = results.summary(&entry.name, &load.name(), quantity.name) {
                     let [median, min, max] = [seen.median, seen.min, seen.max].map(number);
-                    let _ = writeln!(text, "    {:<14} {median:>9}   {min} to {max}", entry.name);
+                    let _ = writeln!(text, "    {}\t{median:>9}\t{min} to {max}", entry.name);
                 }
             }
         }
@@ -31,9 +34,18 @@ pub fn render(plan: &Plan, results: &Results) -> String {
         let verdict = if target.goal.is_reached(value) { "reached" } else { "missed" };
         let (goal, value) = (target.goal.describe(), number(value));
         text += std::mem::take(&mut heading);
-        let _ = writeln!(text, "  {:<62} {value:>7}   {goal:<11} {verdict}", target.title);
+        let _ = writeln!(text, "  {}\t{value:>7}\t{goal}\t{verdict}", target.title);
     }
-    text
+    aligned(&text)
+}
+
+/// With the columns of each block, which tabs separate, below one another.
+fn aligned(text: &str) -> String {
+    let mut writer = TabWriter::new(Vec::new()).padding(2);
+    // A vector takes whatever is written to it.
+    let _ = writer.write_all(text.as_bytes());
+    let aligned = writer.into_inner().unwrap_or_default();
+    String::from_utf8_lossy(&aligned).into_owned()
 }
 
 #[cfg(test)]

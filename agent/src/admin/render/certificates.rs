@@ -1,19 +1,18 @@
 //! `sheath certs` as people read it.
 
-use std::fmt::Write;
-
 use serde_json::Value;
 
-use super::{Paint, list, text, width};
+use super::{list, state, text};
+use crate::terminal::{Cell, Table};
 
 /// Renders a document of certificates for a terminal.
 #[must_use]
-pub fn render(certificates: &Value, colours: bool) -> String {
-    let mut out = String::new();
-    own(&mut out, Paint(colours), list(&certificates["certificates"]));
-    trust(&mut out, list(&certificates["trust"]));
-    files(&mut out, list(&certificates["files"]));
-    out
+pub fn render(certificates: &Value) -> String {
+    let own = own(list(&certificates["certificates"]));
+    let trust = trust(list(&certificates["trust"]));
+    let files = list(&certificates["files"]);
+    let files = if files.is_empty() { String::new() } else { format!("\n{}", of_files(files)) };
+    format!("{own}\n{trust}{files}")
 }
 
 /// True if every certificate is good and fresh, and every file could be read.
@@ -25,87 +24,80 @@ pub fn are_well(certificates: &Value) -> bool {
         && list(&certificates["files"]).iter().all(is_read)
 }
 
-fn own(out: &mut String, paint: Paint, rows: &[Value]) {
-    let (names, issuers) = (width(rows, "name", 4), width(rows, "issuer", 6));
-    let _ = writeln!(
-        out,
-        "{:<names$}  {:<10}  {:<6}  {:<20}  {:<20}  {:<20}  {:<issuers$}  {:<32}  SPIFFE ID",
-        "NAME", "STATE", "SOURCE", "NOT BEFORE", "NOT AFTER", "NEXT RENEWAL", "ISSUER", "SERIAL"
-    );
+fn own(rows: &[Value]) -> Table {
+    let mut table = Table::new([
+        "NAME",
+        "STATE",
+        "SOURCE",
+        "NOT BEFORE",
+        "NOT AFTER",
+        "NEXT RENEWAL",
+        "ISSUER",
+        "SERIAL",
+        "SPIFFE ID",
+    ]);
     for row in rows {
-        let _ = writeln!(
-            out,
-            "{:<names$}  {}  {:<6}  {:<20}  {:<20}  {:<20}  {:<issuers$}  {:<32}  {}",
-            text(&row["name"]),
-            paint.state(text(&row["state"])),
-            text(&row["source"]),
-            text(&row["not_before"]),
-            text(&row["not_after"]),
-            text(&row["next_renewal"]),
-            text(&row["issuer"]),
-            text(&row["serial"]),
-            text(&row["spiffe_id"]),
-        );
-        problem(out, row);
+        table.row([
+            text(&row["name"]).into(),
+            state(&row["state"]),
+            text(&row["source"]).into(),
+            text(&row["not_before"]).into(),
+            text(&row["not_after"]).into(),
+            text(&row["next_renewal"]).into(),
+            text(&row["issuer"]).into(),
+            text(&row["serial"]).into(),
+            text(&row["spiffe_id"]).into(),
+        ]);
+        problem(&mut table, row);
     }
+    table
 }
 
-fn trust(out: &mut String, rows: &[Value]) {
-    let (workloads, domains) = (width(rows, "workload", 8), width(rows, "trust_domain", 12));
-    let _ = writeln!(
-        out,
-        "\n{:<workloads$}  {:<domains$}  {:<4}  {:>9}  {:<20}  AUTHORITY",
-        "WORKLOAD", "TRUST DOMAIN", "CRLS", "AGE", "NOT AFTER"
-    );
+fn trust(rows: &[Value]) -> Table {
+    let mut table =
+        Table::new(["WORKLOAD", "TRUST DOMAIN", "CRLS", "      AGE", "NOT AFTER", "AUTHORITY"]);
     for row in rows {
         for authority in list(&row["authorities"]) {
-            let _ = writeln!(
-                out,
-                "{:<workloads$}  {:<domains$}  {:<4}  {:>9}  {:<20}  {} ({})",
-                text(&row["workload"]),
-                text(&row["trust_domain"]),
-                if row["revocation"] == true { "yes" } else { "no" },
+            let (subject, serial) = (text(&authority["subject"]), text(&authority["serial"]));
+            table.row([
+                text(&row["workload"]).into(),
+                text(&row["trust_domain"]).into(),
+                Cell::new(if row["revocation"] == true { "yes" } else { "no" }),
                 age(row),
-                text(&authority["not_after"]),
-                text(&authority["subject"]),
-                text(&authority["serial"]),
-            );
+                text(&authority["not_after"]).into(),
+                format!("{subject} ({serial})").into(),
+            ]);
         }
     }
+    table
 }
 
-fn files(out: &mut String, rows: &[Value]) {
-    if rows.is_empty() {
-        return;
-    }
-    let paths = width(rows, "path", 4);
-    let _ = writeln!(
-        out,
-        "\n{:<paths$}  {:<12}  {:>7}  {:>9}  {:<20}  NEXT UPDATE",
-        "FILE", "KIND", "ENTRIES", "AGE", "THIS UPDATE"
-    );
+fn of_files(rows: &[Value]) -> Table {
+    let mut table =
+        Table::new(["FILE", "KIND", "ENTRIES", "      AGE", "THIS UPDATE", "NEXT UPDATE"]);
     for row in rows {
         let entries = row["entries"].as_u64().map_or("-".to_owned(), |entries| entries.to_string());
-        let _ = writeln!(
-            out,
-            "{:<paths$}  {:<12}  {entries:>7}  {:>9}  {:<20}  {}",
-            text(&row["path"]),
-            text(&row["kind"]),
+        table.row([
+            text(&row["path"]).into(),
+            text(&row["kind"]).into(),
+            format!("{entries:>7}").into(),
             age(row),
-            text(&row["this_update"]),
-            text(&row["next_update"]),
-        );
-        problem(out, row);
+            text(&row["this_update"]).into(),
+            text(&row["next_update"]).into(),
+        ]);
+        problem(&mut table, row);
     }
+    table
 }
 
-fn age(row: &Value) -> String {
-    row["age_seconds"].as_u64().map_or("-".to_owned(), |age| format!("{age} s"))
+fn age(row: &Value) -> Cell {
+    let age = row["age_seconds"].as_u64().map_or("-".to_owned(), |age| format!("{age} s"));
+    format!("{age:>9}").into()
 }
 
-fn problem(out: &mut String, row: &Value) {
+fn problem(table: &mut Table, row: &Value) {
     if let Some(problem) = row["problem"].as_str() {
-        let _ = writeln!(out, "  {problem}");
+        table.note(problem);
     }
 }
 
@@ -128,11 +120,11 @@ mod tests {
             }],
             "files": [{"path": "/x.crl", "kind": "crl", "entries": 2, "age_seconds": 7}],
         });
-        let text = render(&view, false);
+        let text = render(&view);
         for expected in ["stale", "  SPIRE is away", "CN=root (01)", "yes", "/x.crl", "7 s"] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
-        assert!(render(&view, true).contains("\x1b[33m"));
+        assert!(text.contains("\x1b[33mstale"));
         assert!(!are_well(&view));
         assert!(are_well(&json!({
             "certificates": [{"state": "ok", "problem": null}], "files": [{"path": "x", "problem": null}],

@@ -6,23 +6,20 @@ mod status;
 
 use serde_json::Value;
 
+use crate::terminal::{Cell, Mood};
+
 pub use certificates::{are_well, render as render_certificates};
 pub use status::{is_well, render_status};
 
-/// Colours, where they are wanted.
-#[derive(Clone, Copy)]
-struct Paint(bool);
-
-impl Paint {
-    /// A state in a column of its own.
-    fn state(self, state: &str) -> String {
-        let code = match state {
-            "protected" | "ok" => "32",
-            "degraded" | "expired" | "missing" => "31",
-            _ => "33",
-        };
-        if self.0 { format!("\x1b[{code}m{state:<10}\x1b[0m") } else { format!("{state:<10}") }
-    }
+/// A state in its colour.
+fn state(state: &Value) -> Cell {
+    let state = text(state);
+    let mood = match state {
+        "protected" | "ok" => Mood::Good,
+        "degraded" | "expired" | "missing" => Mood::Bad,
+        _ => Mood::Doubtful,
+    };
+    Cell::in_mood(state, mood)
 }
 
 fn list(value: &Value) -> &[Value] {
@@ -31,9 +28,4 @@ fn list(value: &Value) -> &[Value] {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("-")
-}
-
-/// Width of a column.
-fn width(rows: &[Value], key: &str, least: usize) -> usize {
-    rows.iter().map(|row| text(&row[key]).chars().count()).max().unwrap_or(0).max(least)
 }

@@ -4,12 +4,12 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{Paint, list, metrics, text, width};
+use super::{list, metrics, state, text};
+use crate::terminal::{Cell, Table};
 
 /// Renders a status document for a terminal.
 #[must_use]
-pub fn render_status(status: &Value, colours: bool) -> String {
-    let paint = Paint(colours);
+pub fn render_status(status: &Value) -> String {
     let mut out = String::new();
     let _ = writeln!(
         out,
@@ -31,8 +31,11 @@ pub fn render_status(status: &Value, colours: bool) -> String {
             text(&missing["attached_to"])
         );
     }
-    workloads(&mut out, paint, list(&status["workloads"]));
-    names(&mut out, list(&status["names"]));
+    let _ = write!(out, "\n{}", workloads(list(&status["workloads"])));
+    let resolved = list(&status["names"]);
+    if !resolved.is_empty() {
+        let _ = write!(out, "\n{}", names(resolved));
+    }
     let _ = writeln!(out);
     metrics::render(&mut out, status);
     out
@@ -73,77 +76,75 @@ fn inbound(workload: &Value) -> String {
     format!("{mode} {first} and {} more", ports.len() - shown)
 }
 
-/// What DNS names stand for, where there are any.
-fn names(out: &mut String, names: &[Value]) {
-    if names.is_empty() {
-        return;
-    }
-    let width = width(names, "name", 4);
-    let _ = writeln!(out, "\n{:<width$}  ADDRESSES", "NAME");
+/// What DNS names stand for.
+fn names(names: &[Value]) -> Table {
+    let mut table = Table::new(["NAME", "ADDRESSES"]);
     for name in names {
         let addresses: Vec<_> = list(&name["addresses"]).iter().map(text).collect();
         let addresses = if addresses.is_empty() { "-".to_owned() } else { addresses.join(", ") };
-        let _ = writeln!(out, "{:<width$}  {addresses}", text(&name["name"]));
+        table.row([text(&name["name"]), &addresses]);
         if let Some(problem) = name["problem"].as_str().filter(|problem| !problem.is_empty()) {
-            let _ = writeln!(out, "  not resolved: {problem}");
+            table.note(format!("not resolved: {problem}"));
         }
     }
+    table
 }
 
-fn workloads(out: &mut String, paint: Paint, workloads: &[Value]) {
-    let (names, ids) = (width(workloads, "name", 8), width(workloads, "spiffe_id", 8));
-    let inbounds: Vec<_> = workloads.iter().map(inbound).collect();
-    let modes = inbounds.iter().map(String::len).max().unwrap_or(0).max(18);
-    let _ = writeln!(
-        out,
-        "\n{:<names$}  {:<10}  {:<modes$}  {:<8}  {:>5}  {:<20}  SPIFFE ID",
-        "WORKLOAD", "STATE", "INBOUND", "OUTBOUND", "FLOWS", "SVID UNTIL"
-    );
-    for (workload, inbound) in workloads.iter().zip(inbounds) {
-        let _ = writeln!(
-            out,
-            "{:<names$}  {}  {:<modes$}  {:<8}  {:>5}  {:<20}  {:<ids$}",
-            text(&workload["name"]),
-            paint.state(text(&workload["state"])),
-            inbound,
-            text(&workload["outbound"]["mode"]),
-            workload["flows"].to_string(),
-            text(&workload["svid"]["not_after"]),
-            text(&workload["spiffe_id"]),
-        );
-        let reason = text(&workload["reason"]);
-        if !reason.is_empty() {
-            let _ = writeln!(out, "  {reason}");
-        }
-        for note in list(&workload["notes"]) {
-            let _ = writeln!(out, "  {}", text(note));
-        }
-        if let Some(problem) = workload["identity"]["problem"].as_str().filter(|p| !p.is_empty()) {
-            let _ = writeln!(out, "  identity: {problem}");
-        }
-        for connection in list(&workload["unprotected"]) {
-            let _ = writeln!(
-                out,
-                "  unprotected: {} - {}",
-                text(&connection["local"]),
-                text(&connection["remote"])
-            );
-        }
-        for mount in list(&workload["network_mounts"]) {
-            let _ = writeln!(
-                out,
-                "  unprotected: {} {} on {} (the kernel's own connections)",
-                text(&mount["kind"]),
-                text(&mount["source"]),
-                text(&mount["path"])
-            );
-        }
+fn workloads(workloads: &[Value]) -> Table {
+    let mut table = Table::new([
+        "WORKLOAD",
+        "STATE",
+        "INBOUND",
+        "OUTBOUND",
+        "FLOWS",
+        "SVID UNTIL",
+        "SPIFFE ID",
+    ]);
+    for workload in workloads {
+        table.row([
+            Cell::new(text(&workload["name"])),
+            state(&workload["state"]),
+            inbound(workload).into(),
+            text(&workload["outbound"]["mode"]).into(),
+            format!("{:>5}", workload["flows"].to_string()).into(),
+            text(&workload["svid"]["not_after"]).into(),
+            text(&workload["spiffe_id"]).into(),
+        ]);
+        notes(&mut table, workload);
+    }
+    table
+}
+
+/// What there is to say of a workload.
+fn notes(table: &mut Table, workload: &Value) {
+    let reason = text(&workload["reason"]);
+    if !reason.is_empty() {
+        table.note(reason);
+    }
+    for note in list(&workload["notes"]) {
+        table.note(text(note));
+    }
+    if let Some(problem) = workload["identity"]["problem"].as_str().filter(|p| !p.is_empty()) {
+        table.note(format!("identity: {problem}"));
+    }
+    for connection in list(&workload["unprotected"]) {
+        let (local, remote) = (text(&connection["local"]), text(&connection["remote"]));
+        table.note(format!("unprotected: {local} - {remote}"));
+    }
+    for mount in list(&workload["network_mounts"]) {
+        table.note(format!(
+            "unprotected: {} {} on {} (the kernel's own connections)",
+            text(&mount["kind"]),
+            text(&mount["source"]),
+            text(&mount["path"])
+        ));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anstream::adapter::strip_str;
     use serde_json::json;
 
     #[test]
@@ -161,7 +162,7 @@ mod tests {
             }],
             "counters": {"connect_protected": 3, "connect_denied": 0},
         });
-        let text = render_status(&status, false);
+        let text = render_status(&status);
         for expected in [
             "programs 0 of 1",
             "connect_v4 is not in force",
@@ -174,8 +175,8 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
-        assert!(!text.contains("connect_denied") && !text.contains('\x1b'));
-        assert!(render_status(&status, true).contains("\x1b[31m"));
+        assert!(!text.contains("connect_denied"));
+        assert!(text.contains("\x1b[31mdegraded"));
         assert!(!is_well(&status));
     }
 
@@ -199,7 +200,7 @@ mod tests {
             (&(1..30).collect::<Vec<_>>(), "strict 1,2,3,4,5 and 24 more  "),
         ] {
             let status = with_ports(ports);
-            let text = render_status(&status, false);
+            let text = strip_str(&render_status(&status)).to_string();
             assert!(text.contains(expected), "{expected}\n{text}");
             let column = |line: &str| line.find("OUTBOUND").or(line.find("  -  ").map(|at| at + 2));
             let columns: Vec<_> = text.lines().filter_map(column).collect();

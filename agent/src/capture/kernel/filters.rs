@@ -17,8 +17,7 @@ use sheath_common::net::AGENT_PORT;
 use sheath_common::workload::Workload;
 
 use crate::capture::cgroups;
-use crate::sys::bpf::{self, AttachType};
-use crate::sys::bpf_objects::{program_by_id, program_info, test_run};
+use crate::sys::bpf::{self, AttachType, program_by_id, program_info, test_run};
 
 /// The guards, of this and of other instances.
 const OURS: [&str; 2] = ["egress_guard", "ingress_guard"];

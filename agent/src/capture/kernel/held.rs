@@ -8,8 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::maps::PINNED;
 use super::pins::Pins;
 use crate::capture::error::CaptureError;
-use crate::sys::bpf;
-use crate::sys::bpf_objects::{self, map_info, program_by_id, program_info};
+use crate::sys::bpf::{self, map_info, program_by_id, program_info};
 
 #[derive(Debug)]
 pub struct HeldMaps {
@@ -95,7 +94,7 @@ impl HeldMaps {
                 continue;
             }
             // Maps that are not shared have other names.
-            let name = map_info(bpf_objects::map_by_id(id)?.as_fd())?.name;
+            let name = map_info(bpf::map_by_id(id)?.as_fd())?.name;
             if self.maps.iter().any(|map| map.name == name) {
                 return Ok(Some(name));
             }
@@ -124,7 +123,7 @@ pub fn recover_pins(pins: &Pins) -> io::Result<Vec<&'static str>> {
         let link = bpf::open_pin(&pins.link(&link))?;
         let program = program_by_id(bpf::link_info(link.as_fd())?.program_id)?;
         for id in program_info(program.as_fd())?.maps {
-            let map = bpf_objects::map_by_id(id)?;
+            let map = bpf::map_by_id(id)?;
             let found = map_info(map.as_fd())?.name;
             if let Some(at) = lost.iter().position(|name| *name == found) {
                 let name = lost.swap_remove(at);

@@ -16,7 +16,6 @@ use super::pins::Pins;
 use super::targets::{Hook, TargetPaths, Targets, cgroup_id};
 use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
-use crate::sys::bpf_objects;
 
 /// The programs, the name their links are pinned under, and their hooks. In this order: what recognises new
 /// workloads first, what turns connections to the agent last, when everything they then need is in place.
@@ -230,7 +229,7 @@ impl AttachedProgram {
             Some(link) => link,
             None => targets.attach(hook, program.as_fd())?,
         };
-        let program_id = bpf_objects::program_id(program.as_fd())?;
+        let program_id = bpf::program_id(program.as_fd())?;
         Ok(Self { name, hook, program, program_id, link, pin })
     }
 

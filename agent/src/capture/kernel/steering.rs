@@ -11,7 +11,6 @@ use super::object::{load_object, load_program, program_fd};
 use super::pins::Pins;
 use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
-use crate::sys::bpf_objects;
 
 /// Its name in the object.
 const STEER: &str = "steer";
@@ -74,7 +73,7 @@ impl SteerLoader {
             target: format!("network namespace {cookie}"),
             error,
         };
-        let program_id = bpf_objects::program_id(program.as_fd()).map_err(failed)?;
+        let program_id = bpf::program_id(program.as_fd()).map_err(failed)?;
         let link = attach().map_err(failed)?;
         Ok(Steering { program_id, link, pin })
     }

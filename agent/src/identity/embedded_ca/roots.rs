@@ -5,13 +5,12 @@
 //! that becomes valid tomorrow is thus trusted a day before anything is issued from it, on every node that has
 //! the directory, without a word between them. Where a key is missing, its root is only trusted.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use base64ct::{Base64, Encoding};
+use pem::{EncodeConfig, LineEnding, Pem};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SanType,
@@ -22,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::CaError;
 use crate::spiffe::TrustDomain;
-use crate::sys::files::{self, ReadError};
+use crate::sys::files::{self, IfThere, ReadError};
 use crate::x509::{self, CertificateFacts};
 
 /// How long a root lives.
@@ -210,17 +209,9 @@ impl Roots {
     /// Everything that is trusted, as a file for others.
     #[must_use]
     pub fn bundle_pem(&self, now: SystemTime) -> String {
-        let pem = |der: CertificateDer<'static>| {
-            let encoded = Base64::encode_string(&der);
-            let lines: Vec<_> = encoded
-                .as_bytes()
-                .chunks(64)
-                .map(|line| String::from_utf8_lossy(line).into_owned())
-                .collect();
-            let body = lines.join("\n");
-            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
-        };
-        self.trusted(now).into_iter().map(pem).collect()
+        let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+        let pem = |der: CertificateDer<'static>| Pem::new("CERTIFICATE", der.to_vec());
+        self.trusted(now).into_iter().map(|der| pem::encode_config(&pem(der), config)).collect()
     }
 
     #[must_use]
@@ -384,12 +375,14 @@ fn make_root(
     params.not_after = (active_from + ROOT_LIFETIME).into();
     let certificate = params.self_signed(&*key)?;
     let [certificate_path, key_path] = &paths;
-    let unwritable = |path: &Path, error| CaError::Unwritable { path: path.to_owned(), error };
     // The key first: agents look for certificates.
     let key_pem = Zeroizing::new(key.serialize_pem());
-    write_new(key_path, 0o600, &key_pem).map_err(|error| unwritable(key_path, error))?;
-    write_new(certificate_path, 0o644, &certificate.pem())
-        .map_err(|error| unwritable(certificate_path, error))?;
+    let write = |path: &Path, mode, text: &str| {
+        files::write(path, mode, text.as_bytes(), IfThere::Keep)
+            .map_err(|error| CaError::Unwritable { path: path.to_owned(), error })
+    };
+    write(key_path, 0o600, &key_pem)?;
+    write(certificate_path, 0o644, &certificate.pem())?;
     Ok(paths)
 }
 
@@ -401,18 +394,6 @@ pub fn common_name(name: &str) -> DistinguishedName {
 
 pub fn uri(text: &str) -> Result<SanType, rcgen::Error> {
     Ok(SanType::URI(text.try_into()?))
-}
-
-/// Writes a file that did not exist: with its mode from the first moment on, and whole from the first moment
-/// that it is there under its name.
-fn write_new(path: &Path, mode: u32, text: &str) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    // A link, unlike a rename, never replaces what is there.
-    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
-    let removed = fs::remove_file(&temporary);
-    linked.and(removed)
 }
 
 #[cfg(test)]

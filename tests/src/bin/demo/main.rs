@@ -8,7 +8,6 @@ mod scene;
 mod strangers;
 mod traffic;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -40,7 +39,7 @@ fn main() -> ExitCode {
     if json {
         println!("{}", report.to_json());
     } else {
-        report.print(std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none());
+        report.print();
     }
     if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

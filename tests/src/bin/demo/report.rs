@@ -1,9 +1,14 @@
 //! What the demo found, line by line.
 
-use serde::Serialize;
+use std::io::Write;
 
-/// Width of the column of names.
-const NAME: usize = 34;
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+use tabwriter::TabWriter;
+
+const GOOD: Style = AnsiColor::Green.on_default();
+const BAD: Style = AnsiColor::Red.on_default().bold();
+const TITLE: Style = Style::new().bold();
 
 const SCENE: &str = "
   node-a                              node-b
@@ -51,21 +56,25 @@ impl Report {
         serde_json::to_string_pretty(&value).expect("a report")
     }
 
-    pub fn print(&self, colour: bool) {
-        let paint = |code: &str, text: &str| match colour {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
-            false => text.to_owned(),
-        };
-        let verdict = |ok| if ok { paint("32", "ok  ") } else { paint("31;1", "FAIL") };
-        println!("{SCENE}");
+    /// On a terminal in colours, unless somebody has said otherwise.
+    pub fn print(&self) {
+        let verdict = |ok| if ok { paint(GOOD, "ok") } else { paint(BAD, "FAIL") };
+        anstream::println!("{SCENE}");
         for section in &self.sections {
-            println!("\n{}", paint("1", section.title));
+            anstream::println!("\n{}", paint(TITLE, section.title));
+            let mut checks = TabWriter::new(Vec::new()).padding(2).ansi(true);
             for Check { name, ok, seen } in &section.checks {
-                println!("  {}  {name:NAME$} {seen}", verdict(*ok));
+                writeln!(checks, "  {}\t{name}\t{seen}", verdict(*ok)).expect("a line");
             }
+            let checks = checks.into_inner().expect("lines");
+            anstream::print!("{}", String::from_utf8_lossy(&checks));
         }
         let count: usize = self.sections.iter().map(|section| section.checks.len()).sum();
         let outcome = if self.is_ok() { "all of it holds" } else { "NOT all of it holds" };
-        println!("\n{}  {count} checks, {outcome}", verdict(self.is_ok()));
+        anstream::println!("\n{}  {count} checks, {outcome}", verdict(self.is_ok()));
     }
+}
+
+fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
 }
