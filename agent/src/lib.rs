@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod desired;
 pub mod flow;
 pub mod identity;
 pub mod pipeline;
