@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{limits, raw};
 use crate::spiffe::SpiffeId;
+use crate::x509::KeyPairFiles;
 
 /// The source of one workload's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,15 +27,6 @@ pub struct BundleFile {
     pub path: PathBuf,
     /// False where a missing file means that there is no bundle.
     pub required: bool,
-}
-
-/// A certificate chain and its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPairFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    /// Others than the owner may read the key.
-    pub allow_readable_key: bool,
 }
 
 /// A selector as SPIRE knows them: `unix:uid:1000` has the type `unix` and the value `uid:1000`.

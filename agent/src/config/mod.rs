@@ -37,9 +37,7 @@ use tls::Known;
 
 pub use destination::Destination;
 pub use error::ConfigError;
-pub use identity::{
-    BundleFile, IdentityFiles, KeyPairFiles, Selector as SpireSelector, SourceConfig,
-};
+pub use identity::{BundleFile, IdentityFiles, Selector as SpireSelector, SourceConfig};
 pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
 pub use limits::{ADDRESSES_OF_A_NAME, OverLimit};
 pub use place::Place;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use rustls_pki_types::DnsName;
 
-use super::{Destination, KeyPairFiles, Place, raw};
+use super::{Destination, Place, raw};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::tls::{Choice, Profile};
 use crate::trust::{Names, OnDoubt, Pin};
-use crate::x509::Fingerprint;
+use crate::x509::{Fingerprint, KeyPairFiles};
 
 pub use raw::Family;
 

@@ -11,10 +11,9 @@ use rustls_pki_types::CertificateDer;
 
 use super::system_authorities;
 use crate::config::{Config, CrlConfig, PinConfig, StandardTls, TlsContextConfig, TrustChoice};
-use crate::identity::{KeyPair, read_small_file};
 use crate::sys::files;
 use crate::trust::{Anchors, OnDoubt, Pin, Revocation, VerifiedChains, reason};
-use crate::x509::{self, CrlFacts, Fingerprint};
+use crate::x509::{self, CertificateFile, CrlFacts, Fingerprint, KeyPair};
 
 /// The last good content of some files, and why the latest is not used, if it is not.
 #[derive(Clone, Debug)]
@@ -262,9 +261,8 @@ impl Named {
 }
 
 fn read_certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Fingerprint), String> {
-    let bytes = read_small_file(path).map_err(|error| error.to_string())?;
-    let certificates =
-        x509::certificates(&bytes).map_err(|error| format!("{}: {error}", path.display()))?;
+    let CertificateFile { certificates, bytes } =
+        CertificateFile::read(path).map_err(|error| error.to_string())?;
     // webpki knows best what it can use.
     Anchors::new(&certificates)
         .map_err(|error| format!("{}: {}", path.display(), reason(&error)))?;

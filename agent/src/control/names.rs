@@ -20,7 +20,7 @@ use tokio::task::AbortHandle;
 use crate::config::{ADDRESSES_OF_A_NAME as MOST_ADDRESSES, Config, Place};
 use crate::identity::Backoff;
 use crate::policy::Addresses;
-use crate::sys::files::{self, ReadError};
+use crate::sys::files::{self, IfThere, ReadError};
 
 /// How long an address counts that a name does not resolve to any more. Applications keep addresses for longer
 /// than they should; until then they are protected as before, and never in plaintext.
@@ -272,7 +272,7 @@ impl Memory {
     fn keep(&self, names: &Remembered) {
         let kept = serde_json::to_vec(names)
             .map_err(std::io::Error::other)
-            .and_then(|text| files::replace(&self.0, &text));
+            .and_then(|text| files::write(&self.0, 0o600, &text, IfThere::Replace));
         if let Err(error) = kept {
             tracing::warn!(file = %self.0.display(), %error, "addresses of names are not remembered");
         }

@@ -6,15 +6,13 @@ use std::sync::Arc;
 
 use rustls::crypto::SecureRandom;
 
-use super::key_pair::read;
 use super::source::Following;
-use super::{Backoff, KeyPair, KeyPairError, Snapshot, Source, Svid, Update, Updates};
+use super::{Backoff, Snapshot, Source, Svid, Update, Updates};
 use crate::config::IdentityFiles;
 use crate::spiffe::SpiffeId;
-use crate::sys::files::ReadError;
 use crate::sys::watch::Watch;
 use crate::trust::{BundleError, PeerId, Trust, TrustBundle};
-use crate::x509::{self, Fingerprint};
+use crate::x509::{CertificateFile, FileError, Fingerprint, KeyPair, KeyPairError};
 
 /// Files that hold one workload's identity.
 #[derive(Debug)]
@@ -44,8 +42,8 @@ enum FilesError {
     KeyPair(#[from] KeyPairError),
     #[error(transparent)]
     Unfit(#[from] super::svid::UnfitCertificate),
-    #[error("{}: {error}", path.display())]
-    Bundle { path: PathBuf, error: x509::X509Error },
+    #[error(transparent)]
+    Bundle(#[from] FileError),
     #[error(transparent)]
     Unusable(#[from] BundleError),
     #[error("{} is a bundle, but the certificate has no SPIFFE ID that says of which trust domain", .0.display())]
@@ -94,21 +92,17 @@ impl FileSource {
         let Some(file) = &self.files.bundle else {
             return Ok((Trust::default(), Vec::new()));
         };
-        let bytes = match read(&file.path) {
-            Ok(bytes) => bytes,
-            Err(KeyPairError::Unreadable { error: ReadError::Missing, .. })
-                if !file.required && !known.has_bundle =>
-            {
+        let bundle = match CertificateFile::read(&file.path) {
+            Err(error) if error.is_missing() && !file.required && !known.has_bundle => {
                 return Ok((Trust::default(), Vec::new()));
             }
-            Err(error) => return Err(error.into()),
+            bundle => bundle?,
         };
         let Some(id) = &svid.id else {
             return Err(FilesError::BundleOfNobody(file.path.clone()));
         };
-        let authorities = x509::certificates(&bytes)
-            .map_err(|error| FilesError::Bundle { path: file.path.clone(), error })?;
-        let bundle = TrustBundle::new(id.trust_domain().clone(), authorities)?;
+        let CertificateFile { certificates, bytes } = bundle;
+        let bundle = TrustBundle::new(id.trust_domain().clone(), certificates)?;
         Ok((Trust::of_bundles([Arc::new(bundle)]), bytes))
     }
 }

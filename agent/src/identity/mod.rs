@@ -6,7 +6,6 @@
 mod credentials;
 mod embedded_ca;
 mod files;
-mod key_pair;
 mod renewal;
 mod retry;
 mod source;
@@ -16,7 +15,6 @@ mod svid;
 pub use credentials::{Credentials, Held, Identities, NoIdentity};
 pub use embedded_ca::{CaError, CaSource, EmbeddedCa, RootState, RootStatus, Roots};
 pub use files::FileSource;
-pub use key_pair::{KeyPair, KeyPairError, read as read_small_file};
 pub use retry::Backoff;
 pub use source::{Membership, Processes, Source, Update, Updates, WorkloadRef};
 pub use spire::SpireSource;

@@ -26,9 +26,8 @@ pub fn renewal_of(svid: &Svid, jitter: f64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::KeyPair;
     use crate::trust::testing::{Ca, svid};
-    use crate::x509::CertificateFacts;
+    use crate::x509::{CertificateFacts, KeyPair};
 
     #[test]
     fn renewal_falls_into_the_sixth_tenth_of_the_lifetime() {

@@ -20,12 +20,12 @@ use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 use super::source::{Following, Unfollowed};
-use super::{Backoff, KeyPair, Processes, Snapshot, Source, Svid, Update, Updates};
+use super::{Backoff, Processes, Snapshot, Source, Svid, Update, Updates};
 use crate::config::SpireSelector;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::pidfd::PidFd;
 use crate::trust::{Trust, TrustBundle};
-use crate::x509;
+use crate::x509::{self, KeyPair};
 
 /// How long the SPIRE agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);

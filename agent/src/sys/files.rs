@@ -1,4 +1,5 @@
-//! Reading what somebody else puts there: configuration, certificates, keys, CRLs, names.
+//! Reading what somebody else puts there: configuration, certificates, keys, CRLs, names; and writing so that nobody ever
+//! reads a half of it.
 //!
 //! Every file of the outside is read here and nowhere else, as the test at the end of `tests.rs` sees to. A path can
 //! lead to anything: to a FIFO, where the agent would wait for whoever put it there; to a device without an end, with
@@ -174,18 +175,38 @@ pub fn read_text(path: &Path, kind: Kind) -> Result<String, ReadError> {
     text.map_err(|error| ReadError::NotText(error.utf8_error().valid_up_to()))
 }
 
-/// Puts a file in the place of whatever has its name, whole from the first moment on, for the owner alone.
-pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+/// What becomes of a file that has the name already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfThere {
+    Replace,
+    /// It stays, and writing fails.
+    Keep,
+}
+
+/// Writes a file: with its mode from the first moment on, and whole from the first moment that it is there under its
+/// name, whatever happens meanwhile.
+///
+/// # Errors
+/// If it cannot be written, or is there and stays. Then nothing has changed.
+pub fn write(path: &Path, mode: u32, content: &[u8], if_there: IfThere) -> io::Result<()> {
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(content)?;
-    // Before it takes the other's place: a file that is there but empty would be worse than the old one.
-    file.sync_all()?;
-    fs::rename(&new, path)
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+    // Before it has its name: a file that is there but empty would be worse than the old one, or none.
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let named = written.and_then(|()| match if_there {
+        IfThere::Replace => fs::rename(&new, path),
+        // A link, unlike a rename, never replaces what is there.
+        IfThere::Keep => fs::hard_link(&new, path),
+    });
+    if named.is_err() || if_there == IfThere::Keep {
+        let removed = fs::remove_file(&new);
+        return named.and(removed);
+    }
+    named
 }
 
 #[cfg(test)]

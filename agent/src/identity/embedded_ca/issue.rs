@@ -18,11 +18,11 @@ use super::CaError;
 use super::roots::{CLOCK_SKEW, RootState, RootStatus, Roots, common_name, uri};
 use crate::identity::renewal::renewal_of;
 use crate::identity::retry::jitter;
-use crate::identity::{KeyPair, Snapshot, Svid};
+use crate::identity::{Snapshot, Svid};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::watch::Watch;
 use crate::trust::{Trust, TrustBundle};
-use crate::x509::Fingerprint;
+use crate::x509::{Fingerprint, KeyPair};
 
 /// A CA that follows its directory.
 pub struct EmbeddedCa {

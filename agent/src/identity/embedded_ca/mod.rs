@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use crate::sys::files::ReadError;
 use crate::trust::BundleError;
+use crate::x509::KeyPairError;
 
 pub use issue::EmbeddedCa;
 pub use roots::{RootState, RootStatus, Roots};
@@ -36,7 +37,7 @@ pub enum CaError {
     #[error("cannot use an issued key: {}", crate::wire::words::handshake(.0))]
     Key(#[from] rustls::Error),
     #[error(transparent)]
-    Pair(#[from] crate::identity::KeyPairError),
+    Pair(#[from] KeyPairError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
 }

@@ -5,9 +5,8 @@
 //! that becomes valid tomorrow is thus trusted a day before anything is issued from it, on every node that has
 //! the directory, without a word between them. Where a key is missing, its root is only trusted.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::CaError;
 use crate::spiffe::TrustDomain;
-use crate::sys::files::{self, ReadError};
+use crate::sys::files::{self, IfThere, ReadError};
 use crate::x509::{self, CertificateFacts};
 
 /// How long a root lives.
@@ -384,12 +383,14 @@ fn make_root(
     params.not_after = (active_from + ROOT_LIFETIME).into();
     let certificate = params.self_signed(&*key)?;
     let [certificate_path, key_path] = &paths;
-    let unwritable = |path: &Path, error| CaError::Unwritable { path: path.to_owned(), error };
     // The key first: agents look for certificates.
     let key_pem = Zeroizing::new(key.serialize_pem());
-    write_new(key_path, 0o600, &key_pem).map_err(|error| unwritable(key_path, error))?;
-    write_new(certificate_path, 0o644, &certificate.pem())
-        .map_err(|error| unwritable(certificate_path, error))?;
+    let write = |path: &Path, mode, text: &str| {
+        files::write(path, mode, text.as_bytes(), IfThere::Keep)
+            .map_err(|error| CaError::Unwritable { path: path.to_owned(), error })
+    };
+    write(key_path, 0o600, &key_pem)?;
+    write(certificate_path, 0o644, &certificate.pem())?;
     Ok(paths)
 }
 
@@ -401,18 +402,6 @@ pub fn common_name(name: &str) -> DistinguishedName {
 
 pub fn uri(text: &str) -> Result<SanType, rcgen::Error> {
     Ok(SanType::URI(text.try_into()?))
-}
-
-/// Writes a file that did not exist: with its mode from the first moment on, and whole from the first moment
-/// that it is there under its name.
-fn write_new(path: &Path, mode: u32, text: &str) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    // A link, unlike a rename, never replaces what is there.
-    let linked = written.and_then(|()| fs::hard_link(&temporary, path));
-    let removed = fs::remove_file(&temporary);
-    linked.and(removed)
 }
 
 #[cfg(test)]

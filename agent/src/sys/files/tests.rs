@@ -80,10 +80,21 @@ fn a_file_that_is_replaced_is_its_owners_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("names.json");
     for content in [b"one".as_slice(), b"two"] {
-        replace(&path, content).unwrap();
+        write(&path, 0o600, content, IfThere::Replace).unwrap();
         assert_eq!(read(&path, STATE).unwrap(), content);
         assert_eq!(open(&path).unwrap().mode(), 0o600);
     }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_file_that_is_to_stay_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ca.key");
+    write(&path, 0o600, b"one", IfThere::Keep).unwrap();
+    let error = write(&path, 0o600, b"two", IfThere::Keep).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(read(&path, CREDENTIALS).unwrap(), b"one");
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
 }
 
