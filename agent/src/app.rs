@@ -23,7 +23,7 @@ use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest};
 use crate::flow::FlowIds;
-use crate::pipeline::{FlowHandler, Pipeline, Timeouts};
+use crate::pipeline::{FlowHandler, Pipeline};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
 use crate::sys::{descriptors, hardening, heap, owner};
@@ -111,11 +111,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         counters: Arc::new(AgentCounters::default()),
         shares: Arc::new(Shares::new(config.limits, threads)),
         idle: Arc::new(IdleSessions::new(config.reuse, published.sessions.clone())),
-        timeouts: Timeouts {
-            connect: config.timeouts.connect,
-            handshake: config.timeouts.handshake,
-            idle: config.timeouts.patience,
-        },
+        timeouts: config.timeouts,
         ids: FlowIds::new(run_number(&provider)),
         workers: Workers::start(threads)
             .map_err(StartError::io("cannot start the threads for flows"))?,
@@ -178,7 +174,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     tidying.abort();
     pipeline.idle.clear();
     pipeline.tasks.close();
-    if tokio::time::timeout(config.timeouts.drain, pipeline.tasks.wait()).await.is_err() {
+    if tokio::time::timeout(config.drain, pipeline.tasks.wait()).await.is_err() {
         tracing::warn!(flows = pipeline.counters.flows(), "drain timeout; live flows are reset");
     }
     drop(draining);

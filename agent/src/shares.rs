@@ -14,7 +14,6 @@ use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::workload::WorkloadId;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::config::Limits;
 use crate::wire::buffers::{Account, Buffers};
 
 use rate::Rate;
@@ -25,6 +24,16 @@ pub use unproven::Unproven;
 const RESERVE: usize = 512;
 /// Clients of one workload that may be connected before they have proved who they are.
 const MOST_UNPROVEN: usize = 1024;
+
+/// What each workload may take of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open at once; `None` for half of what the descriptors allow.
+    pub flows: Option<usize>,
+    pub handshakes_per_second: u32,
+    /// Bytes in buffers, beyond one of the smallest for each direction of a flow.
+    pub buffers: usize,
+}
 
 /// The shares of all workloads.
 #[derive(Debug)]

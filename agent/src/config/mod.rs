@@ -26,11 +26,15 @@ use serde::de::DeserializeOwned;
 use sheath_common::maps::MAX_CGROUP_DEPTH;
 use sheath_common::selector::Selector;
 use sheath_common::workload::{InboundMode, OutboundMode, Workload, WorkloadId, workload_id};
-use tracing_subscriber::EnvFilter;
 
+use crate::capture::CaptureRoot;
+use crate::pipeline::Timeouts;
 use crate::relay::IdleTimeouts;
+use crate::sessions::{ExpiredPeer, Reuse};
+use crate::shares::Limits;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::files;
+use crate::telemetry::{self, LogSettings};
 
 use identity::Sources;
 use tls::Known;
@@ -42,7 +46,7 @@ pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
 pub use limits::{ADDRESSES_OF_A_NAME, OverLimit};
 pub use place::Place;
 pub use published::PublishedPort;
-pub use raw::{Existing, ExpiredPeer, LogFormat, NamespaceKind};
+pub use raw::{Existing, NamespaceKind};
 pub use tls::{
     CertificateChoice, CrlConfig, ExternalPeerConfig, Family, InboundTlsConfig, PeerConfig,
     PinConfig, StandardTls, TlsContextConfig, TrustChoice, TrustDomainConfig,
@@ -59,8 +63,10 @@ pub struct Config {
     pub trust_domains: Vec<TrustDomainConfig>,
     pub tls_contexts: Vec<TlsContextConfig>,
     pub capture: CaptureRoot,
-    pub log: LogConfig,
+    pub log: LogSettings,
     pub timeouts: Timeouts,
+    /// How long live flows may go on after SIGTERM.
+    pub drain: Duration,
     /// Resolvers of DNS names; empty for the system's.
     pub dns_servers: Vec<SocketAddr>,
     pub expired_peer: ExpiredPeer,
@@ -69,53 +75,6 @@ pub struct Config {
     pub workloads: Vec<WorkloadConfig>,
     pub peers: Vec<PeerConfig>,
     pub external_peers: Vec<ExternalPeerConfig>,
-}
-
-/// The cgroup that the programs attach to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CaptureRoot {
-    /// The root of the cgroup v2 hierarchy.
-    Auto,
-    /// A cgroup below it, as `/a/b`.
-    Below(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogConfig {
-    /// A `tracing` filter directive, as `info` or `sheath=debug`.
-    pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// Dialling a wire leg or a local application.
-    pub connect: Duration,
-    /// From the first byte of a TLS handshake to its last.
-    pub handshake: Duration,
-    /// How long live flows may go on after SIGTERM.
-    pub drain: Duration,
-    /// How long a flow may stand still.
-    pub patience: IdleTimeouts,
-}
-
-/// How long sessions are kept for the next flow, and how many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reuse {
-    /// With none, every flow has a session of its own.
-    pub per_workload: usize,
-    pub max_idle: Duration,
-    pub max_age: Duration,
-}
-
-/// What each workload may take of the agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Open at once; `None` for half of what the descriptors allow.
-    pub flows: Option<usize>,
-    pub handshakes_per_second: u32,
-    /// Bytes in buffers, beyond one of the smallest for each direction of a flow.
-    pub buffers: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -222,7 +181,7 @@ impl Config {
             ("instance", self.instance == new.instance),
             ("capture", self.capture == new.capture),
             ("log", self.log == new.log),
-            ("timeouts", self.timeouts == new.timeouts),
+            ("timeouts", (self.timeouts, self.drain) == (new.timeouts, new.drain)),
             ("sessions.reuse", self.reuse == new.reuse),
             ("limits", self.limits == new.limits),
         ];
@@ -264,7 +223,7 @@ impl TryFrom<raw::Config> for Config {
         if has_controls(&raw.node) {
             return Err(format!("node `{}` has characters that are not shown", raw.node));
         }
-        check_log_level(&raw.log.level)?;
+        telemetry::filter(&raw.log.level).map_err(|error| error.to_string())?;
         let capture = capture_root(&raw.capture.cgroup)?;
         let sources = Sources::from_raw(raw.identity)?;
         let trust_domains = raw
@@ -315,17 +274,17 @@ impl TryFrom<raw::Config> for Config {
             trust_domains,
             tls_contexts,
             capture,
-            log: LogConfig { level: raw.log.level, format: raw.log.format },
+            log: LogSettings { level: raw.log.level, format: raw.log.format },
             timeouts: Timeouts {
                 connect: raw.timeouts.connect.0,
                 handshake: raw.timeouts.handshake.0,
-                drain: raw.timeouts.drain.0,
-                patience: IdleTimeouts {
+                idle: IdleTimeouts {
                     idle: raw.timeouts.idle.0,
                     half_closed: raw.timeouts.half_closed.0,
                     dead_peer: raw.timeouts.dead_peer.0,
                 },
             },
+            drain: raw.timeouts.drain.0,
             dns_servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),
             expired_peer: raw.sessions.expired_peer,
             reuse: Reuse {
@@ -498,15 +457,6 @@ fn has_controls(name: &str) -> bool {
     name.contains(char::is_control)
 }
 
-fn check_log_level(level: &str) -> Result<(), String> {
-    let is_filter = EnvFilter::try_new(level).is_ok();
-    is_filter.then_some(()).ok_or_else(|| {
-        format!(
-            "log.level `{level}` is not a filter; write it like `info`, or like `warn,sheath=debug`"
-        )
-    })
-}
-
 fn capture_root(text: &str) -> Result<CaptureRoot, String> {
     if text == "auto" {
         return Ok(CaptureRoot::Auto);
@@ -529,7 +479,7 @@ fn check_activator(text: &str, capture: &CaptureRoot) -> Result<String, String> 
         ));
     }
     if let CaptureRoot::Below(root) = capture
-        && !path.strip_prefix(root.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        && !capture.covers(&path)
     {
         return Err(format!(
             "inbound.activator `{path}` is not below capture.cgroup `{root}`, where the programs would never see it"
@@ -555,7 +505,7 @@ fn check_pattern(pattern: String, capture: &CaptureRoot) -> Result<String, Strin
         ));
     }
     if let CaptureRoot::Below(root) = capture
-        && !pattern.strip_prefix(root.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        && !capture.covers(&pattern)
     {
         return Err(format!(
             "select.cgroup `{pattern}` is not below capture.cgroup `{root}`, where the programs would never see it"

@@ -308,8 +308,8 @@ fn more_peers_can_be_configured_than_a_yaml_reader_allows_by_itself() {
 fn limits_and_timers_are_read() {
     let config = parse(EXAMPLE).unwrap();
     let day = Duration::from_secs(24 * 60 * 60);
-    assert_eq!(config.timeouts.patience.idle, Some(day));
-    assert_eq!(config.timeouts.patience.dead_peer, Some(Duration::from_secs(120)));
+    assert_eq!(config.timeouts.idle.idle, Some(day));
+    assert_eq!(config.timeouts.idle.dead_peer, Some(Duration::from_secs(120)));
     assert_eq!((config.limits.flows, config.limits.buffers), (None, 64 << 20));
     assert_eq!(config.reuse.per_workload, 256);
     let text = format!(
@@ -317,9 +317,9 @@ fn limits_and_timers_are_read() {
          limits: {{ flows: 10, handshakesPerSecond: 5, buffers: 512KiB }}\n"
     );
     let config = parse(&text).unwrap();
-    assert_eq!(config.timeouts.patience.idle, None);
-    assert_eq!(config.timeouts.patience.half_closed, Some(Duration::from_secs(300)));
-    assert_eq!(config.timeouts.patience.dead_peer, Some(Duration::from_secs(30)));
+    assert_eq!(config.timeouts.idle.idle, None);
+    assert_eq!(config.timeouts.idle.half_closed, Some(Duration::from_secs(300)));
+    assert_eq!(config.timeouts.idle.dead_peer, Some(Duration::from_secs(30)));
     assert_eq!(config.reuse.per_workload, 0);
     let limits = Limits { flows: Some(10), handshakes_per_second: 5, buffers: 512 << 10 };
     assert_eq!(config.limits, limits);

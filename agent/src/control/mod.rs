@@ -136,6 +136,7 @@ impl Control {
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(policy));
         let identities = Arc::new(Identities::default());
         let sessions = Arc::new(Sessions::new(policy.clone(), identities.clone()));
+        sessions.set_expired_peer(config.expired_peer);
         let published = Published { policy, identities, sessions };
         let mut control = Self {
             cas: load_cas(&config, &HashMap::new(), &provider)?,
@@ -267,6 +268,7 @@ impl Control {
             self.published.policy.store(before);
             return Err(reason);
         }
+        self.published.sessions.set_expired_peer(new.expired_peer);
         self.config = new;
         self.cas = cas;
         self.materials = materials;

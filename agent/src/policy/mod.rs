@@ -19,7 +19,7 @@ use sheath_common::verdict::{
 };
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use crate::config::{Config, Destination, ExpiredPeer, PublishedPort, WorkloadConfig};
+use crate::config::{Config, Destination, PublishedPort, WorkloadConfig};
 use crate::control::Materials;
 use crate::tls::{Inbound, Target};
 use crate::trust::Expectation;
@@ -34,7 +34,6 @@ pub struct Policy {
     targets: PrefixTable<Target>,
     /// External peers by name: what is expected of them also where their addresses have changed.
     external: HashMap<String, Target>,
-    expired_peer: ExpiredPeer,
 }
 
 #[derive(Debug)]
@@ -77,7 +76,7 @@ impl Policy {
             .map(|workload| (workload.id, WorkloadPolicy::new(workload, materials)))
             .collect();
         let (targets, external) = targets::build(config, materials, addresses);
-        Self { workloads, targets, external, expired_peer: config.expired_peer }
+        Self { workloads, targets, external }
     }
 
     /// The rules that steer connections in the kernel.
@@ -117,12 +116,6 @@ impl Policy {
             Some(target) => Ok(target.expectation().clone()),
             None => Ok(self.target_at(destination)?.expectation().clone()),
         }
-    }
-
-    /// What becomes of live sessions whose peer's certificate expires.
-    #[must_use]
-    pub fn expired_peer(&self) -> ExpiredPeer {
-        self.expired_peer
     }
 
     /// How a workload treats what the network dials.

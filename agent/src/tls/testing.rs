@@ -7,8 +7,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig};
 
 use super::{Contexts, Inbound, Target, crypto_provider};
-use crate::config::Limits;
-use crate::shares::{Share, Shares};
+use crate::shares::{Limits, Share, Shares};
 use crate::trust::Expectation;
 use crate::trust::testing::{Ca, svid};
 

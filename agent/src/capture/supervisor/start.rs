@@ -15,7 +15,7 @@ use crate::capture::kernel::pins::{FreshPins, Pins};
 use crate::capture::kernel::programs::{self, Programs};
 use crate::capture::kernel::steering::SteerLoader;
 use crate::capture::kernel::targets::TargetPaths;
-use crate::config::{CaptureRoot, Config, WorkloadConfig};
+use crate::config::{Config, WorkloadConfig};
 use crate::policy::Policy;
 
 use super::rules::Rules;
@@ -79,10 +79,7 @@ pub fn attach(
     let rules = Rules::add_first(maps.clone(), policy, &config.workloads)
         .and_then(|rules| maps.forget_connections().map(|()| rules))
         .map_err(CaptureError::during("cannot write the policy into the maps"))?;
-    let cgroup = match &config.capture {
-        CaptureRoot::Auto => mount.clone(),
-        CaptureRoot::Below(path) => cgroups::join(&mount, path),
-    };
+    let cgroup = config.capture.directory(&mount);
     let paths = TargetPaths { mount: mount.clone(), cgroup, tracefs };
     let programs = loaded.attach(&held, &maps, paths)?;
     let steer_loader = SteerLoader::new(held);

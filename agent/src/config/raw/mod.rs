@@ -11,7 +11,9 @@ use serde::Deserialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
 use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Destination, PublishedPort};
+use crate::sessions::ExpiredPeer;
 use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::telemetry::LogFormat;
 
 pub use tls::{
     CrlFiles, Expect, ExternalPeer, Family, InboundTls, Peer, Pin, StandardTls, TlsContext,
@@ -178,15 +180,6 @@ impl Default for Limits {
     }
 }
 
-/// What becomes of a live session when its peer's certificate expires.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum ExpiredPeer {
-    #[default]
-    Keep,
-    Close,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct EmbeddedCa {
@@ -218,14 +211,6 @@ impl Default for Log {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Text }
     }
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Deserialize)]
