@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AgentInfo, Planes, Server};
-use crate::capture::{Processes, Supervisor};
+use crate::capture::{Processes, Reconfiguration, Supervisor};
 use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest};
@@ -123,7 +123,11 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let admin = Server::bind(&socket)
         .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
     let handler = Arc::new(FlowHandler(pipeline.clone()));
-    let supervisor = Supervisor::start(&config, published.policy.load_full(), processes, handler)?;
+    let supervisor = {
+        let policy = published.policy.load_full();
+        let wanted = Reconfiguration { workloads: config.desired.workloads.clone(), policy };
+        Supervisor::start(&config.instance.name, &config.capture, wanted, processes, handler)?
+    };
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),

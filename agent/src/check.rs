@@ -7,6 +7,7 @@ mod units;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use sheath_common::selector::MAX_PATH;
@@ -16,9 +17,10 @@ use crate::capture::{
     WorkloadCgroup, blocked_on_loopback, cgroup_directory, cgroup_mount, network_mounts, processes,
     shown_cgroup, workload_cgroups,
 };
-use crate::config::{Config, SourceConfig, WorkloadConfig};
+use crate::config::Config;
 use crate::control::Materials;
-use crate::identity::{EmbeddedCa, FileSource};
+use crate::desired::{Desired, Workload};
+use crate::identity::{EmbeddedCa, FileSource, SourceConfig};
 use crate::policy::{Addresses, Policy};
 use crate::tls::crypto_provider;
 
@@ -67,13 +69,13 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(host::attachments(config));
     findings.extend(identities(config));
     let mut materials = Materials::default();
-    materials.follow(config);
+    materials.follow(&config.desired);
     findings.extend(files(&materials));
-    findings.extend(ports(config));
-    findings.extend(rules(config, &materials));
-    findings.extend(workloads(config));
-    findings.extend(mounts(config));
-    findings.extend(listeners::listeners(config));
+    findings.extend(ports(&config.desired));
+    findings.extend(rules(&config.desired, &materials));
+    findings.extend(workloads(&config.desired));
+    findings.extend(mounts(&config.desired));
+    findings.extend(listeners::listeners(&config.desired));
     findings
 }
 
@@ -82,7 +84,7 @@ fn identities(config: &Config) -> Vec<Finding> {
     let random = crypto_provider().secure_random;
     let mut findings = Vec::new();
     let mut cas = HashSet::new();
-    for workload in &config.workloads {
+    for workload in &config.desired.workloads {
         match &workload.source {
             SourceConfig::Ca { dir, .. } => {
                 if cas.insert(dir) {
@@ -147,10 +149,10 @@ fn files(materials: &Materials) -> Vec<Finding> {
 }
 
 /// Ports that two workloads declare: a clash if both turn up in one network namespace.
-fn ports(config: &Config) -> Vec<Finding> {
+fn ports(desired: &Desired) -> Vec<Finding> {
     let mut owners: HashMap<u16, &str> = HashMap::new();
     let mut findings = Vec::new();
-    for workload in &config.workloads {
+    for workload in &desired.workloads {
         if workload.inbound.mode == InboundMode::Disabled {
             continue;
         }
@@ -171,12 +173,12 @@ fn ports(config: &Config) -> Vec<Finding> {
 }
 
 /// Bypasses that say the opposite of a peer entry for the very same destination.
-fn rules(config: &Config, materials: &Materials) -> Vec<Finding> {
-    let policy = Policy::new(config, materials, &Addresses::new());
+fn rules(desired: &Desired, materials: &Materials) -> Vec<Finding> {
+    let policy = Policy::new(desired, materials, &Addresses::new());
     let mut findings = Vec::new();
-    for workload in &config.workloads {
+    for workload in &desired.workloads {
         for bypass in &workload.outbound.bypass {
-            let contradicted = config.peers.iter().any(|peer| peer.destinations.contains(bypass));
+            let contradicted = desired.peers.iter().any(|peer| peer.destinations.contains(bypass));
             if contradicted {
                 findings.push(Finding::warning(
                     "policy",
@@ -198,12 +200,12 @@ fn rules(config: &Config, materials: &Materials) -> Vec<Finding> {
     findings
 }
 
-fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
+fn workloads<'d>(desired: &'d Desired) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
     let mut owners: HashMap<u64, &str> = HashMap::new();
-    let look = |workload: &'c WorkloadConfig| {
+    let look = |workload: &'d Arc<Workload>| {
         let found = workload_cgroups(&mount, workload).unwrap_or_default();
         let taken =
             found.selected.iter().find_map(|cgroup| Some((cgroup, *owners.get(&cgroup.id)?)));
@@ -231,7 +233,8 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
         owners.extend(found.selected.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
         let count = found.selected.len();
         // What runs has been tried.
-        let lacks = units::service(&workload.cgroup).filter(|_| count == 0).and_then(units::lacks);
+        let lacks = workload.cgroup.pattern().and_then(units::service);
+        let lacks = lacks.filter(|_| count == 0).and_then(units::lacks);
         if let Some(lacks) = lacks {
             Finding::error(
                 "workload",
@@ -253,11 +256,11 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
             Finding::ok("workload", format!("`{}`: {count} cgroup(s)", workload.name))
         }
     };
-    config.workloads.iter().map(look).collect()
+    desired.workloads.iter().map(look).collect()
 }
 
 /// File systems on the network, which no program sees the kernel read and write.
-fn mounts(config: &Config) -> Vec<Finding> {
+fn mounts(desired: &Desired) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
@@ -265,7 +268,7 @@ fn mounts(config: &Config) -> Vec<Finding> {
         let pids = processes(&cgroup_directory(&mount, &cgroup.path)).unwrap_or_default();
         network_mounts(&pids)
     };
-    let look = |workload: &WorkloadConfig| {
+    let look = |workload: &Arc<Workload>| {
         let found = workload_cgroups(&mount, workload).unwrap_or_default().selected;
         let seen: BTreeSet<_> = found.iter().flat_map(of_cgroup).collect();
         let listed: Vec<_> =
@@ -278,15 +281,11 @@ fn mounts(config: &Config) -> Vec<Finding> {
             )
         })
     };
-    config.workloads.iter().filter_map(look).collect()
+    desired.workloads.iter().filter_map(look).collect()
 }
 
 /// Packet filters of others that keep a workload from the agent.
-fn filtered(
-    mount: &Path,
-    workload: &WorkloadConfig,
-    cgroups: &[WorkloadCgroup],
-) -> Option<Finding> {
+fn filtered(mount: &Path, workload: &Workload, cgroups: &[WorkloadCgroup]) -> Option<Finding> {
     let serves = workload.inbound.mode != InboundMode::Disabled;
     let look = |cgroup: &WorkloadCgroup| {
         let directory = cgroup_directory(mount, &cgroup.path);

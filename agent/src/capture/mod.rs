@@ -7,6 +7,7 @@
 mod cgroups;
 mod error;
 mod kernel;
+mod kernel_view;
 mod namespace;
 mod proc;
 mod processes;

@@ -4,37 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{limits, raw};
+use crate::identity::{BundleFile, IdentityFiles, SourceConfig, SpireSelector};
 use crate::spiffe::SpiffeId;
 use crate::x509::KeyPairFiles;
-
-/// The source of one workload's identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceConfig {
-    Ca { dir: PathBuf, svid_ttl: Duration },
-    Files(IdentityFiles),
-    Spire { socket: PathBuf, selectors: Vec<Selector> },
-}
-
-/// A certificate, its key, and perhaps the bundle of its trust domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityFiles {
-    pub pair: KeyPairFiles,
-    pub bundle: Option<BundleFile>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BundleFile {
-    pub path: PathBuf,
-    /// False where a missing file means that there is no bundle.
-    pub required: bool,
-}
-
-/// A selector as SPIRE knows them: `unix:uid:1000` has the type `unix` and the value `uid:1000`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
-    pub kind: String,
-    pub value: String,
-}
 
 /// Sources as the file sets them up.
 #[derive(Debug)]
@@ -148,8 +120,9 @@ impl Sources {
                 let selectors = spire
                     .selectors
                     .iter()
-                    .map(|text| Selector::parse(text))
-                    .collect::<Result<_, _>>()?;
+                    .map(|text| SpireSelector::parse(text))
+                    .collect::<Result<_, _>>()
+                    .map_err(|error| error.to_string())?;
                 self.spire(selectors)
             }
             _ => Err("identity needs exactly one of `ca`, `files` and `spire`".to_owned()),
@@ -163,7 +136,7 @@ impl Sources {
         Ok(SourceConfig::Ca { dir: dir.clone(), svid_ttl })
     }
 
-    fn spire(&self, selectors: Vec<Selector>) -> Result<SourceConfig, String> {
+    fn spire(&self, selectors: Vec<SpireSelector>) -> Result<SourceConfig, String> {
         let socket = self.spire.clone().ok_or("identity.spire is not set up")?;
         Ok(SourceConfig::Spire { socket, selectors })
     }
@@ -176,17 +149,6 @@ impl Sources {
     /// True if trust bundles of any trust domain may come from a source.
     pub fn may_federate(&self) -> bool {
         self.spire.is_some()
-    }
-}
-
-impl Selector {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some((kind, value)) if !kind.is_empty() && !value.is_empty() => {
-                Ok(Self { kind: kind.to_owned(), value: value.to_owned() })
-            }
-            _ => Err(format!("selector `{text}` must look like `unix:uid:1000`")),
-        }
     }
 }
 

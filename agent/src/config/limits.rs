@@ -10,7 +10,7 @@ use sheath_common::maps::{MAX_DESTINATIONS, MAX_PORTS};
 use sheath_common::selector::MAX_PATTERNS;
 use sheath_common::workload::InboundMode;
 
-use super::{Config, Destination, Place};
+use crate::desired::{Desired, Destination, Place};
 
 /// Addresses that one DNS name may stand for: whoever answers for it cannot fill the kernel's maps.
 pub const ADDRESSES_OF_A_NAME: usize = 64;
@@ -50,17 +50,17 @@ pub fn check_socket(path: &Path) -> Result<(), SocketPathTooLong> {
 
 /// # Errors
 /// The first limit that a configuration is beyond.
-pub fn check(config: &Config) -> Result<(), OverLimit> {
+pub fn check(desired: &Desired) -> Result<(), OverLimit> {
     let is_over = |count: usize, limit: u32| count > limit as usize;
-    let workloads = config.workloads.len();
+    let workloads = desired.workloads.len();
     if is_over(workloads, MAX_PATTERNS) {
         return Err(OverLimit::Workloads(workloads));
     }
-    let destinations = destinations(config);
+    let destinations = destinations(desired);
     if is_over(destinations, MAX_DESTINATIONS) {
         return Err(OverLimit::Destinations(destinations));
     }
-    let ports = ports(config);
+    let ports = ports(desired);
     if is_over(ports, MAX_PORTS) {
         return Err(OverLimit::Ports(ports));
     }
@@ -68,11 +68,11 @@ pub fn check(config: &Config) -> Result<(), OverLimit> {
 }
 
 /// Rules about destinations that a configuration may come to.
-fn destinations(config: &Config) -> usize {
+fn destinations(desired: &Desired) -> usize {
     let mut of_all: HashSet<&Destination> =
-        config.peers.iter().flat_map(|peer| &peer.destinations).collect();
+        desired.peers.iter().flat_map(|peer| &peer.destinations).collect();
     let mut names = HashSet::new();
-    for place in config.external_peers.iter().flat_map(|peer| &peer.places) {
+    for place in desired.external_peers.iter().flat_map(|peer| &peer.places) {
         match place {
             Place::At(destination) => {
                 of_all.insert(destination);
@@ -84,12 +84,12 @@ fn destinations(config: &Config) -> usize {
     }
     let of_each = |bypass: &[Destination]| bypass.iter().collect::<HashSet<_>>().len();
     let bypassed: usize =
-        config.workloads.iter().map(|workload| of_each(&workload.outbound.bypass)).sum();
+        desired.workloads.iter().map(|workload| of_each(&workload.outbound.bypass)).sum();
     of_all.len() + names.len() * ADDRESSES_OF_A_NAME + bypassed
 }
 
-fn ports(config: &Config) -> usize {
-    let inbound = config.workloads.iter().map(|workload| &workload.inbound);
+fn ports(desired: &Desired) -> usize {
+    let inbound = desired.workloads.iter().map(|workload| &workload.inbound);
     inbound
         .filter(|inbound| inbound.mode != InboundMode::Disabled)
         .map(|inbound| inbound.ports.iter().collect::<HashSet<_>>().len())

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::Control;
+use crate::desired::Workload;
 use crate::telemetry::rfc3339;
 use crate::trust::DomainTrust;
 use crate::x509::{CertificateFacts, Fingerprint};
@@ -78,13 +79,18 @@ pub struct FileView {
 
 impl Control {
     pub(super) fn certificates(&self) -> CertificatesView {
-        let mut certificates: Vec<_> =
-            self.config.workloads.iter().map(|workload| self.of_workload(workload)).collect();
+        let mut certificates: Vec<_> = self
+            .config
+            .desired
+            .workloads
+            .iter()
+            .map(|workload| self.of_workload(workload))
+            .collect();
         certificates.extend(self.of_contexts());
         CertificatesView { certificates, trust: self.trust_views(), files: self.file_views() }
     }
 
-    fn of_workload(&self, workload: &crate::config::WorkloadConfig) -> CertificateView {
+    fn of_workload(&self, workload: &Workload) -> CertificateView {
         let held = self.published.identities.held(workload.id);
         let credentials = held.as_ref().and_then(|held| held.credentials.as_ref());
         let facts = credentials.map(|credentials| &credentials.svid.facts);
@@ -108,7 +114,7 @@ impl Control {
 
     fn trust_views(&self) -> Vec<TrustView> {
         let mut views = Vec::new();
-        for workload in &self.config.workloads {
+        for workload in &self.config.desired.workloads {
             let held = self.published.identities.held(workload.id);
             let Some(credentials) = held.and_then(|held| held.credentials.clone()) else {
                 continue;

@@ -10,7 +10,9 @@ use std::time::SystemTime;
 use rustls_pki_types::CertificateDer;
 
 use super::system_authorities;
-use crate::config::{Config, CrlConfig, PinConfig, StandardTls, TlsContextConfig, TrustChoice};
+use crate::desired::{
+    Authorities, CrlFiles, Desired, PinSource, StandardTls, TlsContext, TrustChoice,
+};
 use crate::sys::files;
 use crate::trust::{Anchors, OnDoubt, Pin, Revocation, VerifiedChains, reason};
 use crate::x509::{self, CertificateFile, CrlFacts, Fingerprint, KeyPair};
@@ -74,8 +76,8 @@ pub struct CrlSet {
 #[derive(Clone, Debug, Default)]
 pub struct Materials {
     pub certificates: BTreeMap<PathBuf, Kept<Vec<CertificateDer<'static>>>>,
-    pub crls: Vec<(CrlConfig, Kept<CrlSet>)>,
-    pub contexts: BTreeMap<String, (TlsContextConfig, Kept<KeyPair>)>,
+    pub crls: Vec<(CrlFiles, Kept<CrlSet>)>,
+    pub contexts: BTreeMap<String, (Arc<TlsContext>, Kept<KeyPair>)>,
     /// Authorities that the system trusts, if any entry wants them.
     pub system: Option<Kept<Vec<CertificateDer<'static>>>>,
     /// Chains that were verified, for whichever workload. They are known by the content of what they were
@@ -85,8 +87,8 @@ pub struct Materials {
 
 impl Materials {
     /// Takes over what a configuration names, keeping what was read already, and forgets the rest.
-    pub fn follow(&mut self, config: &Config) {
-        let named = Named::of(config);
+    pub fn follow(&mut self, desired: &Desired) {
+        let named = Named::of(desired);
         let mut certificates = std::mem::take(&mut self.certificates);
         self.certificates = named
             .certificates
@@ -106,7 +108,7 @@ impl Materials {
             self.crls.push((config, kept));
         }
         let mut contexts = std::mem::take(&mut self.contexts);
-        self.contexts = config
+        self.contexts = desired
             .tls_contexts
             .iter()
             .map(|context| {
@@ -182,7 +184,7 @@ impl Materials {
     /// The revocation that an entry asks for. Where its CRLs could never be read, the status of every
     /// certificate is unknown and nobody is let through by `allow`: files that are named are meant to be read.
     #[must_use]
-    pub fn revocation(&self, config: &CrlConfig) -> Option<Arc<Revocation>> {
+    pub fn revocation(&self, config: &CrlFiles) -> Option<Arc<Revocation>> {
         let (_, kept) = self.crls.iter().find(|(known, _)| known == config)?;
         match &kept.value {
             Some(set) => Some(set.revocation.clone()),
@@ -192,11 +194,11 @@ impl Materials {
 
     /// Pins as digests. A file that could never be read pins nothing.
     #[must_use]
-    pub fn pins(&self, pins: &[PinConfig]) -> Vec<Pin> {
+    pub fn pins(&self, pins: &[PinSource]) -> Vec<Pin> {
         pins.iter()
             .flat_map(|pin| match pin {
-                PinConfig::Digest(pin) => vec![*pin],
-                PinConfig::File(path) => self
+                PinSource::Digest(pin) => vec![*pin],
+                PinSource::File(path) => self
                     .certificates(path)
                     .iter()
                     .map(|certificate| Pin::Certificate(Fingerprint::of(certificate)))
@@ -210,24 +212,24 @@ impl Materials {
 #[derive(Default)]
 struct Named {
     certificates: BTreeSet<PathBuf>,
-    crls: Vec<CrlConfig>,
+    crls: Vec<CrlFiles>,
     system: bool,
 }
 
 impl Named {
-    fn of(config: &Config) -> Self {
+    fn of(desired: &Desired) -> Self {
         let mut named = Self::default();
-        for domain in &config.trust_domains {
+        for domain in &desired.trust_domains {
             named.certificates.extend(domain.bundle.clone());
             named.crls.extend(domain.crl.clone());
         }
-        for peer in &config.peers {
+        for peer in &desired.peers {
             named.add_pins(&peer.pins);
         }
-        for peer in &config.external_peers {
+        for peer in &desired.external_peers {
             named.add_tls(&peer.tls);
         }
-        for workload in &config.workloads {
+        for workload in &desired.workloads {
             named.add_pins(&workload.inbound.allow_pins);
             if let Some(inbound) = &workload.inbound.tls {
                 named.add_tls(&inbound.tls);
@@ -239,21 +241,20 @@ impl Named {
     fn add_tls(&mut self, tls: &StandardTls) {
         self.add_pins(&tls.pins);
         match &tls.trust {
-            Some(TrustChoice::Bundle { path, crl, .. }) => {
-                self.certificates.insert(path.clone());
-                self.crls.extend(crl.clone());
-            }
-            Some(TrustChoice::System { crl, .. }) => {
-                self.system = true;
+            Some(TrustChoice::Authorities { authorities, crl, .. }) => {
+                match authorities {
+                    Authorities::File(path) => drop(self.certificates.insert(path.clone())),
+                    Authorities::System => self.system = true,
+                }
                 self.crls.extend(crl.clone());
             }
             Some(TrustChoice::Spiffe(_)) | None => {}
         }
     }
 
-    fn add_pins(&mut self, pins: &[PinConfig]) {
+    fn add_pins(&mut self, pins: &[PinSource]) {
         for pin in pins {
-            if let PinConfig::File(path) = pin {
+            if let PinSource::File(path) = pin {
                 self.certificates.insert(path.clone());
             }
         }
@@ -269,7 +270,7 @@ fn read_certificates(path: &Path) -> Result<(Vec<CertificateDer<'static>>, Finge
     Ok((certificates, Fingerprint::of(&bytes)))
 }
 
-fn read_crls(config: &CrlConfig) -> Result<(CrlSet, Fingerprint), String> {
+fn read_crls(config: &CrlFiles) -> Result<(CrlSet, Fingerprint), String> {
     let mut lists = Vec::new();
     let mut facts = Vec::new();
     let mut everything = Vec::new();
@@ -291,7 +292,7 @@ fn read_crls(config: &CrlConfig) -> Result<(CrlSet, Fingerprint), String> {
     Ok((CrlSet { revocation: Arc::new(revocation), facts }, Fingerprint::of(&everything)))
 }
 
-fn read_context(config: &TlsContextConfig) -> Result<(KeyPair, Fingerprint), String> {
+fn read_context(config: &TlsContext) -> Result<(KeyPair, Fingerprint), String> {
     let pair = KeyPair::read(&config.files).map_err(|error| error.to_string())?;
     let now = SystemTime::now();
     if now < pair.facts.not_before || pair.facts.not_after <= now {

@@ -21,10 +21,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::capture::{Processes, Reconfiguration, SupervisorRequest, is_member};
-use crate::config::{Config, SourceConfig, WorkloadConfig};
+use crate::config::Config;
+use crate::desired::Workload;
 use crate::identity::{
     CaError, CaSource, Credentials, EmbeddedCa, FileSource, Held, Identities, Membership, Snapshot,
-    Source, SpireSource, Update, Updates, WorkloadRef,
+    Source, SourceConfig, SpireSource, Update, Updates, WorkloadRef,
 };
 use crate::policy::{Policy, SharedPolicy};
 use crate::published::Published;
@@ -77,7 +78,7 @@ type SourceUpdate = (WorkloadRef, u64, Update);
 /// A workload whose source is followed.
 #[derive(Debug)]
 struct Followed {
-    config: WorkloadConfig,
+    config: Arc<Workload>,
     kind: &'static str,
     generation: u64,
     /// Ends with this.
@@ -128,11 +129,11 @@ impl Control {
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, CaError> {
         let mut materials = Materials::default();
-        materials.follow(&config);
+        materials.follow(&config.desired);
         let (answer_sender, answers) = mpsc::channel(16);
         let mut names = Names::new(answer_sender, provider.secure_random, config.instance.names());
-        names.follow(&config);
-        let policy = Policy::new(&config, &materials, &names.addresses(&config));
+        names.follow(&config.desired, &config.dns_servers);
+        let policy = Policy::new(&config.desired, &materials, &names.addresses(&config.desired));
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(policy));
         let identities = Arc::new(Identities::default());
         let sessions = Arc::new(Sessions::new(policy.clone(), identities.clone()));
@@ -242,7 +243,7 @@ impl Control {
     /// Has capture steer what the policy says now. Returns when to try again, if that is refused.
     async fn steer(&self, supervisor: &mpsc::WeakSender<SupervisorRequest>) -> Option<Instant> {
         let policy = self.published.policy.load_full();
-        let reason = apply(supervisor, &self.config.workloads, policy).await.err()?;
+        let reason = apply(supervisor, &self.config.desired.workloads, policy).await.err()?;
         tracing::error!(reason, "addresses of external peers are not steered");
         Some(Instant::now() + STEER_AGAIN)
     }
@@ -256,15 +257,16 @@ impl Control {
         let path = self.path.clone();
         let new = tokio::task::block_in_place(|| Config::load(&path));
         let new = new.map_err(|error| error.to_string())?;
-        self.config.check_reload(&new)?;
+        self.config.check_reload(&new).map_err(|error| error.to_string())?;
         let cas = load_cas(&new, &self.cas, &self.provider).map_err(|error| error.to_string())?;
         let mut materials = self.materials.clone();
-        tokio::task::block_in_place(|| materials.follow(&new));
-        let policy = Arc::new(Policy::new(&new, &materials, &self.names.addresses(&new)));
+        tokio::task::block_in_place(|| materials.follow(&new.desired));
+        let addresses = self.names.addresses(&new.desired);
+        let policy = Arc::new(Policy::new(&new.desired, &materials, &addresses));
         // Before the kernel turns anything to us that we would know nothing of. Live sessions are not judged by it
         // yet.
         let before = self.published.policy.swap(policy.clone());
-        if let Err(reason) = apply(supervisor, &new.workloads, policy).await {
+        if let Err(reason) = apply(supervisor, &new.desired.workloads, policy).await {
             self.published.policy.store(before);
             return Err(reason);
         }
@@ -272,7 +274,7 @@ impl Control {
         self.config = new;
         self.cas = cas;
         self.materials = materials;
-        self.names.follow(&self.config);
+        self.names.follow(&self.config.desired, &self.config.dns_servers);
         self.follow_sources();
         self.publish();
         tracing::info!("configuration reloaded");
@@ -283,7 +285,7 @@ impl Control {
     /// Follows the source of each workload; those that stay as they are go on undisturbed.
     fn follow_sources(&mut self) {
         let mut old = std::mem::take(&mut self.followed);
-        for workload in self.config.workloads.clone() {
+        for workload in self.config.desired.workloads.clone() {
             let same = |followed: &Followed| {
                 followed.config.source == workload.source
                     && followed.config.spiffe_id == workload.spiffe_id
@@ -307,7 +309,7 @@ impl Control {
         }
     }
 
-    fn follow_source(&mut self, workload: &WorkloadConfig) -> Followed {
+    fn follow_source(&mut self, workload: &Arc<Workload>) -> Followed {
         self.generation += 1;
         let member = workload.clone();
         let reference = WorkloadRef {
@@ -388,8 +390,8 @@ impl Control {
 
     /// Publishes everything anew, and has all live sessions judged by it.
     fn publish(&mut self) {
-        let addresses = self.names.addresses(&self.config);
-        let policy = Policy::new(&self.config, &self.materials, &addresses);
+        let addresses = self.names.addresses(&self.config.desired);
+        let policy = Policy::new(&self.config.desired, &self.materials, &addresses);
         self.published.policy.store(Arc::new(policy));
         let held = self.followed.keys().map(|id| (*id, Arc::new(self.hold(*id)))).collect();
         self.published.identities.publish(held);
@@ -417,7 +419,11 @@ impl Control {
         let credentials = followed.snapshot.as_ref().map(|snapshot| {
             let policy = self.published.policy.load();
             let inbound = policy.inbound(workload).cloned().unwrap_or_default();
-            let trust = trust::complete(&snapshot.trust, &self.config, &self.materials);
+            let trust = trust::complete(
+                &snapshot.trust,
+                &self.config.desired.trust_domains,
+                &self.materials,
+            );
             let key = snapshot.svid.key.clone();
             Contexts::new(self.provider.clone(), key, trust, &inbound)
                 .map(|contexts| Arc::new(Credentials { svid: snapshot.svid.clone(), contexts }))
@@ -439,7 +445,7 @@ impl Control {
 /// Has capture put workloads and policy in force, or say why not.
 async fn apply(
     supervisor: &mpsc::WeakSender<SupervisorRequest>,
-    workloads: &[WorkloadConfig],
+    workloads: &[Arc<Workload>],
     policy: Arc<Policy>,
 ) -> Result<(), String> {
     let gone = "capture has ended";
@@ -460,7 +466,7 @@ fn load_cas(
     provider: &Arc<CryptoProvider>,
 ) -> Result<HashMap<PathBuf, Arc<EmbeddedCa>>, CaError> {
     let mut cas = HashMap::new();
-    for workload in &config.workloads {
+    for workload in &config.desired.workloads {
         let SourceConfig::Ca { dir, .. } = &workload.source else {
             continue;
         };

@@ -17,7 +17,8 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::config::{ADDRESSES_OF_A_NAME as MOST_ADDRESSES, Config, Place};
+use crate::config::ADDRESSES_OF_A_NAME as MOST_ADDRESSES;
+use crate::desired::{Desired, Place};
 use crate::identity::Backoff;
 use crate::policy::Addresses;
 use crate::sys::files::{self, IfThere, ReadError};
@@ -125,11 +126,11 @@ impl Names {
     }
 
     /// Follows the names of a configuration and lets go of all others. Needs a tokio runtime.
-    pub fn follow(&mut self, config: &Config) {
-        let wanted = wanted(config);
+    pub fn follow(&mut self, desired: &Desired, servers: &[SocketAddr]) {
+        let wanted = wanted(desired);
         self.followed.retain(|name, _| wanted.contains(name));
-        let same_servers = self.servers == config.dns_servers;
-        self.servers.clone_from(&config.dns_servers);
+        let same_servers = self.servers == servers;
+        servers.clone_into(&mut self.servers);
         let remembered = self.memory.recall();
         if wanted.is_empty() {
             self.system = None;
@@ -205,14 +206,14 @@ impl Names {
         }
     }
 
-    /// The addresses of a configuration's names, as far as they are known.
+    /// The addresses of the names that are wanted, as far as they are known.
     #[must_use]
-    pub fn addresses(&self, config: &Config) -> Addresses {
+    pub fn addresses(&self, desired: &Desired) -> Addresses {
         let known = |name: DnsName<'static>| {
             let addresses = self.followed.get(&name)?.seen.keys().copied().collect();
             Some((name, addresses))
         };
-        wanted(config).into_iter().filter_map(known).collect()
+        wanted(desired).into_iter().filter_map(known).collect()
     }
 
     fn publish(&self) {
@@ -234,8 +235,8 @@ impl Names {
     }
 }
 
-fn wanted(config: &Config) -> HashSet<DnsName<'static>> {
-    let places = config.external_peers.iter().flat_map(|peer| &peer.places);
+fn wanted(desired: &Desired) -> HashSet<DnsName<'static>> {
+    let places = desired.external_peers.iter().flat_map(|peer| &peer.places);
     places
         .filter_map(|place| match place {
             Place::Named { name, .. } => Some(name.clone()),

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use super::Materials;
-use crate::config::Config;
+use crate::desired::TrustDomainEntry;
 use crate::trust::{DomainTrust, Trust, TrustBundle};
 
 /// The trust of a workload. Of a domain whose bundle is named but could never be read nothing is believed.
-pub fn complete(source: &Trust, config: &Config, materials: &Materials) -> Trust {
+pub fn complete(source: &Trust, further: &[Arc<TrustDomainEntry>], materials: &Materials) -> Trust {
     let mut domains = source.domains().clone();
-    for entry in &config.trust_domains {
+    for entry in further {
         if let Some(path) = &entry.bundle {
             let authorities = materials.certificates(path).to_vec();
             match TrustBundle::new(entry.name.clone(), authorities) {
@@ -35,34 +35,25 @@ pub fn complete(source: &Trust, config: &Config, materials: &Materials) -> Trust
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use rustls_pki_types::UnixTime;
 
     use super::*;
+    use crate::desired::Desired;
     use crate::trust::Role;
     use crate::trust::testing::{Ca, expecting, judge, svid};
 
-    const CONFIG: &str = r#"
-trustDomain: example.org
-node: a
-identity: { ca: { dir: /x } }
-workloads: [{ name: web, select: { cgroup: web }, spiffeId: "spiffe://example.org/web" }]
-"#;
-
     #[test]
     fn a_chain_that_was_verified_stays_so_when_trust_is_published_again() {
-        let config = Config::parse(CONFIG, Path::new("test.yaml")).unwrap();
         let mut materials = Materials::default();
         let ca = Ca::new("example.org");
         let web = "spiffe://example.org/web";
         let leaf = ca.issue(svid(web, |_| {}));
         let believed = |materials: &Materials| {
-            let judge = judge(complete(&ca.trust(), &config, materials), expecting(&[web]));
+            let judge = judge(complete(&ca.trust(), &[], materials), expecting(&[web]));
             judge.judge(leaf.peer(), Role::Client, UnixTime::now()).is_ok()
         };
         assert!(believed(&materials));
-        materials.follow(&config);
+        materials.follow(&Desired::default());
         assert!(believed(&materials) && believed(&materials.clone()));
         assert_eq!((materials.verified.hits(), materials.verified.misses()), (2, 1));
     }

@@ -8,11 +8,24 @@ use rustls::crypto::SecureRandom;
 
 use super::source::Following;
 use super::{Backoff, Snapshot, Source, Svid, Update, Updates};
-use crate::config::IdentityFiles;
 use crate::spiffe::SpiffeId;
 use crate::sys::watch::Watch;
 use crate::trust::{BundleError, PeerId, Trust, TrustBundle};
-use crate::x509::{CertificateFile, FileError, Fingerprint, KeyPair, KeyPairError};
+use crate::x509::{CertificateFile, FileError, Fingerprint, KeyPair, KeyPairError, KeyPairFiles};
+
+/// A certificate, its key, and perhaps the bundle of its trust domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityFiles {
+    pub pair: KeyPairFiles,
+    pub bundle: Option<BundleFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleFile {
+    pub path: PathBuf,
+    /// False where a missing file means that there is no bundle.
+    pub required: bool,
+}
 
 /// Files that hold one workload's identity.
 #[derive(Debug)]

@@ -14,8 +14,8 @@ mod svid;
 
 pub use credentials::{Credentials, Held, Identities, NoIdentity};
 pub use embedded_ca::{CaError, CaSource, EmbeddedCa, RootState, RootStatus, Roots};
-pub use files::FileSource;
+pub use files::{BundleFile, FileSource, IdentityFiles};
 pub use retry::Backoff;
-pub use source::{Membership, Processes, Source, Update, Updates, WorkloadRef};
-pub use spire::SpireSource;
+pub use source::{Membership, Processes, Source, SourceConfig, Update, Updates, WorkloadRef};
+pub use spire::{NotASelector, SpireSelector, SpireSource};
 pub use svid::{Snapshot, Svid};

@@ -3,14 +3,24 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sheath_common::workload::WorkloadId;
 use tokio::sync::{mpsc, watch};
 
-use super::Snapshot;
+use super::{IdentityFiles, Snapshot, SpireSelector};
 use crate::spiffe::SpiffeId;
+
+/// The source of one workload's identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceConfig {
+    Ca { dir: PathBuf, svid_ttl: Duration },
+    Files(IdentityFiles),
+    Spire { socket: PathBuf, selectors: Vec<SpireSelector> },
+}
 
 /// A workload, as far as sources want to know it.
 #[derive(Clone, Debug)]

@@ -21,7 +21,6 @@ use zeroize::Zeroizing;
 
 use super::source::{Following, Unfollowed};
 use super::{Backoff, Processes, Snapshot, Source, Svid, Update, Updates};
-use crate::config::SpireSelector;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::pidfd::PidFd;
 use crate::trust::{Trust, TrustBundle};
@@ -29,6 +28,31 @@ use crate::x509::{self, KeyPair};
 
 /// How long the SPIRE agent may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A selector as SPIRE knows them: `unix:uid:1000` has the type `unix` and the value `uid:1000`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpireSelector {
+    pub kind: String,
+    pub value: String,
+}
+
+/// A text that is no selector.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("selector `{0}` must look like `unix:uid:1000`")]
+pub struct NotASelector(String);
+
+impl SpireSelector {
+    /// # Errors
+    /// If there is no type or no value in it.
+    pub fn parse(text: &str) -> Result<Self, NotASelector> {
+        match text.split_once(':') {
+            Some((kind, value)) if !kind.is_empty() && !value.is_empty() => {
+                Ok(Self { kind: kind.to_owned(), value: value.to_owned() })
+            }
+            _ => Err(NotASelector(text.to_owned())),
+        }
+    }
+}
 
 /// A SPIRE agent on this node.
 #[derive(Debug)]

@@ -19,15 +19,15 @@ use sheath_common::verdict::{
 };
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use crate::config::{Config, Destination, PublishedPort, WorkloadConfig};
 use crate::control::Materials;
+use crate::desired::{self, Desired, Destination, PublishedPort};
 use crate::tls::{Inbound, Target};
 use crate::trust::Expectation;
 
 use prefix_table::PrefixTable;
 pub use prefix_table::mapped_length;
 
-/// Everything the configuration says about flows, with the materials it names.
+/// Everything that is wanted of flows, with the materials that it takes.
 #[derive(Debug)]
 pub struct Policy {
     workloads: HashMap<WorkloadId, WorkloadPolicy>,
@@ -38,7 +38,7 @@ pub struct Policy {
 
 #[derive(Debug)]
 struct WorkloadPolicy {
-    config: WorkloadConfig,
+    config: Arc<desired::Workload>,
     inbound: Inbound,
     bypass: PrefixTable<()>,
 }
@@ -69,13 +69,13 @@ pub enum PolicyError {
 
 impl Policy {
     #[must_use]
-    pub fn new(config: &Config, materials: &Materials, addresses: &Addresses) -> Self {
-        let workloads = config
+    pub fn new(desired: &Desired, materials: &Materials, addresses: &Addresses) -> Self {
+        let workloads = desired
             .workloads
             .iter()
             .map(|workload| (workload.id, WorkloadPolicy::new(workload, materials)))
             .collect();
-        let (targets, external) = targets::build(config, materials, addresses);
+        let (targets, external) = targets::build(desired, materials, addresses);
         Self { workloads, targets, external }
     }
 
@@ -157,10 +157,10 @@ impl Policy {
         self.workloads.get(&workload).ok_or(PolicyError::UnknownWorkload)
     }
 
-    /// A workload's configuration.
+    /// What is wanted of a workload.
     #[must_use]
-    pub fn workload(&self, workload: WorkloadId) -> Option<&WorkloadConfig> {
-        self.workloads.get(&workload).map(|policy| &policy.config)
+    pub fn workload(&self, workload: WorkloadId) -> Option<&desired::Workload> {
+        self.workloads.get(&workload).map(|policy| &*policy.config)
     }
 
     /// What the kernel decides about a connection of `workload` to `destination`: the same function over the
@@ -192,7 +192,7 @@ impl Policy {
 }
 
 impl WorkloadPolicy {
-    fn new(config: &WorkloadConfig, materials: &Materials) -> Self {
+    fn new(config: &Arc<desired::Workload>, materials: &Materials) -> Self {
         let mut bypass = PrefixTable::default();
         for destination in &config.outbound.bypass {
             *bypass.entry(destination) = ();

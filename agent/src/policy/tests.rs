@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::Config;
 use crate::spiffe::SpiffeId;
 use crate::trust::{Proof, Way};
 use proptest::prelude::*;
@@ -23,10 +24,10 @@ peers: {peers}
 }
 
 fn of(text: &str, addresses: &Addresses) -> Policy {
-    let config = Config::parse(text, Path::new("test.yaml")).unwrap();
+    let desired = Config::parse(text, Path::new("test.yaml")).unwrap().desired;
     let mut materials = Materials::default();
-    materials.follow(&config);
-    Policy::new(&config, &materials, addresses)
+    materials.follow(&desired);
+    Policy::new(&desired, &materials, addresses)
 }
 
 /// The SPIFFE IDs that an expectation names.
