@@ -8,8 +8,8 @@ use std::path::Path;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net};
 use sheath::config::Config;
-use sheath::control::Materials;
 use sheath::desired::{Destination, Peer};
+use sheath::materials::Materials;
 use sheath::policy::{Addresses, Policy};
 
 const CONFIG: &str = r#"

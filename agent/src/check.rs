@@ -18,9 +18,9 @@ use crate::capture::{
     shown_cgroup, workload_cgroups,
 };
 use crate::config::Config;
-use crate::control::Materials;
 use crate::desired::{Desired, Workload};
 use crate::identity::{EmbeddedCa, FileSource, SourceConfig};
+use crate::materials::Materials;
 use crate::policy::{Addresses, Policy};
 use crate::tls::crypto_provider;
 
@@ -141,7 +141,7 @@ fn files(materials: &Materials) -> Vec<Finding> {
         .map(|problem| {
             Finding::error(
                 "files",
-                problem,
+                problem.to_string(),
                 "peers that rely on this file are refused until it is readable",
             )
         })

@@ -13,6 +13,7 @@ pub mod control;
 pub mod desired;
 pub mod flow;
 pub mod identity;
+pub mod materials;
 pub mod pipeline;
 pub mod policy;
 pub mod published;

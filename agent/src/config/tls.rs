@@ -7,7 +7,7 @@ use rustls_pki_types::DnsName;
 use super::peers::Known;
 use super::raw;
 use crate::desired::{
-    Authorities, CertificateChoice, CrlFiles, InboundTls, Origin, PinSource, StandardTls,
+    CertificateChoice, CertificateSource, CrlFiles, InboundTls, Origin, PinSource, StandardTls,
     TlsContext, TrustChoice, TrustDomainEntry,
 };
 use crate::spiffe::{SpiffeId, TrustDomain};
@@ -134,9 +134,9 @@ fn trust_choice(
     known: &Known<'_>,
 ) -> Result<TrustChoice, String> {
     let crl = raw.crl.map(crl_files).transpose()?;
-    let authorities = match (raw.bundle, raw.system, raw.trust_domain) {
-        (Some(path), false, None) => Authorities::File(path),
-        (None, true, None) => Authorities::System,
+    let from = match (raw.bundle, raw.system, raw.trust_domain) {
+        (Some(path), false, None) => CertificateSource::File(path),
+        (None, true, None) => CertificateSource::System,
         (None, false, Some(_)) if crl.is_some() => {
             return Err("the CRLs of a trust domain belong into trustDomains".to_owned());
         }
@@ -149,7 +149,7 @@ fn trust_choice(
             );
         }
     };
-    Ok(TrustChoice::Authorities { authorities, crl, names: names(&expect)? })
+    Ok(TrustChoice::Authorities { from, crl, names: names(&expect)? })
 }
 
 /// The names of which a certificate must have one.

@@ -106,9 +106,10 @@ impl Control {
     }
 
     fn of_contexts(&self) -> impl Iterator<Item = CertificateView> {
-        self.materials.contexts.iter().map(|(name, (_, kept))| {
-            let facts = kept.value.as_ref().map(|pair| &pair.facts);
-            CertificateView::new(name.clone(), "context", facts, kept.problem.clone())
+        self.materials.key_pairs().map(|(name, known)| {
+            let facts = known.value.as_ref().map(|pair| &pair.facts);
+            let problem = known.problem.as_ref().map(ToString::to_string);
+            CertificateView::new(name.to_owned(), "context", facts, problem)
         })
     }
 
@@ -134,26 +135,26 @@ impl Control {
 
     fn file_views(&self) -> Vec<FileView> {
         let mut views = Vec::new();
-        for (path, kept) in &self.materials.certificates {
+        for (path, known) in self.materials.files() {
             views.push(FileView {
                 path: path.display().to_string(),
                 kind: "certificates",
-                entries: kept.value.as_ref().map(Vec::len),
+                entries: known.value.as_ref().map(Vec::len),
                 this_update: None,
                 next_update: None,
-                age_seconds: kept.value.as_ref().map(|_| age(kept.since)),
-                problem: kept.problem.clone(),
+                age_seconds: known.value.as_ref().map(|_| age(known.since)),
+                problem: known.problem.as_ref().map(ToString::to_string),
             });
         }
-        for (config, kept) in &self.materials.crls {
-            for path in &config.files {
-                let lists = kept.value.iter().flat_map(|set| &set.facts);
+        for (crls, known) in self.materials.crls() {
+            for path in &crls.files {
+                let lists = known.value.iter().flat_map(|set| &set.facts);
                 let own: Vec<_> =
                     lists.filter(|(file, _)| file == path).map(|(_, facts)| facts).collect();
                 views.push(FileView {
                     path: path.display().to_string(),
                     kind: "crl",
-                    entries: kept
+                    entries: known
                         .value
                         .as_ref()
                         .map(|_| own.iter().map(|facts| facts.revoked).sum()),
@@ -163,8 +164,8 @@ impl Control {
                         .filter_map(|facts| facts.next_update)
                         .min()
                         .map(rfc3339),
-                    age_seconds: kept.value.as_ref().map(|_| age(kept.since)),
-                    problem: kept.problem.clone(),
+                    age_seconds: known.value.as_ref().map(|_| age(known.since)),
+                    problem: known.problem.as_ref().map(ToString::to_string),
                 });
             }
         }

@@ -3,10 +3,8 @@
 //! reads those and waits for nothing here.
 
 mod certificates;
-mod materials;
 mod names;
 mod resolution;
-mod system_authorities;
 mod trust;
 
 use std::collections::HashMap;
@@ -27,6 +25,7 @@ use crate::identity::{
     CaError, CaSource, Credentials, EmbeddedCa, FileSource, Held, Identities, Membership, Snapshot,
     Source, SourceConfig, SpireSource, Update, Updates, WorkloadRef,
 };
+use crate::materials::Materials;
 use crate::policy::{Policy, SharedPolicy};
 use crate::published::Published;
 use crate::sessions::Sessions;
@@ -39,7 +38,6 @@ use crate::wire::words;
 use names::{Answer, Names};
 
 pub use certificates::CertificatesView;
-pub use materials::Materials;
 pub use names::{NameView, NameViews};
 
 /// Pause before what capture has refused is tried again.
@@ -63,6 +61,7 @@ pub struct Control {
     config: Config,
     provider: Arc<CryptoProvider>,
     materials: Materials,
+    verified: Arc<VerifiedChains>,
     names: Names,
     cas: HashMap<PathBuf, Arc<EmbeddedCa>>,
     followed: HashMap<WorkloadId, Followed>,
@@ -143,6 +142,7 @@ impl Control {
             cas: load_cas(&config, &HashMap::new(), &provider)?,
             path,
             materials,
+            verified: Arc::default(),
             names,
             followed: HashMap::new(),
             generation: 0,
@@ -160,7 +160,7 @@ impl Control {
     /// The chains that were verified, for whichever workload and whatever is published.
     #[must_use]
     pub fn verified(&self) -> Arc<VerifiedChains> {
-        self.materials.verified.clone()
+        self.verified.clone()
     }
 
     #[must_use]
@@ -419,11 +419,8 @@ impl Control {
         let credentials = followed.snapshot.as_ref().map(|snapshot| {
             let policy = self.published.policy.load();
             let inbound = policy.inbound(workload).cloned().unwrap_or_default();
-            let trust = trust::complete(
-                &snapshot.trust,
-                &self.config.desired.trust_domains,
-                &self.materials,
-            );
+            let further = &self.config.desired.trust_domains;
+            let trust = trust::complete(&snapshot.trust, further, &self.materials, &self.verified);
             let key = snapshot.svid.key.clone();
             Contexts::new(self.provider.clone(), key, trust, &inbound)
                 .map(|contexts| Arc::new(Credentials { svid: snapshot.svid.clone(), contexts }))

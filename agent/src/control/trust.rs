@@ -3,19 +3,26 @@
 
 use std::sync::Arc;
 
-use super::Materials;
-use crate::desired::TrustDomainEntry;
-use crate::trust::{DomainTrust, Trust, TrustBundle};
+use crate::desired::{CertificateSource, TrustDomainEntry};
+use crate::materials::Materials;
+use crate::trust::{DomainTrust, Trust, TrustBundle, VerifiedChains};
 
-/// The trust of a workload. Of a domain whose bundle is named but could never be read nothing is believed.
-pub fn complete(source: &Trust, further: &[Arc<TrustDomainEntry>], materials: &Materials) -> Trust {
+/// The trust of a workload. Of a domain whose bundle is named but could never be read nothing is believed. Chains that
+/// were `verified` are known by the content of what they were verified by, so they stay when anything is read again.
+pub fn complete(
+    source: &Trust,
+    further: &[Arc<TrustDomainEntry>],
+    materials: &Materials,
+    verified: &Arc<VerifiedChains>,
+) -> Trust {
     let mut domains = source.domains().clone();
     for entry in further {
         if let Some(path) = &entry.bundle {
-            let authorities = materials.certificates(path).to_vec();
+            let source = CertificateSource::File(path.clone());
+            let authorities = materials.certificates(&source).to_vec();
             match TrustBundle::new(entry.name.clone(), authorities) {
                 Ok(bundle) => {
-                    let bundle = bundle.loaded_at(materials.since(path));
+                    let bundle = bundle.loaded_at(materials.since(&source));
                     let trust = DomainTrust { bundle: Arc::new(bundle), revocation: None };
                     domains.insert(entry.name.clone(), trust);
                 }
@@ -30,7 +37,7 @@ pub fn complete(source: &Trust, further: &[Arc<TrustDomainEntry>], materials: &M
             domain.revocation = materials.revocation(crl);
         }
     }
-    Trust::new(domains).with_verified(materials.verified.clone())
+    Trust::new(domains).with_verified(verified.clone())
 }
 
 #[cfg(test)]
@@ -48,13 +55,15 @@ mod tests {
         let ca = Ca::new("example.org");
         let web = "spiffe://example.org/web";
         let leaf = ca.issue(svid(web, |_| {}));
+        let verified = Arc::new(VerifiedChains::default());
         let believed = |materials: &Materials| {
-            let judge = judge(complete(&ca.trust(), &[], materials), expecting(&[web]));
+            let trust = complete(&ca.trust(), &[], materials, &verified);
+            let judge = judge(trust, expecting(&[web]));
             judge.judge(leaf.peer(), Role::Client, UnixTime::now()).is_ok()
         };
         assert!(believed(&materials));
         materials.follow(&Desired::default());
         assert!(believed(&materials) && believed(&materials.clone()));
-        assert_eq!((materials.verified.hits(), materials.verified.misses()), (2, 1));
+        assert_eq!((verified.hits(), verified.misses()), (2, 1));
     }
 }

@@ -19,7 +19,7 @@ pub use peer::{ExternalPeer, Family, Peer};
 pub use place::Place;
 pub use published_port::PublishedPort;
 pub use tls::{CertificateChoice, InboundTls, StandardTls, TlsContext, TrustChoice};
-pub use trust::{Authorities, CrlFiles, PinSource, TrustDomainEntry};
+pub use trust::{CertificateSource, CrlFiles, PinSource, TrustDomainEntry};
 pub use workload::{CgroupSelector, Existing, Inbound, NamespaceKind, Outbound, Workload};
 
 /// All that one producer knows, or all producers together. Values are shared: a copy costs little.

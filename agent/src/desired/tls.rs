@@ -1,6 +1,6 @@
 //! How TLS with peers is meant to be that have no agent.
 
-use super::{Authorities, CrlFiles, Origin, PinSource};
+use super::{CertificateSource, CrlFiles, Origin, PinSource};
 use crate::spiffe::SpiffeId;
 use crate::tls::Profile;
 use crate::trust::Names;
@@ -47,7 +47,7 @@ pub enum CertificateChoice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustChoice {
     /// Some authorities vouch for one of the names.
-    Authorities { authorities: Authorities, crl: Option<CrlFiles>, names: Names },
+    Authorities { from: CertificateSource, crl: Option<CrlFiles>, names: Names },
     /// X.509-SVIDs of one trust domain.
     Spiffe(Vec<SpiffeId>),
 }

@@ -19,8 +19,8 @@ use sheath_common::verdict::{
 };
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use crate::control::Materials;
 use crate::desired::{self, Desired, Destination, PublishedPort};
+use crate::materials::Materials;
 use crate::tls::{Inbound, Target};
 use crate::trust::Expectation;
 

@@ -8,11 +8,11 @@ use ipnet::IpNet;
 use rustls_pki_types::DnsName;
 
 use super::{Addresses, PrefixTable};
-use crate::control::Materials;
 use crate::desired::{
-    self, Authorities, CertificateChoice, CrlFiles, Desired, Destination, Family, Place,
-    StandardTls, TrustChoice,
+    self, CertificateChoice, CrlFiles, Desired, Destination, Family, Place, StandardTls,
+    TrustChoice,
 };
+use crate::materials::Materials;
 use crate::spiffe::SpiffeId;
 use crate::tls::{ExternalPeer, Inbound, InboundTls, Shown, Target};
 use crate::trust::{Anchors, Expectation, Names, Pin, Proof, Revocation, Way};
@@ -161,9 +161,7 @@ fn shown(choice: &CertificateChoice, materials: &Materials) -> Shown {
         CertificateChoice::Svid => Shown::Svid,
         CertificateChoice::Nothing => Shown::Nothing,
         CertificateChoice::Context(name) => {
-            let context = materials.contexts.get(name);
-            let pair = context.and_then(|(_, kept)| kept.value.as_ref());
-            Shown::Named { context: name.clone(), key: pair.map(|pair| pair.key.clone()) }
+            Shown::Named { context: name.clone(), key: materials.key(name) }
         }
     }
 }
@@ -178,12 +176,8 @@ fn expectation(tls: &StandardTls, materials: &Materials) -> Expectation {
     let proof = match &tls.trust {
         None => Proof::Pinned,
         Some(TrustChoice::Spiffe(ids)) => Proof::Spiffe(ids.clone()),
-        Some(TrustChoice::Authorities { authorities, crl, names }) => {
-            let authorities = match authorities {
-                Authorities::File(path) => materials.certificates(path),
-                Authorities::System => materials.system(),
-            };
-            chain(authorities, crl.as_ref(), names, materials)
+        Some(TrustChoice::Authorities { from, crl, names }) => {
+            chain(materials.certificates(from), crl.as_ref(), names, materials)
         }
     };
     Expectation::new(vec![Way { proof, pins }])
