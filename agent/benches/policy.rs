@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net};
 use sheath::config::Config;
 use sheath::desired::{Destination, Peer};
 use sheath::materials::Materials;
-use sheath::policy::{Addresses, Policy};
+use sheath::policy::Policy;
 
 const CONFIG: &str = r#"
 trustDomain: example.org
@@ -50,7 +50,7 @@ fn policy(peers: usize) -> Policy {
     desired.peers = (0..peers).map(peer_at).collect();
     let mut materials = Materials::default();
     materials.follow(&desired);
-    Policy::new(&desired, &materials, &Addresses::new())
+    Policy::new(&desired, &materials)
 }
 
 fn target_at(criterion: &mut Criterion) {

@@ -18,11 +18,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AgentInfo, Planes, Server};
-use crate::capture::{Processes, Reconfiguration, Supervisor};
+use crate::capture::{Processes, Supervisor};
 use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
-use crate::control::{Control, ControlRequest};
+use crate::control::{Control, ControlRequest, Reread};
 use crate::flow::FlowIds;
+use crate::follow::Problem;
 use crate::pipeline::{FlowHandler, Pipeline};
 use crate::sessions::IdleSessions;
 use crate::shares::Shares;
@@ -47,8 +48,9 @@ pub enum StartError {
     Io { what: String, error: io::Error },
     #[error("{0} has ended, which it never should; please report this")]
     Ended(&'static str),
-    #[error(transparent)]
-    Ca(#[from] crate::identity::CaError),
+    /// A source of identities has none to give.
+    #[error("{0}")]
+    Source(Problem),
     #[error(transparent)]
     Capture(#[from] crate::capture::CaptureError),
 }
@@ -101,9 +103,10 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
 
     let provider = Arc::new(crypto_provider());
     let processes = Arc::new(Processes::default());
-    let mut control =
-        Control::start(path.to_owned(), config.clone(), processes.clone(), provider.clone())?;
-    control.settle().await;
+    let reread = reread(path, &config);
+    let control = Control::start(config.control(), reread, processes.clone(), provider.clone());
+    let mut control = control.map_err(StartError::Source)?;
+    control.await_first_word().await;
     let (published, control_names) = (control.published(), control.name_views());
     let threads = threads();
     let pipeline = Arc::new(Pipeline {
@@ -123,11 +126,13 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let admin = Server::bind(&socket)
         .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
     let handler = Arc::new(FlowHandler(pipeline.clone()));
-    let supervisor = {
-        let policy = published.policy.load_full();
-        let wanted = Reconfiguration { workloads: config.desired.workloads.clone(), policy };
-        Supervisor::start(&config.instance.name, &config.capture, wanted, processes, handler)?
-    };
+    let supervisor = Supervisor::start(
+        &config.instance.name,
+        &config.capture,
+        control.wanted(),
+        processes,
+        handler,
+    )?;
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
@@ -204,6 +209,16 @@ async fn tidy(pipeline: Arc<Pipeline>) {
     }
 }
 
+/// Reads the configuration again, which must differ from that at the start in nothing that takes a restart.
+fn reread(path: &Path, config: &Config) -> Reread {
+    let (path, first) = (path.to_owned(), config.clone());
+    Box::new(move || {
+        let new = Config::load(&path)?;
+        first.check_reload(&new)?;
+        Ok(new.control())
+    })
+}
+
 /// Has the configuration read again at every SIGHUP.
 async fn reload_on(mut hangup: Signal, control: mpsc::WeakSender<ControlRequest>) {
     while hangup.recv().await.is_some() {
@@ -216,7 +231,7 @@ async fn reload_on(mut hangup: Signal, control: mpsc::WeakSender<ControlRequest>
         }
         drop(control);
         if let Ok(Err(reason)) = reloaded.await {
-            tracing::error!(reason, "configuration not reloaded; the one before stays in force");
+            tracing::error!(%reason, "configuration not reloaded; the one before stays in force");
         }
     }
 }

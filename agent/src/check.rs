@@ -19,10 +19,9 @@ use crate::capture::{
 };
 use crate::config::Config;
 use crate::desired::{Desired, Workload};
-use crate::identity::{EmbeddedCa, FileSource, SourceConfig};
+use crate::identity::SourceCheck;
 use crate::materials::Materials;
-use crate::policy::{Addresses, Policy};
-use crate::tls::crypto_provider;
+use crate::policy::Policy;
 
 pub use host::requirements;
 
@@ -67,7 +66,7 @@ impl Finding {
 pub fn check(config: &Config) -> Vec<Finding> {
     let mut findings = requirements();
     findings.extend(host::attachments(config));
-    findings.extend(identities(config));
+    findings.extend(identities(&config.desired));
     let mut materials = Materials::default();
     materials.follow(&config.desired);
     findings.extend(files(&materials));
@@ -80,57 +79,25 @@ pub fn check(config: &Config) -> Vec<Finding> {
 }
 
 /// Where each identity comes from, and whether it does.
-fn identities(config: &Config) -> Vec<Finding> {
-    let random = crypto_provider().secure_random;
+fn identities(desired: &Desired) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut cas = HashSet::new();
-    for workload in &config.desired.workloads {
-        match &workload.source {
-            SourceConfig::Ca { dir, .. } => {
-                if cas.insert(dir) {
-                    findings.push(certificate_authority(config, dir));
-                }
+    let mut seen = HashSet::new();
+    for workload in &desired.workloads {
+        let check = workload.source.check(&workload.name, workload.spiffe_id.as_ref());
+        let finding = match check {
+            None => continue,
+            Some(SourceCheck::Good { found }) => Finding::ok("identity", found),
+            Some(SourceCheck::Doubtful { found, advice }) => {
+                Finding::warning("identity", found, advice)
             }
-            SourceConfig::Files(files) => {
-                let source = FileSource::new(files.clone(), random);
-                findings.push(match source.check(workload.spiffe_id.as_ref()) {
-                    Ok(name) => Finding::ok("identity", format!("`{}` is {name}", workload.name)),
-                    Err(reason) => Finding::error(
-                        "identity",
-                        format!("`{}`: {reason}", workload.name),
-                        "the agent refuses the workload's connections until its files can be used",
-                    ),
-                });
-            }
-            SourceConfig::Spire { socket, .. } => {
-                if std::os::unix::net::UnixStream::connect(socket).is_err() {
-                    findings.push(Finding::warning(
-                        "identity",
-                        format!("no SPIRE agent answers at {}", socket.display()),
-                        "its admin socket is set by admin_socket_path in the SPIRE agent's configuration",
-                    ));
-                }
-            }
+            Some(SourceCheck::Bad { found, advice }) => Finding::error("identity", found, advice),
+        };
+        // Many workloads may have one source.
+        if seen.insert(finding.found.clone()) {
+            findings.push(finding);
         }
     }
     findings
-}
-
-fn certificate_authority(config: &Config, dir: &Path) -> Finding {
-    match EmbeddedCa::load(dir, &config.trust_domain, crypto_provider().into()) {
-        Ok(_) => {
-            Finding::ok("identity", format!("CA of {} in {}", config.trust_domain, dir.display()))
-        }
-        Err(error) => Finding::error(
-            "identity",
-            error.to_string(),
-            format!(
-                "`sheath ca init --dir {} --trust-domain {}` makes a CA; or copy the one of the other nodes",
-                dir.display(),
-                config.trust_domain
-            ),
-        ),
-    }
 }
 
 /// Files with bundles, pins, CRLs and TLS contexts.
@@ -174,7 +141,7 @@ fn ports(desired: &Desired) -> Vec<Finding> {
 
 /// Bypasses that say the opposite of a peer entry for the very same destination.
 fn rules(desired: &Desired, materials: &Materials) -> Vec<Finding> {
-    let policy = Policy::new(desired, materials, &Addresses::new());
+    let policy = Policy::new(desired, materials);
     let mut findings = Vec::new();
     for workload in &desired.workloads {
         for bypass in &workload.outbound.bypass {

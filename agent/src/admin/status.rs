@@ -121,7 +121,10 @@ impl AgentInfo {
 
 impl IdentityStatus {
     fn new(held: &Held) -> Self {
-        Self { source: held.source, problem: held.trouble().unwrap_or_default() }
+        Self {
+            source: held.source,
+            problem: held.trouble().map(|trouble| trouble.to_string()).unwrap_or_default(),
+        }
     }
 }
 

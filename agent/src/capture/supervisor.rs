@@ -69,7 +69,7 @@ pub enum SupervisorRequest {
     /// Reconciles, then answers.
     Status(oneshot::Sender<StatusView>),
     /// Another configuration, to be put in force while everything runs.
-    Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), String>>),
+    Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), CaptureError>>),
 }
 
 /// The task that keeps capture true.
@@ -175,8 +175,7 @@ impl Supervisor {
                 let _ = answer.send(self.reconciler.status());
             }
             SupervisorRequest::Reconfigure(change, answer) => {
-                let result = self.reconciler.reconfigure(*change);
-                let _ = answer.send(result.map_err(|error| error.to_string()));
+                let _ = answer.send(self.reconciler.reconfigure(*change));
             }
         }
     }

@@ -11,9 +11,7 @@ use sheath_common::selector::MAX_PATTERNS;
 use sheath_common::workload::InboundMode;
 
 use crate::desired::{Desired, Destination, Place};
-
-/// Addresses that one DNS name may stand for: whoever answers for it cannot fill the kernel's maps.
-pub const ADDRESSES_OF_A_NAME: usize = 64;
+use crate::discovery::ADDRESSES_OF_A_NAME;
 
 /// More of something than there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

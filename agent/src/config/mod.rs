@@ -17,7 +17,6 @@ mod tls;
 mod words;
 mod workload;
 
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,7 +25,9 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use crate::capture::CaptureRoot;
+use crate::control;
 use crate::desired::{Desired, Origin};
+use crate::discovery::{Discovery, Dns};
 use crate::pipeline::Timeouts;
 use crate::relay::IdleTimeouts;
 use crate::sessions::{ExpiredPeer, Reuse};
@@ -42,7 +43,7 @@ use workload::WorkloadReader;
 
 pub use error::ConfigError;
 pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
-pub use limits::{ADDRESSES_OF_A_NAME, OverLimit};
+pub use limits::OverLimit;
 pub use reload::NeedsRestart;
 
 /// A valid configuration.
@@ -58,8 +59,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How long live flows may go on after SIGTERM.
     pub drain: Duration,
-    /// Resolvers of DNS names; empty for the system's.
-    pub dns_servers: Vec<SocketAddr>,
+    /// What finds out more of what is wanted.
+    pub discoveries: Vec<Arc<dyn Discovery>>,
     pub expired_peer: ExpiredPeer,
     pub reuse: Reuse,
     pub limits: Limits,
@@ -87,6 +88,16 @@ impl Config {
         Self::from_raw(raw, path).map_err(|reason| ConfigError::invalid(path, &reason))
     }
 
+    /// What of it is the control plane's business.
+    #[must_use]
+    pub fn control(&self) -> control::Settings {
+        control::Settings {
+            desired: self.desired.clone(),
+            discoveries: self.discoveries.clone(),
+            expired_peer: self.expired_peer,
+        }
+    }
+
     /// Says at start what is in force, defaults included. A configuration holds no secrets, only paths to them.
     pub fn log_summary(&self) {
         tracing::info!(
@@ -104,8 +115,12 @@ impl Config {
         check_names(&raw)?;
         telemetry::filter(&raw.log.level).map_err(|error| error.to_string())?;
         let instance = Instance::new(&raw.instance, &raw.run_dir)?;
+        let dns = Dns {
+            servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),
+            memory: instance.names(),
+        };
         let capture = cgroup_paths::capture_root(&raw.capture.cgroup)?;
-        let sources = Sources::from_raw(raw.identity)?;
+        let sources = Sources::from_raw(raw.identity, &raw.trust_domain)?;
         let wanted = Wanted {
             trust_domains: raw.trust_domains,
             tls_contexts: raw.tls_contexts,
@@ -124,7 +139,7 @@ impl Config {
             log: LogSettings { level: raw.log.level, format: raw.log.format },
             drain: raw.timeouts.drain.0,
             timeouts: raw.timeouts.into(),
-            dns_servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),
+            discoveries: vec![Arc::new(dns)],
             expired_peer: raw.sessions.expired_peer,
             reuse: raw.sessions.reuse.into(),
             limits: raw.limits.into(),
@@ -179,7 +194,8 @@ impl Wanted {
         })?;
         unique("external peer", external_peers.iter().map(|peer| &peer.name))?;
         check_places(&peers, &external_peers)?;
-        Ok(Desired { workloads, peers, external_peers, trust_domains, tls_contexts })
+        let endpoints = Vec::new();
+        Ok(Desired { workloads, peers, external_peers, trust_domains, tls_contexts, endpoints })
     }
 }
 

@@ -1,6 +1,9 @@
 use super::*;
 use crate::desired::{CertificateChoice, Existing, Place, PublishedPort, TrustChoice};
-use crate::identity::SourceConfig;
+use crate::identity::{
+    BundleFile, CaSettings, IdentityFiles, SourceSettings, SpireSelector, SpireSettings,
+};
+use crate::x509::KeyPairFiles;
 use proptest::prelude::*;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
@@ -196,14 +199,25 @@ sessions: { expiredPeer: close }
 #[test]
 fn all_of_identity_and_trust_can_be_said() {
     let config = parse(TRUST).unwrap();
-    let source = |index: usize| &config.desired.workloads[index].source;
-    assert!(matches!(source(0), SourceConfig::Spire { selectors, .. } if selectors.is_empty()));
-    assert!(
-        matches!(source(1), SourceConfig::Spire { selectors, .. } if selectors[0].kind == "unix" && selectors[0].value == "uid:1000")
-    );
-    assert!(matches!(source(2), SourceConfig::Files(files) if files.bundle.is_some()));
-    let ten_minutes = Duration::from_secs(600);
-    assert!(matches!(source(3), SourceConfig::Ca { svid_ttl, .. } if *svid_ttl == ten_minutes));
+    let (socket, ten_minutes) = ("/run/spire/admin.sock".into(), Duration::from_secs(600));
+    let spire = SpireSettings { socket, selectors: Vec::new() };
+    let selector = SpireSelector { kind: "unix".to_owned(), value: "uid:1000".to_owned() };
+    let by_selector = SpireSettings { selectors: vec![selector], ..spire.clone() };
+    let by_files = IdentityFiles {
+        pair: KeyPairFiles {
+            certificate: "/c".into(),
+            key: "/k".into(),
+            allow_readable_key: false,
+        },
+        bundle: Some(BundleFile { path: "/b".into(), required: true }),
+    };
+    let trust_domain = config.trust_domain.clone();
+    let by_ca = CaSettings { dir: "/ca".into(), trust_domain, svid_ttl: ten_minutes };
+    let expected: [Arc<dyn SourceSettings>; 4] =
+        [Arc::new(spire), Arc::new(by_selector), Arc::new(by_files), Arc::new(by_ca)];
+    for (workload, expected) in config.desired.workloads.iter().zip(expected) {
+        assert!(*workload.source == *expected, "{workload:?}");
+    }
     assert_eq!(config.expired_peer, ExpiredPeer::Close);
     let inbound = config.desired.workloads[4].inbound.tls.as_ref().unwrap();
     assert_eq!(inbound.tls.certificate, CertificateChoice::Context("billing-client".to_owned()));

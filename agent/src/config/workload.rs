@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use sheath_common::workload::{InboundMode, workload_id};
 
-use super::identity::Sources;
+use super::identity::{For, Sources};
 use super::peers::Known;
 use super::{File, cgroup_paths, raw, tls};
 use crate::desired::{CgroupSelector, Inbound, Origin, Outbound, PublishedPort, Workload};
@@ -31,8 +31,8 @@ impl WorkloadReader<'_> {
         if let Some(id) = raw.spiffe_id.as_ref().filter(|id| id.trust_domain() != *trust_domain) {
             return Err(within(format!("{id} is not in the trust domain {trust_domain}")));
         }
-        let source =
-            self.sources.of(&name, raw.identity, raw.spiffe_id.as_ref()).map_err(within)?;
+        let subject = For { name: &name, spiffe_id: raw.spiffe_id.as_ref() };
+        let source = self.sources.of(&subject, raw.identity).map_err(within)?;
         let inbound = raw.inbound.map(|inbound| self.read_inbound(inbound)).transpose();
         let outbound = raw
             .outbound

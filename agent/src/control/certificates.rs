@@ -79,13 +79,8 @@ pub struct FileView {
 
 impl Control {
     pub(super) fn certificates(&self) -> CertificatesView {
-        let mut certificates: Vec<_> = self
-            .config
-            .desired
-            .workloads
-            .iter()
-            .map(|workload| self.of_workload(workload))
-            .collect();
+        let mut certificates: Vec<_> =
+            self.desired.workloads.iter().map(|workload| self.of_workload(workload)).collect();
         certificates.extend(self.of_contexts());
         CertificatesView { certificates, trust: self.trust_views(), files: self.file_views() }
     }
@@ -94,7 +89,8 @@ impl Control {
         let held = self.published.identities.held(workload.id);
         let credentials = held.as_ref().and_then(|held| held.credentials.as_ref());
         let facts = credentials.map(|credentials| &credentials.svid.facts);
-        let problem = held.as_ref().and_then(|held| held.trouble());
+        let problem =
+            held.as_ref().and_then(|held| held.trouble()).map(|trouble| trouble.to_string());
         let id = credentials.and_then(|credentials| credentials.svid.id.as_ref());
         let id = id.or(workload.spiffe_id.as_ref()).map(ToString::to_string);
         let renewal = held.as_ref().and_then(|held| held.next_renewal).map(rfc3339);
@@ -115,7 +111,7 @@ impl Control {
 
     fn trust_views(&self) -> Vec<TrustView> {
         let mut views = Vec::new();
-        for workload in &self.config.desired.workloads {
+        for workload in &self.desired.workloads {
             let held = self.published.identities.held(workload.id);
             let Some(credentials) = held.and_then(|held| held.credentials.clone()) else {
                 continue;

@@ -1,8 +1,11 @@
 //! What the node should be like: workloads, peers and trust, as plain values, whoever has written them down.
 //!
-//! The configuration file is one producer of them. Every value says where it was written: its [`Origin`].
+//! The configuration file is one producer of them; a [discovery](crate::discovery) is another. Every value says where it was
+//! written: its [`Origin`].
 
 mod destination;
+mod endpoints;
+mod merge;
 mod origin;
 mod peer;
 mod place;
@@ -14,6 +17,8 @@ mod workload;
 use std::sync::Arc;
 
 pub use destination::{Destination, DestinationError};
+pub use endpoints::Endpoints;
+pub use merge::Conflict;
 pub use origin::{FileKey, Origin};
 pub use peer::{ExternalPeer, Family, Peer};
 pub use place::Place;
@@ -31,6 +36,8 @@ pub struct Desired {
     pub external_peers: Vec<Arc<ExternalPeer>>,
     pub trust_domains: Vec<Arc<TrustDomainEntry>>,
     pub tls_contexts: Vec<Arc<TlsContext>>,
+    /// Where the names are that external peers have.
+    pub endpoints: Vec<Arc<Endpoints>>,
 }
 
 impl Desired {

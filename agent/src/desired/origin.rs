@@ -15,6 +15,8 @@ pub enum Origin {
     BuiltIn,
     /// An entry of a file, or a key within one.
     File(Arc<FileKey>),
+    /// Nobody has written it: it is what DNS says of a name.
+    Dns(Arc<str>),
 }
 
 /// A key of a file.
@@ -46,12 +48,12 @@ impl Origin {
         Self::File(Arc::new(FileKey { file: file.clone(), list, index, name, field: "" }))
     }
 
-    /// A key within the entry that this names. What is built in has none.
+    /// A key within the entry that this names. What nobody has written has none.
     #[must_use]
     pub fn field(&self, field: &'static str) -> Self {
         match self {
-            Self::BuiltIn => Self::BuiltIn,
             Self::File(key) => Self::File(Arc::new(FileKey { field, ..FileKey::clone(key) })),
+            other => other.clone(),
         }
     }
 
@@ -59,8 +61,8 @@ impl Origin {
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {
-            Self::BuiltIn => None,
             Self::File(key) => Some(&key.file),
+            Self::BuiltIn | Self::Dns(_) => None,
         }
     }
 }
@@ -70,6 +72,7 @@ impl fmt::Display for Origin {
         match self {
             Self::BuiltIn => f.write_str("built-in"),
             Self::File(key) => key.fmt(f),
+            Self::Dns(name) => write!(f, "DNS of {name}"),
         }
     }
 }

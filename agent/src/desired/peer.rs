@@ -31,6 +31,28 @@ pub struct ExternalPeer {
     pub tls: StandardTls,
 }
 
+#[cfg(test)]
+impl ExternalPeer {
+    /// One that nobody can be, as it is pinned to nothing.
+    pub(crate) fn testing(name: &str, places: &[&str]) -> Self {
+        let place = |text: &&str| Place::try_from((*text).to_owned()).unwrap();
+        Self {
+            origin: Origin::BuiltIn,
+            name: name.to_owned(),
+            places: places.iter().map(place).collect(),
+            family: Family::Both,
+            server_name: None,
+            connect_timeout: None,
+            tls: StandardTls {
+                certificate: super::CertificateChoice::Svid,
+                trust: None,
+                pins: Vec::new(),
+                profile: crate::tls::Profile::new(&crate::tls::Choice::default()).unwrap(),
+            },
+        }
+    }
+}
+
 /// Addresses of a name that are meant.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]

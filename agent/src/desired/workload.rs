@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
 
 use super::{Destination, InboundTls, Origin, PinSource, PublishedPort};
-use crate::identity::SourceConfig;
+use crate::identity::SourceSettings;
 use crate::spiffe::SpiffeId;
 
 /// Processes that share one identity, and what is wanted of their connections.
@@ -21,7 +22,7 @@ pub struct Workload {
     /// What its certificate must carry. `None` leaves that to the source.
     pub spiffe_id: Option<SpiffeId>,
     /// Where its identity comes from.
-    pub source: SourceConfig,
+    pub source: Arc<dyn SourceSettings>,
     pub inbound: Inbound,
     pub outbound: Outbound,
     pub existing: Existing,
@@ -37,7 +38,10 @@ impl Workload {
             name: name.to_owned(),
             cgroup: CgroupSelector::Pattern(format!("/{name}")),
             spiffe_id: None,
-            source: SourceConfig::Spire { socket: "/spire.sock".into(), selectors: Vec::new() },
+            source: Arc::new(crate::identity::SpireSettings {
+                socket: "/spire.sock".into(),
+                selectors: Vec::new(),
+            }),
             inbound: Inbound::default(),
             outbound: Outbound::default(),
             existing: Existing::Keep,

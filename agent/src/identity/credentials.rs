@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use sheath_common::workload::WorkloadId;
 
 use super::Svid;
+use crate::follow::Problem;
 use crate::telemetry::rfc3339;
 use crate::tls::Contexts;
 
@@ -25,42 +26,58 @@ pub struct Held {
     pub credentials: Option<Arc<Credentials>>,
     /// Kind of its source.
     pub source: &'static str,
-    /// Why the latest attempt to get something newer failed, if it did.
-    pub problem: Option<String>,
+    /// Why there is nothing newer, or nothing at all, if that is so.
+    pub problem: Option<Trouble>,
     pub next_renewal: Option<SystemTime>,
+}
+
+/// Why a workload's identity is not as it should be.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Trouble {
+    #[error("its source has not said anything yet")]
+    Silent,
+    /// The latest attempt to get something newer failed.
+    #[error("{0}")]
+    Source(Problem),
+    /// What the source gives cannot be used.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    #[error("the certificate has expired, and the source has given no other")]
+    Expired,
+    #[error(
+        "the certificate is not valid yet, but from {} on: the clock was ahead when it was made, or is behind now",
+        rfc3339(*not_before)
+    )]
+    NotValidYet { not_before: SystemTime },
+}
+
+/// Why a workload cannot speak for itself.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NoIdentity {
+    #[error("the workload has no identity: {0}")]
+    Missing(Trouble),
+    #[error("the workload cannot prove its identity any more: {0}")]
+    Expired(Trouble),
 }
 
 impl Credentials {
     /// Why peers do not believe it at this time, if that is known.
-    fn trouble(&self, now: SystemTime) -> Option<String> {
+    fn trouble(&self, now: SystemTime) -> Option<Trouble> {
         if self.svid.has_expired(now) {
-            return Some(
-                "the certificate has expired, and the source has given no other".to_owned(),
-            );
+            return Some(Trouble::Expired);
         }
-        let not_before = rfc3339(self.svid.facts.not_before);
-        self.svid.is_not_valid_yet(now).then(|| {
-            format!("the certificate is not valid yet, but from {not_before} on: the clock was ahead when it was made, or is behind now")
-        })
+        let not_before = self.svid.facts.not_before;
+        self.svid.is_not_valid_yet(now).then_some(Trouble::NotValidYet { not_before })
     }
 }
 
 impl Held {
     /// Why it is not as it should be, if it is not.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<Trouble> {
         let problem = self.problem.clone();
         problem.or_else(|| self.credentials.as_ref()?.trouble(SystemTime::now()))
     }
-}
-
-/// Why a workload cannot speak for itself.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoIdentity {
-    #[error("the workload has no identity: {0}")]
-    Missing(String),
-    #[error("the workload cannot prove its identity any more: {0}")]
-    Expired(String),
 }
 
 /// What every workload is now. Reading takes no lock.
@@ -71,12 +88,12 @@ pub struct Identities {
 
 impl Identities {
     /// What a new flow of the workload may use.
+    ///
+    /// # Errors
+    /// Why there is nothing that peers would believe.
     pub fn current(&self, workload: WorkloadId) -> Result<Arc<Credentials>, NoIdentity> {
         let held = self.held(workload);
-        let reason = || {
-            let problem = held.as_ref().and_then(|held| held.trouble());
-            problem.unwrap_or_else(|| "its source has not said anything yet".to_owned())
-        };
+        let reason = || held.as_ref().and_then(|held| held.trouble()).unwrap_or(Trouble::Silent);
         match held.as_ref().and_then(|held| held.credentials.clone()) {
             None => Err(NoIdentity::Missing(reason())),
             Some(credentials) if credentials.svid.has_expired(SystemTime::now()) => {

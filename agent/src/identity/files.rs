@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use rustls::crypto::SecureRandom;
 
-use super::source::Following;
-use super::{Backoff, Snapshot, Source, Svid, Update, Updates};
+use super::{Shared, Snapshot, Source, SourceCheck, SourceSettings, Svid, Update, Updates};
+use crate::follow::{Backoff, Following, Problem};
 use crate::spiffe::SpiffeId;
 use crate::sys::watch::Watch;
-use crate::trust::{BundleError, PeerId, Trust, TrustBundle};
+use crate::trust::{BundleError, Trust, TrustBundle};
 use crate::x509::{CertificateFile, FileError, Fingerprint, KeyPair, KeyPairError, KeyPairFiles};
 
 /// A certificate, its key, and perhaps the bundle of its trust domain.
@@ -27,9 +27,9 @@ pub struct BundleFile {
     pub required: bool,
 }
 
-/// Files that hold one workload's identity.
+/// Follows files that hold one workload's identity.
 #[derive(Debug)]
-pub struct FileSource {
+struct FileSource {
     files: IdentityFiles,
     random: &'static dyn SecureRandom,
 }
@@ -63,30 +63,41 @@ enum FilesError {
     BundleOfNobody(PathBuf),
 }
 
-impl FileSource {
-    #[must_use]
-    pub fn new(files: IdentityFiles, random: &'static dyn SecureRandom) -> Self {
-        Self { files, random }
+impl SourceSettings for IdentityFiles {
+    fn kind(&self) -> &'static str {
+        "files"
     }
 
-    /// Whether the files can be used as they are, and whose they are.
-    ///
-    /// # Errors
-    /// Why not, for people.
-    pub fn check(&self, expected: Option<&SpiffeId>) -> Result<PeerId, String> {
-        let read = self.read(expected, &Known::default()).map_err(|error| error.to_string())?;
-        Ok(read.snapshot.svid.name())
+    fn open(&self, shared: &mut Shared) -> Result<Arc<dyn Source>, Problem> {
+        let random = shared.provider().secure_random;
+        Ok(Arc::new(FileSource { files: self.clone(), random }))
     }
 
+    fn check(&self, workload: &str, expected: Option<&SpiffeId>) -> Option<SourceCheck> {
+        Some(match self.read(expected, &Known::default()) {
+            Ok(read) => {
+                let name = read.snapshot.svid.name();
+                SourceCheck::Good { found: format!("`{workload}` is {name}") }
+            }
+            Err(error) => SourceCheck::Bad {
+                found: format!("`{workload}`: {error}"),
+                advice: "the agent refuses the workload's connections until its files can be used"
+                    .to_owned(),
+            },
+        })
+    }
+}
+
+impl IdentityFiles {
     fn paths(&self) -> Vec<PathBuf> {
-        let bundle = self.files.bundle.as_ref().map(|bundle| &bundle.path);
-        let pair = &self.files.pair;
+        let bundle = self.bundle.as_ref().map(|bundle| &bundle.path);
+        let pair = &self.pair;
         [Some(&pair.certificate), Some(&pair.key), bundle].into_iter().flatten().cloned().collect()
     }
 
     /// Everything, or nothing.
     fn read(&self, expected: Option<&SpiffeId>, known: &Known) -> Result<Read, FilesError> {
-        let pair = KeyPair::read(&self.files.pair)?;
+        let pair = KeyPair::read(&self.pair)?;
         let svid = Svid::new(pair, expected, known.leaf)?;
         let (trust, bundle_bytes) = self.read_bundle(&svid, known)?;
         let mut all: Vec<u8> = svid.key.cert.iter().flat_map(|der| der.to_vec()).collect();
@@ -102,7 +113,7 @@ impl FileSource {
     }
 
     fn read_bundle(&self, svid: &Svid, known: &Known) -> Result<(Trust, Vec<u8>), FilesError> {
-        let Some(file) = &self.files.bundle else {
+        let Some(file) = &self.bundle else {
             return Ok((Trust::default(), Vec::new()));
         };
         let bundle = match CertificateFile::read(&file.path) {
@@ -121,24 +132,21 @@ impl FileSource {
 }
 
 impl Source for FileSource {
-    fn kind(&self) -> &'static str {
-        "files"
-    }
-
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move {
-            let mut watch = Watch::new(self.paths());
+            let mut watch = Watch::new(self.files.paths());
             let mut backoff = Backoff::new(self.random);
             let expected = updates.workload().spiffe_id.clone();
             let mut known = Known::default();
-            let mut failure: Option<String> = None;
+            let mut failure: Option<Problem> = None;
             loop {
                 // Whatever the files lie on may be slow.
                 let (this, id, before) = (self.clone(), expected.clone(), known.clone());
-                let reading = tokio::task::spawn_blocking(move || this.read(id.as_ref(), &before));
+                let reading =
+                    tokio::task::spawn_blocking(move || this.files.read(id.as_ref(), &before));
                 let read = match reading.await {
-                    Ok(read) => read.map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
+                    Ok(read) => read.map_err(Problem::from),
+                    Err(error) => Err(error.into()),
                 };
                 match read {
                     Ok(read) => {

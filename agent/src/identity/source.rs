@@ -2,25 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::future::Future;
-use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sheath_common::workload::WorkloadId;
 use tokio::sync::{mpsc, watch};
 
-use super::{IdentityFiles, Snapshot, SpireSelector};
+use super::Snapshot;
+use crate::follow::{Following, Problem, Unfollowed};
 use crate::spiffe::SpiffeId;
-
-/// The source of one workload's identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceConfig {
-    Ca { dir: PathBuf, svid_ttl: Duration },
-    Files(IdentityFiles),
-    Spire { socket: PathBuf, selectors: Vec<SpireSelector> },
-}
 
 /// A workload, as far as sources want to know it.
 #[derive(Clone, Debug)]
@@ -53,11 +42,11 @@ pub enum Update {
     /// All of it, new. Replaces what was there.
     Snapshot(Snapshot),
     /// Nothing yet, and what is waited for.
-    Waiting(String),
+    Waiting(Problem),
     /// Nothing new, and why. What was there stays until it expires.
-    Failed(String),
+    Failed(Problem),
     /// The workload has no identity any more, and why.
-    Withdrawn(String),
+    Withdrawn(Problem),
 }
 
 /// Where updates go: to whoever asked for this workload.
@@ -68,11 +57,6 @@ pub struct Updates {
     /// Tells this following from earlier ones of the same workload.
     generation: u64,
 }
-
-/// Nobody listens any more.
-#[derive(Debug, thiserror::Error)]
-#[error("nobody listens any more")]
-pub struct Unfollowed;
 
 impl Updates {
     #[must_use]
@@ -99,13 +83,7 @@ impl Updates {
 
 /// A source of identities.
 pub trait Source: fmt::Debug + Send + Sync {
-    /// For status: `ca`, `files` or `spire`.
-    fn kind(&self) -> &'static str;
-
     /// Follows one workload until nobody listens any more. Failures are told and tried again, with pauses that
     /// grow and differ.
     fn follow(self: Arc<Self>, updates: Updates) -> Following;
 }
-
-/// The work of following one workload.
-pub type Following = Pin<Box<dyn Future<Output = Result<(), Unfollowed>> + Send>>;

@@ -2,6 +2,7 @@
 //! by one of its processes, and with the bundles of the trust domains it federates with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +20,10 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
-use super::source::{Following, Unfollowed};
-use super::{Backoff, Processes, Snapshot, Source, Svid, Update, Updates};
+use super::{
+    Processes, Shared, Snapshot, Source, SourceCheck, SourceSettings, Svid, Update, Updates,
+};
+use crate::follow::{Backoff, Following, Problem, Unfollowed};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::pidfd::PidFd;
 use crate::trust::{Trust, TrustBundle};
@@ -54,12 +57,41 @@ impl SpireSelector {
     }
 }
 
-/// A SPIRE agent on this node.
-#[derive(Debug)]
-pub struct SpireSource {
+/// A SPIRE agent on this node, and by what it is asked for a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpireSettings {
     /// Its admin socket.
-    socket: PathBuf,
+    pub socket: PathBuf,
     /// Empty: by process.
+    pub selectors: Vec<SpireSelector>,
+}
+
+impl SourceSettings for SpireSettings {
+    fn kind(&self) -> &'static str {
+        "spire"
+    }
+
+    fn open(&self, shared: &mut Shared) -> Result<Arc<dyn Source>, Problem> {
+        let random = shared.provider().secure_random;
+        let SpireSettings { socket, selectors } = self.clone();
+        Ok(Arc::new(SpireSource { socket, selectors, random }))
+    }
+
+    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<SourceCheck> {
+        let is_there = UnixStream::connect(&self.socket).is_ok();
+        (!is_there).then(|| SourceCheck::Doubtful {
+            found: format!("no SPIRE agent answers at {}", self.socket.display()),
+            advice:
+                "its admin socket is set by admin_socket_path in the SPIRE agent's configuration"
+                    .to_owned(),
+        })
+    }
+}
+
+/// Follows a workload by its SPIRE agent.
+#[derive(Debug)]
+struct SpireSource {
+    socket: PathBuf,
     selectors: Vec<SpireSelector>,
     random: &'static dyn SecureRandom,
 }
@@ -73,6 +105,8 @@ enum SpireError {
     Denied(Status),
     #[error("{}", failed(.0))]
     Failed(Status),
+    #[error("there is no process to ask SPIRE for")]
+    NoProcess,
     #[error("the SPIRE agent has ended the subscription")]
     Ended,
     #[error("the SPIRE agent does not answer within {}", humantime::format_duration(PATIENCE))]
@@ -131,8 +165,8 @@ impl SpireError {
     /// What it means for the workload: its identity is gone only if the SPIRE agent says so.
     fn into_update(self) -> Update {
         match self {
-            Self::Denied(_) | Self::NoSvid { .. } => Update::Withdrawn(self.to_string()),
-            _ => Update::Failed(self.to_string()),
+            Self::Denied(_) | Self::NoSvid { .. } => Update::Withdrawn(self.into()),
+            _ => Update::Failed(self.into()),
         }
     }
 }
@@ -159,15 +193,6 @@ impl Subject {
 }
 
 impl SpireSource {
-    #[must_use]
-    pub fn new(
-        socket: &Path,
-        selectors: Vec<SpireSelector>,
-        random: &'static dyn SecureRandom,
-    ) -> Self {
-        Self { socket: socket.to_owned(), selectors, random }
-    }
-
     /// By selectors at once; by process as soon as there is one.
     async fn subject(&self, updates: &Updates) -> Result<Subject, Unfollowed> {
         if !self.selectors.is_empty() {
@@ -192,8 +217,7 @@ impl SpireSource {
                 });
             }
             if !std::mem::replace(&mut said, true) {
-                let reason = "there is no process to ask SPIRE for".to_owned();
-                updates.send(Update::Waiting(reason)).await?;
+                updates.send(Update::Waiting(SpireError::NoProcess.into())).await?;
             }
             if processes.changed().await.is_err() {
                 // Capture has ended, and the agent with it.
@@ -350,10 +374,6 @@ fn trust_domain(key: &str) -> Result<TrustDomain, SpireError> {
 }
 
 impl Source for SpireSource {
-    fn kind(&self) -> &'static str {
-        "spire"
-    }
-
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move {
             let mut backoff = Backoff::new(self.random);

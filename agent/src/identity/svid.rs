@@ -47,6 +47,9 @@ impl Svid {
     /// A certificate that came from elsewhere. If `expected` is given, it must be an X.509-SVID of it. It must be
     /// valid now, unless it is `known`: one that has expired while it was in use does not keep what comes with
     /// it from being used.
+    ///
+    /// # Errors
+    /// If it is somebody else's, or not valid now.
     pub fn new(
         pair: KeyPair,
         expected: Option<&SpiffeId>,

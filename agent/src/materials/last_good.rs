@@ -26,6 +26,12 @@ impl<T> Default for LastGood<T> {
 }
 
 impl<T> LastGood<T> {
+    /// True as long as nothing was read, be it good or bad.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.value.is_none() && self.problem.is_none()
+    }
+
     /// Takes what was read, under the digest of its content. Returns true if that changes the value.
     pub fn take(
         &mut self,

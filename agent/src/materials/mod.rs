@@ -36,7 +36,7 @@ pub struct Materials {
 }
 
 impl Materials {
-    /// Takes over what is wanted, keeping what was read already, and forgets the rest.
+    /// Takes over what is wanted: reads what is new, keeps what was read already, and forgets the rest.
     pub fn follow(&mut self, desired: &Desired) {
         let needs = Needs::of(desired);
         self.certificates = kept(&mut self.certificates, needs.certificates);
@@ -50,20 +50,30 @@ impl Materials {
             (context.name.clone(), (context.clone(), known))
         };
         self.key_pairs = desired.tls_contexts.iter().map(key_pair).collect();
-        self.refresh();
+        self.read(true);
     }
 
     /// Reads everything again. Returns true if anything is new.
     pub fn refresh(&mut self) -> bool {
+        self.read(false)
+    }
+
+    fn read(&mut self, only_unread: bool) -> bool {
         let mut changed = false;
         for (source, known) in &mut self.certificates {
-            changed |= known.take(source, read::certificates(source));
+            if !only_unread || known.is_unread() {
+                changed |= known.take(source, read::certificates(source));
+            }
         }
         for (files, known) in &mut self.crls {
-            changed |= known.take(files, read::crls(files));
+            if !only_unread || known.is_unread() {
+                changed |= known.take(files, read::crls(files));
+            }
         }
         for (name, (context, known)) in &mut self.key_pairs {
-            changed |= known.take(name, read::key_pair(&context.files));
+            if !only_unread || known.is_unread() {
+                changed |= known.take(name, read::key_pair(&context.files));
+            }
         }
         changed
     }

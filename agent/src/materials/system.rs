@@ -130,6 +130,6 @@ mod tests {
             Base64::encode_string(&ca.certificate)
         });
         std::fs::write(&path, format!("{bad}{good}")).unwrap();
-        assert_eq!(read_file(&path).unwrap(), [ca.certificate.clone()]);
+        assert_eq!(read_file(&path).unwrap(), std::slice::from_ref(&ca.certificate));
     }
 }

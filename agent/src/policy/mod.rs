@@ -6,13 +6,12 @@
 mod prefix_table;
 mod targets;
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustls_pki_types::DnsName;
 use sheath_common::net::Endpoint;
 use sheath_common::verdict::{
     Action, Best, Destination as Rule, PORT_ANY, SCOPE_ALL, Verdict, decide,
@@ -43,9 +42,6 @@ struct WorkloadPolicy {
     bypass: PrefixTable<()>,
 }
 
-/// Addresses that DNS names stand for now.
-pub type Addresses = HashMap<DnsName<'static>, BTreeSet<IpAddr>>;
-
 /// A rule for the kernel: scope, destination and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelRule {
@@ -69,13 +65,13 @@ pub enum PolicyError {
 
 impl Policy {
     #[must_use]
-    pub fn new(desired: &Desired, materials: &Materials, addresses: &Addresses) -> Self {
+    pub fn new(desired: &Desired, materials: &Materials) -> Self {
         let workloads = desired
             .workloads
             .iter()
             .map(|workload| (workload.id, WorkloadPolicy::new(workload, materials)))
             .collect();
-        let (targets, external) = targets::build(desired, materials, addresses);
+        let (targets, external) = targets::build(desired, materials);
         Self { workloads, targets, external }
     }
 

@@ -1,13 +1,14 @@
 //! From what is wanted of peers, and the files that it takes, to what is expected of them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as HashEntry;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustls_pki_types::DnsName;
 
-use super::{Addresses, PrefixTable};
+use super::PrefixTable;
 use crate::desired::{
     self, CertificateChoice, CrlFiles, Desired, Destination, Family, Place, StandardTls,
     TrustChoice,
@@ -16,6 +17,9 @@ use crate::materials::Materials;
 use crate::spiffe::SpiffeId;
 use crate::tls::{ExternalPeer, Inbound, InboundTls, Shown, Target};
 use crate::trust::{Anchors, Expectation, Names, Pin, Proof, Revocation, Way};
+
+/// Addresses that DNS names stand for now.
+type Addresses<'d> = HashMap<&'d DnsName<'static>, &'d BTreeSet<IpAddr>>;
 
 /// What the entries for one destination say.
 #[derive(Default)]
@@ -34,15 +38,16 @@ enum Entry {
 pub fn build(
     desired: &Desired,
     materials: &Materials,
-    addresses: &Addresses,
 ) -> (PrefixTable<Target>, HashMap<String, Target>) {
     let mut table: PrefixTable<Entry> = PrefixTable::default();
     let mut by_name = HashMap::new();
     let mut named = Vec::new();
+    let addresses: Addresses<'_> =
+        desired.endpoints.iter().map(|known| (&known.name, &known.addresses)).collect();
     for peer in &desired.external_peers {
         let external = Arc::new(external(peer, materials));
         for place in &peer.places {
-            let (destinations, name) = destinations(place, peer.family, addresses);
+            let (destinations, name) = destinations(place, peer.family, &addresses);
             let is_named = name.is_some();
             let server_name = peer.server_name.clone().or(name);
             let target = Target::External { peer: external.clone(), server_name };
@@ -119,12 +124,12 @@ fn is_same_peer(one: &Target, other: &Target) -> bool {
 fn destinations(
     place: &Place,
     family: Family,
-    addresses: &Addresses,
+    addresses: &Addresses<'_>,
 ) -> (Vec<Destination>, Option<DnsName<'static>>) {
     match place {
         Place::At(destination) => (vec![*destination], None),
         Place::Named { name, port } => {
-            let known = addresses.get(name).into_iter().flatten();
+            let known = addresses.get(name).copied().into_iter().flatten();
             let wanted = known.filter(|address| family.has(address));
             let destination =
                 |address: &_| Destination { prefix: IpNet::from(*address), port: *port };

@@ -87,6 +87,17 @@ pub enum SourceKind {
     Spire,
 }
 
+impl SourceKind {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ca => "ca",
+            Self::Files => "files",
+            Self::Spire => "spire",
+        }
+    }
+}
+
 /// A directory with one directory for each workload, by its name.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

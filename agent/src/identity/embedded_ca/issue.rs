@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use super::CaError;
 use super::roots::{CLOCK_SKEW, RootState, RootStatus, Roots, common_name, uri};
+use crate::follow::{Problem, jitter};
 use crate::identity::renewal::renewal_of;
-use crate::identity::retry::jitter;
 use crate::identity::{Snapshot, Svid};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::watch::Watch;
@@ -31,7 +31,7 @@ pub struct EmbeddedCa {
     provider: Arc<CryptoProvider>,
     roots: ArcSwap<Roots>,
     /// Why the directory's latest state is not used, if it is not.
-    state: watch::Sender<Option<String>>,
+    state: watch::Sender<Option<Problem>>,
 }
 
 impl std::fmt::Debug for EmbeddedCa {
@@ -100,9 +100,9 @@ impl EmbeddedCa {
             }
             Err(error) => {
                 self.state.send_if_modified(|state| {
-                    let reason = Some(error.to_string());
-                    let is_new = *state != reason;
-                    *state = reason;
+                    let problem = Some(Problem::from(error));
+                    let is_new = *state != problem;
+                    *state = problem;
                     is_new
                 });
             }
@@ -110,7 +110,7 @@ impl EmbeddedCa {
     }
 
     /// Changes whenever the roots do; holds why the directory's latest state is not used.
-    pub fn subscribe(&self) -> watch::Receiver<Option<String>> {
+    pub fn subscribe(&self) -> watch::Receiver<Option<Problem>> {
         self.state.subscribe()
     }
 
@@ -128,6 +128,9 @@ impl EmbeddedCa {
     }
 
     /// The bundle as it is now, for an SVID that stays.
+    ///
+    /// # Errors
+    /// If no root is trusted any more.
     pub fn trust(&self) -> Result<Trust, CaError> {
         let authorities = self.roots.load().trusted(SystemTime::now());
         let bundle = TrustBundle::new(self.trust_domain.clone(), authorities)?;
@@ -135,6 +138,9 @@ impl EmbeddedCa {
     }
 
     /// Issues an SVID with a new key. Returns with it the root that it rests on.
+    ///
+    /// # Errors
+    /// If no root is active, or if its certificate and key are not those of a CA.
     pub fn issue(&self, id: &SpiffeId, ttl: Duration) -> Result<(Snapshot, Fingerprint), CaError> {
         let key = Zeroizing::new(IssuedKey::generate_for(&PKCS_ECDSA_P256_SHA256)?);
         let now = SystemTime::now();
@@ -184,7 +190,11 @@ impl EmbeddedCa {
     }
 }
 
-fn read(directory: &Path, trust_domain: &TrustDomain) -> Result<Roots, CaError> {
+/// The roots of a directory, from which something can be issued.
+///
+/// # Errors
+/// If nothing can.
+pub fn read(directory: &Path, trust_domain: &TrustDomain) -> Result<Roots, CaError> {
     let roots = Roots::read(directory, trust_domain)?;
     if roots.active(SystemTime::now()).is_none() {
         return Err(CaError::Unusable {

@@ -15,7 +15,7 @@ use crate::x509::KeyPairError;
 
 pub use issue::EmbeddedCa;
 pub use roots::{RootState, RootStatus, Roots};
-pub use source::CaSource;
+pub use source::CaSettings;
 
 /// What can go wrong with the embedded CA.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,8 @@ pub enum CaError {
     Exists(PathBuf),
     #[error("{}: {reason}", path.display())]
     Unusable { path: PathBuf, reason: String },
+    #[error("has no spiffeId")]
+    NoSpiffeId,
     #[error("{}", .0)]
     Refused(String),
     #[error(

@@ -1,10 +1,7 @@
 //! Asking for the addresses of one name, again and again.
 
 use std::collections::{BTreeSet, HashMap};
-use std::future::Future;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,25 +10,18 @@ use hickory_resolver::config::{
     ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig,
     ResolverOpts,
 };
-use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
-use hickory_resolver::net::runtime::{
-    RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime,
-};
 use rustls_pki_types::DnsName;
-use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 
-use super::super::resolution::reason;
-use super::Answer;
-use super::system::{NameServer, ResolvConf, System};
-use crate::identity::Backoff;
+use super::resolv_conf::{NameServer, ResolvConf};
+use super::system::System;
+use super::zoned::Zoned;
+use super::{Answer, ResolutionError};
+use crate::follow::Backoff;
 
 /// Answers are asked for again after their TTL, but neither more nor less often than this.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
-/// How long a name server may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// Keeps telling what a name stands for: what the host's own file says, and what name servers do. Those of the
 /// configuration, if it has any; else the host's.
@@ -65,9 +55,9 @@ pub async fn keep_resolved(
                     () = changed(&mut system) => continue,
                 };
                 ready = answer.is_ok().then_some(current);
-                answer.map_err(|error| reason(&error))
+                answer.map_err(ResolutionError::from)
             }
-            Err(reason) => Err(reason),
+            Err(error) => Err(error),
         };
         let (found, pause) = match answer {
             Ok(found) => {
@@ -75,7 +65,7 @@ pub async fn keep_resolved(
                 let left = found.valid_until().saturating_duration_since(Instant::now());
                 (Ok(found.iter().collect()), left.clamp(SHORTEST, LONGEST))
             }
-            Err(reason) => (Err(reason), backoff.pause()),
+            Err(error) => (Err(error), backoff.pause()),
         };
         if answers.send((name.clone(), joined(own, found))).await.is_err() {
             return;
@@ -94,11 +84,11 @@ pub async fn keep_resolved(
 /// every workload has the host's file.
 fn joined(
     own: BTreeSet<IpAddr>,
-    found: Result<BTreeSet<IpAddr>, String>,
-) -> Result<BTreeSet<IpAddr>, String> {
+    found: Result<BTreeSet<IpAddr>, ResolutionError>,
+) -> Result<BTreeSet<IpAddr>, ResolutionError> {
     match found {
         Ok(found) => Ok(found.into_iter().chain(own).collect()),
-        Err(reason) if own.is_empty() => Err(reason),
+        Err(error) if own.is_empty() => Err(error),
         Err(_) => Ok(own),
     }
 }
@@ -110,7 +100,7 @@ async fn changed(system: &mut watch::Receiver<Arc<System>>) {
     }
 }
 
-fn resolver(servers: &[SocketAddr], system: &System) -> Result<Resolver<Zoned>, String> {
+fn resolver(servers: &[SocketAddr], system: &System) -> Result<Resolver<Zoned>, ResolutionError> {
     let mut options = ResolverOpts::default();
     let mut zones = HashMap::new();
     let servers: Vec<_> = if servers.is_empty() {
@@ -131,11 +121,10 @@ fn resolver(servers: &[SocketAddr], system: &System) -> Result<Resolver<Zoned>, 
     options.use_hosts_file = ResolveHosts::Never;
     // Nothing is asked for before its time is over.
     options.cache_size = 0;
-    let provider = Zoned { inner: TokioRuntimeProvider::default(), zones: Arc::new(zones) };
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-    let mut builder = Resolver::builder_with_config(config, provider);
+    let mut builder = Resolver::builder_with_config(config, Zoned::new(zones));
     *builder.options_mut() = options;
-    builder.build().map_err(|error| format!("no resolver can be made: {error}"))
+    builder.build().map_err(|error| ResolutionError::NoResolver(error.to_string()))
 }
 
 fn name_server(address: IpAddr, port: u16, only_tcp: bool) -> NameServerConfig {
@@ -150,82 +139,6 @@ fn name_server(address: IpAddr, port: u16, only_tcp: bool) -> NameServerConfig {
     NameServerConfig::new(address, true, connections)
 }
 
-/// Sockets of tokio's, bound to the interface of a name server where its address needs one.
-#[derive(Clone)]
-struct Zoned {
-    inner: TokioRuntimeProvider,
-    zones: Arc<HashMap<IpAddr, String>>,
-}
-
-impl Zoned {
-    fn interface(&self, server: SocketAddr) -> io::Result<Option<String>> {
-        self.zones.get(&server.ip()).map(|zone| interface_of(zone)).transpose()
-    }
-}
-
-/// The name of an interface, which may be known by its number.
-fn interface_of(zone: &str) -> io::Result<String> {
-    let Ok(number) = zone.parse::<u32>() else {
-        return Ok(zone.to_owned());
-    };
-    let name = nix::net::if_::if_indextoname(number)?;
-    // nix takes the C library's null pointer for a name.
-    if name.is_empty() {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    name.into_string().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
-}
-
-type Connecting = Pin<Box<dyn Future<Output = io::Result<AsyncIoTokioAsStd<TcpStream>>> + Send>>;
-type Binding = Pin<Box<dyn Future<Output = io::Result<UdpSocket>> + Send>>;
-
-impl RuntimeProvider for Zoned {
-    type Handle = TokioHandle;
-    type Timer = TokioTime;
-    type Udp = UdpSocket;
-    type Tcp = AsyncIoTokioAsStd<TcpStream>;
-
-    fn create_handle(&self) -> Self::Handle {
-        self.inner.create_handle()
-    }
-
-    fn connect_tcp(
-        &self,
-        server: SocketAddr,
-        bind: Option<SocketAddr>,
-        timeout: Option<Duration>,
-    ) -> Connecting {
-        let interface = match self.interface(server) {
-            Ok(None) => return self.inner.connect_tcp(server, bind, timeout),
-            Ok(Some(interface)) => interface,
-            Err(error) => return Box::pin(std::future::ready(Err(error))),
-        };
-        Box::pin(async move {
-            let socket = TcpSocket::new_v6()?;
-            SockRef::from(&socket).bind_device(Some(interface.as_bytes()))?;
-            let connecting =
-                tokio::time::timeout(timeout.unwrap_or(CONNECT), socket.connect(server));
-            connecting
-                .await
-                .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-                .map(AsyncIoTokioAsStd)
-        })
-    }
-
-    fn bind_udp(&self, local: SocketAddr, server: SocketAddr) -> Binding {
-        let binding = self.inner.bind_udp(local, server);
-        let interface = self.interface(server);
-        Box::pin(async move {
-            let interface = interface?;
-            let socket = binding.await?;
-            if let Some(interface) = interface {
-                SockRef::from(&socket).bind_device(Some(interface.as_bytes()))?;
-            }
-            Ok(socket)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,20 +148,11 @@ mod tests {
         let set = |addresses: &[&str]| -> BTreeSet<IpAddr> {
             addresses.iter().map(|address| address.parse().unwrap()).collect()
         };
-        let failed = || Err("no name server answers".to_owned());
+        let failed = || Err(ResolutionError::Timeout);
         assert_eq!(joined(set(&[]), Ok(set(&["10.0.0.1"]))), Ok(set(&["10.0.0.1"])));
         let both = joined(set(&["fd00::1"]), Ok(set(&["10.0.0.1"])));
         assert_eq!(both, Ok(set(&["10.0.0.1", "fd00::1"])));
         assert_eq!(joined(set(&["10.0.0.1"]), failed()), Ok(set(&["10.0.0.1"])));
         assert_eq!(joined(set(&[]), failed()), failed());
-    }
-
-    #[test]
-    fn an_interface_is_known_by_its_number_too() {
-        assert_eq!(interface_of("1").unwrap(), "lo");
-        assert_eq!(interface_of("eth7").unwrap(), "eth7");
-        for nobody in ["0", "2147483647", "4294967295"] {
-            assert!(interface_of(nobody).is_err(), "{nobody}");
-        }
     }
 }

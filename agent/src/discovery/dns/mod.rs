@@ -1,0 +1,235 @@
+//! DNS names of external peers: resolved, and resolved again when what was learnt has had its time, or when the host says
+//! something else of names or of whom to ask.
+
+mod error;
+mod hosts;
+mod memory;
+mod name;
+mod resolv_conf;
+mod resolve;
+mod system;
+mod zoned;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls_pki_types::DnsName;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{Discovery, Problems, Snapshot, Update, Updates};
+use crate::desired::{Desired, Endpoints, Origin, Place};
+use crate::follow::{Following, Unfollowed};
+
+use error::ResolutionError;
+use memory::Memory;
+use name::{News, SeenAddresses};
+use system::HostFiles;
+
+/// Addresses that one DNS name may stand for: whoever answers for it cannot fill the kernel's maps.
+pub const ADDRESSES_OF_A_NAME: usize = 64;
+
+/// How names are resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Whom to ask; empty for those that the host asks.
+    pub servers: Vec<SocketAddr>,
+    /// A file that outlives the agent: what was protected stays so when it starts anew.
+    pub memory: PathBuf,
+}
+
+/// What a name resolves to now, or why that is not known.
+type Answer = (DnsName<'static>, Result<BTreeSet<IpAddr>, ResolutionError>);
+
+impl Discovery for Dns {
+    fn kind(&self) -> &'static str {
+        "dns"
+    }
+
+    fn follow(self: Arc<Self>, updates: Updates) -> Following {
+        Box::pin(async move { DnsNames::new(&self, updates).run().await })
+    }
+}
+
+/// The names that are followed.
+#[derive(Debug)]
+struct DnsNames {
+    servers: Vec<SocketAddr>,
+    updates: Updates,
+    answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
+    followed: HashMap<DnsName<'static>, FollowedName>,
+    /// Once there is a name to resolve.
+    system: Option<HostFiles>,
+    memory: Memory,
+}
+
+#[derive(Debug)]
+struct FollowedName {
+    /// Ends with this.
+    _task: AbortOnDropHandle<()>,
+    seen: SeenAddresses,
+    problem: Option<ResolutionError>,
+}
+
+impl DnsNames {
+    fn new(settings: &Dns, updates: Updates) -> Self {
+        Self {
+            servers: settings.servers.clone(),
+            updates,
+            answers: mpsc::channel(16),
+            followed: HashMap::new(),
+            system: None,
+            memory: Memory::new(settings.memory.clone()),
+        }
+    }
+
+    async fn run(mut self) -> Result<(), Unfollowed> {
+        let mut wanted = self.updates.wanted();
+        let names = names_in(&wanted.borrow_and_update());
+        // What another resolver has said stays known, whoever is asked from now on.
+        let before = self.updates.take_before();
+        self.follow(names, &before);
+        loop {
+            self.updates.send(Update::Snapshot(self.snapshot())).await?;
+            // Until there is another snapshot to tell.
+            loop {
+                tokio::select! {
+                    changed = wanted.changed() => {
+                        changed.map_err(|_| Unfollowed)?;
+                        let names = names_in(&wanted.borrow_and_update());
+                        if self.follow(names, &Desired::default()) {
+                            break;
+                        }
+                    }
+                    Some(answer) = self.answers.1.recv() => match self.take(answer) {
+                        News::Nothing => {}
+                        News::Problem => self.updates.send(Update::Problems(self.problems())).await?,
+                        News::Addresses => break,
+                    },
+                }
+            }
+        }
+    }
+
+    /// Follows these names, of which some may be known, and lets go of all others. Returns true if that changes anything.
+    fn follow(&mut self, names: HashSet<DnsName<'static>>, known: &Desired) -> bool {
+        let system = match (names.is_empty(), self.system.take()) {
+            (true, _) => None,
+            (false, None) => Some(HostFiles::start(system::Paths::default())),
+            (false, Some(system)) => {
+                // Whoever changes what is wanted may have changed that, too.
+                system.refresh();
+                Some(system)
+            }
+        };
+        let is_same = names.len() == self.followed.len()
+            && names.iter().all(|name| self.followed.contains_key(name));
+        if let Some(system) = &system
+            && !is_same
+        {
+            self.followed.retain(|name, _| names.contains(name));
+            let mut remembered = self.memory.recall();
+            for name in names {
+                if !self.followed.contains_key(&name) {
+                    let mut seen = remembered.remove(name.as_ref()).unwrap_or_default();
+                    let known = known.endpoints.iter().find(|known| known.name == name);
+                    let known = known.map(|known| known.addresses.clone());
+                    seen.take(known.unwrap_or_default(), SystemTime::now());
+                    let followed = self.follow_name(&name, seen, system);
+                    self.followed.insert(name, followed);
+                }
+            }
+            self.remember();
+        } else if !is_same {
+            self.followed.clear();
+        }
+        self.system = system;
+        !is_same
+    }
+
+    fn follow_name(
+        &self,
+        name: &DnsName<'static>,
+        seen: SeenAddresses,
+        system: &HostFiles,
+    ) -> FollowedName {
+        let task = resolve::keep_resolved(
+            self.servers.clone(),
+            name.clone(),
+            system.subscribe(),
+            self.answers.0.clone(),
+            self.updates.backoff(),
+        );
+        let task = AbortOnDropHandle::new(tokio::spawn(task));
+        FollowedName { _task: task, seen, problem: None }
+    }
+
+    /// Takes an answer in.
+    fn take(&mut self, (name, answer): Answer) -> News {
+        let Some(followed) = self.followed.get_mut(&name) else {
+            return News::Nothing;
+        };
+        let name = name.as_ref();
+        match answer {
+            Err(problem) => {
+                if followed.problem.as_ref() == Some(&problem) {
+                    return News::Nothing;
+                }
+                tracing::warn!(name, %problem, "not resolved; known addresses stay");
+                followed.problem = Some(problem);
+                News::Problem
+            }
+            Ok(addresses) => {
+                let had_problem = followed.problem.take().is_some();
+                if followed.seen.take(addresses, SystemTime::now()) {
+                    tracing::info!(name, addresses = followed.seen.len(), "resolved");
+                    self.remember();
+                    return News::Addresses;
+                }
+                if had_problem { News::Problem } else { News::Nothing }
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let endpoints = self.followed.iter().map(|(name, followed)| Endpoints {
+            origin: Origin::Dns(name.as_ref().into()),
+            name: name.clone(),
+            addresses: followed.seen.addresses(),
+        });
+        let endpoints = endpoints.map(Arc::new).collect();
+        let desired = Desired { endpoints, ..Desired::default() };
+        Snapshot { desired, problems: self.problems() }
+    }
+
+    fn problems(&self) -> Problems {
+        let problem = |(name, followed): (&DnsName<'_>, &FollowedName)| {
+            Some((name.as_ref().to_owned(), followed.problem.clone()?.into()))
+        };
+        self.followed.iter().filter_map(problem).collect()
+    }
+
+    fn remember(&self) {
+        let seen = |(name, followed): (&DnsName<'_>, &FollowedName)| {
+            (name.as_ref().to_owned(), followed.seen.clone())
+        };
+        self.memory.keep(&self.followed.iter().map(seen).collect());
+    }
+}
+
+/// The names of external peers.
+fn names_in(desired: &Desired) -> HashSet<DnsName<'static>> {
+    let places = desired.external_peers.iter().flat_map(|peer| &peer.places);
+    places
+        .filter_map(|place| match place {
+            Place::Named { name, .. } => Some(name.clone()),
+            Place::At(_) => None,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
