@@ -15,7 +15,8 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::CaError;
-use super::roots::{CLOCK_SKEW, RootState, RootStatus, Roots, common_name, uri};
+use super::make::{common_name, uri};
+use super::roots::{CLOCK_SKEW, RootState, RootStatus, Roots};
 use crate::follow::{Problem, jitter};
 use crate::identity::renewal::renewal_of;
 use crate::identity::{Snapshot, Svid};
@@ -148,7 +149,7 @@ impl EmbeddedCa {
         let Some((root, root_key)) =
             roots.active(now).and_then(|root| root.key.as_deref().map(|key| (root, key)))
         else {
-            return Err(CaError::Refused("no root is active".to_owned()));
+            return Err(CaError::NoActiveRoot);
         };
         let (not_before, not_after) = (now - CLOCK_SKEW, (now + ttl).min(root.facts.not_after));
         let mut params = CertificateParams::default();

@@ -3,11 +3,14 @@
 //!
 //! A root is replaced by adding the next one ([`roots`]): it is trusted at once and issued from later.
 
+mod directory;
 mod issue;
+mod make;
 mod roots;
 mod source;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::sys::files::ReadError;
 use crate::trust::BundleError;
@@ -30,8 +33,15 @@ pub enum CaError {
     Unusable { path: PathBuf, reason: String },
     #[error("has no spiffeId")]
     NoSpiffeId,
-    #[error("{}", .0)]
-    Refused(String),
+    #[error("no root is active")]
+    NoActiveRoot,
+    #[error("{} is not in use yet; a further root would be one too many", .0.display())]
+    NextNotInUse(PathBuf),
+    #[error(
+        "certificates of earlier roots may still be in use; wait {}, or say --force",
+        humantime::format_duration(*wait)
+    )]
+    OldInUse { wait: Duration },
     #[error(
         "cannot issue a certificate; are the CA's certificate and key those that `sheath ca` made?"
     )]
