@@ -106,7 +106,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let reread = reread(path, &config);
     let control = Control::start(config.control(), reread, processes.clone(), provider.clone());
     let mut control = control.map_err(StartError::Source)?;
-    control.await_first_word().await;
+    control.await_first_messages().await;
     let (published, control_names) = (control.published(), control.name_views());
     let threads = threads();
     let pipeline = Arc::new(Pipeline {

@@ -1,4 +1,4 @@
-//! A workload as the kernel's maps hold it.
+//! Workloads in the form of the kernel's maps.
 
 use sheath_common::selector::Selector;
 use sheath_common::workload::{InboundMode, Workload};
@@ -6,7 +6,7 @@ use sheath_common::workload::{InboundMode, Workload};
 use crate::desired::{self, CgroupSelector};
 
 impl desired::Workload {
-    /// The workload as the kernel's maps hold it.
+    /// The workload in the form of the kernel's maps.
     #[must_use]
     pub fn kernel_view(&self) -> Workload {
         let every_port =
@@ -14,11 +14,11 @@ impl desired::Workload {
         Workload::new(self.id, self.outbound.mode, self.inbound.mode, every_port)
     }
 
-    /// How the kernel recognises new cgroups of the workload. There are none where one that exists is meant.
+    /// How the kernel recognises new cgroups of the workload. `None` if the workload is one existing cgroup.
     #[must_use]
     pub fn selector(&self) -> Option<Selector> {
         match &self.cgroup {
-            // None is too long: who makes a workload of a pattern sees to that.
+            // The producer of the workload has checked the length.
             CgroupSelector::Pattern(pattern) => {
                 Selector::new(pattern.as_bytes(), self.kernel_view())
             }

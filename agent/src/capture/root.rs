@@ -1,4 +1,4 @@
-//! Where the programs are attached.
+//! The cgroup that the programs are attached to.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub enum CaptureRoot {
 }
 
 impl CaptureRoot {
-    /// Its directory, where the hierarchy is mounted on `mount`.
+    /// Its directory below the mount point of the hierarchy.
     #[must_use]
     pub fn directory(&self, mount: &Path) -> PathBuf {
         match self {
@@ -23,7 +23,7 @@ impl CaptureRoot {
         }
     }
 
-    /// True if a cgroup, or what a pattern matches, lies below it: elsewhere the programs see nothing.
+    /// True if a cgroup, or all that a pattern matches, lies below it. The programs see nothing outside of it.
     #[must_use]
     pub fn covers(&self, path: &str) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! Paths of cgroups, as the configuration writes them: from the cgroup v2 root, with or without a slash before.
+//! Cgroup paths in the configuration: from the cgroup v2 root, with or without a leading slash.
 
 use sheath_common::maps::MAX_CGROUP_DEPTH;
 use sheath_common::selector::PATTERN_LEN;
@@ -6,7 +6,7 @@ use sheath_common::selector::PATTERN_LEN;
 use crate::capture::CaptureRoot;
 
 /// # Errors
-/// If it is no path below the cgroup v2 root.
+/// If the text is not a path below the cgroup v2 root.
 pub fn capture_root(text: &str) -> Result<CaptureRoot, String> {
     if text == "auto" {
         return Ok(CaptureRoot::Auto);
@@ -20,10 +20,10 @@ pub fn capture_root(text: &str) -> Result<CaptureRoot, String> {
     Ok(CaptureRoot::Below(path))
 }
 
-/// The cgroup of a service manager, as `/init.scope`. In the root cgroup may be anybody.
+/// The cgroup of a service manager, like `/init.scope`. The root cgroup is refused: any process may be in it.
 ///
 /// # Errors
-/// If it is no cgroup below the root, or one that the programs do not see.
+/// If the text is not a path below the root, or lies outside of `capture.cgroup`.
 pub fn activator(text: &str, capture: &CaptureRoot) -> Result<String, String> {
     let path = absolute(text);
     if !is_plain(&path) {
@@ -38,7 +38,7 @@ pub fn activator(text: &str, capture: &CaptureRoot) -> Result<String, String> {
 /// Brings a pattern to the form `/a/b*`.
 ///
 /// # Errors
-/// If the kernel could not hold it, or would never match it.
+/// If the pattern is too long or too deep for the kernel, or lies outside of `capture.cgroup`.
 pub fn pattern(text: &str, capture: &CaptureRoot) -> Result<String, String> {
     let pattern = absolute(text);
     if !is_plain(&pattern) {
@@ -58,7 +58,7 @@ fn absolute(text: &str) -> String {
     format!("/{}", text.trim_matches('/'))
 }
 
-/// False for the root, and for what leads somewhere else than it seems.
+/// False for the root, and for paths with empty or dotted components.
 fn is_plain(path: &str) -> bool {
     !path.split('/').skip(1).any(|part| part.is_empty() || part == "." || part == "..")
 }

@@ -1,4 +1,4 @@
-//! What entries of a configuration mean for each other: names that are there once, places that have one kind of peer.
+//! Checks across entries: names are unique, and a place has one kind of peer.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use super::raw;
 use crate::desired::{ExternalPeer, Peer, Place, Workload};
 
 /// # Errors
-/// If a name cannot be shown: they are, in tables, on terminals.
+/// If a name has control characters. Names are printed in tables, on terminals.
 pub fn check_names(raw: &raw::Config) -> Result<(), String> {
     let has_controls = |name: &str| name.contains(char::is_control);
     if raw.node.is_empty() {
@@ -30,7 +30,7 @@ pub fn check_names(raw: &raw::Config) -> Result<(), String> {
 }
 
 /// # Errors
-/// If a name is there twice.
+/// If a name occurs twice.
 pub fn unique<'n, N>(
     what: &str,
     names: impl IntoIterator<Item = &'n N>,
@@ -47,10 +47,10 @@ where
     Ok(seen)
 }
 
-/// One place has one kind of peer.
+/// A place has one external peer, or agents, not both.
 ///
 /// # Errors
-/// If an external peer is at a place that is also said to be somebody else's.
+/// If an external peer is at a place that another entry also names.
 pub fn check_places(peers: &[Arc<Peer>], external: &[Arc<ExternalPeer>]) -> Result<(), String> {
     let of_agents: HashSet<_> = peers.iter().flat_map(|peer| &peer.destinations).collect();
     let mut places: HashMap<&Place, &str> = HashMap::new();
@@ -73,7 +73,7 @@ pub fn check_places(peers: &[Arc<Peer>], external: &[Arc<ExternalPeer>]) -> Resu
 }
 
 /// # Errors
-/// If two workloads could be taken for each other.
+/// If two workloads have the same name or the same id.
 pub fn check_workloads(workloads: &[Arc<Workload>]) -> Result<(), String> {
     unique("workload", workloads.iter().map(|workload| &workload.name))?;
     let mut ids: BTreeMap<WorkloadId, &str> = BTreeMap::new();

@@ -1,5 +1,4 @@
-//! Where identities come from, as the configuration writes it: sources for the whole node, and for each workload which of
-//! them is its own.
+//! Sources of identities in the configuration: those of the node, and the choice of each workload.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +11,12 @@ use crate::identity::{
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::x509::KeyPairFiles;
 
-/// Sources as the file sets them up.
+/// The sources that the file sets up for the node.
 #[derive(Debug)]
 pub struct Sources {
     default: Option<raw::SourceKind>,
     ca: Option<CaSettings>,
-    /// A directory with one of each workload in it.
+    /// A directory with a subdirectory for each workload.
     files: Option<PathBuf>,
     /// The socket of the SPIRE agent.
     spire: Option<PathBuf>,
@@ -33,7 +32,7 @@ type Source = Arc<dyn SourceSettings>;
 
 impl Sources {
     /// # Errors
-    /// If a source is not set up as it has to be, or if it is left open which is the default one.
+    /// If a setting is invalid, or if there are several sources and none is the default.
     pub fn from_raw(raw: raw::Identity, trust_domain: &TrustDomain) -> Result<Self, String> {
         let ca = raw.ca.map(|ca| CaSettings {
             dir: ca.dir,
@@ -58,10 +57,10 @@ impl Sources {
         Ok(Self { default: default(raw.source, set_up)?, ca, files, spire })
     }
 
-    /// The source of a workload's identity, by its own word or by default.
+    /// The source of a workload's identity: its own choice, or the default.
     ///
     /// # Errors
-    /// If there is none, or if it could give this workload no identity.
+    /// If there is no such source, or if it cannot serve this workload.
     pub fn of(
         &self,
         workload: &For<'_>,
@@ -69,7 +68,7 @@ impl Sources {
     ) -> Result<Source, String> {
         match raw {
             None => self.by_default(workload),
-            Some(raw) => self.by_its_word(workload, raw),
+            Some(raw) => self.chosen(workload, raw),
         }
     }
 
@@ -83,11 +82,7 @@ impl Sources {
         }
     }
 
-    fn by_its_word(
-        &self,
-        workload: &For<'_>,
-        raw: raw::WorkloadIdentity,
-    ) -> Result<Source, String> {
+    fn chosen(&self, workload: &For<'_>, raw: raw::WorkloadIdentity) -> Result<Source, String> {
         match raw {
             raw::WorkloadIdentity { ca: Some(ca), files: None, spire: None } => {
                 self.ca(workload, ca.svid_ttl.map(|ttl| ttl.0))
@@ -157,7 +152,7 @@ impl Sources {
     }
 }
 
-/// The source of workloads that name none.
+/// The source of workloads that do not choose one.
 fn default(
     named: Option<raw::SourceKind>,
     set_up: Vec<raw::SourceKind>,

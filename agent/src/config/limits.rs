@@ -1,5 +1,5 @@
-//! How much a configuration may have of each thing. The kernel's maps are as large as they are made, so what does not fit is
-//! refused where it is written: later it would be an error number of the kernel's, and half of it in force.
+//! Limits on what a configuration may hold. The kernel's maps have a fixed size. What does not fit is refused here, with a
+//! message; in the kernel it would be an error number, with half of the configuration in force.
 //!
 //! README, "Limits", lists these and all others.
 
@@ -30,7 +30,7 @@ pub enum OverLimit {
 /// Bytes in the path of a Unix socket, without the NUL at its end (unix(7)).
 const SOCKET_PATH: usize = 107;
 
-/// A path that no socket can have.
+/// The path is too long for a socket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the socket {} would have a path of {} bytes; {SOCKET_PATH} are the most",
@@ -47,7 +47,7 @@ pub fn check_socket(path: &Path) -> Result<(), SocketPathTooLong> {
 }
 
 /// # Errors
-/// The first limit that a configuration is beyond.
+/// The first limit that is exceeded.
 pub fn check(desired: &Desired) -> Result<(), OverLimit> {
     let is_over = |count: usize, limit: u32| count > limit as usize;
     let workloads = desired.workloads.len();
@@ -65,7 +65,7 @@ pub fn check(desired: &Desired) -> Result<(), OverLimit> {
     Ok(())
 }
 
-/// Rules about destinations that a configuration may come to.
+/// The most rules about destinations that a configuration may lead to.
 fn destinations(desired: &Desired) -> usize {
     let mut of_all: HashSet<&Destination> =
         desired.peers.iter().flat_map(|peer| &peer.destinations).collect();

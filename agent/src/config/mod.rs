@@ -1,8 +1,8 @@
 //! The configuration file: one YAML document, parsed into types that hold only what is valid.
 //!
-//! [`raw`] mirrors the file key by key; this module turns it into [`Config`], resolving defaults and checking
-//! what one key means for another: what is wanted of the node goes into [`Desired`], and each module gets the settings
-//! that it owns. Everything after start-up works with those alone.
+//! [`raw`] mirrors the file key by key. This module turns it into [`Config`]: it resolves defaults and checks keys against
+//! each other. Workloads, peers and trust become [`Desired`] values; each module gets the settings that it owns. The rest
+//! of the agent works with those alone and does not know the file.
 
 mod cgroup_paths;
 mod consistency;
@@ -59,12 +59,12 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// How long live flows may go on after SIGTERM.
     pub drain: Duration,
-    /// What finds out more of what is wanted.
+    /// What finds further parts of the desired state.
     pub discoveries: Vec<Arc<dyn Discovery>>,
     pub expired_peer: ExpiredPeer,
     pub reuse: Reuse,
     pub limits: Limits,
-    /// What the file wants of this node.
+    /// The desired state, as far as the file describes it.
     pub desired: Desired,
 }
 
@@ -88,7 +88,7 @@ impl Config {
         Self::from_raw(raw, path).map_err(|reason| ConfigError::invalid(path, &reason))
     }
 
-    /// What of it is the control plane's business.
+    /// The settings of the control plane.
     #[must_use]
     pub fn control(&self) -> control::Settings {
         control::Settings {
@@ -98,7 +98,7 @@ impl Config {
         }
     }
 
-    /// Says at start what is in force, defaults included. A configuration holds no secrets, only paths to them.
+    /// Logs what is in force, defaults included. A configuration holds no secrets, only paths to them.
     pub fn log_summary(&self) {
         tracing::info!(
             node = self.node,
@@ -121,7 +121,7 @@ impl Config {
         };
         let capture = cgroup_paths::capture_root(&raw.capture.cgroup)?;
         let sources = Sources::from_raw(raw.identity, &raw.trust_domain)?;
-        let wanted = Wanted {
+        let lists = Lists {
             trust_domains: raw.trust_domains,
             tls_contexts: raw.tls_contexts,
             workloads: raw.workloads,
@@ -130,7 +130,7 @@ impl Config {
         };
         let file = File { path: path.into(), trust_domain: &raw.trust_domain, capture: &capture };
         let config = Self {
-            desired: wanted.read(&file, &sources)?,
+            desired: lists.read(&file, &sources)?,
             ca_dir: sources.ca_dir().map(Path::to_owned),
             trust_domain: raw.trust_domain,
             node: raw.node,
@@ -149,15 +149,15 @@ impl Config {
     }
 }
 
-/// What the file says about the whole node, as far as single entries depend on it.
+/// Settings of the whole file that entries depend on.
 struct File<'c> {
     path: Arc<Path>,
     trust_domain: &'c TrustDomain,
     capture: &'c CaptureRoot,
 }
 
-/// The lists of what is wanted, as they are written.
-struct Wanted {
+/// The lists that describe the desired state, as they are written.
+struct Lists {
     trust_domains: Vec<raw::TrustDomainEntry>,
     tls_contexts: Vec<raw::TlsContext>,
     workloads: Vec<raw::Workload>,
@@ -165,7 +165,7 @@ struct Wanted {
     external_peers: Vec<raw::ExternalPeer>,
 }
 
-impl Wanted {
+impl Lists {
     fn read(self, file: &File<'_>, sources: &Sources) -> Result<Desired, String> {
         let path = &file.path;
         let trust_domains = each(self.trust_domains, |index, entry| {
@@ -239,7 +239,7 @@ impl From<raw::Limits> for Limits {
 }
 
 fn read_yaml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {
-    // Peers can be a hundred thousand. The file is root's own: these bounds are against mistakes.
+    // There may be a hundred thousand peers. Only root writes the file: these bounds are against mistakes.
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: 40_000_000, max_nodes: 20_000_000 },
     };

@@ -1,4 +1,4 @@
-//! Peers, as the configuration writes them.
+//! Peers and external peers in the configuration.
 
 use std::collections::HashSet;
 
@@ -6,17 +6,17 @@ use super::{raw, tls};
 use crate::desired::{Destination, ExternalPeer, Origin, Peer, Place};
 use crate::spiffe::{SpiffeId, TrustDomain};
 
-/// What other parts of the configuration have to offer.
+/// What peers may refer to in other parts of the configuration.
 pub struct Known<'c> {
     pub domains: &'c HashSet<TrustDomain>,
-    /// True if bundles of any domain may turn up.
+    /// True if a source may bring bundles of any domain.
     pub any_domain: bool,
     pub contexts: &'c HashSet<String>,
 }
 
 impl Known<'_> {
     /// # Errors
-    /// If there can be no bundle for an ID's trust domain.
+    /// If no bundle of an ID's trust domain is configured.
     pub fn check_ids(&self, ids: &[SpiffeId]) -> Result<(), String> {
         let foreign =
             |id: &&SpiffeId| !self.any_domain && !self.domains.contains(id.trust_domain());
@@ -31,7 +31,7 @@ impl Known<'_> {
 }
 
 /// # Errors
-/// What is wrong, with the key of the entry.
+/// The reason, with the key of the entry.
 pub fn peer(origin: Origin, raw: raw::Peer, known: &Known<'_>) -> Result<Peer, String> {
     let within = |reason: String| format!("{origin}: {reason}");
     if raw.destinations.is_empty() {
@@ -47,7 +47,7 @@ pub fn peer(origin: Origin, raw: raw::Peer, known: &Known<'_>) -> Result<Peer, S
 }
 
 /// # Errors
-/// What is wrong, with the name of the peer.
+/// The reason, with the name of the peer.
 pub fn external_peer(
     origin: Origin,
     raw: raw::ExternalPeer,
@@ -78,7 +78,7 @@ pub fn external_peer(
 }
 
 /// # Errors
-/// If connections to one of the destinations are never protected, so that its entry would be a promise that nobody keeps.
+/// If connections to one of the destinations are never protected: its entry would have no effect.
 fn check_reachable<'d>(
     destinations: impl IntoIterator<Item = &'d Destination>,
 ) -> Result<(), String> {

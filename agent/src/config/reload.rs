@@ -1,8 +1,8 @@
-//! What a running agent can take from another configuration.
+//! Which keys can change while an agent runs.
 
 use super::Config;
 
-/// A key that has changed, and that a running agent does not change over to.
+/// A key has changed that only a restart can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} has changed, which takes a restart of the agent")]
 pub struct NeedsRestart(pub &'static str);

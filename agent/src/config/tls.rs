@@ -1,4 +1,4 @@
-//! How TLS with peers is meant to be, and by what they are judged, as the configuration writes it.
+//! TLS settings, pins and trust in the configuration.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::trust::{Names, Pin};
 use crate::x509::{Fingerprint, KeyPairFiles};
 
 /// # Errors
-/// What is wrong, with the name of the domain.
+/// The reason, with the name of the domain.
 pub fn trust_domain(
     origin: Origin,
     raw: raw::TrustDomainEntry,
@@ -38,7 +38,7 @@ fn crl_files(raw: raw::CrlFiles) -> Result<CrlFiles, String> {
 }
 
 /// # Errors
-/// If its name means something else.
+/// If the name is reserved.
 pub fn context(origin: Origin, raw: raw::TlsContext) -> Result<TlsContext, String> {
     if raw.name.is_empty() || [SVID, NOTHING].contains(&raw.name.as_str()) {
         return Err(format!("tlsContexts: `{}` cannot be the name of a context", raw.name));
@@ -55,7 +55,7 @@ pub fn context(origin: Origin, raw: raw::TlsContext) -> Result<TlsContext, Strin
 }
 
 /// # Errors
-/// If one of them is no pin.
+/// If one of them is not a valid pin.
 pub fn pins(raw: Vec<raw::Pin>) -> Result<Vec<PinSource>, String> {
     raw.into_iter().map(pin).collect()
 }
@@ -77,7 +77,7 @@ fn pin(raw: raw::Pin) -> Result<PinSource, String> {
 }
 
 /// # Errors
-/// What is wrong, with the key.
+/// The reason, with the key.
 pub fn inbound(raw: raw::InboundTls, known: &Known<'_>) -> Result<InboundTls, String> {
     let within = |reason: String| format!("inbound.tls: {reason}");
     let ports = raw.ports.clone();
@@ -88,12 +88,12 @@ pub fn inbound(raw: raw::InboundTls, known: &Known<'_>) -> Result<InboundTls, St
     Ok(InboundTls { ports, tls })
 }
 
-/// Words that `certificate` understands besides names of contexts.
+/// Values of `certificate` that are not names of contexts.
 const SVID: &str = "svid";
 const NOTHING: &str = "none";
 
 /// # Errors
-/// If it names a context that is not there, believes nobody, or asks for TLS that there is not.
+/// If it names an unknown context, if no peer could be trusted by it, or if its TLS parameters are unknown.
 pub fn standard(raw: raw::StandardTls, known: &Known<'_>) -> Result<StandardTls, String> {
     let certificate = match raw.certificate.as_deref() {
         None | Some(SVID) => CertificateChoice::Svid,
@@ -152,7 +152,7 @@ fn trust_choice(
     Ok(TrustChoice::Authorities { from, crl, names: names(&expect)? })
 }
 
-/// The names of which a certificate must have one.
+/// Names, one of which the certificate must have.
 fn names(expect: &raw::Expect) -> Result<Names, String> {
     if !expect.spiffe_ids.is_empty() {
         return Err("expect.spiffeIds needs trust.trustDomain; to compare a URI name alone, write it in expect.uris".to_owned());
@@ -169,7 +169,7 @@ fn names(expect: &raw::Expect) -> Result<Names, String> {
     })
 }
 
-/// The SPIFFE IDs of which a certificate must have one.
+/// SPIFFE IDs, one of which the certificate must have.
 fn spiffe_ids(
     domain: &TrustDomain,
     expect: raw::Expect,
@@ -189,7 +189,7 @@ fn spiffe_ids(
 }
 
 /// # Errors
-/// If a text is no name that DNS could have.
+/// If the text is not a valid DNS name.
 pub fn dns_name(text: &str) -> Result<DnsName<'static>, String> {
     DnsName::try_from(text.to_ascii_lowercase()).map_err(|_| format!("`{text}` is not a DNS name"))
 }

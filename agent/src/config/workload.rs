@@ -1,4 +1,4 @@
-//! Workloads, as the configuration writes them.
+//! Workloads in the configuration.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use super::peers::Known;
 use super::{File, cgroup_paths, raw, tls};
 use crate::desired::{CgroupSelector, Inbound, Origin, Outbound, PublishedPort, Workload};
 
-/// Reads workloads, with what the rest of the file says.
+/// Reads workloads, checked against the rest of the file.
 pub struct WorkloadReader<'c> {
     pub file: &'c File<'c>,
     pub sources: &'c Sources,
@@ -18,7 +18,7 @@ pub struct WorkloadReader<'c> {
 
 impl WorkloadReader<'_> {
     /// # Errors
-    /// What is wrong, with the name of the workload.
+    /// The reason, with the name of the workload.
     pub fn read(&self, index: usize, raw: raw::Workload) -> Result<Workload, String> {
         let name = raw.name;
         let within = |reason: String| format!("workload `{name}`: {reason}");
@@ -82,7 +82,7 @@ impl WorkloadReader<'_> {
 }
 
 /// # Errors
-/// If ports, what they are published as and the addresses that they are at do not fit together.
+/// If ports, published ports and addresses contradict each other.
 fn check_ports(raw: &raw::Inbound) -> Result<(), String> {
     if raw.ports.as_ref().is_some_and(|ports| ports.is_empty() || ports.contains(&0)) {
         return Err("inbound.ports must name ports from 1 to 65535, or be left out for every port"

@@ -1,5 +1,5 @@
-//! What `sheath certs` tells: every certificate that is shown, and everything that peers' certificates are
-//! judged by. Never a key.
+//! The answer to `sheath certs`: our own certificates, and everything that peers' certificates are verified by. Never a
+//! key.
 
 use std::time::SystemTime;
 
@@ -37,19 +37,19 @@ pub struct CertificateView {
     pub next_renewal: Option<String>,
     /// `ok`, `stale` (still good, but not refreshed), `expired` or `missing`.
     pub state: &'static str,
-    /// Why it is not as it should be.
+    /// What is wrong with it, if anything is.
     pub problem: Option<String>,
 }
 
-/// What one workload believes of one trust domain.
+/// The trust of one workload in one trust domain.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrustView {
     pub workload: String,
     pub trust_domain: String,
     pub authorities: Vec<AuthorityView>,
-    /// True if certificates are looked up in CRLs.
+    /// True if certificates are checked against CRLs.
     pub revocation: bool,
-    /// How long ago the bundle came.
+    /// Time since the bundle was loaded.
     pub age_seconds: u64,
 }
 
@@ -72,7 +72,7 @@ pub struct FileView {
     /// Of a CRL.
     pub this_update: Option<String>,
     pub next_update: Option<String>,
-    /// How long its content has been in use.
+    /// Time since its content was loaded.
     pub age_seconds: Option<u64>,
     pub problem: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The discoveries that are followed, and what they have found.
+//! Follows discoveries and keeps what they have found.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,33 +14,33 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::desired::{Conflict, Desired};
 use crate::discovery::{Discovery, Message, Problems, Snapshot, Update, Updates};
 
-/// Pause before a discovery that has broken down is followed again.
+/// Pause after a discovery has panicked.
 const AFTER_BREAKDOWN: Duration = Duration::from_secs(10);
 
-/// What people are told of a name.
+/// A DNS name in `sheath status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NameView {
     pub name: String,
-    /// That it stands for, or has stood for not long ago.
+    /// Addresses that it resolves to, or did resolve to within the last hour.
     pub addresses: Vec<IpAddr>,
-    /// Why it is not resolved now; empty if it is.
+    /// Why it does not resolve now; empty if it does.
     pub problem: String,
 }
 
-/// The same of all, read by whoever wants to.
+/// All names, shared with `sheath status`.
 pub type NameViews = Arc<ArcSwap<Vec<NameView>>>;
 
-/// What all discoveries have found, and go on finding.
+/// All discoveries that are followed.
 #[derive(Debug)]
 pub struct Discoveries {
     /// By kind.
     followed: BTreeMap<&'static str, FollowedDiscovery>,
     generation: u64,
-    /// What is wanted, for those that look for what others name.
+    /// The merged desired state, for discoveries that look up what it refers to.
     wanted: watch::Sender<Arc<Desired>>,
     updates: (mpsc::Sender<Message>, mpsc::Receiver<Message>),
     random: &'static dyn SecureRandom,
-    /// Those that are in the log already.
+    /// Conflicts that were logged.
     conflicts: BTreeSet<Conflict>,
     names: NameViews,
 }
@@ -49,10 +49,10 @@ pub struct Discoveries {
 struct FollowedDiscovery {
     discovery: Arc<dyn Discovery>,
     generation: u64,
-    /// Ends with this.
+    /// Aborted when this is dropped.
     _task: AbortOnDropHandle<()>,
     found: Snapshot,
-    /// True once it has said anything.
+    /// True after its first message.
     heard: bool,
 }
 
@@ -69,13 +69,13 @@ impl Discoveries {
         }
     }
 
-    /// What is known of names, now and later.
+    /// The names, kept up to date.
     pub fn name_views(&self) -> NameViews {
         self.names.clone()
     }
 
-    /// Follows these and lets go of all others; those that stay as they are go on undisturbed. What the others had found
-    /// stays until who comes in their place has spoken.
+    /// Follows these discoveries and ends all others. An unchanged one goes on undisturbed. Where the settings of one have
+    /// changed, what it had found stays until its successor has delivered.
     pub fn follow(&mut self, discoveries: &[Arc<dyn Discovery>]) {
         let mut before = std::mem::take(&mut self.followed);
         for discovery in discoveries {
@@ -109,15 +109,15 @@ impl Discoveries {
         }
     }
 
-    /// Puts together what the configuration and all discoveries want, and says what does not fit together.
+    /// Merges the configuration's part and the parts of all discoveries.
     pub fn merged(&self, configured: &Desired) -> Merged {
         let found = self.followed.values().map(|followed| &followed.found.desired);
         let (desired, conflicts) = Desired::merged(std::iter::once(configured).chain(found));
         Merged { desired: Arc::new(desired), conflicts: conflicts.into_iter().collect() }
     }
 
-    /// Takes note of what is wanted now.
-    pub fn take_note(&mut self, merged: &Merged) {
+    /// Logs new conflicts and tells discoveries of the new state.
+    pub fn announce(&mut self, merged: &Merged) {
         for conflict in merged.conflicts.difference(&self.conflicts) {
             tracing::warn!("{conflict}");
         }
@@ -125,21 +125,21 @@ impl Discoveries {
         self.wanted.send_replace(merged.desired.clone());
     }
 
-    /// Waits for what a discovery says next.
+    /// Waits for the next message of a discovery.
     pub async fn next(&mut self) -> Message {
         match self.updates.1.recv().await {
             Some(message) => message,
-            // Never: there is a sender here.
+            // Cannot happen: `self` holds a sender.
             None => std::future::pending().await,
         }
     }
 
-    /// True if every discovery has said something.
+    /// True if every discovery has sent a message.
     pub fn all_heard(&self) -> bool {
         self.followed.values().all(|followed| followed.heard)
     }
 
-    /// Takes in what a discovery says, if it is still followed. Returns true if something else is wanted by that.
+    /// Handles a message, unless its discovery is no longer followed. Returns true if the desired state has changed.
     pub fn take(&mut self, (kind, generation, update): Message) -> bool {
         let followed = self.followed.get_mut(kind);
         let Some(followed) = followed.filter(|followed| followed.generation == generation) else {
@@ -168,7 +168,7 @@ impl Discoveries {
     }
 }
 
-/// Follows a discovery, again and again if it should break down.
+/// Follows a discovery, and starts it again if it panics.
 async fn keep_following(discovery: Arc<dyn Discovery>, updates: Updates) {
     loop {
         let following = tokio::spawn(discovery.clone().follow(updates.clone()));
@@ -186,7 +186,7 @@ async fn keep_following(discovery: Arc<dyn Discovery>, updates: Updates) {
     }
 }
 
-/// What all want together.
+/// The parts of all producers, merged.
 #[derive(Clone, Debug)]
 pub struct Merged {
     pub desired: Arc<Desired>,

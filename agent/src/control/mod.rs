@@ -1,6 +1,7 @@
-//! The control plane: one task that knows what is wanted, from the configuration and from
-//! [discoveries](crate::discovery), the files that it takes and the sources of identities, and publishes what follows from
-//! them as immutable snapshots. The data path reads those and waits for nothing here.
+//! The control plane: one task that merges the desired state, reads materials, follows sources of identities, and
+//! publishes the result as immutable snapshots. The data path reads the snapshots and never waits for this task.
+//!
+//! The desired state comes from the configuration and from [discoveries](crate::discovery).
 
 mod certificates;
 mod discoveries;
@@ -39,18 +40,18 @@ pub use certificates::CertificatesView;
 pub use discoveries::{NameView, NameViews};
 pub use reload::{NotApplied, ReloadError, Reread, Unreadable};
 
-/// How long a start waits for the first word of all sources and discoveries.
-const FIRST_WORD: Duration = Duration::from_secs(3);
+/// How long a start waits for the first message of all sources and discoveries.
+const FIRST_MESSAGES: Duration = Duration::from_secs(3);
 
-/// What people ask of the control plane.
+/// Requests to the control plane.
 #[derive(Debug)]
 pub enum ControlRequest {
-    /// Read the configuration again, and apply it or say why not.
+    /// Read the configuration again and apply it.
     Reload(oneshot::Sender<Result<(), ReloadError>>),
     Certificates(oneshot::Sender<CertificatesView>),
 }
 
-/// What the configuration says to the control plane, and may say otherwise at the next reload.
+/// Settings of the control plane. A reload may change them.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub desired: Desired,
@@ -61,16 +62,16 @@ pub struct Settings {
 /// The control plane.
 pub struct Control {
     reread: Reread,
-    /// What the configuration wants.
+    /// The configuration's part of the desired state.
     configured: Desired,
-    /// What all want together.
+    /// The desired state, merged from all producers.
     desired: Arc<Desired>,
     provider: Arc<CryptoProvider>,
     materials: Materials,
     watch: Watch,
     /// The files that `watch` is for.
     watched: BTreeSet<PathBuf>,
-    /// Chains that were verified, for whichever workload.
+    /// Chains that were verified, for all workloads.
     verified: Arc<VerifiedChains>,
     discoveries: Discoveries,
     sources: Sources,
@@ -84,10 +85,10 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    /// Needs a tokio runtime. `reread` reads the configuration again.
+    /// Starts following sources and discoveries. Needs a tokio runtime. `reread` reads the configuration again.
     ///
     /// # Errors
-    /// If a source has no identity to give, and most likely never will, as an embedded CA that cannot be used.
+    /// If a source cannot be opened, for example an embedded CA without a usable root.
     pub fn start(
         settings: Settings,
         reread: Reread,
@@ -99,7 +100,7 @@ impl Control {
         let mut discoveries = Discoveries::new(provider.secure_random);
         let merged = discoveries.merged(&settings.desired);
         let desired = merged.desired.clone();
-        discoveries.take_note(&merged);
+        discoveries.announce(&merged);
         let mut materials = Materials::default();
         materials.follow(&desired);
         discoveries.follow(&settings.discoveries);
@@ -124,13 +125,13 @@ impl Control {
         })
     }
 
-    /// The chains that were verified, for whichever workload and whatever is published.
+    /// The chains that were verified. They outlive every snapshot.
     #[must_use]
     pub fn verified(&self) -> Arc<VerifiedChains> {
         self.verified.clone()
     }
 
-    /// What capture is to put in force.
+    /// What capture has to enforce.
     #[must_use]
     pub fn wanted(&self) -> Reconfiguration {
         let policy = self.published.policy.load_full();
@@ -149,9 +150,9 @@ impl Control {
         self.published.clone()
     }
 
-    /// Waits until every source and every discovery has said something, but not for long: what is not there yet is
-    /// refused, not waited for.
-    pub async fn await_first_word(&mut self) {
+    /// Waits a little for the first message of every source and discovery. After that a workload without an identity is
+    /// refused, and nobody waits.
+    pub async fn await_first_messages(&mut self) {
         let all_heard = async {
             while !(self.sources.all_heard() && self.discoveries.all_heard()) {
                 tokio::select! {
@@ -162,21 +163,21 @@ impl Control {
                 }
             }
         };
-        if tokio::time::timeout(FIRST_WORD, all_heard).await.is_err() {
-            tracing::warn!("not every source of identities has answered yet");
+        if tokio::time::timeout(FIRST_MESSAGES, all_heard).await.is_err() {
+            tracing::warn!("not every source of identities has answered yet; workloads without an identity are refused");
         }
         self.publish();
     }
 
-    /// Works until `requests` closes.
+    /// Runs until `requests` closes.
     pub async fn run(
         mut self,
         mut requests: mpsc::Receiver<ControlRequest>,
         supervisor: mpsc::WeakSender<SupervisorRequest>,
     ) {
-        // What has changed while nobody watched yet.
+        // Files may have changed before they were watched.
         self.refresh_materials();
-        // When to try again what capture has refused.
+        // When to retry what capture has refused.
         let mut steer_again = None;
         loop {
             tokio::select! {
@@ -184,7 +185,7 @@ impl Control {
                     Some(ControlRequest::Reload(answer)) => {
                         let result = self.reload(&supervisor).await;
                         self.refresh_materials();
-                        // Whoever asked may have gone.
+                        // The receiver may be gone.
                         let _ = answer.send(result);
                     }
                     Some(ControlRequest::Certificates(answer)) => {
@@ -199,7 +200,7 @@ impl Control {
                     }
                 },
                 message = self.discoveries.next() => if self.discoveries.take(message) {
-                    steer_again = self.take_found(&supervisor).await;
+                    steer_again = self.apply_found(&supervisor).await;
                 },
                 () = clock::reach(steer_again) => steer_again = self.steer(&supervisor).await,
                 () = self.watch.changed() => self.refresh_materials(),
@@ -207,13 +208,13 @@ impl Control {
         }
     }
 
-    /// Watches other files, if it takes others now.
+    /// Watches the files of the materials, if those have changed.
     fn watch_materials(&mut self) {
         let paths = self.materials.paths();
         if paths != self.watched {
             self.watch = Watch::new(paths.clone());
             self.watched = paths;
-            // What has changed while nobody watched yet.
+            // Files may have changed before they were watched.
             tokio::task::block_in_place(|| self.materials.refresh());
         }
     }

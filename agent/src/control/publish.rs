@@ -1,4 +1,4 @@
-//! What the control plane makes of everything that it knows, for the data path and for capture.
+//! Publishing: from the desired state, materials and identities to snapshots for the data path and rules for capture.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use crate::policy::Policy;
 use crate::tls::Contexts;
 use crate::wire::words;
 
-/// Pause before what capture has refused is tried again.
+/// Pause before a change that capture has refused is tried again.
 const STEER_AGAIN: Duration = Duration::from_secs(5);
 
 impl Control {
-    /// Puts in force what a discovery has found. Returns when to try again, if capture refuses it.
-    pub(super) async fn take_found(
+    /// Applies what a discovery has found. Returns when to retry, if capture refuses it.
+    pub(super) async fn apply_found(
         &mut self,
         supervisor: &mpsc::WeakSender<SupervisorRequest>,
     ) -> Option<Instant> {
@@ -30,28 +30,28 @@ impl Control {
         self.steer(supervisor).await
     }
 
-    /// Puts together what is wanted now, and follows what it takes.
+    /// Merges the desired state, and follows the materials and sources that it needs.
     pub(super) fn merge(&mut self) {
         let merged = self.discoveries.merged(&self.configured);
-        self.discoveries.take_note(&merged);
+        self.discoveries.announce(&merged);
         self.desired = merged.desired;
         tokio::task::block_in_place(|| self.materials.follow(&self.desired));
         self.watch_materials();
         self.sources.follow(&self.desired.workloads, Opened::new());
     }
 
-    /// Has capture steer what the policy says now. Returns when to try again, if that is refused.
+    /// Has capture enforce the current policy. Returns when to retry, if it refuses.
     pub(super) async fn steer(
         &self,
         supervisor: &mpsc::WeakSender<SupervisorRequest>,
     ) -> Option<Instant> {
         let policy = self.published.policy.load_full();
         let error = apply(supervisor, &self.desired.workloads, policy).await.err()?;
-        tracing::error!(%error, "addresses of external peers are not steered");
+        tracing::error!(%error, "capture does not enforce what a discovery has found; it is asked again");
         Some(Instant::now() + STEER_AGAIN)
     }
 
-    /// Publishes everything anew, and has all live sessions judged by it.
+    /// Publishes everything, and has all live sessions judged again.
     pub(super) fn publish(&mut self) {
         let policy = Policy::new(&self.desired, &self.materials);
         self.published.policy.store(Arc::new(policy));
@@ -60,7 +60,7 @@ impl Control {
         tokio::task::block_in_place(|| self.published.sessions.review(|_| true));
     }
 
-    /// Publishes what is held for one workload anew, and has its live sessions judged by it if it `is_new`.
+    /// Publishes the identity of one workload, and has its live sessions judged again if the identity `is_new`.
     pub(super) fn publish_one(&mut self, workload: WorkloadId, is_new: bool) {
         let identities = &self.published.identities;
         let mut held: HashMap<_, _> =
@@ -73,7 +73,7 @@ impl Control {
         }
     }
 
-    /// What is held for a workload that is followed.
+    /// The identity of a workload as it is now, ready for use.
     fn hold(&self, workload: WorkloadId) -> Held {
         let Some(followed) = self.sources.get(workload) else {
             return Held { credentials: None, source: "", problem: None, next_renewal: None };

@@ -1,4 +1,4 @@
-//! Another configuration, while everything runs.
+//! Reloading the configuration of a running agent.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use crate::policy::Policy;
 /// Reads the configuration again.
 pub type Reread = Box<dyn Fn() -> Result<Settings, Unreadable> + Send + Sync>;
 
-/// Why there is no other configuration.
+/// Why the configuration cannot be read, or not be changed over to.
 pub type Unreadable = Box<dyn Error + Send + Sync>;
 
-/// Why a reload was refused. The configuration before is in force.
+/// Why a reload was refused. The previous configuration stays in force.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error("{0}")]
     Configuration(Unreadable),
-    /// A source has no identity to give.
+    /// A source cannot be opened.
     #[error("{0}")]
     Source(Problem),
     #[error(transparent)]
     Capture(#[from] NotApplied),
 }
 
-/// Why capture has not put something in force.
+/// Why capture does not enforce a change.
 #[derive(Debug, thiserror::Error)]
 pub enum NotApplied {
     #[error(transparent)]
@@ -39,8 +39,8 @@ pub enum NotApplied {
 }
 
 impl Control {
-    /// Reads the configuration again. It is applied as a whole or not at all: everything that may fail comes
-    /// before anything is changed that is not easily put back.
+    /// Reads the configuration again and applies it as a whole, or not at all: every step that may fail comes before the
+    /// first change that cannot be undone.
     pub(super) async fn reload(
         &mut self,
         supervisor: &mpsc::WeakSender<SupervisorRequest>,
@@ -53,8 +53,8 @@ impl Control {
         let mut materials = self.materials.clone();
         tokio::task::block_in_place(|| materials.follow(&desired));
         let policy = Arc::new(Policy::new(&desired, &materials));
-        // Before the kernel turns anything to us that we would know nothing of. Live sessions are not judged by it
-        // yet.
+        // The policy first: capture must not hand us flows that the policy does not know. Live sessions are judged by it
+        // later.
         let before = self.published.policy.swap(policy.clone());
         if let Err(error) = apply(supervisor, &desired.workloads, policy).await {
             self.published.policy.store(before);
@@ -62,7 +62,7 @@ impl Control {
         }
         self.materials = materials;
         self.watch_materials();
-        self.discoveries.take_note(&merged);
+        self.discoveries.announce(&merged);
         self.discoveries.follow(&new.discoveries);
         self.sources.follow(&desired.workloads, opened);
         self.published.sessions.set_expired_peer(new.expired_peer);
@@ -75,10 +75,10 @@ impl Control {
     }
 }
 
-/// Has capture put workloads and policy in force.
+/// Has capture enforce workloads and policy.
 ///
 /// # Errors
-/// Why it does not, or not yet.
+/// If capture refuses, or has ended. Then nothing has changed.
 pub async fn apply(
     supervisor: &mpsc::WeakSender<SupervisorRequest>,
     workloads: &[Arc<Workload>],

@@ -1,4 +1,4 @@
-//! The sources of identities, one followed for each workload.
+//! Follows one source of identities for each workload.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use crate::desired::Workload;
 use crate::follow::Problem;
 use crate::identity::{Membership, Shared, Snapshot, Source, Update, Updates, WorkloadRef};
 
-/// Pause before a source that has broken down is followed again.
+/// Pause after a source has panicked.
 const AFTER_BREAKDOWN: Duration = Duration::from_secs(10);
 
-/// What a source has said: of which workload, and in which following of it.
+/// A message of a source: the workload, the generation of the follower, and the update.
 pub type SourceUpdate = (WorkloadRef, u64, Update);
 
-/// A panic, told as a reason.
+/// A source has panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("its source broke down; please report this")]
 struct BrokenDown;
 
-/// Everything that sources have said, and go on saying.
+/// All sources that are followed.
 #[derive(Debug)]
 pub struct Sources {
     shared: Shared,
@@ -35,7 +35,7 @@ pub struct Sources {
     updates: (mpsc::Sender<SourceUpdate>, mpsc::Receiver<SourceUpdate>),
 }
 
-/// Sources that are ready to be followed.
+/// Sources that were opened and are not yet followed.
 pub type Opened = HashMap<WorkloadId, Arc<dyn Source>>;
 
 /// A workload whose source is followed.
@@ -43,21 +43,21 @@ pub type Opened = HashMap<WorkloadId, Arc<dyn Source>>;
 pub struct FollowedSource {
     workload: Arc<Workload>,
     generation: u64,
-    /// Ends with this; `None` where the source could not even be made.
+    /// Aborted when this is dropped. `None` if the source could not be opened.
     _task: Option<AbortOnDropHandle<()>>,
     pub snapshot: Option<Snapshot>,
     pub problem: Option<Problem>,
-    /// True once the source has said anything.
+    /// True after its first message.
     heard: bool,
 }
 
 impl FollowedSource {
-    /// For status: what kind of source it is.
+    /// Kind of the source, for status.
     pub fn kind(&self) -> &'static str {
         self.workload.source.kind()
     }
 
-    /// True if the source of the workload as it is wanted now is the one that is followed.
+    /// True if the source that is followed is the one that `workload` asks for.
     fn is_of(&self, workload: &Workload) -> bool {
         let known = &self.workload;
         *known.source == *workload.source
@@ -77,10 +77,10 @@ impl Sources {
         }
     }
 
-    /// Makes the sources of workloads, but for those that are followed already. Nothing is changed by that.
+    /// Opens the sources of workloads, except for those that are followed already. Changes nothing else.
     ///
     /// # Errors
-    /// If one of them has no identity to give, and most likely never will.
+    /// If one of them cannot be opened.
     pub fn open(&mut self, workloads: &[Arc<Workload>]) -> Result<Opened, Problem> {
         let mut opened = Opened::new();
         for workload in workloads {
@@ -92,7 +92,7 @@ impl Sources {
         Ok(opened)
     }
 
-    /// Follows the source of each workload; those that stay as they are go on undisturbed.
+    /// Follows the source of each workload. An unchanged one goes on undisturbed.
     pub fn follow(&mut self, workloads: &[Arc<Workload>], mut opened: Opened) {
         let mut before = std::mem::take(&mut self.followed);
         for workload in workloads {
@@ -101,7 +101,7 @@ impl Sources {
                     FollowedSource { workload: workload.clone(), ..followed }
                 }
                 old => {
-                    // The SVID stays until the new source delivers, if the workload is still to be who it says.
+                    // Keep the old SVID until the new source delivers, if the SPIFFE ID is unchanged.
                     let is_still = |snapshot: &Snapshot| {
                         workload.spiffe_id.is_none() || snapshot.svid.id == workload.spiffe_id
                     };
@@ -153,21 +153,21 @@ impl Sources {
         AbortOnDropHandle::new(tokio::spawn(keep_following(source, updates)))
     }
 
-    /// Waits for what a source says next.
+    /// Waits for the next message of a source.
     pub async fn next(&mut self) -> SourceUpdate {
         match self.updates.1.recv().await {
             Some(update) => update,
-            // Never: there is a sender here.
+            // Cannot happen: `self` holds a sender.
             None => std::future::pending().await,
         }
     }
 
-    /// True if every source has said something.
+    /// True if every source has sent a message.
     pub fn all_heard(&self) -> bool {
         self.followed.values().all(|followed| followed.heard)
     }
 
-    /// Takes in what a source says, if it is still followed. Returns whether live sessions are to be judged by it.
+    /// Handles a message, unless its source is no longer followed. Returns whether live sessions must be judged again.
     pub fn take(&mut self, (workload, generation, update): SourceUpdate) -> Option<bool> {
         let followed = self.followed.get_mut(&workload.id)?;
         if followed.generation != generation {
@@ -217,7 +217,7 @@ impl Sources {
     }
 }
 
-/// Follows a source, again and again if it should break down.
+/// Follows a source, and starts it again if it panics.
 async fn keep_following(source: Arc<dyn Source>, updates: Updates) {
     loop {
         let following = tokio::spawn(source.clone().follow(updates.clone()));

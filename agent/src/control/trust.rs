@@ -1,5 +1,4 @@
-//! What the configuration adds to the trust that a workload's source brings: bundles of further trust domains,
-//! and CRLs.
+//! The trust of a workload: the bundles of its source, completed by configured bundles and CRLs.
 
 use std::sync::Arc;
 
@@ -7,8 +6,8 @@ use crate::desired::{CertificateSource, TrustDomainEntry};
 use crate::materials::Materials;
 use crate::trust::{DomainTrust, Trust, TrustBundle, VerifiedChains};
 
-/// The trust of a workload. Of a domain whose bundle is named but could never be read nothing is believed. Chains that
-/// were `verified` are known by the content of what they were verified by, so they stay when anything is read again.
+/// Completes the trust that a source brings. A domain whose configured bundle was never readable is not trusted at all.
+/// Chains in `verified` are keyed by the content of the bundles and CRLs, so they stay valid when files are read again.
 pub fn complete(
     source: &Trust,
     further: &[Arc<TrustDomainEntry>],

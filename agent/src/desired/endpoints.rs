@@ -1,4 +1,4 @@
-//! Where names are found.
+//! Addresses of names.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use rustls_pki_types::DnsName;
 
 use super::Origin;
 
-/// The addresses that a name stands for now.
+/// The addresses that a name resolves to now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     pub origin: Origin,

@@ -1,8 +1,7 @@
-//! One desired state of many: what each producer wants, put together.
+//! Merging the parts of several producers into one desired state.
 //!
-//! Values keep the order of their [`Origin`]s. Where two say something of the same thing, the one whose origin comes
-//! first counts alone, and the other is told of as a [`Conflict`]. So what comes out depends on what is wanted, never on who
-//! said it first.
+//! Values are sorted by [`Origin`]. If two define the same thing, the first one counts and the other is reported as a
+//! [`Conflict`]. So the result depends on the parts alone, never on the order in which they arrived.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -13,19 +12,19 @@ use super::{
     TrustDomainEntry, Workload,
 };
 
-/// Two origins that say something of the same thing.
+/// Two origins define the same thing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[error("{what} is in {kept} and in {ignored}; the first counts")]
 pub struct Conflict {
-    /// What it is that both speak of.
+    /// The thing that both define.
     pub what: String,
     pub kept: Origin,
     pub ignored: Origin,
 }
 
-/// Something of which there can be one of a name.
+/// Something with a unique name.
 trait Named {
-    /// What it is, for people.
+    /// For messages.
     const WHAT: &'static str;
 
     fn origin(&self) -> &Origin;
@@ -33,7 +32,7 @@ trait Named {
 }
 
 impl Desired {
-    /// Puts the parts together. Their order does not matter.
+    /// Merges parts. Their order does not matter.
     #[must_use]
     pub fn merged<'d>(parts: impl IntoIterator<Item = &'d Self>) -> (Self, Vec<Conflict>) {
         let mut all = Self::default();
@@ -77,7 +76,7 @@ fn one_of_a_name<E: Named>(entries: &mut Vec<Arc<E>>, conflicts: &mut Vec<Confli
     });
 }
 
-/// Sees to it that at one place there is either one external peer or agents: whoever comes first.
+/// Leaves either one external peer or agents at each place: those that come first.
 fn one_kind_of_peer(
     peers: &mut Vec<Arc<Peer>>,
     external_peers: &mut [Arc<ExternalPeer>],
@@ -92,7 +91,7 @@ fn one_kind_of_peer(
     }
     for peer in &*peers {
         for destination in &peer.destinations {
-            // Where there is no external peer, agents share a place: any of them may be there.
+            // Agents share a place: each of them may answer there.
             if let Some(owner) = owners.get_mut(&Place::At(*destination))
                 && peer.origin < owner.origin
             {
@@ -137,7 +136,7 @@ fn one_kind_of_peer(
     peers.retain(|peer| !peer.destinations.is_empty());
 }
 
-/// Who is at a place.
+/// Who has a place.
 struct Owner {
     origin: Origin,
     is_external: bool,

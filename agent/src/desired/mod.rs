@@ -1,7 +1,7 @@
-//! What the node should be like: workloads, peers and trust, as plain values, whoever has written them down.
+//! The desired state of the node: workloads, peers and trust, as plain values.
 //!
-//! The configuration file is one producer of them; a [discovery](crate::discovery) is another. Every value says where it was
-//! written: its [`Origin`].
+//! The configuration file is one producer of the desired state; a [discovery](crate::discovery) is another. Every value has
+//! an [`Origin`]: where it was written.
 
 mod destination;
 mod endpoints;
@@ -27,22 +27,21 @@ pub use tls::{CertificateChoice, InboundTls, StandardTls, TlsContext, TrustChoic
 pub use trust::{CertificateSource, CrlFiles, PinSource, TrustDomainEntry};
 pub use workload::{CgroupSelector, Existing, Inbound, NamespaceKind, Outbound, Workload};
 
-/// All that one producer knows, or all producers together. Values are shared: a copy costs little.
+/// The part of one producer, or all parts merged. Values are shared, so a clone is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
-    /// In order: of several workloads that select a cgroup, the first has it.
+    /// In order of precedence: if several select a cgroup, the first has it.
     pub workloads: Vec<Arc<Workload>>,
     pub peers: Vec<Arc<Peer>>,
     pub external_peers: Vec<Arc<ExternalPeer>>,
     pub trust_domains: Vec<Arc<TrustDomainEntry>>,
     pub tls_contexts: Vec<Arc<TlsContext>>,
-    /// Where the names are that external peers have.
+    /// Addresses of the DNS names of external peers.
     pub endpoints: Vec<Arc<Endpoints>>,
 }
 
 impl Desired {
-    /// Says in the log what is wanted of each workload, defaults included. None of it is secret: of keys there are
-    /// only paths.
+    /// Logs each workload, defaults included. Nothing here is secret: keys are only named by their paths.
     pub fn log(&self) {
         for workload in &self.workloads {
             tracing::info!(
@@ -57,6 +56,6 @@ impl Desired {
                 "workload"
             );
         }
-        tracing::debug!(desired = ?self, "all that is wanted");
+        tracing::debug!(desired = ?self, "desired state in full");
     }
 }

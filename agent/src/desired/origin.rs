@@ -1,28 +1,27 @@
-//! Where something wanted was written.
+//! Where a part of the desired state was written.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where a rule, a workload or a peer was written: what to look at to change it.
+/// Where a workload, a peer or a rule was written, and so where to change it.
 ///
-/// Shown as a key, `peers[2]` or `workloads[web].inbound.allow`: the same words name a rule in the access log. A clone is the
-/// size of a pointer and allocates nothing. The order among origins is that in which a file has them, so what was written
-/// first comes first wherever nothing else decides.
+/// It prints as a key, `peers[2]` or `workloads[web].inbound.allow`; the access log names rules in the same way. A clone
+/// allocates nothing. Origins of one file are ordered as in the file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
-    /// Nobody wrote it: it is built in, or holds by default.
+    /// Written nowhere: built in, or a default.
     BuiltIn,
     /// An entry of a file, or a key within one.
     File(Arc<FileKey>),
-    /// Nobody has written it: it is what DNS says of a name.
+    /// Resolved by DNS, from this name.
     Dns(Arc<str>),
 }
 
 /// A key of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileKey {
-    /// The file, as it was named.
+    /// The file, as it was named on the command line.
     pub file: Arc<Path>,
     /// The list at the top of the file, as `peers`.
     pub list: &'static str,
@@ -48,7 +47,7 @@ impl Origin {
         Self::File(Arc::new(FileKey { file: file.clone(), list, index, name, field: "" }))
     }
 
-    /// A key within the entry that this names. What nobody has written has none.
+    /// A key within this entry. Origins that are not entries of a file stay as they are.
     #[must_use]
     pub fn field(&self, field: &'static str) -> Self {
         match self {
@@ -57,7 +56,7 @@ impl Origin {
         }
     }
 
-    /// The file in which it was written, if it was one.
+    /// The file, if it was written in one.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         match self {

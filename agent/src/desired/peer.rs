@@ -1,4 +1,4 @@
-//! Who is meant to be at the other end of connections that workloads open.
+//! The peers of outbound connections.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Destination, Origin, PinSource, Place, StandardTls};
 use crate::spiffe::SpiffeId;
 
-/// Destinations that are reached by mutual TLS, and who must answer there.
+/// Agents: destinations that are dialled with mutual TLS, and the identities that are expected there.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub origin: Origin,
@@ -23,9 +23,9 @@ pub struct ExternalPeer {
     pub origin: Origin,
     pub name: String,
     pub places: Vec<Place>,
-    /// Which addresses of its names are meant.
+    /// Address family of its DNS names.
     pub family: Family,
-    /// The name to ask for (SNI), if not that of the place.
+    /// Server name (SNI), if it is not the DNS name of the place.
     pub server_name: Option<DnsName<'static>>,
     pub connect_timeout: Option<Duration>,
     pub tls: StandardTls,
@@ -33,7 +33,7 @@ pub struct ExternalPeer {
 
 #[cfg(test)]
 impl ExternalPeer {
-    /// One that nobody can be, as it is pinned to nothing.
+    /// For tests: no certificate is good enough for it.
     pub(crate) fn testing(name: &str, places: &[&str]) -> Self {
         let place = |text: &&str| Place::try_from((*text).to_owned()).unwrap();
         Self {
@@ -53,7 +53,7 @@ impl ExternalPeer {
     }
 }
 
-/// Addresses of a name that are meant.
+/// Which addresses of a name count.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub enum Family {

@@ -1,4 +1,4 @@
-//! How TLS with peers is meant to be that have no agent.
+//! TLS with peers that have no agent.
 
 use super::{CertificateSource, CrlFiles, Origin, PinSource};
 use crate::spiffe::SpiffeId;
@@ -6,7 +6,7 @@ use crate::tls::Profile;
 use crate::trust::Names;
 use crate::x509::KeyPairFiles;
 
-/// A certificate with a name.
+/// A certificate that entries refer to by name.
 #[derive(Clone, Debug)]
 pub struct TlsContext {
     pub origin: Origin,
@@ -24,15 +24,15 @@ pub struct StandardTls {
     pub profile: Profile,
 }
 
-/// The same for clients.
+/// TLS with clients that have no agent.
 #[derive(Clone, Debug)]
 pub struct InboundTls {
-    /// Ports of permissive mode on which every TLS client is meant for us.
+    /// Ports in permissive mode on which the agent terminates all TLS.
     pub ports: Vec<u16>,
     pub tls: StandardTls,
 }
 
-/// The certificate that our side shows.
+/// The certificate that the agent presents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateChoice {
     /// The workload's own.
@@ -43,11 +43,11 @@ pub enum CertificateChoice {
     Context(String),
 }
 
-/// By whose word a peer is believed, and who it must be.
+/// Who vouches for a peer, and who the peer must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrustChoice {
-    /// Some authorities vouch for one of the names.
+    /// A chain to one of the authorities, with one of the names.
     Authorities { from: CertificateSource, crl: Option<CrlFiles>, names: Names },
-    /// X.509-SVIDs of one trust domain.
+    /// An X.509-SVID with one of these IDs, which are of one trust domain.
     Spiffe(Vec<SpiffeId>),
 }

@@ -1,4 +1,4 @@
-//! By what peers' certificates are meant to be judged: where authorities, CRLs and pinned certificates are.
+//! What peers' certificates are verified by: authorities, CRLs and pins.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,22 +7,22 @@ use super::Origin;
 use crate::spiffe::TrustDomain;
 use crate::trust::{OnDoubt, Pin};
 
-/// A further trust domain, or more about one.
+/// A further trust domain, or additions to one that a source brings.
 #[derive(Clone, Debug)]
 pub struct TrustDomainEntry {
     pub origin: Origin,
     pub name: TrustDomain,
-    /// Where its authorities are; `None` leaves them to the workloads' sources.
+    /// File with its authorities; `None` if the sources bring them.
     pub bundle: Option<PathBuf>,
     pub crl: Option<CrlFiles>,
 }
 
-/// Where certificates are by which others are judged.
+/// Where the certificates of authorities are read from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CertificateSource {
-    /// In a file.
+    /// A file.
     File(PathBuf),
-    /// Where the system keeps the authorities that it trusts.
+    /// The authorities that the system trusts.
     System,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for CertificateSource {
     }
 }
 
-/// CRLs, and what becomes of certificates that they say nothing about.
+/// CRLs, and how to treat certificates that they do not cover.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CrlFiles {
     pub files: Vec<PathBuf>,
@@ -50,7 +50,7 @@ impl fmt::Display for CrlFiles {
     }
 }
 
-/// A pin, or a file of certificates that are pinned.
+/// A pin, or a file with pinned certificates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PinSource {
     Digest(Pin),

@@ -1,4 +1,4 @@
-//! What is wanted of a workload.
+//! Workloads: which cgroups, which identity, and how their connections are treated.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,14 +12,14 @@ use super::{Destination, InboundTls, Origin, PinSource, PublishedPort};
 use crate::identity::SourceSettings;
 use crate::spiffe::SpiffeId;
 
-/// Processes that share one identity, and what is wanted of their connections.
+/// Processes that share one identity, and how their connections are treated.
 #[derive(Clone, Debug)]
 pub struct Workload {
     pub origin: Origin,
     pub id: WorkloadId,
     pub name: String,
     pub cgroup: CgroupSelector,
-    /// What its certificate must carry. `None` leaves that to the source.
+    /// The SPIFFE ID that its certificate must have. `None` accepts what the source gives.
     pub spiffe_id: Option<SpiffeId>,
     /// Where its identity comes from.
     pub source: Arc<dyn SourceSettings>,
@@ -30,7 +30,7 @@ pub struct Workload {
 
 #[cfg(test)]
 impl Workload {
-    /// One that wants nothing yet.
+    /// For tests: neither inbound nor outbound connections are touched.
     pub(crate) fn testing(name: &str) -> Self {
         Self {
             origin: Origin::BuiltIn,
@@ -49,12 +49,12 @@ impl Workload {
     }
 }
 
-/// Which cgroups are a workload's, each with everything below it.
+/// The cgroups of a workload. Each includes all cgroups below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CgroupSelector {
-    /// Those whose path below the cgroup v2 root matches, as `/a/b*`: with `*` and `?` within components.
+    /// All cgroups whose path from the cgroup v2 root matches, like `/a/b*`. `*` and `?` match within a component.
     Pattern(String),
-    /// One that exists, by the id that the kernel has given it.
+    /// One existing cgroup, by the id that the kernel gave it.
     Id(u64),
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for CgroupSelector {
     }
 }
 
-/// What is wanted of connections that a workload accepts.
+/// How connections to a workload are treated.
 #[derive(Clone, Debug)]
 pub struct Inbound {
     pub mode: InboundMode,
@@ -115,7 +115,7 @@ impl Default for Inbound {
     }
 }
 
-/// What is wanted of connections that a workload opens.
+/// How connections from a workload are treated.
 #[derive(Clone, Debug)]
 pub struct Outbound {
     pub mode: OutboundMode,

@@ -1,7 +1,7 @@
-//! Finding out what is wanted of the node, and where names lead, from elsewhere than the configuration file.
+//! Discoveries find parts of the desired state outside of the configuration file.
 //!
-//! A [`Discovery`] is the twin of a [source](crate::identity::Source) of identities: it tells all that it knows, again
-//! whenever that changes. The control plane puts together what all of them and the configuration want.
+//! A [`Discovery`] is the twin of a [source](crate::identity::Source) of identities: a stream of full snapshots. The control
+//! plane merges the snapshots of all discoveries with the configuration.
 
 mod dns;
 
@@ -17,14 +17,14 @@ use crate::follow::{Backoff, Comparable, Following, Problem, Unfollowed};
 
 pub use dns::{ADDRESSES_OF_A_NAME, Dns};
 
-/// Something that finds out a part of what is wanted. What implements it is no more than how it is set up, and so can be
-/// compared: one that a reload does not change goes on undisturbed.
+/// Finds a part of the desired state. The value holds settings only and can be compared, so that a reload leaves an
+/// unchanged discovery undisturbed.
 pub trait Discovery: Comparable + fmt::Debug + Send + Sync {
-    /// For logs, as `dns`. There is one of a kind.
+    /// For logs, like `dns`. There is at most one discovery of each kind.
     fn kind(&self) -> &'static str;
 
-    /// Tells what there is, until nobody listens any more: at first as soon as it can, since a start waits for that.
-    /// Failures are told and tried again, with pauses that grow and differ.
+    /// Sends snapshots until nobody listens any more. The first one should come soon: a start waits for it. Failures are
+    /// reported and retried with growing, jittered pauses.
     fn follow(self: Arc<Self>, updates: Updates) -> Following;
 }
 
@@ -34,34 +34,34 @@ impl PartialEq for dyn Discovery {
     }
 }
 
-/// What is wrong with what is looked for, by what that is, as a DNS name.
+/// Problems by subject, for example by DNS name.
 pub type Problems = BTreeMap<String, Problem>;
 
-/// All that a discovery knows at a time.
+/// Everything that a discovery knows now.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub desired: Desired,
     pub problems: Problems,
 }
 
-/// What a discovery has to say.
+/// A message of a discovery.
 #[derive(Clone, Debug)]
 pub enum Update {
-    /// All of it, new. Replaces what was there.
+    /// Replaces the snapshot before.
     Snapshot(Snapshot),
-    /// What was there stays, but something else is wrong with it than before.
+    /// The snapshot before stays, but its problems have changed.
     Problems(Problems),
 }
 
-/// What a discovery has said: of which kind it is, and in which following of it.
+/// The kind of a discovery, the generation of the follower, and the update.
 pub type Message = (&'static str, u64, Update);
 
-/// Where updates go, and what a discovery may want to know.
+/// Where updates go, and what a discovery may ask for.
 #[derive(Clone, Debug)]
 pub struct Updates {
     sender: mpsc::Sender<Message>,
     kind: &'static str,
-    /// Tells this following from earlier ones of the same kind.
+    /// Distinguishes this follower from earlier ones of the same kind.
     generation: u64,
     wanted: watch::Receiver<Arc<Desired>>,
     before: Desired,
@@ -69,7 +69,7 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// `before` is what a discovery of the same kind has said last, which was set up otherwise.
+    /// `before` is the last snapshot of a discovery of the same kind with other settings.
     #[must_use]
     pub fn new(
         sender: mpsc::Sender<Message>,
@@ -82,19 +82,19 @@ impl Updates {
         Self { sender, kind, generation, wanted, before, random }
     }
 
-    /// What all want together, now and later: for those that look for what others only name.
+    /// The merged desired state, kept up to date: for discoveries that look up what it refers to.
     #[must_use]
     pub fn wanted(&self) -> watch::Receiver<Arc<Desired>> {
         self.wanted.clone()
     }
 
-    /// What was there before this was followed, and stays until it says something. Told once.
+    /// The last snapshot of the predecessor. It stays in force until the first update. Empty at the second call.
     #[must_use]
     pub fn take_before(&mut self) -> Desired {
         std::mem::take(&mut self.before)
     }
 
-    /// Pauses between attempts.
+    /// Pauses between retries.
     #[must_use]
     pub fn backoff(&self) -> Backoff {
         Backoff::new(self.random)

@@ -1,10 +1,10 @@
-//! Settings that are known by what they can do, and compared by what they say: whether a reload has changed them.
+//! Comparing settings behind a trait, to see whether a reload has changed them.
 
 use std::any::Any;
 
-/// Values behind a trait that can be told apart. A trait that asks for this gets its `PartialEq` in one line.
+/// Comparison of values behind a trait. A trait with this supertrait gets its `PartialEq` in one line.
 pub trait Comparable: Any {
-    /// True if the other is of the same type, and equal.
+    /// True if `other` has the same type and is equal.
     fn is_same(&self, other: &dyn Any) -> bool;
 }
 

@@ -1,4 +1,4 @@
-//! What it takes to follow something that others change: sources of identities, and discoveries of what is wanted.
+//! Shared by sources of identities and discoveries: retries, comparable settings, and reasons for people.
 
 mod backoff;
 mod comparable;

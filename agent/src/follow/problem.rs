@@ -1,10 +1,10 @@
-//! Reasons for people, whoever gives them.
+//! An error of any kind, for people.
 
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-/// Why what is followed has nothing to give, or nothing new. Each kind has reasons of its own; here they are for people.
+/// Why a source or a discovery has nothing, or nothing new. Each kind has errors of its own; this holds any of them.
 #[derive(Clone, Debug)]
 pub struct Problem(Arc<dyn Error + Send + Sync>);
 
@@ -21,7 +21,7 @@ impl fmt::Display for Problem {
 }
 
 impl PartialEq for Problem {
-    /// People are told once of what reads the same.
+    /// Problems are equal if their messages are: the same message is reported once.
     fn eq(&self, other: &Self) -> bool {
         self.to_string() == other.to_string()
     }

@@ -1,4 +1,4 @@
-//! What the identity stage hands to the tls stage: a workload's identity, ready for use.
+//! The identities of workloads, ready for handshakes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,27 +19,27 @@ pub struct Credentials {
     pub contexts: Contexts,
 }
 
-/// What is held for one workload.
+/// The state of one workload's identity.
 #[derive(Clone, Debug)]
 pub struct Held {
     /// `None` before the first snapshot, and after the identity was withdrawn.
     pub credentials: Option<Arc<Credentials>>,
     /// Kind of its source.
     pub source: &'static str,
-    /// Why there is nothing newer, or nothing at all, if that is so.
+    /// Why there is no identity, or no newer one.
     pub problem: Option<Trouble>,
     pub next_renewal: Option<SystemTime>,
 }
 
-/// Why a workload's identity is not as it should be.
+/// What is wrong with a workload's identity.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Trouble {
     #[error("its source has not said anything yet")]
     Silent,
-    /// The latest attempt to get something newer failed.
+    /// The source reports a problem.
     #[error("{0}")]
     Source(Problem),
-    /// What the source gives cannot be used.
+    /// No TLS configuration can be made from it.
     #[error("TLS cannot be set up: {0}")]
     Tls(String),
     #[error("the certificate has expired, and the source has given no other")]
@@ -51,7 +51,7 @@ pub enum Trouble {
     NotValidYet { not_before: SystemTime },
 }
 
-/// Why a workload cannot speak for itself.
+/// Why a workload cannot prove its identity.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NoIdentity {
     #[error("the workload has no identity: {0}")]
@@ -61,7 +61,7 @@ pub enum NoIdentity {
 }
 
 impl Credentials {
-    /// Why peers do not believe it at this time, if that is known.
+    /// Why peers would refuse it now, if it is known that they would.
     fn trouble(&self, now: SystemTime) -> Option<Trouble> {
         if self.svid.has_expired(now) {
             return Some(Trouble::Expired);
@@ -72,7 +72,7 @@ impl Credentials {
 }
 
 impl Held {
-    /// Why it is not as it should be, if it is not.
+    /// What is wrong with it, if anything is.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         let problem = self.problem.clone();
@@ -80,17 +80,17 @@ impl Held {
     }
 }
 
-/// What every workload is now. Reading takes no lock.
+/// The current identities of all workloads. Reading takes no lock.
 #[derive(Debug, Default)]
 pub struct Identities {
     held: ArcSwap<HashMap<WorkloadId, Arc<Held>>>,
 }
 
 impl Identities {
-    /// What a new flow of the workload may use.
+    /// The credentials for a new flow of a workload.
     ///
     /// # Errors
-    /// Why there is nothing that peers would believe.
+    /// If there are none, or if they have expired.
     pub fn current(&self, workload: WorkloadId) -> Result<Arc<Credentials>, NoIdentity> {
         let held = self.held(workload);
         let reason = || held.as_ref().and_then(|held| held.trouble()).unwrap_or(Trouble::Silent);
@@ -108,7 +108,7 @@ impl Identities {
         self.held.load().get(&workload).cloned()
     }
 
-    /// Replaces everything. Flows that have taken old credentials keep them.
+    /// Replaces all identities. Existing flows keep their credentials.
     pub fn publish(&self, held: HashMap<WorkloadId, Arc<Held>>) {
         self.held.store(Arc::new(held));
     }

@@ -1,4 +1,4 @@
-//! Identities from files: a chain, its key and perhaps a bundle for each workload, read again whenever they
+//! Identities from files: for each workload a chain, its key, and optionally a bundle. They are read again when they
 //! change.
 
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::sys::watch::Watch;
 use crate::trust::{BundleError, Trust, TrustBundle};
 use crate::x509::{CertificateFile, FileError, Fingerprint, KeyPair, KeyPairError, KeyPairFiles};
 
-/// A certificate, its key, and perhaps the bundle of its trust domain.
+/// A chain, its key, and optionally the bundle of its trust domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityFiles {
     pub pair: KeyPairFiles,
@@ -23,23 +23,23 @@ pub struct IdentityFiles {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BundleFile {
     pub path: PathBuf,
-    /// False where a missing file means that there is no bundle.
+    /// False if the file may be missing; then there is no bundle.
     pub required: bool,
 }
 
-/// Follows files that hold one workload's identity.
+/// Follows the files of one workload's identity.
 #[derive(Debug)]
 struct FileSource {
     files: IdentityFiles,
     random: &'static dyn SecureRandom,
 }
 
-/// What has been published.
+/// Digests of what was published last.
 #[derive(Clone, Debug, Default)]
 struct Known {
     all: Option<Fingerprint>,
     leaf: Option<Fingerprint>,
-    /// A bundle that was there once is missed when it is gone.
+    /// A bundle that existed once must not go missing.
     has_bundle: bool,
 }
 
@@ -48,7 +48,7 @@ struct Read {
     known: Known,
 }
 
-/// Why the files cannot be used.
+/// Why the files are invalid.
 #[derive(Debug, thiserror::Error)]
 enum FilesError {
     #[error(transparent)]
@@ -95,7 +95,7 @@ impl IdentityFiles {
         [Some(&pair.certificate), Some(&pair.key), bundle].into_iter().flatten().cloned().collect()
     }
 
-    /// Everything, or nothing.
+    /// Reads all files, or fails.
     fn read(&self, expected: Option<&SpiffeId>, known: &Known) -> Result<Read, FilesError> {
         let pair = KeyPair::read(&self.pair)?;
         let svid = Svid::new(pair, expected, known.leaf)?;
@@ -140,7 +140,7 @@ impl Source for FileSource {
             let mut known = Known::default();
             let mut failure: Option<Problem> = None;
             loop {
-                // Whatever the files lie on may be slow.
+                // The file system may be slow.
                 let (this, id, before) = (self.clone(), expected.clone(), known.clone());
                 let reading =
                     tokio::task::spawn_blocking(move || this.files.read(id.as_ref(), &before));
@@ -159,7 +159,7 @@ impl Source for FileSource {
                         watch.changed().await;
                     }
                     Err(error) => {
-                        // Said once, not at every attempt.
+                        // Reported once, not at every retry.
                         if failure.as_ref() != Some(&error) {
                             updates.send(Update::Failed(error.clone())).await?;
                         }

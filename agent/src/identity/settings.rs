@@ -1,4 +1,4 @@
-//! How sources are set up: what every kind of source says of itself before it is followed.
+//! Settings of sources: what every kind of source must implement besides following.
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
@@ -12,18 +12,19 @@ use super::Source;
 use crate::follow::{Comparable, Problem};
 use crate::spiffe::SpiffeId;
 
-/// What is said of a source where a workload is written down. Each kind has a type of its own.
+/// Settings of a source for one workload. Each kind of source has a type of its own.
 pub trait SourceSettings: Comparable + fmt::Debug + Send + Sync {
     /// For status: `ca`, `files` or `spire`.
     fn kind(&self) -> &'static str;
 
-    /// Makes the source.
+    /// Opens the source.
     ///
     /// # Errors
-    /// If it has no identity to give, and most likely never will.
+    /// If it cannot give an identity now and retrying would not help.
     fn open(&self, shared: &mut Shared) -> Result<Arc<dyn Source>, Problem>;
 
-    /// Whether a workload would get its identity now, without changing anything; `None` where there is nothing to say.
+    /// For `sheath check`: whether the workload would get an identity now. Changes nothing. `None` if there is nothing to
+    /// report.
     fn check(&self, workload: &str, expected: Option<&SpiffeId>) -> Option<SourceCheck>;
 }
 
@@ -33,13 +34,13 @@ impl PartialEq for dyn SourceSettings {
     }
 }
 
-/// What there is to say of a source before it is needed.
+/// What `sheath check` reports about a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceCheck {
     Good {
         found: String,
     },
-    /// It may be good by the time that it is needed.
+    /// Not usable now, but it may be by the time the agent starts.
     Doubtful {
         found: String,
         advice: String,
@@ -50,11 +51,11 @@ pub enum SourceCheck {
     },
 }
 
-/// What sources have in common, so that there is one of it, however many workloads want it.
+/// What several sources share, for example the embedded CA of a directory.
 #[derive(Debug)]
 pub struct Shared {
     provider: Arc<CryptoProvider>,
-    /// By type, and by where it is. For as long as a source has it.
+    /// By type and path, as long as a source uses it.
     known: HashMap<(TypeId, PathBuf), Weak<dyn Any + Send + Sync>>,
 }
 
@@ -69,10 +70,10 @@ impl Shared {
         &self.provider
     }
 
-    /// What is at `path`, made if no source has it.
+    /// The value for `path`. It is made if no source uses one.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If `make` fails.
     pub fn get_or_make<T: Send + Sync + 'static, E>(
         &mut self,
         path: &Path,

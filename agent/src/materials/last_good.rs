@@ -1,4 +1,4 @@
-//! The last good state of something that others may change at any time, and get wrong.
+//! The last good content of something that others may change, and break, at any time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::time::SystemTime;
 use super::MaterialError;
 use crate::x509::Fingerprint;
 
-/// The last good content of something, and why the latest is not used, if it is not. Whoever reads it, and from where,
-/// is not its business.
+/// The last good content of something, and why its current content is not used, if it is not. It does not know where the
+/// content comes from.
 #[derive(Clone, Debug)]
 pub struct LastGood<T> {
     pub value: Option<T>,
-    /// When `value` was read first.
+    /// When `value` was first read.
     pub since: SystemTime,
-    /// Why what is there now is not used.
+    /// Why the current content is not used.
     pub problem: Option<Arc<MaterialError>>,
     fingerprint: Option<Fingerprint>,
 }
@@ -26,13 +26,13 @@ impl<T> Default for LastGood<T> {
 }
 
 impl<T> LastGood<T> {
-    /// True as long as nothing was read, be it good or bad.
+    /// True before the first read.
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.value.is_none() && self.problem.is_none()
     }
 
-    /// Takes what was read, under the digest of its content. Returns true if that changes the value.
+    /// Takes the result of a read, with a digest of the content. Returns true if the value has changed.
     pub fn take(
         &mut self,
         what: &impl fmt::Display,

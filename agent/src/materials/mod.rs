@@ -1,8 +1,7 @@
-//! What trust and TLS are made of besides the workloads' own identities: bundles, pinned certificates, CRLs, and the key
-//! pairs of TLS contexts.
+//! Materials: bundles, pinned certificates, CRLs, and the key pairs of TLS contexts.
 //!
-//! Each is read again when it changes, and keeps its [last good](LastGood) content when it turns bad. What is known of it
-//! is kept under where it comes from; [`read`] is what gets it from files.
+//! Each is read again when it changes, and keeps its [last good](LastGood) content when it becomes invalid. The keys of the
+//! maps say where a material comes from; [`read`] reads it from there.
 
 mod last_good;
 mod needs;
@@ -26,7 +25,7 @@ use needs::Needs;
 pub use last_good::LastGood;
 pub use read::{CrlSet, MaterialError};
 
-/// Everything that was read.
+/// All materials.
 #[derive(Clone, Debug, Default)]
 pub struct Materials {
     certificates: BTreeMap<CertificateSource, LastGood<Vec<CertificateDer<'static>>>>,
@@ -36,7 +35,7 @@ pub struct Materials {
 }
 
 impl Materials {
-    /// Takes over what is wanted: reads what is new, keeps what was read already, and forgets the rest.
+    /// Follows the materials that the desired state needs: reads new ones, keeps known ones, and forgets the rest.
     pub fn follow(&mut self, desired: &Desired) {
         let needs = Needs::of(desired);
         self.certificates = kept(&mut self.certificates, needs.certificates);
@@ -53,7 +52,7 @@ impl Materials {
         self.read(true);
     }
 
-    /// Reads everything again. Returns true if anything is new.
+    /// Reads all materials again. Returns true if one has changed.
     pub fn refresh(&mut self) -> bool {
         self.read(false)
     }
@@ -78,7 +77,7 @@ impl Materials {
         changed
     }
 
-    /// Everything that cannot be read as it is.
+    /// Problems of all materials that are invalid now.
     #[must_use]
     pub fn problems(&self) -> Vec<Arc<MaterialError>> {
         let certificates = self.certificates.values().filter_map(|known| known.problem.clone());
@@ -118,27 +117,27 @@ impl Materials {
         self.key_pairs.iter().map(|(name, (_, known))| (name.as_str(), known))
     }
 
-    /// The certificates of a source; none if they could never be read.
+    /// The certificates of a source; empty if it was never readable.
     #[must_use]
     pub fn certificates(&self, source: &CertificateSource) -> &[CertificateDer<'static>] {
         self.certificates.get(source).and_then(|known| known.value.as_deref()).unwrap_or_default()
     }
 
-    /// When the certificates of a source were read.
+    /// When the certificates of a source were first read.
     #[must_use]
     pub fn since(&self, source: &CertificateSource) -> SystemTime {
         self.certificates.get(source).map_or(SystemTime::UNIX_EPOCH, |known| known.since)
     }
 
-    /// The key pair of a TLS context, if it could ever be read.
+    /// The key pair of a TLS context; `None` if it was never readable.
     #[must_use]
     pub fn key(&self, context: &str) -> Option<Arc<CertifiedKey>> {
         let (_, known) = self.key_pairs.get(context)?;
         known.value.as_ref().map(|pair| pair.key.clone())
     }
 
-    /// The revocation that an entry asks for. Where its CRLs could never be read, the status of every
-    /// certificate is unknown and nobody is let through by `allow`: files that are named are meant to be read.
+    /// The revocation check of an entry. If its CRLs were never readable, every certificate is refused, even with
+    /// `unknown: allow`: a file that is configured must be readable.
     #[must_use]
     pub fn revocation(&self, crls: &CrlFiles) -> Option<Arc<Revocation>> {
         match &self.crls.get(crls)?.value {
@@ -147,7 +146,7 @@ impl Materials {
         }
     }
 
-    /// Pins as digests. A file that could never be read pins nothing.
+    /// Pins as digests. A file that was never readable has none.
     #[must_use]
     pub fn pins(&self, pins: &[PinSource]) -> Vec<Pin> {
         let certificates = |path: &PathBuf| {
@@ -162,7 +161,7 @@ impl Materials {
     }
 }
 
-/// What is known of what is still wanted, and nothing yet of what is new.
+/// Keeps what is still needed, and adds empty entries for what is new.
 fn kept<K: Ord, T>(
     known: &mut BTreeMap<K, LastGood<T>>,
     wanted: BTreeSet<K>,

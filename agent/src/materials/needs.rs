@@ -1,10 +1,10 @@
-//! Which materials are wanted.
+//! Which materials the desired state needs.
 
 use std::collections::BTreeSet;
 
 use crate::desired::{CertificateSource, CrlFiles, Desired, PinSource, StandardTls, TrustChoice};
 
-/// Where everything is that is to be read.
+/// Keys of the materials to read.
 #[derive(Default)]
 pub struct Needs {
     pub certificates: BTreeSet<CertificateSource>,

@@ -1,4 +1,4 @@
-//! Materials as files hold them. Each comes with a digest of its content, by which a change is known.
+//! Reads materials from files. Each comes with a digest of its content, which tells whether it has changed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use crate::x509::{
     X509Error,
 };
 
-/// Why something cannot be used.
+/// Why a material is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum MaterialError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("{}: {reason}", path.display())]
     NoAuthority { path: PathBuf, reason: String },
-    /// The CRLs of several files, each of which is good.
+    /// CRLs that are invalid together, though each file is valid.
     #[error(transparent)]
     Crls(#[from] X509Error),
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub enum MaterialError {
     System(#[from] NoAuthorities),
 }
 
-/// The CRLs of one entry, and what people want to know of them.
+/// The CRLs of one entry, and facts about them for people.
 #[derive(Clone, Debug)]
 pub struct CrlSet {
     pub revocation: Arc<Revocation>,
@@ -51,7 +51,7 @@ pub fn certificates(source: &CertificateSource) -> Read<Vec<CertificateDer<'stat
 
 fn certificates_of_file(path: &Path) -> Read<Vec<CertificateDer<'static>>> {
     let CertificateFile { certificates, bytes } = CertificateFile::read(path)?;
-    // webpki knows best what it can use.
+    // Checked by webpki, which will use them.
     Anchors::new(&certificates).map_err(|error| MaterialError::NoAuthority {
         path: path.to_owned(),
         reason: reason(&error),
@@ -68,7 +68,7 @@ pub fn crls(wanted: &CrlFiles) -> Read<CrlSet> {
         let bytes = files::read(path, files::CRLS)
             .map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;
         let found = x509::crls(&bytes).map_err(malformed)?;
-        // Each by itself, so that a bad one is found under its own file's name.
+        // Each file by itself, so that the message names the file.
         Revocation::new(&found, wanted.unknown, wanted.expired).map_err(malformed)?;
         facts.extend(
             found.iter().filter_map(|list| Some((path.clone(), CrlFacts::of(list.as_ref())?))),

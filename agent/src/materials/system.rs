@@ -1,4 +1,4 @@
-//! The authorities that the system trusts, as its distribution keeps them.
+//! The authorities that the system trusts, in the files of its distribution.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,7 +11,7 @@ use crate::sys::files::{self, ReadError};
 use crate::trust::Anchors;
 use crate::x509::{self, CertificateFacts, FileError, Fingerprint};
 
-/// Files with all of them; the first that is there counts.
+/// Files with all of them. The first that exists is read.
 const FILES: [&str; 5] = [
     // Debian, Arch, Gentoo
     "/etc/ssl/certs/ca-certificates.crt",
@@ -24,11 +24,11 @@ const FILES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What names another file, or directories of files, as for OpenSSL (SSL_CTX_set_default_verify_paths(3)).
+/// Variables that name another file, or directories of files, as for OpenSSL (SSL_CTX_set_default_verify_paths(3)).
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const DIRECTORY_VARIABLE: &str = "SSL_CERT_DIR";
 
-/// No file holds an authority that can be used, and what is wrong with each.
+/// No file has a usable authority. Holds the problem of each file.
 #[derive(Debug)]
 pub struct NoAuthorities(Vec<FileError>);
 
@@ -49,10 +49,10 @@ impl fmt::Display for NoAuthorities {
 
 impl std::error::Error for NoAuthorities {}
 
-/// Reads them. Of the many one that cannot be used is passed over.
+/// Reads them. A single authority that is unusable is skipped.
 ///
 /// # Errors
-/// If there is none.
+/// If there is no usable authority at all.
 pub fn read() -> Result<(Vec<CertificateDer<'static>>, Fingerprint), NoAuthorities> {
     let paths = paths(env::var_os(FILE_VARIABLE), env::var_os(DIRECTORY_VARIABLE));
     let mut found = Vec::new();
@@ -91,7 +91,7 @@ fn paths(file: Option<OsString>, directories: Option<OsString>) -> Vec<PathBuf> 
 fn read_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = match files::read(path, files::AUTHORITIES) {
         Ok(text) => text,
-        // Directories of OpenSSL's have others beside them.
+        // Directories for OpenSSL may have subdirectories.
         Err(ReadError::NotRegular("a directory")) => return Ok(Vec::new()),
         Err(error) => return Err(FileError::Unreadable { path: path.to_owned(), error }),
     };

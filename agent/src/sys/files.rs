@@ -1,5 +1,4 @@
-//! Reading what somebody else puts there: configuration, certificates, keys, CRLs, names; and writing so that nobody ever
-//! reads a half of it.
+//! Reading what somebody else puts there: configuration, certificates, keys, CRLs, names; and writing files atomically.
 //!
 //! Every file of the outside is read here and nowhere else, as the test at the end of `tests.rs` sees to. A path can
 //! lead to anything: to a FIFO, where the agent would wait for whoever put it there; to a device without an end, with
@@ -175,19 +174,18 @@ pub fn read_text(path: &Path, kind: Kind) -> Result<String, ReadError> {
     text.map_err(|error| ReadError::NotText(error.utf8_error().valid_up_to()))
 }
 
-/// What becomes of a file that has the name already.
+/// What to do with an existing file of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfThere {
     Replace,
-    /// It stays, and writing fails.
+    /// Leave it, and fail.
     Keep,
 }
 
-/// Writes a file: with its mode from the first moment on, and whole from the first moment that it is there under its
-/// name, whatever happens meanwhile.
+/// Writes a file atomically: under its name there is either nothing new or the whole file, with its mode.
 ///
 /// # Errors
-/// If it cannot be written, or is there and stays. Then nothing has changed.
+/// If it cannot be written, or if it exists and must stay. Then nothing has changed.
 pub fn write(path: &Path, mode: u32, content: &[u8], if_there: IfThere) -> io::Result<()> {
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
@@ -195,7 +193,7 @@ pub fn write(path: &Path, mode: u32, content: &[u8], if_there: IfThere) -> io::R
         _ => {}
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
-    // Before it has its name: a file that is there but empty would be worse than the old one, or none.
+    // Synced before it gets its name: an empty file would be worse than the old one, or none.
     let written = file.write_all(content).and_then(|()| file.sync_all());
     let named = written.and_then(|()| match if_there {
         IfThere::Replace => fs::rename(&new, path),

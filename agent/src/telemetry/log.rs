@@ -1,4 +1,4 @@
-//! Log lines: which, and in what form.
+//! Set-up of the log.
 
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;

@@ -1,4 +1,4 @@
-//! Certificates in files, and what is said where they cannot be had from there.
+//! Files with certificates.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,15 @@ use rustls_pki_types::CertificateDer;
 use super::{X509Error, certificates};
 use crate::sys::files::{self, ReadError};
 
-/// What a file of certificates holds.
+/// The content of a file with certificates.
 #[derive(Clone, Debug)]
 pub struct CertificateFile {
     pub certificates: Vec<CertificateDer<'static>>,
-    /// The file as it is, to tell whether it has changed.
+    /// The raw content, to detect changes.
     pub bytes: Vec<u8>,
 }
 
-/// Why a file of certificates, or of a key, is of no use.
+/// Why a file with certificates or a key is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("cannot read {}: {error}", path.display())]
@@ -36,7 +36,7 @@ impl CertificateFile {
     /// Reads a PEM file.
     ///
     /// # Errors
-    /// If it cannot be read, or if there is anything in it that is no certificate or has no place beside one.
+    /// If it cannot be read, or holds anything else than certificates and what may stand beside them.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let bytes = files::read(path, files::CREDENTIALS)
             .map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;

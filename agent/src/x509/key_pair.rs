@@ -13,7 +13,7 @@ use crate::sys::files;
 
 /// Mode bits by which others than the owner could read a key.
 const READABLE_BY_OTHERS: u32 = 0o044;
-/// ... or put another one in its place, which nothing excuses.
+/// Mode bits by which others could replace a key. `allowReadableKey` does not allow that.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// The files of a certificate chain and its key.
@@ -25,7 +25,7 @@ pub struct KeyPairFiles {
     pub allow_readable_key: bool,
 }
 
-/// A chain and its key, known to belong together.
+/// A chain and its key. They match.
 #[derive(Clone, Debug)]
 pub struct KeyPair {
     pub key: Arc<CertifiedKey>,
@@ -33,7 +33,7 @@ pub struct KeyPair {
     pub facts: CertificateFacts,
 }
 
-/// Why a chain and a key cannot be used.
+/// Why a chain and a key are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyPairError {
     #[error(transparent)]
@@ -64,7 +64,7 @@ impl KeyPair {
     ) -> Result<Self, KeyPairError> {
         let leaf = chain.first().ok_or(X509Error::NoCertificate)?;
         let facts = CertificateFacts::of(leaf)?;
-        // Not by way of the provider, which would take a copy of its own and not wipe it.
+        // Not through the provider, which would keep a copy and not wipe it.
         let signing = any_supported_type(key).map_err(|error| {
             tracing::debug!(%error, "key refused");
             KeyPairError::Key(why_unusable(key))
@@ -75,11 +75,10 @@ impl KeyPair {
         Ok(Self { key: Arc::new(CertifiedKey::new(chain, signing)), facts })
     }
 
-    /// Reads both files. The key is looked at before the certificate is: of two files that are being replaced
-    /// one after the other, what does not fit together is refused.
+    /// Reads both files. If they are being replaced one after the other, the pair may not match, and is refused.
     ///
     /// # Errors
-    /// If one of them cannot be read, if others may use the key, or if the two do not belong together.
+    /// If a file cannot be read, if others may access the key, or if the two do not match.
     pub fn read(files: &KeyPairFiles) -> Result<Self, KeyPairError> {
         let key = read_key(&files.key, files.allow_readable_key)?;
         let chain = CertificateFile::read(&files.certificate)?.certificates;
@@ -90,7 +89,7 @@ impl KeyPair {
     }
 }
 
-/// A provider that cannot tell the public key of a private one leaves the proof to the handshake.
+/// True also if the provider cannot derive the public key: then the handshake will tell.
 fn belongs(key: &dyn SigningKey, leaf: &CertificateFacts) -> bool {
     key.public_key().is_none_or(|public| public.as_ref() == leaf.public_key.as_slice())
 }

@@ -1,4 +1,4 @@
-//! The parts of the file that are about identities: where they come from, for all workloads and for one.
+//! The keys about sources of identities: of the node, and of a workload.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::values::Period;
 
-/// Where identities come from, if a workload does not say otherwise.
+/// The sources of the node, and the default one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Identity {
@@ -27,7 +27,7 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    /// As it is written.
+    /// As in the file.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ca => "ca",
@@ -37,7 +37,7 @@ impl SourceKind {
     }
 }
 
-/// A directory with one directory for each workload, by its name.
+/// A directory with a subdirectory for each workload, named like it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileTree {
@@ -50,7 +50,7 @@ pub struct Spire {
     pub socket: PathBuf,
 }
 
-/// Where a workload's identity comes from: exactly one of the keys.
+/// A workload's choice of a source: exactly one of the keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkloadIdentity {

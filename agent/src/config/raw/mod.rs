@@ -60,7 +60,7 @@ pub struct Config {
     pub external_peers: Vec<ExternalPeer>,
 }
 
-/// The keys that say which agent a file is about; all others are passed over.
+/// The keys that name the instance; all others are ignored.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceKeys {

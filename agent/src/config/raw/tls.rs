@@ -1,4 +1,4 @@
-//! The parts of the file that are about peers: who they are, and how TLS with them is meant to be.
+//! The keys about peers and their TLS.
 
 use std::path::PathBuf;
 
@@ -21,7 +21,7 @@ pub struct Peer {
     pub pins: Vec<Pin>,
 }
 
-/// A certificate that is believed for what it is: exactly one of the keys.
+/// A pinned certificate or key: exactly one of the keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Pin {
@@ -159,7 +159,7 @@ impl From<ExternalPeer> for StandardTls {
     }
 }
 
-/// Whose chains are believed: exactly one of the first three keys.
+/// The authorities that a chain must lead to: exactly one of the first three keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TrustFrom {

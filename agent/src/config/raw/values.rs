@@ -1,4 +1,4 @@
-//! Values with a form of their own: lengths of time, numbers of bytes, and what is parsed from its text.
+//! Values with a syntax of their own: durations, sizes, and types that parse themselves.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,11 +1,11 @@
-//! Why a DNS name does not resolve, in words of ours.
+//! Why a DNS name does not resolve.
 
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 
 use super::system::NoServers;
 
-/// What went wrong, and where to look next.
+/// The cause, and where to look next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolutionError {
     #[error("there is no such name (NXDOMAIN)")]

@@ -1,21 +1,21 @@
-//! The host's own file of names: hosts(5).
+//! The host's own table of names: `/etc/hosts`, hosts(5).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-/// Names and addresses, as text: it is read when a name is looked for, which is seldom.
+/// The text of the file. It is parsed for each lookup, which is rare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hosts(pub String);
 
 impl Hosts {
-    /// All addresses of a name, under whichever of its names.
+    /// All addresses of a name, be it a canonical name or an alias.
     pub fn addresses(&self, name: &str) -> BTreeSet<IpAddr> {
         let is_it = |word: &str| word.trim_end_matches('.').eq_ignore_ascii_case(name);
         let of_line = |line: &str| {
             let line = line.split('#').next()?;
             let mut words = line.split_whitespace();
             let address = words.next()?;
-            // An interface is of no use to anybody else's connections.
+            // The zone of a link-local address means nothing in another namespace.
             let address = address.split('%').next()?.parse().ok()?;
             words.any(is_it).then_some(address)
         };

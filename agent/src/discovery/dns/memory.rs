@@ -1,4 +1,4 @@
-//! What is known of names, in a file.
+//! A file with the addresses of names, for the next run of the agent.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ impl Memory {
         Self(path)
     }
 
-    /// Nothing, if there is no such file or if it is damaged.
+    /// Empty if the file is missing or damaged.
     pub fn recall(&self) -> Remembered {
         let told = |problem: &str| {
             tracing::warn!(file = %self.0.display(), problem, "addresses of names are not recalled");

@@ -1,5 +1,5 @@
-//! DNS names of external peers: resolved, and resolved again when what was learnt has had its time, or when the host says
-//! something else of names or of whom to ask.
+//! Resolves the DNS names of external peers: again when an answer has expired, and when the host's resolvers or its
+//! `/etc/hosts` change.
 
 mod error;
 mod hosts;
@@ -29,19 +29,19 @@ use memory::Memory;
 use name::{News, SeenAddresses};
 use system::HostFiles;
 
-/// Addresses that one DNS name may stand for: whoever answers for it cannot fill the kernel's maps.
+/// The most addresses of one name. A name server cannot fill the kernel's maps.
 pub const ADDRESSES_OF_A_NAME: usize = 64;
 
-/// How names are resolved.
+/// Settings of the resolver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
-    /// Whom to ask; empty for those that the host asks.
+    /// Name servers; empty for those of the host.
     pub servers: Vec<SocketAddr>,
-    /// A file that outlives the agent: what was protected stays so when it starts anew.
+    /// File with the known addresses. It outlives the agent, so what was protected stays protected after a restart.
     pub memory: PathBuf,
 }
 
-/// What a name resolves to now, or why that is not known.
+/// What a name resolves to, or why it does not.
 type Answer = (DnsName<'static>, Result<BTreeSet<IpAddr>, ResolutionError>);
 
 impl Discovery for Dns {
@@ -61,14 +61,14 @@ struct DnsNames {
     updates: Updates,
     answers: (mpsc::Sender<Answer>, mpsc::Receiver<Answer>),
     followed: HashMap<DnsName<'static>, FollowedName>,
-    /// Once there is a name to resolve.
+    /// `None` as long as there is no name to resolve.
     system: Option<HostFiles>,
     memory: Memory,
 }
 
 #[derive(Debug)]
 struct FollowedName {
-    /// Ends with this.
+    /// Aborted when this is dropped.
     _task: AbortOnDropHandle<()>,
     seen: SeenAddresses,
     problem: Option<ResolutionError>,
@@ -89,12 +89,12 @@ impl DnsNames {
     async fn run(mut self) -> Result<(), Unfollowed> {
         let mut wanted = self.updates.wanted();
         let names = names_in(&wanted.borrow_and_update());
-        // What another resolver has said stays known, whoever is asked from now on.
+        // Addresses from the previous name servers stay known.
         let before = self.updates.take_before();
         self.follow(names, &before);
         loop {
             self.updates.send(Update::Snapshot(self.snapshot())).await?;
-            // Until there is another snapshot to tell.
+            // Until the snapshot changes.
             loop {
                 tokio::select! {
                     changed = wanted.changed() => {
@@ -114,13 +114,14 @@ impl DnsNames {
         }
     }
 
-    /// Follows these names, of which some may be known, and lets go of all others. Returns true if that changes anything.
+    /// Resolves these names and forgets all others. `known` has addresses of some of them. Returns true if the names have
+    /// changed.
     fn follow(&mut self, names: HashSet<DnsName<'static>>, known: &Desired) -> bool {
         let system = match (names.is_empty(), self.system.take()) {
             (true, _) => None,
             (false, None) => Some(HostFiles::start(system::Paths::default())),
             (false, Some(system)) => {
-                // Whoever changes what is wanted may have changed that, too.
+                // Someone who has changed the peers may have changed these files as well.
                 system.refresh();
                 Some(system)
             }
@@ -167,7 +168,7 @@ impl DnsNames {
         FollowedName { _task: task, seen, problem: None }
     }
 
-    /// Takes an answer in.
+    /// Handles an answer.
     fn take(&mut self, (name, answer): Answer) -> News {
         let Some(followed) = self.followed.get_mut(&name) else {
             return News::Nothing;

@@ -1,4 +1,4 @@
-//! The addresses that a name stands for, and has stood for not long ago.
+//! The addresses of one name, including those of the last hour.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::ADDRESSES_OF_A_NAME;
 
-/// How long an address counts that a name does not resolve to any more. Applications keep addresses for longer
-/// than they should; until then they are protected as before, and never in plaintext.
+/// How long an address stays protected after the name stopped resolving to it. Applications use addresses for longer than
+/// they should, and must not get plaintext.
 const LINGER: Duration = Duration::from_secs(3600);
 
-/// What an answer changes.
+/// What an answer has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     Nothing,
-    /// Only why the name is not resolved.
+    /// Only the reason why the name does not resolve.
     Problem,
     Addresses,
 }
@@ -27,7 +27,7 @@ pub enum News {
 pub struct SeenAddresses(HashMap<IpAddr, SystemTime>);
 
 impl SeenAddresses {
-    /// Takes addresses in, and forgets those that have not been seen for long. Returns true if that changes which there are.
+    /// Adds addresses, and forgets those that have not been seen for long. Returns true if the set has changed.
     pub fn take(&mut self, addresses: BTreeSet<IpAddr>, now: SystemTime) -> bool {
         let before = self.addresses();
         for address in addresses.into_iter().filter(is_somebodys).take(ADDRESSES_OF_A_NAME) {
@@ -54,7 +54,7 @@ impl SeenAddresses {
     }
 }
 
-/// False for addresses at which nobody else can be meant: no answer may turn to the host itself.
+/// False for loopback, multicast and the like: no answer may redirect traffic to the host itself.
 fn is_somebodys(address: &IpAddr) -> bool {
     let address = address.to_canonical();
     let is_link_local = match address {

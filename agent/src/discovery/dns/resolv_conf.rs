@@ -1,15 +1,15 @@
-//! Whom the host asks for names: resolv.conf(5).
+//! The name servers of the host: `/etc/resolv.conf`, resolv.conf(5).
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// As the C library has them.
+/// Defaults and limits of the C library.
 const TIMEOUT: u64 = 5;
 const LONGEST_TIMEOUT: u64 = 30;
 const ATTEMPTS: usize = 2;
 const MOST_ATTEMPTS: usize = 5;
 
-/// Whom to ask. Search domains are of no interest: names are looked up whole.
+/// Name servers and options. Search domains are ignored: names are looked up as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvConf {
     pub servers: Vec<NameServer>,
@@ -22,12 +22,12 @@ pub struct ResolvConf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NameServer {
     pub address: IpAddr,
-    /// The interface of an address that is none without (RFC 4007, 11).
+    /// The interface of a link-local address (RFC 4007, 11).
     pub zone: Option<String>,
 }
 
 impl ResolvConf {
-    /// `None` without a name server. A line that makes no sense is ignored, and no other.
+    /// `None` without a name server. Invalid lines are ignored, with a warning.
     pub fn parse(text: &str, warnings: &mut Vec<String>) -> Option<Self> {
         let mut parsed = Self {
             servers: Vec::new(),
@@ -59,7 +59,7 @@ impl ResolvConf {
         (!parsed.servers.is_empty()).then_some(parsed)
     }
 
-    /// Those that are not known are for others.
+    /// Unknown options are ignored.
     fn option(&mut self, option: &str) {
         match option.split_once(':') {
             Some(("timeout", seconds)) => {

@@ -1,4 +1,4 @@
-//! Asking for the addresses of one name, again and again.
+//! Keeps one name resolved.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
@@ -19,12 +19,12 @@ use super::zoned::Zoned;
 use super::{Answer, ResolutionError};
 use crate::follow::Backoff;
 
-/// Answers are asked for again after their TTL, but neither more nor less often than this.
+/// Bounds of the time between two queries, which is the TTL of the answer.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Keeps telling what a name stands for: what the host's own file says, and what name servers do. Those of the
-/// configuration, if it has any; else the host's.
+/// Sends the addresses of a name again and again: from `/etc/hosts`, and from name servers: `servers`, or those of the host
+/// if there are none.
 pub async fn keep_resolved(
     servers: Vec<SocketAddr>,
     name: DnsName<'static>,
@@ -38,11 +38,11 @@ pub async fn keep_resolved(
     loop {
         let known = system.borrow_and_update().clone();
         let own = known.hosts.addresses(name.as_ref());
-        // This much is sure, however long others take to say something.
+        // These are known at once, however long the name servers take.
         if !own.is_empty() && answers.send((name.clone(), Ok(own.clone()))).await.is_err() {
             return;
         }
-        // Made anew after every failure: whom to ask may be known only now.
+        // A new one after every failure: the name servers may have changed.
         let current = match ready.take() {
             Some(current) => Ok(current),
             None => resolver(&servers, &known),
@@ -51,7 +51,7 @@ pub async fn keep_resolved(
             Ok(current) => {
                 let answer = tokio::select! {
                     answer = current.lookup_ip(absolute.as_str()) => answer,
-                    // Nobody needs the answer of whom nobody would ask any more.
+                    // The name servers have changed: ask the new ones.
                     () = changed(&mut system) => continue,
                 };
                 ready = answer.is_ok().then_some(current);
@@ -80,8 +80,8 @@ pub async fn keep_resolved(
     }
 }
 
-/// What the host's file says counts also where nobody else says anything. It does not make others' answers wrong: not
-/// every workload has the host's file.
+/// Joins the addresses in `/etc/hosts` with those of the name servers: a workload in a container does not see the host's
+/// file. The file alone counts if no name server answers.
 fn joined(
     own: BTreeSet<IpAddr>,
     found: Result<BTreeSet<IpAddr>, ResolutionError>,
@@ -93,7 +93,7 @@ fn joined(
     }
 }
 
-/// Waits until the host says something else.
+/// Waits until the files of the host change.
 async fn changed(system: &mut watch::Receiver<Arc<System>>) {
     if system.changed().await.is_err() {
         std::future::pending().await
@@ -117,9 +117,9 @@ fn resolver(servers: &[SocketAddr], system: &System) -> Result<Resolver<Zoned>, 
         servers.iter().map(|server| name_server(server.ip(), server.port(), false)).collect()
     };
     options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    // It is read here, and again when it changes.
+    // We read it ourselves, and again when it changes.
     options.use_hosts_file = ResolveHosts::Never;
-    // Nothing is asked for before its time is over.
+    // We ask only when the answer before has expired.
     options.cache_size = 0;
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
     let mut builder = Resolver::builder_with_config(config, Zoned::new(zones));

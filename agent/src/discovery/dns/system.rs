@@ -1,5 +1,4 @@
-//! What the host says of names, and of whom to ask for them: `/etc/hosts` (hosts(5)) and `/etc/resolv.conf`
-//! (resolv.conf(5)). Both are read again when they change, whether anything was wrong with what they said or not.
+//! The files of the host about names, `/etc/hosts` and `/etc/resolv.conf`. Both are read again whenever they change.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use super::resolv_conf::ResolvConf;
 use crate::sys::files::{self, Kind};
 use crate::sys::watch::Watch;
 
-/// Longest files that are read. Some people keep lists of advertisers in `/etc/hosts`.
+/// Longest files that are read. Some hosts have long blocklists in `/etc/hosts`.
 const LONGEST_RESOLV_CONF: u64 = 1 << 20;
 const LONGEST_HOSTS: u64 = 16 << 20;
 /// Where the files are.
@@ -28,7 +27,7 @@ impl Default for Paths {
     }
 }
 
-/// Why nobody can be asked.
+/// Why there is no name server.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoServers {
     #[error("{} names no name server", .0.display())]
@@ -40,10 +39,10 @@ pub enum NoServers {
 /// Both files, as they were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct System {
-    /// Or why it cannot be used.
+    /// Or the reason why there is none.
     pub resolver: Result<ResolvConf, NoServers>,
     pub hosts: Hosts,
-    /// What was ignored, and why.
+    /// About lines that were ignored.
     warnings: Vec<String>,
 }
 
@@ -59,7 +58,7 @@ impl System {
                 reason: error.to_string(),
             }),
         };
-        // It may well not be there.
+        // A host may do without it.
         let hosts =
             files::read(&paths.hosts, Kind::up_to(LONGEST_HOSTS)).map(text).unwrap_or_default();
         for warning in &mut warnings {
@@ -75,7 +74,7 @@ impl System {
     }
 }
 
-/// The files as they are, and as they become, for as long as this lives.
+/// The files, kept up to date as long as this lives.
 #[derive(Debug)]
 pub struct HostFiles {
     files: Files,
@@ -95,7 +94,7 @@ impl Drop for HostFiles {
 }
 
 impl HostFiles {
-    /// Reads the files, and goes on doing so. Needs a tokio runtime.
+    /// Reads the files and watches them. Needs a tokio runtime.
     pub fn start(paths: Paths) -> Self {
         let system = System::read(&paths);
         system.warn();
@@ -119,10 +118,10 @@ impl Files {
         let mut watched = self.watched();
         let mut watch = Watch::new(watched.clone());
         loop {
-            // Also what has changed before anybody watched.
+            // They may have changed before they were watched.
             self.refresh();
             watch.changed().await;
-            // A link may lead elsewhere by now.
+            // A symbolic link may have changed.
             let now = self.watched();
             if now != watched {
                 watch = Watch::new(now.clone());
@@ -131,7 +130,7 @@ impl Files {
         }
     }
 
-    /// Reads the files again, and tells if they have changed.
+    /// Reads the files again, and publishes them if they have changed.
     fn refresh(&self) {
         let now = System::read(&self.paths);
         self.system.send_if_modified(|known| {
@@ -145,7 +144,7 @@ impl Files {
         });
     }
 
-    /// The files, and what they are if they are links to elsewhere.
+    /// The files, and the targets of their symbolic links.
     fn watched(&self) -> Vec<PathBuf> {
         let own = [&self.paths.resolv_conf, &self.paths.hosts];
         let meant = own.map(|path| path.canonicalize().ok());

@@ -1,4 +1,4 @@
-//! Sockets to name servers that have an address on one interface only.
+//! Sockets to name servers with link-local addresses.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -18,7 +18,7 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 /// How long a name server may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Sockets of tokio's, bound to the interface of a name server where its address needs one.
+/// Makes sockets, bound to an interface where the address of the name server needs one.
 #[derive(Clone)]
 pub struct Zoned {
     inner: TokioRuntimeProvider,
@@ -26,7 +26,7 @@ pub struct Zoned {
 }
 
 impl Zoned {
-    /// With the interfaces of those name servers that need one.
+    /// `zones` has the interfaces of name servers with link-local addresses.
     pub fn new(zones: HashMap<IpAddr, String>) -> Self {
         Self { inner: TokioRuntimeProvider::default(), zones: Arc::new(zones) }
     }
@@ -36,13 +36,13 @@ impl Zoned {
     }
 }
 
-/// The name of an interface, which may be known by its number.
+/// The name of an interface that is given by its name or its number.
 fn interface_of(zone: &str) -> io::Result<String> {
     let Ok(number) = zone.parse::<u32>() else {
         return Ok(zone.to_owned());
     };
     let name = nix::net::if_::if_indextoname(number)?;
-    // nix takes the C library's null pointer for a name.
+    // nix turns a null pointer of the C library into an empty name.
     if name.is_empty() {
         return Err(io::ErrorKind::NotFound.into());
     }

@@ -1,4 +1,4 @@
-//! The directory of an embedded CA. The first root is `ca.crt` with `ca.key`; later ones are `ca-2.crt`, `ca-3.crt` and so on.
+//! The directory of an embedded CA. The first root is `ca.crt` with `ca.key`, later ones are `ca-2.crt`, `ca-3.crt` and so on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ pub fn numbers(directory: &Path) -> Result<Vec<u32>, CaError> {
                 return Some(1);
             }
             let number = stem.strip_prefix("ca-")?.parse().ok()?;
-            // Not `ca-02.crt`, which would be read as another file.
+            // Not `ca-02.crt`: the name made from its number would be another one.
             (number > 1 && file_name(number, "crt") == name).then_some(number)
         });
         numbers.extend(number);
@@ -57,7 +57,7 @@ pub fn numbers(directory: &Path) -> Result<Vec<u32>, CaError> {
 }
 
 /// # Errors
-/// If it is not of the trust domain, or its key is not its own or not its owner's alone.
+/// If it is of another trust domain, if the key does not match, or if others than the owner may access the key.
 pub fn read_root(
     directory: &Path,
     number: u32,
@@ -79,13 +79,13 @@ pub fn read_root(
     };
     let key = match read_key() {
         Ok((pem, mode)) => {
-            // Whoever can read it can be anybody.
+            // Whoever reads the key can issue any identity.
             if mode & 0o066 != 0 {
                 let reason =
                     format!("others than its owner may use it (mode {mode:04o}); `chmod 600` it");
                 return Err(unusable(&key_path, reason));
             }
-            // Not by rcgen's own way, which leaves copies behind.
+            // Not with rcgen's parser, which leaves copies in memory.
             let der =
                 x509::private_key(&pem).map_err(|error| unusable(&key_path, error.to_string()))?;
             let key = KeyPair::try_from(&*der).map_err(|_| {
@@ -98,7 +98,7 @@ pub fn read_root(
             }
             Some(key)
         }
-        // The certificate alone is enough for those who are only meant to trust it.
+        // Without its key, a root is trusted and not issued from.
         Err(ReadError::Missing) => None,
         Err(error) => return Err(unreadable(&key_path, error)),
     };

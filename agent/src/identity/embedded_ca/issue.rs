@@ -1,4 +1,4 @@
-//! Issuing SVIDs from the active root.
+//! Issues SVIDs from the active root.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::sys::watch::Watch;
 use crate::trust::{Trust, TrustBundle};
 use crate::x509::{Fingerprint, KeyPair};
 
-/// A CA that follows its directory.
+/// A CA that is read again when its directory changes.
 pub struct EmbeddedCa {
     directory: PathBuf,
     trust_domain: TrustDomain,
     provider: Arc<CryptoProvider>,
     roots: ArcSwap<Roots>,
-    /// Why the directory's latest state is not used, if it is not.
+    /// Why the current content of the directory is not used, if it is not.
     state: watch::Sender<Option<Problem>>,
 }
 
@@ -44,7 +44,7 @@ impl std::fmt::Debug for EmbeddedCa {
 
 impl EmbeddedCa {
     /// # Errors
-    /// If nothing can be issued from what is in the directory.
+    /// If the directory has no active root.
     pub fn load(
         directory: &Path,
         trust_domain: &TrustDomain,
@@ -70,7 +70,7 @@ impl EmbeddedCa {
         &self.provider
     }
 
-    /// Reads the directory again whenever it changes, for as long as somebody holds the CA.
+    /// Reads the directory again whenever it changes, as long as the CA is in use.
     pub async fn keep_current(ca: std::sync::Weak<Self>) {
         let Some(directory) = ca.upgrade().map(|ca| ca.directory.join("ca.crt")) else {
             return;
@@ -110,7 +110,7 @@ impl EmbeddedCa {
         }
     }
 
-    /// Changes whenever the roots do; holds why the directory's latest state is not used.
+    /// Notifies of changed roots. Holds the reason why the current content of the directory is not used.
     pub fn subscribe(&self) -> watch::Receiver<Option<Problem>> {
         self.state.subscribe()
     }
@@ -128,7 +128,7 @@ impl EmbeddedCa {
         self.roots().iter().any(is_it)
     }
 
-    /// The bundle as it is now, for an SVID that stays.
+    /// The current bundle.
     ///
     /// # Errors
     /// If no root is trusted any more.
@@ -138,7 +138,7 @@ impl EmbeddedCa {
         Ok(Trust::of_bundles([Arc::new(bundle)]))
     }
 
-    /// Issues an SVID with a new key. Returns with it the root that it rests on.
+    /// Issues an SVID with a new key. Also returns the fingerprint of its root.
     ///
     /// # Errors
     /// If no root is active, or if its certificate and key are not those of a CA.
@@ -183,7 +183,7 @@ impl EmbeddedCa {
     fn serial(&self) -> [u8; 16] {
         let mut serial = [0; 16];
         if self.provider.secure_random.fill(&mut serial).is_err() {
-            // Without randomness no key could have been made either.
+            // Cannot happen: without randomness there would be no key.
             serial = [1; 16];
         }
         serial[0] = serial[0] & 0x3f | 0x40;
@@ -191,10 +191,10 @@ impl EmbeddedCa {
     }
 }
 
-/// The roots of a directory, from which something can be issued.
+/// Reads the roots of a directory.
 ///
 /// # Errors
-/// If nothing can.
+/// If none of them is active.
 pub fn read(directory: &Path, trust_domain: &TrustDomain) -> Result<Roots, CaError> {
     let roots = Roots::read(directory, trust_domain)?;
     if roots.active(SystemTime::now()).is_none() {

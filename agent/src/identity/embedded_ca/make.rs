@@ -1,4 +1,4 @@
-//! Making the roots of an embedded CA, replacing them and taking them away: what `sheath ca` does.
+//! Makes, rotates and retires the roots of an embedded CA, for `sheath ca`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -30,10 +30,10 @@ impl Roots {
         make_root(directory, 1, trust_domain, SystemTime::now())
     }
 
-    /// Makes the next root, to be issued from once `overlap` has passed.
+    /// Makes the next root. It becomes active after `overlap`.
     ///
     /// # Errors
-    /// If there is a next root already: one change at a time.
+    /// If there is already a root that is not active yet.
     pub fn rotate(
         directory: &Path,
         trust_domain: &TrustDomain,
@@ -48,11 +48,10 @@ impl Roots {
         make_root(directory, last + 1, trust_domain, now + overlap)
     }
 
-    /// Removes the roots before the active one. What they issued is not believed any more.
+    /// Removes the roots before the active one. Peers then refuse the SVIDs that they issued.
     ///
     /// # Errors
-    /// If the active root has not been active for `after` yet, so that certificates of the one before may still
-    /// be in use.
+    /// If the active root has been active for less than `after`: SVIDs of the root before may still be in use.
     pub fn retire(
         directory: &Path,
         trust_domain: &TrustDomain,
@@ -84,7 +83,7 @@ impl Roots {
     }
 }
 
-/// `active_from` is when issuing from it begins.
+/// Makes a root that is issued from beginning with `active_from`.
 fn make_root(
     directory: &Path,
     number: u32,
@@ -97,7 +96,7 @@ fn make_root(
     }
     let key = Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
     let mut params = CertificateParams::default();
-    // Each root needs a name of its own: where two bear the same, verifiers try the wrong one first.
+    // Each root needs a unique name: of two with the same name, verifiers may try the wrong one.
     let name = match number {
         1 => format!("Sheath CA of {trust_domain}"),
         _ => format!("Sheath CA {number} of {trust_domain}"),
@@ -110,7 +109,7 @@ fn make_root(
     params.not_after = (active_from + ROOT_LIFETIME).into();
     let certificate = params.self_signed(&*key)?;
     let [certificate_path, key_path] = &paths;
-    // The key first: agents look for certificates.
+    // The key first: agents look for the certificate.
     let key_pem = Zeroizing::new(key.serialize_pem());
     let write = |path: &Path, mode, text: &str| {
         files::write(path, mode, text.as_bytes(), IfThere::Keep)

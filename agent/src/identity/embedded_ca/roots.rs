@@ -1,8 +1,9 @@
-//! The roots of an embedded CA, and what each of them is for at a time.
+//! The roots of an embedded CA, and their states.
 //!
-//! A root is trusted as soon as its certificate is in the [directory](super::directory), and issued from once it has been
-//! valid for [`CLOCK_SKEW`]: a certificate that becomes valid tomorrow is thus trusted a day before anything is issued from
-//! it, on every node that has the directory, without a word between them. Where a key is missing, its root is only trusted.
+//! A root is trusted as soon as its certificate is in the [directory](super::directory). It becomes active, which means that
+//! SVIDs are issued from it, once it has been valid for [`CLOCK_SKEW`]. So a root whose validity begins tomorrow is trusted
+//! for a day before it is used, on every node that has the directory, without any coordination. A root without its key is
+//! only trusted.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -19,7 +20,7 @@ use super::directory::{
 use crate::spiffe::TrustDomain;
 use crate::x509::CertificateFacts;
 
-/// Certificates are valid from a little before they are used: the peer's clock may be behind.
+/// Certificates become valid a little before they are used: the peer's clock may be behind.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// One root.
@@ -37,10 +38,10 @@ pub struct Roots {
     pub(super) roots: Vec<Root>,
 }
 
-/// What a root is for at a time.
+/// The state of a root at a given time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RootState {
-    /// Trusted, and issued from later.
+    /// Trusted, and not yet issued from.
     Next,
     /// Trusted and issued from.
     Active,
@@ -61,7 +62,7 @@ impl RootState {
     }
 }
 
-/// A root for people.
+/// A root, for `sheath ca show`.
 #[derive(Clone, Debug)]
 pub struct RootStatus {
     pub file: String,
@@ -91,8 +92,7 @@ impl Roots {
     /// Reads a directory.
     ///
     /// # Errors
-    /// If there is no root, or if one is not what it should be: not of the trust domain, or with a key that is
-    /// not its own. A CA that is half right is none.
+    /// If there is no root, or if any of them is of another trust domain or has a key that does not match.
     pub fn read(directory: &Path, trust_domain: &TrustDomain) -> Result<Self, CaError> {
         let numbers = numbers(directory)?;
         let roots = numbers
@@ -117,7 +117,7 @@ impl Roots {
             .ok_or_else(|| unusable(&path, "of no trust domain".to_owned()))
     }
 
-    /// The root to issue from: the youngest that is due and has a key here.
+    /// The root to issue from: the youngest one that is due and has its key here.
     #[must_use]
     pub fn active(&self, now: SystemTime) -> Option<&Root> {
         self.roots
@@ -126,14 +126,14 @@ impl Roots {
             .max_by_key(|root| root.age())
     }
 
-    /// Everything that is trusted.
+    /// Certificates of all roots that are trusted.
     #[must_use]
     pub fn trusted(&self, now: SystemTime) -> Vec<CertificateDer<'static>> {
         let valid = self.roots.iter().filter(|root| !root.is_expired(now));
         valid.map(|root| root.certificate.clone()).collect()
     }
 
-    /// Everything that is trusted, as a file for others.
+    /// The same as a PEM file.
     #[must_use]
     pub fn bundle_pem(&self, now: SystemTime) -> String {
         let pem = |der: CertificateDer<'static>| {

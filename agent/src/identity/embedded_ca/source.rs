@@ -13,7 +13,7 @@ use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::trust::Trust;
 use crate::x509::Fingerprint;
 
-/// A CA in a directory, and how long its SVIDs live.
+/// The directory of a CA, and the lifetime of the SVIDs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaSettings {
     pub dir: PathBuf,
@@ -60,7 +60,7 @@ struct CaSource {
 }
 
 impl CaSource {
-    /// The same SVID with the roots as they are now.
+    /// The same SVID with the current roots; `None` if its own root is not trusted any more.
     fn refreshed(&self, snapshot: &Snapshot, root: Fingerprint) -> Option<Snapshot> {
         if !self.ca.trusts(root) {
             return None;
@@ -84,7 +84,7 @@ impl Source for CaSource {
                         backoff.reset();
                         tracing::info!(workload = updates.workload().name, %id, serial = snapshot.svid.facts.serial, "SVID issued");
                         updates.send(Update::Snapshot(snapshot.clone())).await?;
-                        // It comes from what is in memory; what is wrong with the directory still is.
+                        // The SVID was issued from memory. The directory may still be invalid.
                         let problem = roots.borrow().clone();
                         if let Some(problem) = problem {
                             updates.send(Update::Failed(problem)).await?;
@@ -97,7 +97,7 @@ impl Source for CaSource {
                         continue;
                     }
                 };
-                // Until it is time for another one, only the roots can change.
+                // Until the SVID must be renewed, only the roots can change.
                 loop {
                     let planned = current.next_renewal.unwrap_or(SystemTime::now());
                     tokio::select! {

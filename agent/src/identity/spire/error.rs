@@ -35,7 +35,7 @@ pub enum SpireError {
     Unfollowed(#[from] Unfollowed),
 }
 
-/// By its status. Its message is SPIRE's own only where SPIRE has answered.
+/// A message for a status. The text of the status is SPIRE's own only if SPIRE has answered.
 fn failed(status: &Status) -> String {
     let what = match status.code() {
         Code::Unavailable | Code::Cancelled | Code::Aborted => {
@@ -75,7 +75,7 @@ impl SpireError {
         Self::Unusable(error.to_string())
     }
 
-    /// What it means for the workload: its identity is gone only if the SPIRE agent says so.
+    /// The consequence for the workload. Its identity is withdrawn only if the SPIRE agent says so.
     pub fn into_update(self) -> Update {
         match self {
             Self::Denied(_) | Self::NoSvid { .. } => Update::Withdrawn(self.into()),

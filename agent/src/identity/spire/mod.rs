@@ -1,5 +1,5 @@
-//! Identities from a SPIRE agent, by its Delegated Identity API: on behalf of a workload, known by selectors or
-//! by one of its processes, and with the bundles of the trust domains it federates with.
+//! Identities from a SPIRE agent, through its Delegated Identity API. A workload is identified by selectors or by one of its
+//! processes. The bundles of federated trust domains come with the SVID.
 
 mod error;
 mod received;
@@ -27,10 +27,10 @@ use error::SpireError;
 
 pub use settings::{NotASelector, SpireSelector, SpireSettings};
 
-/// How long the SPIRE agent may take to answer.
+/// Time limit for an answer of the SPIRE agent.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Follows a workload by its SPIRE agent.
+/// Follows a workload through a SPIRE agent.
 #[derive(Debug)]
 struct SpireSource {
     socket: PathBuf,
@@ -38,19 +38,19 @@ struct SpireSource {
     random: &'static dyn SecureRandom,
 }
 
-/// What is being asked for, and what the asking depends on.
+/// A request, and the process that it is about, if it names one.
 struct Subject {
     request: SubscribeToX509sviDsRequest,
     process: Option<PidFd>,
 }
 
 impl Subject {
-    /// False if the number that was asked for may have come to mean another process.
+    /// False if the process has ended: its number may belong to another process now.
     fn is_itself(&self) -> bool {
         self.process.as_ref().is_none_or(PidFd::is_alive)
     }
 
-    /// Waits for the end of what the request depends on.
+    /// Waits until the process has ended; for ever without a process.
     async fn ended(&self) {
         match &self.process {
             Some(process) => process.ended().await,
@@ -60,7 +60,7 @@ impl Subject {
 }
 
 impl SpireSource {
-    /// By selectors at once; by process as soon as there is one.
+    /// A request by selectors, or by a process as soon as there is one.
     async fn subject(&self, updates: &Updates) -> Result<Subject, Unfollowed> {
         if !self.selectors.is_empty() {
             let selector = |selector: &SpireSelector| types::Selector {
@@ -87,7 +87,7 @@ impl SpireSource {
                 updates.send(Update::Waiting(SpireError::NoProcess.into())).await?;
             }
             if processes.changed().await.is_err() {
-                // Capture has ended, and the agent with it.
+                // Capture has ended, and the agent is about to.
                 std::future::pending::<()>().await;
             }
         }
@@ -134,7 +134,7 @@ impl SpireSource {
                 () = subject.ended() => return Err(SpireError::ProcessEnded),
                 () = &mut patience, if is_waiting => return Err(SpireError::Silent),
             }
-            // Attested while the process lived, so it was the one that was meant.
+            // The process still lives, so it is the one that was attested.
             if !subject.is_itself() {
                 return Err(SpireError::ProcessEnded);
             }
@@ -163,7 +163,8 @@ fn why_unreachable(socket: &Path) -> String {
     .to_owned()
 }
 
-/// A process that is the workload's for certain: its descriptor was open before its cgroup was looked at.
+/// A process of the workload. Its descriptor is opened before its cgroup is checked, so the number cannot be reused in
+/// between.
 fn attestable(candidates: &BTreeSet<u32>, updates: &Updates) -> Option<(i32, PidFd)> {
     candidates.iter().find_map(|pid| {
         let process = PidFd::open(*pid).ok()?;
@@ -180,7 +181,7 @@ impl Source for SpireSource {
                 match self.subscribe(&updates, &mut backoff).await {
                     Ok(()) => {}
                     Err(SpireError::Unfollowed(unfollowed)) => return Err(unfollowed),
-                    // There will be another process, or none and so no need.
+                    // Another process takes its place, or there is none.
                     Err(SpireError::ProcessEnded) => {}
                     Err(error) => updates.send(error.into_update()).await?,
                 }

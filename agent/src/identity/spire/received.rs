@@ -1,4 +1,4 @@
-//! What a SPIRE agent sends, as identities and trust.
+//! From the messages of a SPIRE agent to SVIDs and trust.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::trust::{Trust, TrustBundle};
 use crate::x509::{self, KeyPair};
 
-/// Everything, or nothing.
+/// A snapshot from the latest SVIDs and bundles.
 ///
 /// # Errors
-/// If there is no SVID for the workload, or something in what was sent that cannot be used.
+/// If there is no SVID for the workload, or if anything in the messages is invalid.
 pub fn snapshot(
     svids: &SubscribeToX509sviDsResponse,
     bundles: &SubscribeToX509BundlesResponse,
@@ -56,7 +56,7 @@ fn svid(sent: &X509svidWithKey) -> Result<Svid, SpireError> {
     Ok(svid)
 }
 
-/// The bundles of some domains. Of one that is missing nothing is believed.
+/// The bundles of the wanted domains. A domain without a bundle is not trusted.
 fn trust(
     sent: &SubscribeToX509BundlesResponse,
     wanted: &BTreeSet<TrustDomain>,
@@ -76,7 +76,7 @@ fn trust(
     Ok(Trust::of_bundles(bundles.into_values()))
 }
 
-/// The protocol says `example.org`, and SPIRE says `spiffe://example.org`.
+/// The protocol defines `example.org`; SPIRE sends `spiffe://example.org`.
 fn trust_domain(key: &str) -> Result<TrustDomain, SpireError> {
     let name = key.strip_prefix("spiffe://").unwrap_or(key);
     name.parse().map_err(|error| SpireError::Unusable(format!("the trust domain `{key}` {error}")))

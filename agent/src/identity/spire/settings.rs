@@ -1,4 +1,4 @@
-//! How a SPIRE agent is set up as a source.
+//! Settings of a SPIRE agent as a source.
 
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -9,12 +9,12 @@ use crate::follow::Problem;
 use crate::identity::{Shared, Source, SourceCheck, SourceSettings};
 use crate::spiffe::SpiffeId;
 
-/// A SPIRE agent on this node, and by what it is asked for a workload.
+/// The SPIRE agent of this node, and how it identifies a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpireSettings {
     /// Its admin socket.
     pub socket: PathBuf,
-    /// Empty: by process.
+    /// Empty: the workload is identified by one of its processes.
     pub selectors: Vec<SpireSelector>,
 }
 
@@ -47,14 +47,14 @@ pub struct SpireSelector {
     pub value: String,
 }
 
-/// A text that is no selector.
+/// The text is not a selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("selector `{0}` must look like `unix:uid:1000`")]
 pub struct NotASelector(String);
 
 impl SpireSelector {
     /// # Errors
-    /// If there is no type or no value in it.
+    /// If the type or the value is missing.
     pub fn parse(text: &str) -> Result<Self, NotASelector> {
         match text.split_once(':') {
             Some((kind, value)) if !kind.is_empty() && !value.is_empty() => {
