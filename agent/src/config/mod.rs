@@ -9,6 +9,7 @@ mod consistency;
 mod error;
 mod identity;
 mod instance;
+mod known;
 mod limits;
 mod peers;
 mod raw;
@@ -38,7 +39,7 @@ use crate::telemetry::{self, LogSettings};
 
 use consistency::{check_names, check_places, unique};
 use identity::Sources;
-use peers::Known;
+use known::Known;
 use workload::WorkloadReader;
 
 pub use error::ConfigError;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::DnsName;
 
-use super::peers::Known;
+use super::known::Known;
 use super::raw;
 use crate::desired::{
     CertificateChoice, CertificateSource, CrlFiles, InboundTls, Origin, PinSource, StandardTls,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use sheath_common::workload::{InboundMode, workload_id};
 
 use super::identity::{For, Sources};
-use super::peers::Known;
+use super::known::Known;
 use super::{File, cgroup_paths, raw, tls};
 use crate::desired::{CgroupSelector, Inbound, Origin, Outbound, PublishedPort, Workload};
 

@@ -164,7 +164,9 @@ impl Control {
             }
         };
         if tokio::time::timeout(FIRST_MESSAGES, all_heard).await.is_err() {
-            tracing::warn!("not every source of identities has answered yet; workloads without an identity are refused");
+            tracing::warn!(
+                "not every source of identities has answered yet; workloads without an identity are refused"
+            );
         }
         self.publish();
     }

@@ -1,6 +1,6 @@
 //! The desired state of the node: workloads, peers and trust, as plain values.
 //!
-//! The configuration file is one producer of the desired state; a [discovery](crate::discovery) is another. Every value has
+//! The configuration file is one producer of the desired state; a discovery is another. Every value has
 //! an [`Origin`]: where it was written.
 
 mod destination;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::KeyPair;
 use rustls_pki_types::CertificateDer;
@@ -9,10 +10,37 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::CaError;
-use super::roots::Root;
 use crate::spiffe::TrustDomain;
 use crate::sys::files::{self, ReadError};
 use crate::x509::{self, CertificateFacts};
+
+/// Certificates become valid a little before they are used: the peer's clock may be behind.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// One root.
+pub struct Root {
+    /// 1 for `ca.crt`, and so on.
+    pub number: u32,
+    pub certificate: CertificateDer<'static>,
+    pub facts: CertificateFacts,
+    /// `None` where the root is only trusted.
+    pub key: Option<Zeroizing<KeyPair>>,
+}
+
+impl Root {
+    pub fn active_from(&self) -> SystemTime {
+        self.facts.not_before + CLOCK_SKEW
+    }
+
+    /// Orders roots by age. Times in certificates are whole seconds, so the number has to help.
+    pub fn age(&self) -> (SystemTime, u32) {
+        (self.active_from(), self.number)
+    }
+
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.facts.not_after <= now
+    }
+}
 
 pub fn file_name(number: u32, extension: &str) -> String {
     match number {

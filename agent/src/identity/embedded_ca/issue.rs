@@ -15,8 +15,9 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::CaError;
+use super::directory::CLOCK_SKEW;
 use super::make::{common_name, uri};
-use super::roots::{CLOCK_SKEW, RootState, RootStatus, Roots};
+use super::roots::{RootState, RootStatus, Roots};
 use crate::follow::{Problem, jitter};
 use crate::identity::renewal::renewal_of;
 use crate::identity::{Snapshot, Svid};

@@ -11,8 +11,7 @@ use rcgen::{
 };
 use zeroize::Zeroizing;
 
-use super::directory::{certificate_path, key_path};
-use super::roots::CLOCK_SKEW;
+use super::directory::{CLOCK_SKEW, certificate_path, key_path};
 use super::{CaError, Roots};
 use crate::spiffe::TrustDomain;
 use crate::sys::files::{self, IfThere};

@@ -1,37 +1,22 @@
 //! The roots of an embedded CA, and their states.
 //!
 //! A root is trusted as soon as its certificate is in the [directory](super::directory). It becomes active, which means that
-//! SVIDs are issued from it, once it has been valid for [`CLOCK_SKEW`]. So a root whose validity begins tomorrow is trusted
+//! SVIDs are issued from it, once it has been valid for [`CLOCK_SKEW`](super::directory::CLOCK_SKEW). So a root whose validity begins tomorrow is trusted
 //! for a day before it is used, on every node that has the directory, without any coordination. A root without its key is
 //! only trusted.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use base64ct::{Base64, Encoding};
-use rcgen::KeyPair;
 use rustls_pki_types::CertificateDer;
-use zeroize::Zeroizing;
 
 use super::CaError;
 use super::directory::{
-    certificate_path, file_name, numbers, read_certificate, read_root, unusable, uri_names,
+    Root, certificate_path, file_name, numbers, read_certificate, read_root, unusable, uri_names,
 };
 use crate::spiffe::TrustDomain;
 use crate::x509::CertificateFacts;
-
-/// Certificates become valid a little before they are used: the peer's clock may be behind.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
-
-/// One root.
-pub struct Root {
-    /// 1 for `ca.crt`, and so on.
-    pub number: u32,
-    pub certificate: CertificateDer<'static>,
-    pub facts: CertificateFacts,
-    /// `None` where the root is only trusted.
-    pub key: Option<Zeroizing<KeyPair>>,
-}
 
 /// All roots of a directory, by number.
 pub struct Roots {
@@ -71,21 +56,6 @@ pub struct RootStatus {
     pub active_from: SystemTime,
     pub facts: CertificateFacts,
     pub has_key: bool,
-}
-
-impl Root {
-    pub(super) fn active_from(&self) -> SystemTime {
-        self.facts.not_before + CLOCK_SKEW
-    }
-
-    /// Orders roots by age. Times in certificates are whole seconds, so the number has to help.
-    pub(super) fn age(&self) -> (SystemTime, u32) {
-        (self.active_from(), self.number)
-    }
-
-    fn is_expired(&self, now: SystemTime) -> bool {
-        self.facts.not_after <= now
-    }
 }
 
 impl Roots {
