@@ -2,28 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::name::SeenAddresses;
 use crate::sys::files::{self, IfThere, ReadError};
 
+/// How old the times in the file may get while a name resolves to the same addresses.
+const FRESH: Duration = Duration::from_secs(5 * 60);
+
 /// The file.
 #[derive(Debug)]
-pub struct Memory(PathBuf);
+pub struct Memory {
+    path: PathBuf,
+    /// When the file was last written by this agent.
+    written: Option<Instant>,
+}
 
 /// By name.
 pub type Remembered = BTreeMap<String, SeenAddresses>;
 
 impl Memory {
     pub fn new(path: PathBuf) -> Self {
-        Self(path)
+        Self { path, written: None }
     }
 
     /// Empty if the file is missing or damaged.
     pub fn recall(&self) -> Remembered {
         let told = |problem: &str| {
-            tracing::warn!(file = %self.0.display(), problem, "addresses of names are not recalled");
+            tracing::warn!(file = %self.path.display(), problem, "addresses of names are not recalled");
         };
-        match files::read(&self.0, files::STATE) {
+        match files::read(&self.path, files::STATE) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|_| {
                 told("it is damaged");
                 Remembered::new()
@@ -36,12 +44,23 @@ impl Memory {
         }
     }
 
-    pub fn keep(&self, names: &Remembered) {
+    /// True if the file is about to become useless: an address lingers for an hour from the time that the file has for it.
+    pub fn is_outdated(&self, now: Instant) -> bool {
+        self.written.is_none_or(|written| now.duration_since(written) >= FRESH)
+    }
+
+    #[cfg(test)]
+    pub fn outdate(&mut self) {
+        self.written = None;
+    }
+
+    pub fn keep(&mut self, names: &Remembered) {
+        self.written = Some(Instant::now());
         let kept = serde_json::to_vec(names)
             .map_err(std::io::Error::other)
-            .and_then(|text| files::write(&self.0, 0o600, &text, IfThere::Replace));
+            .and_then(|text| files::write(&self.path, 0o600, &text, IfThere::Replace));
         if let Err(error) = kept {
-            tracing::warn!(file = %self.0.display(), %error, "addresses of names are not remembered");
+            tracing::warn!(file = %self.path.display(), %error, "addresses of names are not remembered");
         }
     }
 }
@@ -55,14 +74,24 @@ mod tests {
     #[test]
     fn what_was_learnt_is_remembered() {
         let directory = tempfile::tempdir().unwrap();
-        let memory = Memory::new(directory.path().join("names.json"));
+        let mut memory = Memory::new(directory.path().join("names.json"));
         assert!(memory.recall().is_empty());
         let mut seen = SeenAddresses::default();
         seen.take(["10.0.0.1".parse().unwrap()].into(), SystemTime::now());
         let names = BTreeMap::from([("a.example".to_owned(), seen)]);
         memory.keep(&names);
         assert_eq!(memory.recall(), names);
-        std::fs::write(&memory.0, "damaged").unwrap();
+        std::fs::write(&memory.path, "damaged").unwrap();
         assert!(memory.recall().is_empty());
+    }
+
+    #[test]
+    fn what_is_remembered_is_written_again_before_it_is_useless() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut memory = Memory::new(directory.path().join("names.json"));
+        assert!(memory.is_outdated(Instant::now()));
+        memory.keep(&Remembered::new());
+        let now = Instant::now();
+        assert!(!memory.is_outdated(now) && memory.is_outdated(now + FRESH));
     }
 }

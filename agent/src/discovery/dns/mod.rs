@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use rustls_pki_types::DnsName;
 use tokio::sync::mpsc;
@@ -185,12 +185,18 @@ impl DnsNames {
             }
             Ok(addresses) => {
                 let had_problem = followed.problem.take().is_some();
-                if followed.seen.take(addresses, SystemTime::now()) {
+                let has_changed = followed.seen.take(addresses, SystemTime::now());
+                if has_changed {
                     tracing::info!(name, addresses = followed.seen.len(), "resolved");
-                    self.remember();
-                    return News::Addresses;
                 }
-                if had_problem { News::Problem } else { News::Nothing }
+                if has_changed || self.memory.is_outdated(Instant::now()) {
+                    self.remember();
+                }
+                match () {
+                    () if has_changed => News::Addresses,
+                    () if had_problem => News::Problem,
+                    () => News::Nothing,
+                }
             }
         }
     }
@@ -213,7 +219,7 @@ impl DnsNames {
         self.followed.iter().filter_map(problem).collect()
     }
 
-    fn remember(&self) {
+    fn remember(&mut self) {
         let seen = |(name, followed): (&DnsName<'_>, &FollowedName)| {
             (name.as_ref().to_owned(), followed.seen.clone())
         };

@@ -23,16 +23,24 @@ fn endpoints(name: &'static str, address: &str) -> Endpoints {
     }
 }
 
+fn updates(
+    names: &[&str],
+    before: Desired,
+) -> (watch::Sender<Arc<Desired>>, Updates, mpsc::Receiver<Message>) {
+    let wanted = watch::Sender::new(wanting(names));
+    let (sender, messages) = mpsc::channel(4);
+    let random = crate::tls::crypto_provider().secure_random;
+    let updates = Updates::new(sender, "dns", 1, wanted.subscribe(), before, random);
+    (wanted, updates, messages)
+}
+
 fn follow(memory: PathBuf, names: &[&str], before: Desired) -> Followed {
     // Nobody answers there.
     follow_asking("127.0.0.1:9".parse().unwrap(), memory, names, before)
 }
 
 fn follow_asking(server: SocketAddr, memory: PathBuf, names: &[&str], before: Desired) -> Followed {
-    let wanted = watch::Sender::new(wanting(names));
-    let (sender, messages) = mpsc::channel(4);
-    let random = crate::tls::crypto_provider().secure_random;
-    let updates = Updates::new(sender, "dns", 1, wanted.subscribe(), before, random);
+    let (wanted, updates, messages) = updates(names, before);
     let dns = Arc::new(Dns { servers: vec![server], memory });
     let following = dns.follow(updates);
     let task = tokio::spawn(async move { following.await.unwrap_or_default() });
@@ -129,4 +137,25 @@ async fn a_name_that_does_not_resolve_is_told_with_the_reason() {
             return;
         }
     }
+}
+
+/// An agent that starts anew goes by the times in the file.
+#[tokio::test]
+async fn a_name_that_resolves_to_the_same_is_remembered_as_of_the_latest_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let memory = directory.path().join("names.json");
+    let servers = vec!["127.0.0.1:9".parse().unwrap()];
+    let (wanted, updates, _messages) = updates(&["a.example"], Desired::default());
+    let mut names = DnsNames::new(&Dns { servers, memory }, updates);
+    names.follow(names_in(&wanted.borrow()), &Desired::default());
+    let name = DnsName::try_from("a.example").unwrap();
+    let mut answer =
+        |names: &mut DnsNames| names.take((name.clone(), Ok(["10.0.0.1".parse().unwrap()].into())));
+    assert_eq!(answer(&mut names), News::Addresses);
+    let first = names.memory.recall();
+    assert_eq!(answer(&mut names), News::Nothing);
+    assert_eq!(names.memory.recall(), first);
+    names.memory.outdate();
+    assert_eq!(answer(&mut names), News::Nothing);
+    assert_ne!(names.memory.recall(), first);
 }
