@@ -16,6 +16,7 @@ pub mod flow;
 pub mod follow;
 pub mod identity;
 pub mod materials;
+pub mod origin;
 pub mod pipeline;
 pub mod policy;
 pub mod published;

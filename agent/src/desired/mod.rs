@@ -6,7 +6,6 @@
 mod destination;
 mod endpoints;
 mod merge;
-mod origin;
 mod peer;
 mod place;
 mod published_port;
@@ -16,10 +15,10 @@ mod workload;
 
 use std::sync::Arc;
 
+pub use crate::origin::{FileKey, Origin};
 pub use destination::{Destination, DestinationError};
 pub use endpoints::Endpoints;
 pub use merge::Conflict;
-pub use origin::{FileKey, Origin};
 pub use peer::{ExternalPeer, Family, Peer};
 pub use place::Place;
 pub use published_port::PublishedPort;
