@@ -7,9 +7,10 @@ use std::path::Path;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::{IpNet, Ipv4Net};
-use sheath::config::{Config, Destination};
-use sheath::control::Materials;
-use sheath::policy::{Addresses, Policy};
+use sheath::config::Config;
+use sheath::desired::{Destination, Peer};
+use sheath::materials::Materials;
+use sheath::policy::Policy;
 
 const CONFIG: &str = r#"
 trustDomain: example.org
@@ -42,18 +43,14 @@ fn destination(number: usize) -> Destination {
 }
 
 fn policy(peers: usize) -> Policy {
-    let mut config = Config::parse(CONFIG, Path::new("bench.yaml")).unwrap();
-    let peer = config.peers[0].clone();
-    config.peers = (0..peers)
-        .map(|number| {
-            let mut peer = peer.clone();
-            peer.destinations = vec![destination(number)];
-            peer
-        })
-        .collect();
+    let mut desired = Config::parse(CONFIG, Path::new("bench.yaml")).unwrap().desired;
+    let peer = desired.peers[0].clone();
+    let peer_at =
+        |number| Peer { destinations: vec![destination(number)], ..Peer::clone(&peer) }.into();
+    desired.peers = (0..peers).map(peer_at).collect();
     let mut materials = Materials::default();
-    materials.follow(&config);
-    Policy::new(&config, &materials, &Addresses::new())
+    materials.follow(&desired);
+    Policy::new(&desired, &materials)
 }
 
 fn target_at(criterion: &mut Criterion) {

@@ -21,11 +21,12 @@ use crate::admin::{AgentInfo, Planes, Server};
 use crate::capture::{Processes, Supervisor};
 use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
-use crate::control::{Control, ControlRequest};
+use crate::control::{Control, ControlRequest, Reread};
 use crate::flow::FlowIds;
+use crate::follow::Problem;
 use crate::limits::Quotas;
 use crate::metrics::{Registry, RegistryError};
-use crate::pipeline::{FlowHandler, Pipeline, Timeouts};
+use crate::pipeline::{FlowHandler, Pipeline};
 use crate::sessions::IdleSessions;
 use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
@@ -48,8 +49,9 @@ pub enum StartError {
     Io { what: String, error: io::Error },
     #[error("{0} has ended, which it never should; please report this")]
     Ended(&'static str),
-    #[error(transparent)]
-    Ca(#[from] crate::identity::CaError),
+    /// A source of identities has none to give.
+    #[error("{0}")]
+    Source(Problem),
     #[error(transparent)]
     Capture(#[from] crate::capture::CaptureError),
     #[error("{0}; please report this")]
@@ -104,9 +106,10 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
 
     let provider = Arc::new(crypto_provider());
     let processes = Arc::new(Processes::default());
-    let mut control =
-        Control::start(path.to_owned(), config.clone(), processes.clone(), provider.clone())?;
-    control.settle().await;
+    let reread = reread(path, &config);
+    let control = Control::start(config.control(), reread, processes.clone(), provider.clone());
+    let mut control = control.map_err(StartError::Source)?;
+    control.await_first_messages().await;
     let (published, control_names) = (control.published(), control.name_views());
     let threads = threads();
     let pipeline = Arc::new(Pipeline {
@@ -114,11 +117,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         counters: Arc::new(AgentCounters::default()),
         quotas: Arc::new(Quotas::new(config.limits, threads)),
         idle: Arc::new(IdleSessions::new(config.reuse, published.sessions.clone())),
-        timeouts: Timeouts {
-            connect: config.timeouts.connect,
-            handshake: config.timeouts.handshake,
-            idle: config.timeouts.patience,
-        },
+        timeouts: config.timeouts,
         ids: FlowIds::new(run_number(&provider)),
         workers: Workers::start(threads)
             .map_err(StartError::io("cannot start the threads for flows"))?,
@@ -138,7 +137,13 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let admin = Server::bind(&socket)
         .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
     let handler = Arc::new(FlowHandler(pipeline.clone()));
-    let supervisor = Supervisor::start(&config, published.policy.load_full(), processes, handler)?;
+    let supervisor = Supervisor::start(
+        &config.instance.name,
+        &config.capture,
+        control.wanted(),
+        processes,
+        handler,
+    )?;
     supervisor.maps().register(&mut metrics)?;
     let info = AgentInfo {
         node: config.node.clone(),
@@ -188,7 +193,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     tidying.abort();
     pipeline.idle.clear();
     pipeline.tasks.close();
-    if tokio::time::timeout(config.timeouts.drain, pipeline.tasks.wait()).await.is_err() {
+    if tokio::time::timeout(config.drain, pipeline.tasks.wait()).await.is_err() {
         tracing::warn!(flows = pipeline.counters.flows(), "drain timeout; live flows are reset");
     }
     drop(draining);
@@ -224,6 +229,16 @@ fn forget_workloads(pipeline: &Pipeline) {
     pipeline.counters.retain(is_living);
 }
 
+/// Reads the configuration again, which must differ from that at the start in nothing that takes a restart.
+fn reread(path: &Path, config: &Config) -> Reread {
+    let (path, first) = (path.to_owned(), config.clone());
+    Box::new(move || {
+        let new = Config::load(&path)?;
+        first.check_reload(&new)?;
+        Ok(new.control())
+    })
+}
+
 /// Has the configuration read again at every SIGHUP.
 async fn reload_on(mut hangup: Signal, control: mpsc::WeakSender<ControlRequest>) {
     while hangup.recv().await.is_some() {
@@ -236,7 +251,7 @@ async fn reload_on(mut hangup: Signal, control: mpsc::WeakSender<ControlRequest>
         }
         drop(control);
         if let Ok(Err(reason)) = reloaded.await {
-            tracing::error!(reason, "configuration not reloaded; the one before stays in force");
+            tracing::error!(%reason, "configuration not reloaded; the one before stays in force");
         }
     }
 }

@@ -7,6 +7,7 @@ mod units;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 use sheath_common::selector::MAX_PATH;
@@ -16,12 +17,12 @@ use crate::capture::{
     WorkloadCgroup, blocked_on_loopback, cgroup_directory, cgroup_mount, network_mounts, processes,
     shown_cgroup, workload_cgroups,
 };
-use crate::config::{Config, SourceConfig, WorkloadConfig};
-use crate::control::Materials;
-use crate::identity::{EmbeddedCa, FileSource};
-use crate::policy::{Addresses, Policy};
+use crate::config::Config;
+use crate::desired::{Desired, Workload};
+use crate::identity::SourceCheck;
+use crate::materials::Materials;
+use crate::policy::Policy;
 use crate::terminal::{Cell, Mood, Table};
-use crate::tls::crypto_provider;
 
 pub use host::requirements;
 
@@ -66,70 +67,38 @@ impl Finding {
 pub fn check(config: &Config) -> Vec<Finding> {
     let mut findings = requirements();
     findings.extend(host::attachments(config));
-    findings.extend(identities(config));
+    findings.extend(identities(&config.desired));
     let mut materials = Materials::default();
-    materials.follow(config);
+    materials.follow(&config.desired);
     findings.extend(files(&materials));
-    findings.extend(ports(config));
-    findings.extend(rules(config, &materials));
-    findings.extend(workloads(config));
-    findings.extend(mounts(config));
-    findings.extend(listeners::listeners(config));
+    findings.extend(ports(&config.desired));
+    findings.extend(rules(&config.desired, &materials));
+    findings.extend(workloads(&config.desired));
+    findings.extend(mounts(&config.desired));
+    findings.extend(listeners::listeners(&config.desired));
     findings
 }
 
 /// Where each identity comes from, and whether it does.
-fn identities(config: &Config) -> Vec<Finding> {
-    let random = crypto_provider().secure_random;
+fn identities(desired: &Desired) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut cas = HashSet::new();
-    for workload in &config.workloads {
-        match &workload.source {
-            SourceConfig::Ca { dir, .. } => {
-                if cas.insert(dir) {
-                    findings.push(certificate_authority(config, dir));
-                }
+    let mut seen = HashSet::new();
+    for workload in &desired.workloads {
+        let check = workload.source.check(&workload.name, workload.spiffe_id.as_ref());
+        let finding = match check {
+            None => continue,
+            Some(SourceCheck::Good { found }) => Finding::ok("identity", found),
+            Some(SourceCheck::Doubtful { found, advice }) => {
+                Finding::warning("identity", found, advice)
             }
-            SourceConfig::Files(files) => {
-                let source = FileSource::new(files.clone(), random);
-                findings.push(match source.check(workload.spiffe_id.as_ref()) {
-                    Ok(name) => Finding::ok("identity", format!("`{}` is {name}", workload.name)),
-                    Err(reason) => Finding::error(
-                        "identity",
-                        format!("`{}`: {reason}", workload.name),
-                        "the agent refuses the workload's connections until its files can be used",
-                    ),
-                });
-            }
-            SourceConfig::Spire { socket, .. } => {
-                if std::os::unix::net::UnixStream::connect(socket).is_err() {
-                    findings.push(Finding::warning(
-                        "identity",
-                        format!("no SPIRE agent answers at {}", socket.display()),
-                        "its admin socket is set by admin_socket_path in the SPIRE agent's configuration",
-                    ));
-                }
-            }
+            Some(SourceCheck::Bad { found, advice }) => Finding::error("identity", found, advice),
+        };
+        // Many workloads may have one source.
+        if seen.insert(finding.found.clone()) {
+            findings.push(finding);
         }
     }
     findings
-}
-
-fn certificate_authority(config: &Config, dir: &Path) -> Finding {
-    match EmbeddedCa::load(dir, &config.trust_domain, crypto_provider().into()) {
-        Ok(_) => {
-            Finding::ok("identity", format!("CA of {} in {}", config.trust_domain, dir.display()))
-        }
-        Err(error) => Finding::error(
-            "identity",
-            error.to_string(),
-            format!(
-                "`sheath ca init --dir {} --trust-domain {}` makes a CA; or copy the one of the other nodes",
-                dir.display(),
-                config.trust_domain
-            ),
-        ),
-    }
 }
 
 /// Files with bundles, pins, CRLs and TLS contexts.
@@ -140,7 +109,7 @@ fn files(materials: &Materials) -> Vec<Finding> {
         .map(|problem| {
             Finding::error(
                 "files",
-                problem,
+                problem.to_string(),
                 "peers that rely on this file are refused until it is readable",
             )
         })
@@ -148,10 +117,10 @@ fn files(materials: &Materials) -> Vec<Finding> {
 }
 
 /// Ports that two workloads declare: a clash if both turn up in one network namespace.
-fn ports(config: &Config) -> Vec<Finding> {
+fn ports(desired: &Desired) -> Vec<Finding> {
     let mut owners: HashMap<u16, &str> = HashMap::new();
     let mut findings = Vec::new();
-    for workload in &config.workloads {
+    for workload in &desired.workloads {
         if workload.inbound.mode == InboundMode::Disabled {
             continue;
         }
@@ -172,12 +141,12 @@ fn ports(config: &Config) -> Vec<Finding> {
 }
 
 /// Bypasses that say the opposite of a peer entry for the very same destination.
-fn rules(config: &Config, materials: &Materials) -> Vec<Finding> {
-    let policy = Policy::new(config, materials, &Addresses::new());
+fn rules(desired: &Desired, materials: &Materials) -> Vec<Finding> {
+    let policy = Policy::new(desired, materials);
     let mut findings = Vec::new();
-    for workload in &config.workloads {
+    for workload in &desired.workloads {
         for bypass in &workload.outbound.bypass {
-            let contradicted = config.peers.iter().any(|peer| peer.destinations.contains(bypass));
+            let contradicted = desired.peers.iter().any(|peer| peer.destinations.contains(bypass));
             if contradicted {
                 findings.push(Finding::warning(
                     "policy",
@@ -199,12 +168,12 @@ fn rules(config: &Config, materials: &Materials) -> Vec<Finding> {
     findings
 }
 
-fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
+fn workloads<'d>(desired: &'d Desired) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
     let mut owners: HashMap<u64, &str> = HashMap::new();
-    let look = |workload: &'c WorkloadConfig| {
+    let look = |workload: &'d Arc<Workload>| {
         let found = workload_cgroups(&mount, workload).unwrap_or_default();
         let taken =
             found.selected.iter().find_map(|cgroup| Some((cgroup, *owners.get(&cgroup.id)?)));
@@ -232,7 +201,8 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
         owners.extend(found.selected.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
         let count = found.selected.len();
         // What runs has been tried.
-        let lacks = units::service(&workload.cgroup).filter(|_| count == 0).and_then(units::lacks);
+        let lacks = workload.cgroup.pattern().and_then(units::service);
+        let lacks = lacks.filter(|_| count == 0).and_then(units::lacks);
         if let Some(lacks) = lacks {
             Finding::error(
                 "workload",
@@ -254,11 +224,11 @@ fn workloads<'c>(config: &'c Config) -> Vec<Finding> {
             Finding::ok("workload", format!("`{}`: {count} cgroup(s)", workload.name))
         }
     };
-    config.workloads.iter().map(look).collect()
+    desired.workloads.iter().map(look).collect()
 }
 
 /// File systems on the network, which no program sees the kernel read and write.
-fn mounts(config: &Config) -> Vec<Finding> {
+fn mounts(desired: &Desired) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
@@ -266,7 +236,7 @@ fn mounts(config: &Config) -> Vec<Finding> {
         let pids = processes(&cgroup_directory(&mount, &cgroup.path)).unwrap_or_default();
         network_mounts(&pids)
     };
-    let look = |workload: &WorkloadConfig| {
+    let look = |workload: &Arc<Workload>| {
         let found = workload_cgroups(&mount, workload).unwrap_or_default().selected;
         let seen: BTreeSet<_> = found.iter().flat_map(of_cgroup).collect();
         let listed: Vec<_> =
@@ -279,15 +249,11 @@ fn mounts(config: &Config) -> Vec<Finding> {
             )
         })
     };
-    config.workloads.iter().filter_map(look).collect()
+    desired.workloads.iter().filter_map(look).collect()
 }
 
 /// Packet filters of others that keep a workload from the agent.
-fn filtered(
-    mount: &Path,
-    workload: &WorkloadConfig,
-    cgroups: &[WorkloadCgroup],
-) -> Option<Finding> {
+fn filtered(mount: &Path, workload: &Workload, cgroups: &[WorkloadCgroup]) -> Option<Finding> {
     let serves = workload.inbound.mode != InboundMode::Disabled;
     let look = |cgroup: &WorkloadCgroup| {
         let directory = cgroup_directory(mount, &cgroup.path);

@@ -139,7 +139,7 @@ async fn answer(
         }
         Some(Request::Reload) => match ask(&planes.control, ControlRequest::Reload).await? {
             Ok(()) => serde_json::to_vec(&Done { ok: true })?,
-            Err(error) => serde_json::to_vec(&Problem { error })?,
+            Err(error) => serde_json::to_vec(&Problem { error: error.to_string() })?,
         },
     };
     text.push(b'\n');

@@ -132,7 +132,10 @@ fn counters(metrics: &Snapshot) -> BTreeMap<&'static str, u64> {
 
 impl IdentityStatus {
     fn new(held: &Held) -> Self {
-        Self { source: held.source, problem: held.trouble().unwrap_or_default() }
+        Self {
+            source: held.source,
+            problem: held.trouble().map(|trouble| trouble.to_string()).unwrap_or_default(),
+        }
     }
 }
 

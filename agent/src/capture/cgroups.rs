@@ -10,9 +10,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use sheath_common::selector::{Selection, matches, select};
+use sheath_common::selector::{Selection, Selector, matches, select};
 
-use crate::config::WorkloadConfig;
+use super::kernel::filesystems::cgroup_mount;
+use crate::desired::{CgroupSelector, Workload};
+use crate::sys::cgroup_id;
 
 /// A cgroup that is the root of a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,16 +39,43 @@ pub fn is_there(mount: &Path, cgroup: &WorkloadCgroup) -> bool {
     fs::metadata(join(mount, &cgroup.path)).is_ok_and(|found| found.ino() == cgroup.id)
 }
 
-/// Finds the cgroups that a workload's pattern selects now.
+/// Finds the cgroups that are a workload's now.
 ///
 /// # Errors
 /// If the hierarchy cannot be read, for want of descriptors for instance. That is not the same as finding nothing.
-pub fn find(mount: &Path, workload: &WorkloadConfig) -> io::Result<Found> {
-    let selector = workload.selector();
-    let depth = workload.cgroup.split('/').skip(1).count();
+pub fn find(mount: &Path, workload: &Workload) -> io::Result<Found> {
+    match (&workload.cgroup, workload.selector()) {
+        (CgroupSelector::Id(id), _) => find_by_id(mount, *id),
+        (CgroupSelector::Pattern(pattern), Some(selector)) => {
+            find_by_pattern(mount, pattern, &selector)
+        }
+        (CgroupSelector::Pattern(_), None) => Ok(Found::default()),
+    }
+}
+
+fn find_by_id(mount: &Path, id: u64) -> io::Result<Found> {
+    let mut found = Found::default();
+    let directory = match cgroup_id::directory(mount, id) {
+        Ok(directory) => directory,
+        Err(error) if is_gone(&error) => return Ok(found),
+        Err(error) => return Err(error),
+    };
+    let path = Path::new("/").join(directory.strip_prefix(mount).unwrap_or(&directory));
+    let cgroup = WorkloadCgroup { id, path };
+    // Of one whose path is too long, one above it was found.
+    if is_there(mount, &cgroup) {
+        found.selected.push(cgroup);
+    } else {
+        found.too_long.push(cgroup);
+    }
+    Ok(found)
+}
+
+fn find_by_pattern(mount: &Path, pattern: &str, selector: &Selector) -> io::Result<Found> {
+    let depth = pattern.split('/').skip(1).count();
     let mut found = Found::default();
     walk(mount, Path::new("/"), depth, &mut |path| {
-        let list = match select(&selector, path.as_os_str().as_bytes()) {
+        let list = match select(selector, path.as_os_str().as_bytes()) {
             Selection::Selected => &mut found.selected,
             Selection::TooLong => &mut found.too_long,
             Selection::Other => return Ok(()),
@@ -101,13 +130,17 @@ fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error)
-            if error.kind() == io::ErrorKind::NotFound
+            if is_gone(&error)
                 || matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENAMETOOLONG)) =>
         {
             Ok(None)
         }
         Err(error) => Err(error),
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
 }
 
 /// Directory of a cgroup given by its path from the root.
@@ -177,15 +210,23 @@ fn of_process(pid: &str) -> io::Result<PathBuf> {
 
 /// True if a process is in a cgroup of the workload's now.
 #[must_use]
-pub fn is_member(workload: &WorkloadConfig, pid: u32) -> bool {
+pub fn is_member(workload: &Workload, pid: u32) -> bool {
     of_process(&pid.to_string()).is_ok_and(|path| selects(workload, &path))
 }
 
-/// True if a pattern selects `path` or one of its ancestors.
+/// True if a workload has the cgroup at `path` or one above it.
 #[must_use]
-pub fn selects(workload: &WorkloadConfig, path: &Path) -> bool {
-    let selector = workload.selector();
-    path.ancestors().any(|path| matches(&selector, path.as_os_str().as_bytes()))
+pub fn selects(workload: &Workload, path: &Path) -> bool {
+    match (&workload.cgroup, workload.selector()) {
+        (CgroupSelector::Id(id), _) => cgroup_mount().is_ok_and(|mount| {
+            let is_it =
+                |path: &Path| is_there(&mount, &WorkloadCgroup { id: *id, path: path.into() });
+            path.ancestors().any(is_it)
+        }),
+        (_, selector) => selector.is_some_and(|selector| {
+            path.ancestors().any(|path| matches(&selector, path.as_os_str().as_bytes()))
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +247,23 @@ mod tests {
     fn every_path_is_shown_in_one_line() {
         let path = Path::new(OsStr::from_bytes(b"/a\xff/\x1b[31m\r\t\xc3\xa4"));
         assert_eq!(shown(path), "/a\u{fffd}/\\u{1b}[31m\\r\\t\u{e4}");
+    }
+
+    #[test]
+    fn a_workload_may_be_a_cgroup_that_exists_by_its_id() {
+        let mount = cgroup_mount().unwrap();
+        let path = PathBuf::from(format!("/sheath-by-id-{}", std::process::id()));
+        let directory = join(&mount, &path);
+        fs::create_dir(&directory).unwrap();
+        let id = fs::metadata(&directory).unwrap().ino();
+        let workload = Workload { cgroup: CgroupSelector::Id(id), ..Workload::testing("web") };
+        let found = find(&mount, &workload);
+        let selected = selects(&workload, &path.join("below"));
+        let other = selects(&workload, Path::new("/"));
+        fs::remove_dir(&directory).unwrap();
+        assert_eq!(found.unwrap().selected, [WorkloadCgroup { id, path }]);
+        assert!(selected && !other);
+        assert_eq!(find(&mount, &workload).unwrap(), Found::default());
     }
 
     /// Otherwise a name could add a line to `/proc/<pid>/cgroup`.

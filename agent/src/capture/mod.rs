@@ -7,9 +7,11 @@
 mod cgroups;
 mod error;
 mod kernel;
+mod kernel_view;
 mod namespace;
 mod proc;
 mod processes;
+mod root;
 mod supervisor;
 
 pub use cgroups::{
@@ -26,6 +28,7 @@ pub use namespace::local_leg::{LocalLeg, LocalLegError};
 pub use namespace::unreachable::errno_of as unreachable_errno;
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use processes::Processes;
+pub use root::CaptureRoot;
 pub use supervisor::{
     NamespaceStatus, ProgramStatus, Protection, Reconfiguration, StatusView, Supervisor,
     SupervisorRequest, UnprotectedConnection, WorkloadStatus, survey,

@@ -43,8 +43,7 @@ use super::kernel::events::{Events, calls_for_reconcile};
 use super::kernel::maps::Maps;
 use super::namespace::FlowStarter;
 use super::processes::Processes;
-use crate::config::Config;
-use crate::policy::Policy;
+use super::root::CaptureRoot;
 use crate::sys::clock;
 
 use dropped::DroppedSockets;
@@ -70,7 +69,7 @@ pub enum SupervisorRequest {
     /// Reconciles, then answers.
     Status(oneshot::Sender<StatusView>),
     /// Another configuration, to be put in force while everything runs.
-    Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), String>>),
+    Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), CaptureError>>),
 }
 
 /// The task that keeps capture true.
@@ -91,15 +90,15 @@ impl Supervisor {
     /// # Errors
     /// If any of it fails; then nothing that this start has made stays behind.
     pub fn start(
-        config: &Config,
-        policy: Arc<Policy>,
+        instance: &str,
+        root: &CaptureRoot,
+        wanted: Reconfiguration,
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        let (attached, events, pinned) = start::attach(config, policy)?;
+        let (attached, events, pinned) = start::attach(instance, root, &wanted)?;
         let maps = attached.maps.clone();
-        let workloads = config.workloads.clone();
-        let reconciler = Reconciler::bring_up(attached, workloads, processes, starter)?;
+        let reconciler = Reconciler::bring_up(attached, wanted.workloads, processes, starter)?;
         pinned.keep()?;
         let (event_log, dropped) = (EventLog::default(), DroppedSockets::default());
         Ok(Self { maps, reconciler, events, event_log, dropped })
@@ -176,8 +175,7 @@ impl Supervisor {
                 let _ = answer.send(self.reconciler.status());
             }
             SupervisorRequest::Reconfigure(change, answer) => {
-                let result = self.reconciler.reconfigure(*change);
-                let _ = answer.send(result.map_err(|error| error.to_string()));
+                let _ = answer.send(self.reconciler.reconfigure(*change));
             }
         }
     }

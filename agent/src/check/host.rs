@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Finding, surroundings};
 use crate::capture::cgroup_mount;
-use crate::config::{CaptureRoot, Config};
+use crate::config::Config;
 use crate::sys::bpf::{self, AttachType};
 
 /// The oldest long-term kernel with everything in use; `bpf_set_retval` (5.18) and `bpf_skc_to_mptcp_sock` (5.19)
@@ -122,10 +122,7 @@ pub fn attachments(config: &Config) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
-    let root = match &config.capture {
-        CaptureRoot::Auto => mount.clone(),
-        CaptureRoot::Below(path) => mount.join(path.trim_start_matches('/')),
-    };
+    let root = config.capture.directory(&mount);
     if let Err(error) = File::open(&root) {
         return vec![Finding::error(
             "capture",

@@ -2,14 +2,14 @@
 
 use super::Finding;
 use crate::capture::{cgroup_mount, survey};
-use crate::config::Config;
+use crate::desired::Desired;
 
-pub fn listeners(config: &Config) -> Vec<Finding> {
+pub fn listeners(desired: &Desired) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
     let mut findings = Vec::new();
-    for workload in &config.workloads {
+    for workload in &desired.workloads {
         let within = |reason: &String| format!("`{}`: {reason}", workload.name);
         match survey(&mount, workload) {
             Ok(survey) => {

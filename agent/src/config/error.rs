@@ -33,7 +33,7 @@ impl ConfigError {
     }
 }
 
-/// Quotes from the file may hold anything. The message stays one line, and nothing that a terminal acts on.
+/// Escapes control characters: a quote from the file may hold anything, and a message is one line.
 fn printable(text: &str) -> String {
     let escape =
         |c: char| if c.is_control() { c.escape_default().collect() } else { c.to_string() };

@@ -1,63 +1,46 @@
-//! Where identities come from.
+//! Sources of identities in the configuration: those of the node, and the choice of each workload.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{limits, raw};
-use crate::spiffe::SpiffeId;
+use crate::identity::{
+    BundleFile, CaSettings, IdentityFiles, SourceSettings, SpireSelector, SpireSettings,
+};
+use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::x509::KeyPairFiles;
 
-/// The source of one workload's identity.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceConfig {
-    Ca { dir: PathBuf, svid_ttl: Duration },
-    Files(IdentityFiles),
-    Spire { socket: PathBuf, selectors: Vec<Selector> },
-}
-
-/// A certificate, its key, and perhaps the bundle of its trust domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdentityFiles {
-    pub pair: KeyPairFiles,
-    pub bundle: Option<BundleFile>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BundleFile {
-    pub path: PathBuf,
-    /// False where a missing file means that there is no bundle.
-    pub required: bool,
-}
-
-/// A certificate chain and its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyPairFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    /// Others than the owner may read the key.
-    pub allow_readable_key: bool,
-}
-
-/// A selector as SPIRE knows them: `unix:uid:1000` has the type `unix` and the value `uid:1000`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Selector {
-    pub kind: String,
-    pub value: String,
-}
-
-/// Sources as the file sets them up.
+/// The sources that the file sets up for the node.
 #[derive(Debug)]
 pub struct Sources {
     default: Option<raw::SourceKind>,
-    ca: Option<(PathBuf, Duration)>,
+    ca: Option<CaSettings>,
+    /// A directory with a subdirectory for each workload.
     files: Option<PathBuf>,
+    /// The socket of the SPIRE agent.
     spire: Option<PathBuf>,
 }
 
+/// The workload that a source is for.
+pub struct For<'w> {
+    pub name: &'w str,
+    pub spiffe_id: Option<&'w SpiffeId>,
+}
+
+type Source = Arc<dyn SourceSettings>;
+
 impl Sources {
-    pub fn from_raw(raw: raw::Identity) -> Result<Self, String> {
-        let ca = raw.ca.map(|ca| (ca.dir, ca.svid_ttl.0));
-        if let Some((_, ttl)) = &ca {
-            check_ttl(*ttl, "identity.ca.svidTtl")?;
+    /// # Errors
+    /// If a setting is invalid, or if there are several sources and none is the default.
+    pub fn from_raw(raw: raw::Identity, trust_domain: &TrustDomain) -> Result<Self, String> {
+        let ca = raw.ca.map(|ca| CaSettings {
+            dir: ca.dir,
+            trust_domain: trust_domain.clone(),
+            svid_ttl: ca.svid_ttl.0,
+        });
+        if let Some(ca) = &ca {
+            check_ttl(ca.svid_ttl)?;
         }
         let files = raw.files.map(|files| files.dir);
         let spire = raw.spire.map(|spire| spire.socket);
@@ -65,85 +48,47 @@ impl Sources {
             limits::check_socket(socket)
                 .map_err(|error| format!("identity.spire.socket: {error}"))?;
         }
-        let configured: Vec<_> = [
-            ca.is_some().then_some(raw::SourceKind::Ca),
-            files.is_some().then_some(raw::SourceKind::Files),
-            spire.is_some().then_some(raw::SourceKind::Spire),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let default = match (raw.source, configured.as_slice()) {
-            (Some(source), configured) if configured.contains(&source) => Some(source),
-            (Some(source), _) => {
-                let name = name(source);
-                return Err(format!(
-                    "identity.source is `{name}`, but identity.{name} is not set up"
-                ));
-            }
-            (None, [only]) => Some(*only),
-            (None, []) => None,
-            (None, _) => {
-                return Err(
-                    "identity has several sources; identity.source must name the default one"
-                        .to_owned(),
-                );
-            }
-        };
-        Ok(Self { default, ca, files, spire })
+        let is_set_up = [
+            (raw::SourceKind::Ca, ca.is_some()),
+            (raw::SourceKind::Files, files.is_some()),
+            (raw::SourceKind::Spire, spire.is_some()),
+        ];
+        let set_up = is_set_up.into_iter().filter_map(|(kind, is)| is.then_some(kind)).collect();
+        Ok(Self { default: default(raw.source, set_up)?, ca, files, spire })
     }
 
-    /// The source of a workload's identity, by its own word or by default.
+    /// The source of a workload's identity: its own choice, or the default.
+    ///
+    /// # Errors
+    /// If there is no such source, or if it cannot serve this workload.
     pub fn of(
         &self,
-        workload: &str,
+        workload: &For<'_>,
         raw: Option<raw::WorkloadIdentity>,
-        spiffe_id: Option<&SpiffeId>,
-    ) -> Result<SourceConfig, String> {
-        let source = match raw {
-            None => self.by_default(workload)?,
-            Some(raw) => self.by_its_word(raw)?,
-        };
-        if spiffe_id.is_none() && matches!(source, SourceConfig::Ca { .. }) {
-            return Err("has no spiffeId, which the embedded CA needs".to_owned());
+    ) -> Result<Source, String> {
+        match raw {
+            None => self.by_default(workload),
+            Some(raw) => self.chosen(workload, raw),
         }
-        Ok(source)
     }
 
-    fn by_default(&self, workload: &str) -> Result<SourceConfig, String> {
+    fn by_default(&self, workload: &For<'_>) -> Result<Source, String> {
         match self.default {
-            Some(raw::SourceKind::Ca) => self.ca(None),
+            Some(raw::SourceKind::Ca) => self.ca(workload, None),
+            Some(raw::SourceKind::Files) => self.files(workload),
             Some(raw::SourceKind::Spire) => self.spire(Vec::new()),
-            Some(raw::SourceKind::Files) => {
-                let dir = self.files.as_deref().unwrap_or(Path::new(""));
-                if workload.contains('/') || workload.starts_with('.') {
-                    return Err(format!(
-                        "`{workload}` cannot be the name of a directory below {}; say identity.files",
-                        dir.display()
-                    ));
-                }
-                let dir = dir.join(workload);
-                Ok(SourceConfig::Files(IdentityFiles {
-                    pair: KeyPairFiles {
-                        certificate: dir.join("tls.crt"),
-                        key: dir.join("tls.key"),
-                        allow_readable_key: false,
-                    },
-                    bundle: Some(BundleFile { path: dir.join("ca.crt"), required: false }),
-                }))
-            }
             None => Err("has no identity, as neither it nor the top of the file sets up a source"
                 .to_owned()),
         }
     }
 
-    fn by_its_word(&self, raw: raw::WorkloadIdentity) -> Result<SourceConfig, String> {
+    fn chosen(&self, workload: &For<'_>, raw: raw::WorkloadIdentity) -> Result<Source, String> {
         match raw {
             raw::WorkloadIdentity { ca: Some(ca), files: None, spire: None } => {
-                self.ca(ca.svid_ttl.map(|ttl| ttl.0))
+                self.ca(workload, ca.svid_ttl.map(|ttl| ttl.0))
             }
             raw::WorkloadIdentity { ca: None, files: Some(files), spire: None } => {
-                Ok(SourceConfig::Files(IdentityFiles {
+                Ok(Arc::new(IdentityFiles {
                     pair: KeyPairFiles {
                         certificate: files.certificate,
                         key: files.key,
@@ -153,32 +98,52 @@ impl Sources {
                 }))
             }
             raw::WorkloadIdentity { ca: None, files: None, spire: Some(spire) } => {
-                let selectors = spire
-                    .selectors
-                    .iter()
-                    .map(|text| Selector::parse(text))
-                    .collect::<Result<_, _>>()?;
-                self.spire(selectors)
+                let selectors = spire.selectors.iter().map(|text| SpireSelector::parse(text));
+                let selectors = selectors.collect::<Result<_, _>>();
+                self.spire(selectors.map_err(|error| error.to_string())?)
             }
             _ => Err("identity needs exactly one of `ca`, `files` and `spire`".to_owned()),
         }
     }
 
-    fn ca(&self, ttl: Option<Duration>) -> Result<SourceConfig, String> {
-        let (dir, default) = self.ca.as_ref().ok_or("identity.ca is not set up")?;
-        let svid_ttl = ttl.unwrap_or(*default);
-        check_ttl(svid_ttl, "identity.ca.svidTtl")?;
-        Ok(SourceConfig::Ca { dir: dir.clone(), svid_ttl })
+    fn ca(&self, workload: &For<'_>, svid_ttl: Option<Duration>) -> Result<Source, String> {
+        let ca = self.ca.clone().ok_or("identity.ca is not set up")?;
+        let svid_ttl = svid_ttl.unwrap_or(ca.svid_ttl);
+        check_ttl(svid_ttl)?;
+        if workload.spiffe_id.is_none() {
+            return Err("has no spiffeId, which the embedded CA needs".to_owned());
+        }
+        Ok(Arc::new(CaSettings { svid_ttl, ..ca }))
     }
 
-    fn spire(&self, selectors: Vec<Selector>) -> Result<SourceConfig, String> {
+    fn files(&self, workload: &For<'_>) -> Result<Source, String> {
+        let dir = self.files.as_deref().unwrap_or(Path::new(""));
+        let name = workload.name;
+        if name.contains('/') || name.starts_with('.') {
+            return Err(format!(
+                "`{name}` cannot be the name of a directory below {}; say identity.files",
+                dir.display()
+            ));
+        }
+        let dir = dir.join(name);
+        Ok(Arc::new(IdentityFiles {
+            pair: KeyPairFiles {
+                certificate: dir.join("tls.crt"),
+                key: dir.join("tls.key"),
+                allow_readable_key: false,
+            },
+            bundle: Some(BundleFile { path: dir.join("ca.crt"), required: false }),
+        }))
+    }
+
+    fn spire(&self, selectors: Vec<SpireSelector>) -> Result<Source, String> {
         let socket = self.spire.clone().ok_or("identity.spire is not set up")?;
-        Ok(SourceConfig::Spire { socket, selectors })
+        Ok(Arc::new(SpireSettings { socket, selectors }))
     }
 
     /// Directory of the embedded CA.
     pub fn ca_dir(&self) -> Option<&Path> {
-        self.ca.as_ref().map(|(dir, _)| dir.as_path())
+        self.ca.as_ref().map(|ca| ca.dir.as_path())
     }
 
     /// True if trust bundles of any trust domain may come from a source.
@@ -187,31 +152,32 @@ impl Sources {
     }
 }
 
-impl Selector {
-    fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some((kind, value)) if !kind.is_empty() && !value.is_empty() => {
-                Ok(Self { kind: kind.to_owned(), value: value.to_owned() })
-            }
-            _ => Err(format!("selector `{text}` must look like `unix:uid:1000`")),
+/// The source of workloads that do not choose one.
+fn default(
+    named: Option<raw::SourceKind>,
+    set_up: Vec<raw::SourceKind>,
+) -> Result<Option<raw::SourceKind>, String> {
+    match (named, set_up.as_slice()) {
+        (Some(source), set_up) if set_up.contains(&source) => Ok(Some(source)),
+        (Some(source), _) => {
+            let name = source.name();
+            Err(format!("identity.source is `{name}`, but identity.{name} is not set up"))
+        }
+        (None, [only]) => Ok(Some(*only)),
+        (None, []) => Ok(None),
+        (None, _) => {
+            Err("identity has several sources; identity.source must name the default one"
+                .to_owned())
         }
     }
 }
 
-fn name(kind: raw::SourceKind) -> &'static str {
-    match kind {
-        raw::SourceKind::Ca => "ca",
-        raw::SourceKind::Files => "files",
-        raw::SourceKind::Spire => "spire",
-    }
-}
-
-fn check_ttl(ttl: Duration, key: &str) -> Result<(), String> {
+fn check_ttl(ttl: Duration) -> Result<(), String> {
     if ttl < Duration::from_secs(60) {
-        return Err(format!("{key} is shorter than a minute"));
+        return Err("identity.ca.svidTtl is shorter than a minute".to_owned());
     }
     if ttl > Duration::from_secs(366 * 24 * 60 * 60) {
-        return Err(format!("{key} is longer than a year"));
+        return Err("identity.ca.svidTtl is longer than a year".to_owned());
     }
     Ok(())
 }

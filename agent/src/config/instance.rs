@@ -1,4 +1,4 @@
-//! What is one agent's on a node.
+//! The instance: names everything on a node that belongs to one agent.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ pub const DEFAULT_RUN_DIR: &str = "/run/sheath";
 /// Name of the instance, unless `instance` says otherwise.
 pub const DEFAULT_INSTANCE: &str = "default";
 
-/// Names everything on the node that belongs to one agent: pins, lock, admin socket.
+/// Name and run directory of an agent. Pins, lock and admin socket are named by them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     pub name: String,
@@ -31,11 +31,11 @@ impl Instance {
         Ok(instance)
     }
 
-    /// The instance that a configuration file is about, whatever else is right or wrong in it: a running agent must be
-    /// found also by a file that it would not take.
+    /// The instance of a configuration file, even if the rest of the file is invalid: the commands that talk to a running
+    /// agent must find it.
     ///
     /// # Errors
-    /// If the file cannot be read, or does not say so.
+    /// If the file cannot be read, or its instance is invalid.
     pub fn of_file(path: &Path) -> Result<Self, ConfigError> {
         let text = files::read_text(path, files::CONFIGURATION)
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
@@ -55,7 +55,7 @@ impl Instance {
         self.directory().join("lock")
     }
 
-    /// What is known of DNS names.
+    /// File with the addresses that DNS names have resolved to.
     #[must_use]
     pub fn names(&self) -> PathBuf {
         self.directory().join("names.json")

@@ -1,5 +1,5 @@
-//! How much a configuration may have of each thing. The kernel's maps are as large as they are made, so what does not fit is
-//! refused where it is written: later it would be an error number of the kernel's, and half of it in force.
+//! Limits on what a configuration may hold. The kernel's maps have a fixed size. What does not fit is refused here, with a
+//! message; in the kernel it would be an error number, with half of the configuration in force.
 //!
 //! README, "Limits", lists these and all others.
 
@@ -10,10 +10,8 @@ use sheath_common::maps::{MAX_DESTINATIONS, MAX_PORTS};
 use sheath_common::selector::MAX_PATTERNS;
 use sheath_common::workload::InboundMode;
 
-use super::{Config, Destination, Place};
-
-/// Addresses that one DNS name may stand for: whoever answers for it cannot fill the kernel's maps.
-pub const ADDRESSES_OF_A_NAME: usize = 64;
+use crate::desired::{Desired, Destination, Place};
+use crate::discovery::ADDRESSES_OF_A_NAME;
 
 /// More of something than there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +30,7 @@ pub enum OverLimit {
 /// Bytes in the path of a Unix socket, without the NUL at its end (unix(7)).
 const SOCKET_PATH: usize = 107;
 
-/// A path that no socket can have.
+/// The path is too long for a socket.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the socket {} would have a path of {} bytes; {SOCKET_PATH} are the most",
@@ -49,30 +47,30 @@ pub fn check_socket(path: &Path) -> Result<(), SocketPathTooLong> {
 }
 
 /// # Errors
-/// The first limit that a configuration is beyond.
-pub fn check(config: &Config) -> Result<(), OverLimit> {
+/// The first limit that is exceeded.
+pub fn check(desired: &Desired) -> Result<(), OverLimit> {
     let is_over = |count: usize, limit: u32| count > limit as usize;
-    let workloads = config.workloads.len();
+    let workloads = desired.workloads.len();
     if is_over(workloads, MAX_PATTERNS) {
         return Err(OverLimit::Workloads(workloads));
     }
-    let destinations = destinations(config);
+    let destinations = destinations(desired);
     if is_over(destinations, MAX_DESTINATIONS) {
         return Err(OverLimit::Destinations(destinations));
     }
-    let ports = ports(config);
+    let ports = ports(desired);
     if is_over(ports, MAX_PORTS) {
         return Err(OverLimit::Ports(ports));
     }
     Ok(())
 }
 
-/// Rules about destinations that a configuration may come to.
-fn destinations(config: &Config) -> usize {
+/// The most rules about destinations that a configuration may lead to.
+fn destinations(desired: &Desired) -> usize {
     let mut of_all: HashSet<&Destination> =
-        config.peers.iter().flat_map(|peer| &peer.destinations).collect();
+        desired.peers.iter().flat_map(|peer| &peer.destinations).collect();
     let mut names = HashSet::new();
-    for place in config.external_peers.iter().flat_map(|peer| &peer.places) {
+    for place in desired.external_peers.iter().flat_map(|peer| &peer.places) {
         match place {
             Place::At(destination) => {
                 of_all.insert(destination);
@@ -84,12 +82,12 @@ fn destinations(config: &Config) -> usize {
     }
     let of_each = |bypass: &[Destination]| bypass.iter().collect::<HashSet<_>>().len();
     let bypassed: usize =
-        config.workloads.iter().map(|workload| of_each(&workload.outbound.bypass)).sum();
+        desired.workloads.iter().map(|workload| of_each(&workload.outbound.bypass)).sum();
     of_all.len() + names.len() * ADDRESSES_OF_A_NAME + bypassed
 }
 
-fn ports(config: &Config) -> usize {
-    let inbound = config.workloads.iter().map(|workload| &workload.inbound);
+fn ports(desired: &Desired) -> usize {
+    let inbound = desired.workloads.iter().map(|workload| &workload.inbound);
     inbound
         .filter(|inbound| inbound.mode != InboundMode::Disabled)
         .map(|inbound| inbound.ports.iter().collect::<HashSet<_>>().len())

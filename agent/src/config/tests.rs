@@ -1,5 +1,11 @@
 use super::*;
+use crate::desired::{CertificateChoice, Existing, Place, PublishedPort, TrustChoice};
+use crate::identity::{
+    BundleFile, CaSettings, IdentityFiles, SourceSettings, SpireSelector, SpireSettings,
+};
+use crate::x509::KeyPairFiles;
 use proptest::prelude::*;
+use sheath_common::workload::{InboundMode, OutboundMode};
 
 pub(super) const EXAMPLE: &str = r#"
 trustDomain: example.org
@@ -29,9 +35,10 @@ pub(super) fn error_with(from: &str, to: &str) -> String {
 #[test]
 fn the_documented_example_is_valid() {
     let config = parse(EXAMPLE).unwrap();
-    let web = &config.workloads[0];
+    let web = &config.desired.workloads[0];
     assert_eq!(config.instance.name, "default");
-    assert_eq!(web.cgroup, "/demo.slice/web*");
+    assert_eq!(web.cgroup.pattern(), Some("/demo.slice/web*"));
+    assert_eq!(web.origin.to_string(), "workloads[web]");
     assert_eq!(web.inbound.mode, InboundMode::Strict);
     assert_eq!(web.inbound.ports, [8080]);
     assert_eq!(web.outbound.mode, OutboundMode::Require);
@@ -100,7 +107,7 @@ fn what_does_not_fit_together_is_refused() {
 #[test]
 fn published_ports_are_written_as_docker_writes_them() {
     let text = EXAMPLE.replace("ports: [8080]", "ports: [8080], publishedPorts: [\"80:8080\"]");
-    let inbound = &parse(&text).unwrap().workloads[0].inbound;
+    let inbound = &parse(&text).unwrap().desired.workloads[0].inbound;
     assert_eq!(inbound.published_ports, [PublishedPort { published: 80, port: 8080 }]);
 }
 
@@ -120,7 +127,7 @@ fn systemd_units_are_found_where_systemd_puts_them() {
         ("a-b@1.service", "/system.slice/system-a\\x2db.slice/a-b@1.service"),
     ] {
         let text = EXAMPLE.replace("cgroup: \"demo.slice/web*\"", &format!("systemdUnit: {unit}"));
-        assert_eq!(parse(&text).unwrap().workloads[0].cgroup, cgroup);
+        assert_eq!(parse(&text).unwrap().desired.workloads[0].cgroup.pattern(), Some(cgroup));
     }
     assert!(error_with("cgroup: \"demo.slice/web*\"", "systemdUnit: nginx").contains(".service"));
 }
@@ -192,23 +199,34 @@ sessions: { expiredPeer: close }
 #[test]
 fn all_of_identity_and_trust_can_be_said() {
     let config = parse(TRUST).unwrap();
-    let source = |index: usize| &config.workloads[index].source;
-    assert!(matches!(source(0), SourceConfig::Spire { selectors, .. } if selectors.is_empty()));
-    assert!(
-        matches!(source(1), SourceConfig::Spire { selectors, .. } if selectors[0].kind == "unix" && selectors[0].value == "uid:1000")
-    );
-    assert!(matches!(source(2), SourceConfig::Files(files) if files.bundle.is_some()));
-    let ten_minutes = Duration::from_secs(600);
-    assert!(matches!(source(3), SourceConfig::Ca { svid_ttl, .. } if *svid_ttl == ten_minutes));
+    let (socket, ten_minutes) = ("/run/spire/admin.sock".into(), Duration::from_secs(600));
+    let spire = SpireSettings { socket, selectors: Vec::new() };
+    let selector = SpireSelector { kind: "unix".to_owned(), value: "uid:1000".to_owned() };
+    let by_selector = SpireSettings { selectors: vec![selector], ..spire.clone() };
+    let by_files = IdentityFiles {
+        pair: KeyPairFiles {
+            certificate: "/c".into(),
+            key: "/k".into(),
+            allow_readable_key: false,
+        },
+        bundle: Some(BundleFile { path: "/b".into(), required: true }),
+    };
+    let trust_domain = config.trust_domain.clone();
+    let by_ca = CaSettings { dir: "/ca".into(), trust_domain, svid_ttl: ten_minutes };
+    let expected: [Arc<dyn SourceSettings>; 4] =
+        [Arc::new(spire), Arc::new(by_selector), Arc::new(by_files), Arc::new(by_ca)];
+    for (workload, expected) in config.desired.workloads.iter().zip(expected) {
+        assert!(*workload.source == *expected, "{workload:?}");
+    }
     assert_eq!(config.expired_peer, ExpiredPeer::Close);
-    let inbound = config.workloads[4].inbound.tls.as_ref().unwrap();
+    let inbound = config.desired.workloads[4].inbound.tls.as_ref().unwrap();
     assert_eq!(inbound.tls.certificate, CertificateChoice::Context("billing-client".to_owned()));
     assert_eq!(inbound.tls.profile.versions.len(), 2);
-    let billing = &config.external_peers[0];
+    let billing = &config.desired.external_peers[0];
     assert_eq!(billing.tls.certificate, CertificateChoice::Nothing);
     assert_eq!(billing.connect_timeout, Some(Duration::from_millis(250)));
     assert!(matches!(&billing.places[1], Place::Named { port: Some(443), .. }));
-    assert!(matches!(&config.external_peers[1].tls.trust, Some(TrustChoice::Spiffe(_))));
+    assert!(matches!(&config.desired.external_peers[1].tls.trust, Some(TrustChoice::Spiffe(_))));
 }
 
 #[test]
@@ -285,7 +303,7 @@ fn what_takes_a_restart_is_named_at_a_reload() {
         ("cgroup: auto", "cgroup: demo.slice", "capture"),
     ] {
         let new = parse(&EXAMPLE.replace(from, to)).unwrap();
-        assert!(config.check_reload(&new).unwrap_err().starts_with(key));
+        assert!(config.check_reload(&new).unwrap_err().0 == key);
     }
     let more = parse(&EXAMPLE.replace("10.0.2.0/24", "10.0.3.0/24")).unwrap();
     assert_eq!(config.check_reload(&more), Ok(()));
@@ -301,15 +319,15 @@ fn more_peers_can_be_configured_than_a_yaml_reader_allows_by_itself() {
     };
     let peers: String = (0..40_000).map(peer).collect();
     let config = parse(&format!("{EXAMPLE}{peers}")).unwrap();
-    assert_eq!(config.peers.len(), 40_001);
+    assert_eq!(config.desired.peers.len(), 40_001);
 }
 
 #[test]
 fn limits_and_timers_are_read() {
     let config = parse(EXAMPLE).unwrap();
     let day = Duration::from_secs(24 * 60 * 60);
-    assert_eq!(config.timeouts.patience.idle, Some(day));
-    assert_eq!(config.timeouts.patience.dead_peer, Some(Duration::from_secs(120)));
+    assert_eq!(config.timeouts.idle.idle, Some(day));
+    assert_eq!(config.timeouts.idle.dead_peer, Some(Duration::from_secs(120)));
     assert_eq!((config.limits.flows, config.limits.buffers), (None, 64 << 20));
     assert_eq!(config.reuse.per_workload, 256);
     let text = format!(
@@ -317,9 +335,9 @@ fn limits_and_timers_are_read() {
          limits: {{ flows: 10, handshakesPerSecond: 5, buffers: 512KiB }}\n"
     );
     let config = parse(&text).unwrap();
-    assert_eq!(config.timeouts.patience.idle, None);
-    assert_eq!(config.timeouts.patience.half_closed, Some(Duration::from_secs(300)));
-    assert_eq!(config.timeouts.patience.dead_peer, Some(Duration::from_secs(30)));
+    assert_eq!(config.timeouts.idle.idle, None);
+    assert_eq!(config.timeouts.idle.half_closed, Some(Duration::from_secs(300)));
+    assert_eq!(config.timeouts.idle.dead_peer, Some(Duration::from_secs(30)));
     assert_eq!(config.reuse.per_workload, 0);
     let limits = Limits { flows: Some(10), handshakes_per_second: 5, buffers: 512 << 10 };
     assert_eq!(config.limits, limits);

@@ -1,5 +1,5 @@
-//! What is wrong with a YAML document, in words of ours: the library's are about the types of a program, which nobody who
-//! writes a configuration has in front of them.
+//! Messages about invalid YAML. Those of the library name Rust types, which mean nothing to the author of a
+//! configuration.
 
 use serde_saphyr::Error;
 use serde_saphyr::granit_parser::ErrorKind;

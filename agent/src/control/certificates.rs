@@ -1,11 +1,12 @@
-//! What `sheath certs` tells: every certificate that is shown, and everything that peers' certificates are
-//! judged by. Never a key.
+//! The answer to `sheath certs`: our own certificates, and everything that peers' certificates are verified by. Never a
+//! key.
 
 use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::Control;
+use crate::desired::Workload;
 use crate::telemetry::rfc3339;
 use crate::trust::DomainTrust;
 use crate::x509::{CertificateFacts, Fingerprint};
@@ -36,19 +37,19 @@ pub struct CertificateView {
     pub next_renewal: Option<String>,
     /// `ok`, `stale` (still good, but not refreshed), `expired` or `missing`.
     pub state: &'static str,
-    /// Why it is not as it should be.
+    /// What is wrong with it, if anything is.
     pub problem: Option<String>,
 }
 
-/// What one workload believes of one trust domain.
+/// The trust of one workload in one trust domain.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrustView {
     pub workload: String,
     pub trust_domain: String,
     pub authorities: Vec<AuthorityView>,
-    /// True if certificates are looked up in CRLs.
+    /// True if certificates are checked against CRLs.
     pub revocation: bool,
-    /// How long ago the bundle came.
+    /// Time since the bundle was loaded.
     pub age_seconds: u64,
 }
 
@@ -71,7 +72,7 @@ pub struct FileView {
     /// Of a CRL.
     pub this_update: Option<String>,
     pub next_update: Option<String>,
-    /// How long its content has been in use.
+    /// Time since its content was loaded.
     pub age_seconds: Option<u64>,
     pub problem: Option<String>,
 }
@@ -79,16 +80,17 @@ pub struct FileView {
 impl Control {
     pub(super) fn certificates(&self) -> CertificatesView {
         let mut certificates: Vec<_> =
-            self.config.workloads.iter().map(|workload| self.of_workload(workload)).collect();
+            self.desired.workloads.iter().map(|workload| self.of_workload(workload)).collect();
         certificates.extend(self.of_contexts());
         CertificatesView { certificates, trust: self.trust_views(), files: self.file_views() }
     }
 
-    fn of_workload(&self, workload: &crate::config::WorkloadConfig) -> CertificateView {
+    fn of_workload(&self, workload: &Workload) -> CertificateView {
         let held = self.published.identities.held(workload.id);
         let credentials = held.as_ref().and_then(|held| held.credentials.as_ref());
         let facts = credentials.map(|credentials| &credentials.svid.facts);
-        let problem = held.as_ref().and_then(|held| held.trouble());
+        let problem =
+            held.as_ref().and_then(|held| held.trouble()).map(|trouble| trouble.to_string());
         let id = credentials.and_then(|credentials| credentials.svid.id.as_ref());
         let id = id.or(workload.spiffe_id.as_ref()).map(ToString::to_string);
         let renewal = held.as_ref().and_then(|held| held.next_renewal).map(rfc3339);
@@ -100,15 +102,16 @@ impl Control {
     }
 
     fn of_contexts(&self) -> impl Iterator<Item = CertificateView> {
-        self.materials.contexts.iter().map(|(name, (_, kept))| {
-            let facts = kept.value.as_ref().map(|pair| &pair.facts);
-            CertificateView::new(name.clone(), "context", facts, kept.problem.clone())
+        self.materials.key_pairs().map(|(name, known)| {
+            let facts = known.value.as_ref().map(|pair| &pair.facts);
+            let problem = known.problem.as_ref().map(ToString::to_string);
+            CertificateView::new(name.to_owned(), "context", facts, problem)
         })
     }
 
     fn trust_views(&self) -> Vec<TrustView> {
         let mut views = Vec::new();
-        for workload in &self.config.workloads {
+        for workload in &self.desired.workloads {
             let held = self.published.identities.held(workload.id);
             let Some(credentials) = held.and_then(|held| held.credentials.clone()) else {
                 continue;
@@ -128,26 +131,26 @@ impl Control {
 
     fn file_views(&self) -> Vec<FileView> {
         let mut views = Vec::new();
-        for (path, kept) in &self.materials.certificates {
+        for (path, known) in self.materials.files() {
             views.push(FileView {
                 path: path.display().to_string(),
                 kind: "certificates",
-                entries: kept.value.as_ref().map(Vec::len),
+                entries: known.value.as_ref().map(Vec::len),
                 this_update: None,
                 next_update: None,
-                age_seconds: kept.value.as_ref().map(|_| age(kept.since)),
-                problem: kept.problem.clone(),
+                age_seconds: known.value.as_ref().map(|_| age(known.since)),
+                problem: known.problem.as_ref().map(ToString::to_string),
             });
         }
-        for (config, kept) in &self.materials.crls {
-            for path in &config.files {
-                let lists = kept.value.iter().flat_map(|set| &set.facts);
+        for (crls, known) in self.materials.crls() {
+            for path in &crls.files {
+                let lists = known.value.iter().flat_map(|set| &set.facts);
                 let own: Vec<_> =
                     lists.filter(|(file, _)| file == path).map(|(_, facts)| facts).collect();
                 views.push(FileView {
                     path: path.display().to_string(),
                     kind: "crl",
-                    entries: kept
+                    entries: known
                         .value
                         .as_ref()
                         .map(|_| own.iter().map(|facts| facts.revoked).sum()),
@@ -157,8 +160,8 @@ impl Control {
                         .filter_map(|facts| facts.next_update)
                         .min()
                         .map(rfc3339),
-                    age_seconds: kept.value.as_ref().map(|_| age(kept.since)),
-                    problem: kept.problem.clone(),
+                    age_seconds: known.value.as_ref().map(|_| age(known.since)),
+                    problem: known.problem.as_ref().map(ToString::to_string),
                 });
             }
         }

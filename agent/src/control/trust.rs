@@ -1,21 +1,27 @@
-//! What the configuration adds to the trust that a workload's source brings: bundles of further trust domains,
-//! and CRLs.
+//! The trust of a workload: the bundles of its source, completed by configured bundles and CRLs.
 
 use std::sync::Arc;
 
-use super::Materials;
-use crate::config::Config;
-use crate::trust::{DomainTrust, Trust, TrustBundle};
+use crate::desired::{CertificateSource, TrustDomainEntry};
+use crate::materials::Materials;
+use crate::trust::{DomainTrust, Trust, TrustBundle, VerifiedChains};
 
-/// The trust of a workload. Of a domain whose bundle is named but could never be read nothing is believed.
-pub fn complete(source: &Trust, config: &Config, materials: &Materials) -> Trust {
+/// Completes the trust that a source brings. A domain whose configured bundle was never readable is not trusted at all.
+/// Chains in `verified` are keyed by the content of the bundles and CRLs, so they stay valid when files are read again.
+pub fn complete(
+    source: &Trust,
+    further: &[Arc<TrustDomainEntry>],
+    materials: &Materials,
+    verified: &Arc<VerifiedChains>,
+) -> Trust {
     let mut domains = source.domains().clone();
-    for entry in &config.trust_domains {
+    for entry in further {
         if let Some(path) = &entry.bundle {
-            let authorities = materials.certificates(path).to_vec();
+            let source = CertificateSource::File(path.clone());
+            let authorities = materials.certificates(&source).to_vec();
             match TrustBundle::new(entry.name.clone(), authorities) {
                 Ok(bundle) => {
-                    let bundle = bundle.loaded_at(materials.since(path));
+                    let bundle = bundle.loaded_at(materials.since(&source));
                     let trust = DomainTrust { bundle: Arc::new(bundle), revocation: None };
                     domains.insert(entry.name.clone(), trust);
                 }
@@ -30,40 +36,33 @@ pub fn complete(source: &Trust, config: &Config, materials: &Materials) -> Trust
             domain.revocation = materials.revocation(crl);
         }
     }
-    Trust::new(domains).with_verified(materials.verified.clone())
+    Trust::new(domains).with_verified(verified.clone())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use rustls_pki_types::UnixTime;
 
     use super::*;
+    use crate::desired::Desired;
     use crate::trust::Role;
     use crate::trust::testing::{Ca, expecting, judge, svid};
 
-    const CONFIG: &str = r#"
-trustDomain: example.org
-node: a
-identity: { ca: { dir: /x } }
-workloads: [{ name: web, select: { cgroup: web }, spiffeId: "spiffe://example.org/web" }]
-"#;
-
     #[test]
     fn a_chain_that_was_verified_stays_so_when_trust_is_published_again() {
-        let config = Config::parse(CONFIG, Path::new("test.yaml")).unwrap();
         let mut materials = Materials::default();
         let ca = Ca::new("example.org");
         let web = "spiffe://example.org/web";
         let leaf = ca.issue(svid(web, |_| {}));
+        let verified = Arc::new(VerifiedChains::default());
         let believed = |materials: &Materials| {
-            let judge = judge(complete(&ca.trust(), &config, materials), expecting(&[web]));
+            let trust = complete(&ca.trust(), &[], materials, &verified);
+            let judge = judge(trust, expecting(&[web]));
             judge.judge(leaf.peer(), Role::Client, UnixTime::now()).is_ok()
         };
         assert!(believed(&materials));
-        materials.follow(&config);
+        materials.follow(&Desired::default());
         assert!(believed(&materials) && believed(&materials.clone()));
-        assert_eq!((materials.verified.hits(), materials.verified.misses()), (2, 1));
+        assert_eq!((verified.hits(), verified.misses()), (2, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! What the identity stage hands to the tls stage: a workload's identity, ready for use.
+//! The identities of workloads, ready for handshakes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use sheath_common::workload::WorkloadId;
 
 use super::Svid;
+use crate::follow::Problem;
 use crate::telemetry::rfc3339;
 use crate::tls::Contexts;
 
@@ -18,65 +19,81 @@ pub struct Credentials {
     pub contexts: Contexts,
 }
 
-/// What is held for one workload.
+/// The state of one workload's identity.
 #[derive(Clone, Debug)]
 pub struct Held {
     /// `None` before the first snapshot, and after the identity was withdrawn.
     pub credentials: Option<Arc<Credentials>>,
     /// Kind of its source.
     pub source: &'static str,
-    /// Why the latest attempt to get something newer failed, if it did.
-    pub problem: Option<String>,
+    /// Why there is no identity, or no newer one.
+    pub problem: Option<Trouble>,
     pub next_renewal: Option<SystemTime>,
 }
 
+/// What is wrong with a workload's identity.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Trouble {
+    #[error("its source has not said anything yet")]
+    Silent,
+    /// The source reports a problem.
+    #[error("{0}")]
+    Source(Problem),
+    /// No TLS configuration can be made from it.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    #[error("the certificate has expired, and the source has given no other")]
+    Expired,
+    #[error(
+        "the certificate is not valid yet, but from {} on: the clock was ahead when it was made, or is behind now",
+        rfc3339(*not_before)
+    )]
+    NotValidYet { not_before: SystemTime },
+}
+
+/// Why a workload cannot prove its identity.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NoIdentity {
+    #[error("the workload has no identity: {0}")]
+    Missing(Trouble),
+    #[error("the workload cannot prove its identity any more: {0}")]
+    Expired(Trouble),
+}
+
 impl Credentials {
-    /// Why peers do not believe it at this time, if that is known.
-    fn trouble(&self, now: SystemTime) -> Option<String> {
+    /// Why peers would refuse it now, if it is known that they would.
+    fn trouble(&self, now: SystemTime) -> Option<Trouble> {
         if self.svid.has_expired(now) {
-            return Some(
-                "the certificate has expired, and the source has given no other".to_owned(),
-            );
+            return Some(Trouble::Expired);
         }
-        let not_before = rfc3339(self.svid.facts.not_before);
-        self.svid.is_not_valid_yet(now).then(|| {
-            format!("the certificate is not valid yet, but from {not_before} on: the clock was ahead when it was made, or is behind now")
-        })
+        let not_before = self.svid.facts.not_before;
+        self.svid.is_not_valid_yet(now).then_some(Trouble::NotValidYet { not_before })
     }
 }
 
 impl Held {
-    /// Why it is not as it should be, if it is not.
+    /// What is wrong with it, if anything is.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub fn trouble(&self) -> Option<Trouble> {
         let problem = self.problem.clone();
         problem.or_else(|| self.credentials.as_ref()?.trouble(SystemTime::now()))
     }
 }
 
-/// Why a workload cannot speak for itself.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NoIdentity {
-    #[error("the workload has no identity: {0}")]
-    Missing(String),
-    #[error("the workload cannot prove its identity any more: {0}")]
-    Expired(String),
-}
-
-/// What every workload is now. Reading takes no lock.
+/// The current identities of all workloads. Reading takes no lock.
 #[derive(Debug, Default)]
 pub struct Identities {
     held: ArcSwap<HashMap<WorkloadId, Arc<Held>>>,
 }
 
 impl Identities {
-    /// What a new flow of the workload may use.
+    /// The credentials for a new flow of a workload.
+    ///
+    /// # Errors
+    /// If there are none, or if they have expired.
     pub fn current(&self, workload: WorkloadId) -> Result<Arc<Credentials>, NoIdentity> {
         let held = self.held(workload);
-        let reason = || {
-            let problem = held.as_ref().and_then(|held| held.trouble());
-            problem.unwrap_or_else(|| "its source has not said anything yet".to_owned())
-        };
+        let reason = || held.as_ref().and_then(|held| held.trouble()).unwrap_or(Trouble::Silent);
         match held.as_ref().and_then(|held| held.credentials.clone()) {
             None => Err(NoIdentity::Missing(reason())),
             Some(credentials) if credentials.svid.has_expired(SystemTime::now()) => {
@@ -91,7 +108,7 @@ impl Identities {
         self.held.load().get(&workload).cloned()
     }
 
-    /// Replaces everything. Flows that have taken old credentials keep them.
+    /// Replaces all identities. Existing flows keep their credentials.
     pub fn publish(&self, held: HashMap<WorkloadId, Arc<Held>>) {
         self.held.store(Arc::new(held));
     }

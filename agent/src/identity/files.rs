@@ -1,4 +1,4 @@
-//! Identities from files: a chain, its key and perhaps a bundle for each workload, read again whenever they
+//! Identities from files: for each workload a chain, its key, and optionally a bundle. They are read again when they
 //! change.
 
 use std::path::PathBuf;
@@ -6,29 +6,40 @@ use std::sync::Arc;
 
 use rustls::crypto::SecureRandom;
 
-use super::key_pair::read;
-use super::source::Following;
-use super::{Backoff, KeyPair, KeyPairError, Snapshot, Source, Svid, Update, Updates};
-use crate::config::IdentityFiles;
+use super::{Shared, Snapshot, Source, SourceCheck, SourceSettings, Svid, Update, Updates};
+use crate::follow::{Backoff, Following, Problem};
 use crate::spiffe::SpiffeId;
-use crate::sys::files::ReadError;
 use crate::sys::watch::Watch;
-use crate::trust::{BundleError, PeerId, Trust, TrustBundle};
-use crate::x509::{self, Fingerprint};
+use crate::trust::{BundleError, Trust, TrustBundle};
+use crate::x509::{CertificateFile, FileError, Fingerprint, KeyPair, KeyPairError, KeyPairFiles};
 
-/// Files that hold one workload's identity.
+/// A chain, its key, and optionally the bundle of its trust domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityFiles {
+    pub pair: KeyPairFiles,
+    pub bundle: Option<BundleFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleFile {
+    pub path: PathBuf,
+    /// False if the file may be missing; then there is no bundle.
+    pub required: bool,
+}
+
+/// Follows the files of one workload's identity.
 #[derive(Debug)]
-pub struct FileSource {
+struct FileSource {
     files: IdentityFiles,
     random: &'static dyn SecureRandom,
 }
 
-/// What has been published.
+/// Digests of what was published last.
 #[derive(Clone, Debug, Default)]
 struct Known {
     all: Option<Fingerprint>,
     leaf: Option<Fingerprint>,
-    /// A bundle that was there once is missed when it is gone.
+    /// A bundle that existed once must not go missing.
     has_bundle: bool,
 }
 
@@ -37,45 +48,56 @@ struct Read {
     known: Known,
 }
 
-/// Why the files cannot be used.
+/// Why the files are invalid.
 #[derive(Debug, thiserror::Error)]
 enum FilesError {
     #[error(transparent)]
     KeyPair(#[from] KeyPairError),
     #[error(transparent)]
     Unfit(#[from] super::svid::UnfitCertificate),
-    #[error("{}: {error}", path.display())]
-    Bundle { path: PathBuf, error: x509::X509Error },
+    #[error(transparent)]
+    Bundle(#[from] FileError),
     #[error(transparent)]
     Unusable(#[from] BundleError),
     #[error("{} is a bundle, but the certificate has no SPIFFE ID that says of which trust domain", .0.display())]
     BundleOfNobody(PathBuf),
 }
 
-impl FileSource {
-    #[must_use]
-    pub fn new(files: IdentityFiles, random: &'static dyn SecureRandom) -> Self {
-        Self { files, random }
+impl SourceSettings for IdentityFiles {
+    fn kind(&self) -> &'static str {
+        "files"
     }
 
-    /// Whether the files can be used as they are, and whose they are.
-    ///
-    /// # Errors
-    /// Why not, for people.
-    pub fn check(&self, expected: Option<&SpiffeId>) -> Result<PeerId, String> {
-        let read = self.read(expected, &Known::default()).map_err(|error| error.to_string())?;
-        Ok(read.snapshot.svid.name())
+    fn open(&self, shared: &mut Shared) -> Result<Arc<dyn Source>, Problem> {
+        let random = shared.provider().secure_random;
+        Ok(Arc::new(FileSource { files: self.clone(), random }))
     }
 
+    fn check(&self, workload: &str, expected: Option<&SpiffeId>) -> Option<SourceCheck> {
+        Some(match self.read(expected, &Known::default()) {
+            Ok(read) => {
+                let name = read.snapshot.svid.name();
+                SourceCheck::Good { found: format!("`{workload}` is {name}") }
+            }
+            Err(error) => SourceCheck::Bad {
+                found: format!("`{workload}`: {error}"),
+                advice: "the agent refuses the workload's connections until its files can be used"
+                    .to_owned(),
+            },
+        })
+    }
+}
+
+impl IdentityFiles {
     fn paths(&self) -> Vec<PathBuf> {
-        let bundle = self.files.bundle.as_ref().map(|bundle| &bundle.path);
-        let pair = &self.files.pair;
+        let bundle = self.bundle.as_ref().map(|bundle| &bundle.path);
+        let pair = &self.pair;
         [Some(&pair.certificate), Some(&pair.key), bundle].into_iter().flatten().cloned().collect()
     }
 
-    /// Everything, or nothing.
+    /// Reads all files, or fails.
     fn read(&self, expected: Option<&SpiffeId>, known: &Known) -> Result<Read, FilesError> {
-        let pair = KeyPair::read(&self.files.pair)?;
+        let pair = KeyPair::read(&self.pair)?;
         let svid = Svid::new(pair, expected, known.leaf)?;
         let (trust, bundle_bytes) = self.read_bundle(&svid, known)?;
         let mut all: Vec<u8> = svid.key.cert.iter().flat_map(|der| der.to_vec()).collect();
@@ -91,47 +113,40 @@ impl FileSource {
     }
 
     fn read_bundle(&self, svid: &Svid, known: &Known) -> Result<(Trust, Vec<u8>), FilesError> {
-        let Some(file) = &self.files.bundle else {
+        let Some(file) = &self.bundle else {
             return Ok((Trust::default(), Vec::new()));
         };
-        let bytes = match read(&file.path) {
-            Ok(bytes) => bytes,
-            Err(KeyPairError::Unreadable { error: ReadError::Missing, .. })
-                if !file.required && !known.has_bundle =>
-            {
+        let bundle = match CertificateFile::read(&file.path) {
+            Err(error) if error.is_missing() && !file.required && !known.has_bundle => {
                 return Ok((Trust::default(), Vec::new()));
             }
-            Err(error) => return Err(error.into()),
+            bundle => bundle?,
         };
         let Some(id) = &svid.id else {
             return Err(FilesError::BundleOfNobody(file.path.clone()));
         };
-        let authorities = x509::certificates(&bytes)
-            .map_err(|error| FilesError::Bundle { path: file.path.clone(), error })?;
-        let bundle = TrustBundle::new(id.trust_domain().clone(), authorities)?;
+        let CertificateFile { certificates, bytes } = bundle;
+        let bundle = TrustBundle::new(id.trust_domain().clone(), certificates)?;
         Ok((Trust::of_bundles([Arc::new(bundle)]), bytes))
     }
 }
 
 impl Source for FileSource {
-    fn kind(&self) -> &'static str {
-        "files"
-    }
-
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move {
-            let mut watch = Watch::new(self.paths());
+            let mut watch = Watch::new(self.files.paths());
             let mut backoff = Backoff::new(self.random);
             let expected = updates.workload().spiffe_id.clone();
             let mut known = Known::default();
-            let mut failure: Option<String> = None;
+            let mut failure: Option<Problem> = None;
             loop {
-                // Whatever the files lie on may be slow.
+                // The file system may be slow.
                 let (this, id, before) = (self.clone(), expected.clone(), known.clone());
-                let reading = tokio::task::spawn_blocking(move || this.read(id.as_ref(), &before));
+                let reading =
+                    tokio::task::spawn_blocking(move || this.files.read(id.as_ref(), &before));
                 let read = match reading.await {
-                    Ok(read) => read.map_err(|error| error.to_string()),
-                    Err(error) => Err(error.to_string()),
+                    Ok(read) => read.map_err(Problem::from),
+                    Err(error) => Err(error.into()),
                 };
                 match read {
                     Ok(read) => {
@@ -144,7 +159,7 @@ impl Source for FileSource {
                         watch.changed().await;
                     }
                     Err(error) => {
-                        // Said once, not at every attempt.
+                        // Reported once, not at every retry.
                         if failure.as_ref() != Some(&error) {
                             updates.send(Update::Failed(error.clone())).await?;
                         }

@@ -6,18 +6,16 @@
 mod credentials;
 mod embedded_ca;
 mod files;
-mod key_pair;
 mod renewal;
-mod retry;
+mod settings;
 mod source;
 mod spire;
 mod svid;
 
-pub use credentials::{Credentials, Held, Identities, NoIdentity};
-pub use embedded_ca::{CaError, CaSource, EmbeddedCa, RootState, RootStatus, Roots};
-pub use files::FileSource;
-pub use key_pair::{KeyPair, KeyPairError, read as read_small_file};
-pub use retry::Backoff;
+pub use credentials::{Credentials, Held, Identities, NoIdentity, Trouble};
+pub use embedded_ca::{CaError, CaSettings, EmbeddedCa, RootState, RootStatus, Roots};
+pub use files::{BundleFile, IdentityFiles};
+pub use settings::{Shared, SourceCheck, SourceSettings};
 pub use source::{Membership, Processes, Source, Update, Updates, WorkloadRef};
-pub use spire::SpireSource;
+pub use spire::{NotASelector, SpireSelector, SpireSettings};
 pub use svid::{Snapshot, Svid};

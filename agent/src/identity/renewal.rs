@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use super::Svid;
 use crate::sys::clock;
 
-/// Waits until it is time to renew an SVID: at `renewal`, or as soon as the clock says that it is not valid yet. That it
-/// does when it was ahead, and has been set right since.
+/// Waits until an SVID must be renewed: at `renewal`, or as soon as the SVID is not valid yet by the clock, which then was
+/// ahead and has been corrected.
 pub async fn due(svid: &Svid, renewal: SystemTime) {
     clock::reaches(|now| is_due(svid, renewal, now)).await;
 }
@@ -15,8 +15,8 @@ fn is_due(svid: &Svid, renewal: SystemTime, now: SystemTime) -> bool {
     renewal <= now || svid.is_not_valid_yet(now)
 }
 
-/// Somewhere in the sixth tenth of its life, for a jitter between 0 and 1: that spreads the work of many
-/// workloads that started together.
+/// A time within the sixth tenth of the SVID's life, by a jitter between 0 and 1. It spreads the renewals of workloads that
+/// started together.
 #[must_use]
 pub fn renewal_of(svid: &Svid, jitter: f64) -> SystemTime {
     let life = svid.facts.not_after.duration_since(svid.issued).unwrap_or_default();
@@ -26,9 +26,8 @@ pub fn renewal_of(svid: &Svid, jitter: f64) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::KeyPair;
     use crate::trust::testing::{Ca, svid};
-    use crate::x509::CertificateFacts;
+    use crate::x509::{CertificateFacts, KeyPair};
 
     #[test]
     fn renewal_falls_into_the_sixth_tenth_of_the_lifetime() {

@@ -1,30 +1,29 @@
-//! What every source of identities is: something that follows a workload and tells what it is now.
+//! The trait of all sources of identities: a source follows a workload and sends its identity whenever that changes.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use sheath_common::workload::WorkloadId;
 use tokio::sync::{mpsc, watch};
 
 use super::Snapshot;
+use crate::follow::{Following, Problem, Unfollowed};
 use crate::spiffe::SpiffeId;
 
-/// A workload, as far as sources want to know it.
+/// What sources know about a workload.
 #[derive(Clone, Debug)]
 pub struct WorkloadRef {
     pub id: WorkloadId,
     pub name: String,
-    /// What its certificate must carry, if that is said.
+    /// The SPIFFE ID that its certificate must have, if one is configured.
     pub spiffe_id: Option<SpiffeId>,
     /// Its processes, as capture sees them.
     pub processes: Processes,
     pub membership: Membership,
 }
 
-/// Tells whether a process is one of the workload's at this moment.
+/// Checks whether a process is in the workload at this moment.
 #[derive(Clone)]
 pub struct Membership(pub Arc<dyn Fn(u32) -> bool + Send + Sync>);
 
@@ -34,35 +33,30 @@ impl fmt::Debug for Membership {
     }
 }
 
-/// The processes of a workload as they come and go.
+/// The processes of a workload, kept up to date.
 pub type Processes = watch::Receiver<BTreeSet<u32>>;
 
-/// What a source has to say.
+/// A message of a source.
 #[derive(Clone, Debug)]
 pub enum Update {
-    /// All of it, new. Replaces what was there.
+    /// A new identity. Replaces the one before.
     Snapshot(Snapshot),
-    /// Nothing yet, and what is waited for.
-    Waiting(String),
-    /// Nothing new, and why. What was there stays until it expires.
-    Failed(String),
-    /// The workload has no identity any more, and why.
-    Withdrawn(String),
+    /// No identity yet, and what the source waits for.
+    Waiting(Problem),
+    /// No newer identity. The one before stays until it expires.
+    Failed(Problem),
+    /// The identity before must not be used any more.
+    Withdrawn(Problem),
 }
 
-/// Where updates go: to whoever asked for this workload.
+/// Where the updates for one workload go.
 #[derive(Clone, Debug)]
 pub struct Updates {
     sender: mpsc::Sender<(WorkloadRef, u64, Update)>,
     workload: WorkloadRef,
-    /// Tells this following from earlier ones of the same workload.
+    /// Distinguishes this follower from earlier ones of the same workload.
     generation: u64,
 }
-
-/// Nobody listens any more.
-#[derive(Debug, thiserror::Error)]
-#[error("nobody listens any more")]
-pub struct Unfollowed;
 
 impl Updates {
     #[must_use]
@@ -89,13 +83,7 @@ impl Updates {
 
 /// A source of identities.
 pub trait Source: fmt::Debug + Send + Sync {
-    /// For status: `ca`, `files` or `spire`.
-    fn kind(&self) -> &'static str;
-
-    /// Follows one workload until nobody listens any more. Failures are told and tried again, with pauses that
-    /// grow and differ.
+    /// Follows one workload until nobody listens any more. Failures are reported and retried with growing, jittered
+    /// pauses.
     fn follow(self: Arc<Self>, updates: Updates) -> Following;
 }
-
-/// The work of following one workload.
-pub type Following = Pin<Box<dyn Future<Output = Result<(), Unfollowed>> + Send>>;

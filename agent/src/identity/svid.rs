@@ -1,14 +1,13 @@
-//! A workload's certificate, and everything that is published with it.
+//! SVIDs and snapshots.
 
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::sign::CertifiedKey;
 
-use super::KeyPair;
 use crate::spiffe::{SpiffeId, spiffe_id_of};
 use crate::trust::{PeerId, Trust};
-use crate::x509::{CertificateFacts, Fingerprint};
+use crate::x509::{CertificateFacts, Fingerprint, KeyPair};
 
 /// A workload's certificate with its key: an X.509-SVID, or a certificate that peers know by a pin.
 #[derive(Debug)]
@@ -17,21 +16,21 @@ pub struct Svid {
     pub id: Option<SpiffeId>,
     pub key: Arc<CertifiedKey>,
     pub facts: CertificateFacts,
-    /// When it was made or came; `not_before` may lie a little earlier.
+    /// When it was issued or received; `not_before` may be a little earlier.
     pub issued: SystemTime,
 }
 
-/// Everything a workload needs to prove itself and to judge its peers, published at once.
+/// An SVID and the trust that comes with it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub svid: Arc<Svid>,
-    /// What the source says of trust domains.
+    /// The bundles that the source brings.
     pub trust: Trust,
-    /// When the source means to publish the next one, if it knows.
+    /// When the source plans the next renewal, if it knows.
     pub next_renewal: Option<SystemTime>,
 }
 
-/// Why a certificate cannot be a workload's.
+/// Why a certificate cannot be used as a workload's SVID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnfitCertificate {
     #[error("the certificate is of {found}, not of {expected}")]
@@ -45,9 +44,11 @@ pub enum UnfitCertificate {
 }
 
 impl Svid {
-    /// A certificate that came from elsewhere. If `expected` is given, it must be an X.509-SVID of it. It must be
-    /// valid now, unless it is `known`: one that has expired while it was in use does not keep what comes with
-    /// it from being used.
+    /// Checks a certificate from outside. If `expected` is given, it must be an X.509-SVID with this ID. It must be valid
+    /// now, unless it is the `known` one: if a certificate expires while it is in use, its bundle can still be updated.
+    ///
+    /// # Errors
+    /// If it has another ID than `expected`, or is not valid now.
     pub fn new(
         pair: KeyPair,
         expected: Option<&SpiffeId>,
@@ -77,7 +78,7 @@ impl Svid {
         Ok(Self { id, key: pair.key, facts: pair.facts, issued: now })
     }
 
-    /// Who the workload is to its peers.
+    /// How peers identify the workload.
     #[must_use]
     pub fn name(&self) -> PeerId {
         match &self.id {
@@ -91,7 +92,7 @@ impl Svid {
         self.facts.not_after <= now
     }
 
-    /// Peers do not believe it yet, unless their clocks differ: the clock was ahead when it was made, or is behind now.
+    /// True if peers would refuse it by our clock, which was ahead when it was issued, or is behind now.
     #[must_use]
     pub fn is_not_valid_yet(&self, now: SystemTime) -> bool {
         now < self.facts.not_before

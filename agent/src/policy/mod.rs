@@ -6,46 +6,41 @@
 mod prefix_table;
 mod targets;
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustls_pki_types::DnsName;
 use sheath_common::net::Endpoint;
 use sheath_common::verdict::{
     Action, Best, Destination as Rule, PORT_ANY, SCOPE_ALL, Verdict, decide,
 };
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use crate::config::{Config, Destination, ExpiredPeer, PublishedPort, WorkloadConfig};
-use crate::control::Materials;
+use crate::desired::{self, Desired, Destination, PublishedPort};
+use crate::materials::Materials;
 use crate::tls::{Inbound, Target};
 use crate::trust::Expectation;
 
 use prefix_table::PrefixTable;
 pub use prefix_table::mapped_length;
 
-/// Everything the configuration says about flows, with the materials it names.
+/// Everything that is wanted of flows, with the materials that it takes.
 #[derive(Debug)]
 pub struct Policy {
     workloads: HashMap<WorkloadId, WorkloadPolicy>,
     targets: PrefixTable<Target>,
     /// External peers by name: what is expected of them also where their addresses have changed.
     external: HashMap<String, Target>,
-    expired_peer: ExpiredPeer,
 }
 
 #[derive(Debug)]
 struct WorkloadPolicy {
-    config: WorkloadConfig,
+    config: Arc<desired::Workload>,
     inbound: Inbound,
     bypass: PrefixTable<()>,
 }
-
-/// Addresses that DNS names stand for now.
-pub type Addresses = HashMap<DnsName<'static>, BTreeSet<IpAddr>>;
 
 /// A rule for the kernel: scope, destination and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,14 +65,14 @@ pub enum PolicyError {
 
 impl Policy {
     #[must_use]
-    pub fn new(config: &Config, materials: &Materials, addresses: &Addresses) -> Self {
-        let workloads = config
+    pub fn new(desired: &Desired, materials: &Materials) -> Self {
+        let workloads = desired
             .workloads
             .iter()
             .map(|workload| (workload.id, WorkloadPolicy::new(workload, materials)))
             .collect();
-        let (targets, external) = targets::build(config, materials, addresses);
-        Self { workloads, targets, external, expired_peer: config.expired_peer }
+        let (targets, external) = targets::build(desired, materials);
+        Self { workloads, targets, external }
     }
 
     /// The rules that steer connections in the kernel.
@@ -119,12 +114,6 @@ impl Policy {
         }
     }
 
-    /// What becomes of live sessions whose peer's certificate expires.
-    #[must_use]
-    pub fn expired_peer(&self) -> ExpiredPeer {
-        self.expired_peer
-    }
-
     /// How a workload treats what the network dials.
     pub fn inbound_mode(&self, workload: WorkloadId) -> Result<InboundMode, PolicyError> {
         Ok(self.known(workload)?.config.inbound.mode)
@@ -164,10 +153,10 @@ impl Policy {
         self.workloads.get(&workload).ok_or(PolicyError::UnknownWorkload)
     }
 
-    /// A workload's configuration.
+    /// What is wanted of a workload.
     #[must_use]
-    pub fn workload(&self, workload: WorkloadId) -> Option<&WorkloadConfig> {
-        self.workloads.get(&workload).map(|policy| &policy.config)
+    pub fn workload(&self, workload: WorkloadId) -> Option<&desired::Workload> {
+        self.workloads.get(&workload).map(|policy| &*policy.config)
     }
 
     /// What the kernel decides about a connection of `workload` to `destination`: the same function over the
@@ -199,7 +188,7 @@ impl Policy {
 }
 
 impl WorkloadPolicy {
-    fn new(config: &WorkloadConfig, materials: &Materials) -> Self {
+    fn new(config: &Arc<desired::Workload>, materials: &Materials) -> Self {
         let mut bypass = PrefixTable::default();
         for destination in &config.outbound.bypass {
             *bypass.entry(destination) = ();

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::config::Destination;
+use crate::desired::Destination;
 
 /// IPv4 prefixes count from here, as in the kernel.
 const V4_BITS: u8 = 96;

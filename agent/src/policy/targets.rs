@@ -1,21 +1,25 @@
-//! From what the configuration says about peers, and the files it names, to what is expected of them.
+//! From what is wanted of peers, and the files that it takes, to what is expected of them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as HashEntry;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustls_pki_types::DnsName;
 
-use super::{Addresses, PrefixTable};
-use crate::config::{
-    CertificateChoice, Config, CrlConfig, Destination, ExternalPeerConfig, Family, Place,
-    StandardTls, TrustChoice, WorkloadConfig,
+use super::PrefixTable;
+use crate::desired::{
+    self, CertificateChoice, CrlFiles, Desired, Destination, Family, Place, StandardTls,
+    TrustChoice,
 };
-use crate::control::Materials;
+use crate::materials::Materials;
 use crate::spiffe::SpiffeId;
 use crate::tls::{ExternalPeer, Inbound, InboundTls, Shown, Target};
 use crate::trust::{Anchors, Expectation, Names, Pin, Proof, Revocation, Way};
+
+/// Addresses that DNS names stand for now.
+type Addresses<'d> = HashMap<&'d DnsName<'static>, &'d BTreeSet<IpAddr>>;
 
 /// What the entries for one destination say.
 #[derive(Default)]
@@ -32,17 +36,18 @@ enum Entry {
 
 /// The other ends of outbound flows, by destination and, external ones, by name.
 pub fn build(
-    config: &Config,
+    desired: &Desired,
     materials: &Materials,
-    addresses: &Addresses,
 ) -> (PrefixTable<Target>, HashMap<String, Target>) {
     let mut table: PrefixTable<Entry> = PrefixTable::default();
     let mut by_name = HashMap::new();
     let mut named = Vec::new();
-    for peer in &config.external_peers {
+    let addresses: Addresses<'_> =
+        desired.endpoints.iter().map(|known| (&known.name, &known.addresses)).collect();
+    for peer in &desired.external_peers {
         let external = Arc::new(external(peer, materials));
         for place in &peer.places {
-            let (destinations, name) = destinations(place, peer.family, addresses);
+            let (destinations, name) = destinations(place, peer.family, &addresses);
             let is_named = name.is_some();
             let server_name = peer.server_name.clone().or(name);
             let target = Target::External { peer: external.clone(), server_name };
@@ -56,7 +61,7 @@ pub fn build(
             }
         }
     }
-    for peer in &config.peers {
+    for peer in &desired.peers {
         let more = materials.pins(&peer.pins);
         for destination in &peer.destinations {
             let entry = table.entry(destination);
@@ -119,17 +124,13 @@ fn is_same_peer(one: &Target, other: &Target) -> bool {
 fn destinations(
     place: &Place,
     family: Family,
-    addresses: &Addresses,
+    addresses: &Addresses<'_>,
 ) -> (Vec<Destination>, Option<DnsName<'static>>) {
     match place {
         Place::At(destination) => (vec![*destination], None),
         Place::Named { name, port } => {
-            let known = addresses.get(name).into_iter().flatten();
-            let wanted = known.filter(|address| match family {
-                Family::Ipv4Only => address.is_ipv4(),
-                Family::Ipv6Only => address.is_ipv6(),
-                Family::Both => true,
-            });
+            let known = addresses.get(name).copied().into_iter().flatten();
+            let wanted = known.filter(|address| family.has(address));
             let destination =
                 |address: &_| Destination { prefix: IpNet::from(*address), port: *port };
             (wanted.map(destination).collect(), Some(name.clone()))
@@ -137,7 +138,7 @@ fn destinations(
     }
 }
 
-fn external(config: &ExternalPeerConfig, materials: &Materials) -> ExternalPeer {
+fn external(config: &desired::ExternalPeer, materials: &Materials) -> ExternalPeer {
     ExternalPeer {
         name: config.name.clone(),
         expectation: expectation(&config.tls, materials),
@@ -148,7 +149,7 @@ fn external(config: &ExternalPeerConfig, materials: &Materials) -> ExternalPeer 
 }
 
 /// Who may call a workload.
-pub fn inbound(config: &WorkloadConfig, materials: &Materials) -> Inbound {
+pub fn inbound(config: &desired::Workload, materials: &Materials) -> Inbound {
     let inbound = &config.inbound;
     Inbound {
         callers: Expectation::of(inbound.allow.clone(), materials.pins(&inbound.allow_pins)),
@@ -165,9 +166,7 @@ fn shown(choice: &CertificateChoice, materials: &Materials) -> Shown {
         CertificateChoice::Svid => Shown::Svid,
         CertificateChoice::Nothing => Shown::Nothing,
         CertificateChoice::Context(name) => {
-            let context = materials.contexts.get(name);
-            let pair = context.and_then(|(_, kept)| kept.value.as_ref());
-            Shown::Named { context: name.clone(), key: pair.map(|pair| pair.key.clone()) }
+            Shown::Named { context: name.clone(), key: materials.key(name) }
         }
     }
 }
@@ -182,11 +181,8 @@ fn expectation(tls: &StandardTls, materials: &Materials) -> Expectation {
     let proof = match &tls.trust {
         None => Proof::Pinned,
         Some(TrustChoice::Spiffe(ids)) => Proof::Spiffe(ids.clone()),
-        Some(TrustChoice::Bundle { path, crl, names }) => {
-            chain(materials.certificates(path), crl.as_ref(), names, materials)
-        }
-        Some(TrustChoice::System { crl, names }) => {
-            chain(materials.system(), crl.as_ref(), names, materials)
+        Some(TrustChoice::Authorities { from, crl, names }) => {
+            chain(materials.certificates(from), crl.as_ref(), names, materials)
         }
     };
     Expectation::new(vec![Way { proof, pins }])
@@ -194,7 +190,7 @@ fn expectation(tls: &StandardTls, materials: &Materials) -> Expectation {
 
 fn chain(
     authorities: &[rustls_pki_types::CertificateDer<'_>],
-    crl: Option<&CrlConfig>,
+    crl: Option<&CrlFiles>,
     names: &Names,
     materials: &Materials,
 ) -> Proof {

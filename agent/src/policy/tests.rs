@@ -1,7 +1,12 @@
 use super::*;
+use crate::config::Config;
+use crate::desired::{Endpoints, Origin};
 use crate::spiffe::SpiffeId;
 use crate::trust::{Proof, Way};
 use proptest::prelude::*;
+use rustls_pki_types::DnsName;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 fn policy(outbound: &str, peers: &str) -> Policy {
@@ -22,11 +27,20 @@ peers: {peers}
     of(&text, &Addresses::new())
 }
 
+/// Addresses that DNS names stand for.
+type Addresses = HashMap<DnsName<'static>, BTreeSet<IpAddr>>;
+
 fn of(text: &str, addresses: &Addresses) -> Policy {
-    let config = Config::parse(text, Path::new("test.yaml")).unwrap();
+    let mut desired = Config::parse(text, Path::new("test.yaml")).unwrap().desired;
+    let endpoints = addresses.iter().map(|(name, addresses)| Endpoints {
+        origin: Origin::Dns(name.as_ref().into()),
+        name: name.clone(),
+        addresses: addresses.clone(),
+    });
+    desired.endpoints = endpoints.map(Arc::new).collect();
     let mut materials = Materials::default();
-    materials.follow(&config);
-    Policy::new(&config, &materials, addresses)
+    materials.follow(&desired);
+    Policy::new(&desired, &materials)
 }
 
 /// The SPIFFE IDs that an expectation names.

@@ -6,21 +6,30 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use serde::Deserialize;
 use sheath_common::workload::{InboundMode, WorkloadId};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::ExpiredPeer;
 use crate::identity::Identities;
 use crate::policy::{PolicyError, SharedPolicy};
 use crate::sys::clock::sleep_until;
 use crate::tls::{PeerCertificates, Target};
 use crate::trust::Refusal;
 use crate::x509::Fingerprint;
+
+/// What becomes of a live session when its peer's certificate expires.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpiredPeer {
+    #[default]
+    Keep,
+    Close,
+}
 
 /// A session as policy sees it.
 #[derive(Clone, Debug)]
@@ -117,6 +126,8 @@ pub enum Revoked {
 pub struct Sessions {
     policy: SharedPolicy,
     identities: Arc<Identities>,
+    /// [`ExpiredPeer::Close`], for sessions from now on.
+    closes_expired: AtomicBool,
     /// Counts changes of what sessions are judged by.
     revision: AtomicU64,
     /// Tells of them.
@@ -153,11 +164,17 @@ impl Sessions {
         Self {
             policy,
             identities,
+            closes_expired: AtomicBool::default(),
             revision: AtomicU64::default(),
             changes: watch::Sender::new(()),
             next: AtomicU64::default(),
             live: Mutex::default(),
         }
+    }
+
+    /// What becomes of sessions that are opened from now on.
+    pub fn set_expired_peer(&self, expired_peer: ExpiredPeer) {
+        self.closes_expired.store(expired_peer == ExpiredPeer::Close, Ordering::Relaxed);
     }
 
     #[must_use]
@@ -181,10 +198,8 @@ impl Sessions {
         facts: SessionFacts,
         revision: Revision,
     ) -> Result<Live, Revoked> {
-        let expires = match self.policy.load().expired_peer() {
-            ExpiredPeer::Keep => None,
-            ExpiredPeer::Close => facts.certificates().map(PeerCertificates::good_until),
-        };
+        let closes = self.closes_expired.load(Ordering::Relaxed);
+        let expires = facts.certificates().filter(|_| closes).map(PeerCertificates::good_until);
         let (facts, stay) = (Arc::new(facts.clone()), facts.stay);
         let (sender, receiver) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);

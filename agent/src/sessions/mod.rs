@@ -5,5 +5,5 @@ mod live;
 mod pool;
 
 pub use leg::{NotReopened, Standing, Terms, WireLeg};
-pub use live::{Basis, Live, Revision, Revoked, SessionFacts, Sessions};
-pub use pool::{IdleSessions, Route};
+pub use live::{Basis, ExpiredPeer, Live, Revision, Revoked, SessionFacts, Sessions};
+pub use pool::{IdleSessions, Reuse, Route};

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant, SystemTime};
 use sheath_common::workload::WorkloadId;
 
 use super::{Sessions, WireLeg};
-use crate::config::Reuse;
 use crate::flow::Inherited;
 use crate::metrics::{OfWorkloads, Registry, RegistryError, Scalar};
 use crate::wire::GoAway;
@@ -34,6 +33,15 @@ pub struct Route {
 /// one round trip to find out.
 const VIRTUAL_FOR: Duration = Duration::from_secs(10 * 60);
 const MOST_VIRTUAL: usize = 4096;
+
+/// How long sessions are kept for the next flow, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reuse {
+    /// With none, every flow has a session of its own.
+    pub per_workload: usize,
+    pub max_idle: Duration,
+    pub max_age: Duration,
+}
 
 /// Sessions of all workloads.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rustls_pki_types::{CertificateRevocationListDer, UnixTime};
+use serde::Deserialize;
 use webpki::{
     CertRevocationList, Error, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
     RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
@@ -16,7 +17,8 @@ use super::validity::Validity;
 use crate::x509::{Fingerprint, X509Error, next_update};
 
 /// What to do where the CRLs give no answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[serde(rename_all = "lowercase")]
 pub enum OnDoubt {
     #[default]
     Deny,

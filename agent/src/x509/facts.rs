@@ -28,6 +28,8 @@ pub struct CertificateFacts {
 }
 
 impl CertificateFacts {
+    /// # Errors
+    /// If the certificate cannot be parsed.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, X509Error> {
         let (rest, parsed) =
             X509Certificate::from_der(certificate).map_err(|_| X509Error::BadCertificate(1))?;

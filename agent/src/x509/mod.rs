@@ -1,14 +1,18 @@
 //! Certificates, keys and CRLs as files and messages hold them, and what people want to know about them.
 
 mod facts;
+mod files;
 mod fingerprint;
 mod key_kind;
+mod key_pair;
 mod pem;
 mod sections;
 
 pub use facts::{CertificateFacts, CrlFacts, next_update};
+pub use files::{CertificateFile, FileError};
 pub use fingerprint::Fingerprint;
 pub use key_kind::why_unusable;
+pub use key_pair::{KeyPair, KeyPairError, KeyPairFiles};
 pub use pem::{
     MOST_CERTIFICATES, X509Error, certificates, concatenated_certificates, crls, private_key,
     readable_certificates,

@@ -90,6 +90,9 @@ fn misplaced(section: &Section<'_>, wanted: &'static str) -> X509Error {
 }
 
 /// The certificates of a PEM file, in order. A key may be beside them.
+///
+/// # Errors
+/// If there is none, if one cannot be parsed, or if there is anything else in the file but a key.
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
     if text.first() == Some(&SEQUENCE) && text.get(1).is_some_and(|byte| !byte.is_ascii_graphic()) {
         return Err(X509Error::Der);
@@ -116,6 +119,9 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Err
 
 /// The certificates of a PEM file that can be parsed; the others are passed over. Only for the many that a distribution
 /// brings along.
+///
+/// # Errors
+/// If a section of the file is damaged.
 pub fn readable_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
     let found =
         sections(text)?.into_iter().filter(|section| Kind::of(section) == Kind::Certificate);
@@ -128,6 +134,9 @@ pub fn readable_certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>
 }
 
 /// Certificates in DER, one directly after the other, as the SPIFFE APIs send them.
+///
+/// # Errors
+/// If there is none, if one cannot be parsed, or if there are too many.
 pub fn concatenated_certificates(der: &[u8]) -> Result<Vec<CertificateDer<'static>>, X509Error> {
     let mut found = Vec::new();
     let mut rest = der;
@@ -146,6 +155,9 @@ pub fn concatenated_certificates(der: &[u8]) -> Result<Vec<CertificateDer<'stati
 
 /// The one private key of a PEM file; its certificates may be beside it. Wiped when it goes, and so is everything on the
 /// way: that is why no parser of others' is used.
+///
+/// # Errors
+/// If there is none, if there are several, or if the key is encrypted.
 pub fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, X509Error> {
     let mut key: Option<Zeroizing<PrivateKeyDer<'static>>> = None;
     for section in sections(text)? {
@@ -167,6 +179,9 @@ pub fn private_key(text: &[u8]) -> Result<Zeroizing<PrivateKeyDer<'static>>, X50
 }
 
 /// The CRLs of a file, in PEM or one in DER.
+///
+/// # Errors
+/// If there is none, or if there is anything else in the file.
 pub fn crls(bytes: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, X509Error> {
     if bytes.first() == Some(&SEQUENCE) {
         return Ok(vec![CertificateRevocationListDer::from(bytes.to_vec())]);

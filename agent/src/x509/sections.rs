@@ -51,6 +51,9 @@ pub enum PemError {
 }
 
 /// Every section of a text, in order. Other lines may stand before, between and behind them.
+///
+/// # Errors
+/// If a section is damaged: then none counts, as one could be lost without notice.
 pub fn sections(text: &[u8]) -> Result<Vec<Section<'_>>, PemError> {
     if UTF_16.iter().any(|mark| text.starts_with(mark)) {
         return Err(PemError::Utf16);

@@ -24,12 +24,11 @@ fn check(config: &Config) {
 
     let mut names = HashSet::new();
     let mut ids = HashSet::new();
-    for workload in &config.workloads {
+    for workload in &config.desired.workloads {
         assert!(names.insert(&workload.name) && ids.insert(workload.id));
         // The kernel gets the whole pattern, and one that is no path would match nothing.
-        let selector = workload.selector();
-        assert_eq!(&selector.pattern[..selector.len as usize], workload.cgroup.as_bytes());
-        let components: Vec<_> = workload.cgroup.split('/').collect();
+        assert!(workload.selector().is_some());
+        let components: Vec<_> = workload.cgroup.pattern().unwrap().split('/').collect();
         assert!(matches!(components[..], ["", _, ..]));
         assert!(components[1..].iter().all(|part| !["", ".", ".."].contains(part)));
         let inbound = &workload.inbound;

@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sheath::config::Destination;
+use sheath::desired::Destination;
 
 fuzz_target!(|text: &str| {
     match Destination::try_from(text.to_owned()) {

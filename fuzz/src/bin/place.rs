@@ -5,7 +5,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sheath::config::Place;
+use sheath::desired::Place;
 use sheath::x509::Fingerprint;
 
 fuzz_target!(|text: &str| {

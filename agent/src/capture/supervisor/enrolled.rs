@@ -16,7 +16,7 @@ use super::records::{CgroupRecords, Known};
 use super::workload::WorkloadState;
 use crate::capture::kernel::maps::Maps;
 use crate::capture::processes::Processes;
-use crate::config::WorkloadConfig;
+use crate::desired;
 use crate::policy::Policy;
 
 /// The workloads of the configuration, in its order.
@@ -46,7 +46,7 @@ impl Enrolled {
     ///
     /// # Errors
     /// If the map of selectors cannot be written.
-    pub fn set_workloads(&mut self, workloads: Vec<WorkloadConfig>) -> io::Result<()> {
+    pub fn set_workloads(&mut self, workloads: Vec<Arc<desired::Workload>>) -> io::Result<()> {
         let mut before: HashMap<_, _> =
             self.workloads.drain(..).map(|workload| (workload.id(), workload)).collect();
         self.workloads = workloads
@@ -65,22 +65,24 @@ impl Enrolled {
 
     /// What the kernel recognises new cgroups by: workloads first, then what they lie below.
     fn selectors(&self, bases: &BTreeSet<String>) -> Vec<Selector> {
-        let of_workload = |workload: &WorkloadState| Selector {
-            workload: workload.kernel_entry(None),
-            ..workload.config().selector()
+        let of_workload = |workload: &WorkloadState| {
+            let selector = workload.config().selector()?;
+            Some(Selector { workload: workload.kernel_entry(None), ..selector })
         };
         let of_base = |path: &String| Selector::new(path.as_bytes(), Workload::BASE);
         let of_bases = bases.iter().filter(|path| !path.is_empty()).filter_map(of_base);
-        self.workloads.iter().map(of_workload).chain(of_bases).collect()
+        self.workloads.iter().filter_map(of_workload).chain(of_bases).collect()
     }
 
     /// Paths of the cgroups that workloads lie below.
     fn bases(&self) -> BTreeSet<String> {
-        let base_of = |workload: &WorkloadState| base(&workload.config().cgroup).to_owned();
-        self.workloads.iter().map(base_of).collect()
+        let base_of = |workload: &WorkloadState| {
+            workload.config().cgroup.pattern().map(|pattern| base(pattern).to_owned())
+        };
+        self.workloads.iter().filter_map(base_of).collect()
     }
 
-    pub fn configs(&self) -> impl Iterator<Item = &WorkloadConfig> {
+    pub fn configs(&self) -> impl Iterator<Item = &Arc<desired::Workload>> {
         self.workloads.iter().map(WorkloadState::config)
     }
 

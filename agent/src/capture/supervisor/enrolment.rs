@@ -18,7 +18,7 @@ use crate::capture::cgroups::{self, WorkloadCgroup};
 use crate::capture::kernel::filters::{self, Blocked};
 use crate::capture::namespace::existing;
 use crate::capture::processes::Processes;
-use crate::config::Existing;
+use crate::desired::Existing;
 use crate::policy::Policy;
 
 /// Enrols workloads.

@@ -15,7 +15,7 @@ use super::declared_ports::no_declared_ports;
 use super::workload::WorkloadState;
 use crate::capture::namespace::owned_sockets::OwnedSocket;
 use crate::capture::namespace::ports::{InboundPorts, PortOwner};
-use crate::config::NamespaceKind;
+use crate::desired::NamespaceKind;
 
 /// A namespace, as far as it matters whose its ports are.
 #[derive(Clone, Copy, Debug)]

@@ -17,13 +17,13 @@ use crate::capture::error::CaptureError;
 use crate::capture::kernel::programs::Programs;
 use crate::capture::namespace::FlowStarter;
 use crate::capture::processes::Processes;
-use crate::config::WorkloadConfig;
+use crate::desired;
 use crate::policy::Policy;
 
 /// What capture wants to know of a configuration.
 #[derive(Debug)]
 pub struct Reconfiguration {
-    pub workloads: Vec<WorkloadConfig>,
+    pub workloads: Vec<Arc<desired::Workload>>,
     pub policy: Arc<Policy>,
 }
 
@@ -47,7 +47,7 @@ impl Reconciler {
     /// If something of an earlier agent cannot be taken over, or something new cannot be put in force.
     pub fn bring_up(
         attached: Attached,
-        workloads: Vec<WorkloadConfig>,
+        workloads: Vec<Arc<desired::Workload>>,
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sheath_common::flow::GuardedKey;
 
 use crate::capture::kernel::maps::Maps;
-use crate::config::WorkloadConfig;
+use crate::desired;
 use crate::policy::Policy;
 
 /// The policy in force in the kernel.
@@ -28,7 +28,7 @@ impl Rules {
     pub fn add_first(
         maps: Arc<Maps>,
         policy: Arc<Policy>,
-        workloads: &[WorkloadConfig],
+        workloads: &[Arc<desired::Workload>],
     ) -> io::Result<Self> {
         let mut rules = Self { maps, policy: policy.clone(), guarded: HashSet::new() };
         rules.add(policy, workloads)?;
@@ -39,7 +39,11 @@ impl Rules {
     ///
     /// # Errors
     /// If a map cannot be written; then the policy before is still the one that counts.
-    pub fn add(&mut self, policy: Arc<Policy>, workloads: &[WorkloadConfig]) -> io::Result<()> {
+    pub fn add(
+        &mut self,
+        policy: Arc<Policy>,
+        workloads: &[Arc<desired::Workload>],
+    ) -> io::Result<()> {
         let guarded = guarded_ports(workloads);
         self.maps.add_rules(&policy.kernel_rules())?;
         self.maps.add_guarded(&guarded)?;
@@ -62,8 +66,8 @@ impl Rules {
     }
 }
 
-fn guarded_ports(workloads: &[WorkloadConfig]) -> HashSet<GuardedKey> {
-    let of_workload = |workload: &WorkloadConfig| {
+fn guarded_ports(workloads: &[Arc<desired::Workload>]) -> HashSet<GuardedKey> {
+    let of_workload = |workload: &Arc<desired::Workload>| {
         let id = workload.id;
         let key = move |port: &u16| GuardedKey { workload: id, port: u32::from(*port) };
         workload.inbound.ports.iter().map(key).collect::<Vec<_>>()

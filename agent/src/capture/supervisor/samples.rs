@@ -1,34 +1,30 @@
 //! A workload and sockets for tests.
 
+use std::sync::Arc;
+
+use sheath_common::workload::InboundMode;
+
 use super::workload::WorkloadState;
 use crate::capture::cgroups::WorkloadCgroup;
 use crate::capture::namespace::owned_sockets::OwnedSocket;
-use crate::config::{Config, WorkloadConfig};
+use crate::desired::{Inbound, Workload};
 use crate::sys::sock_diag::TcpSocket;
 
 /// The id of [`workload`]'s cgroup.
 pub const CGROUP: u64 = 7;
 
-/// Configurations of workloads of these names, each with the cgroup of its name.
-pub fn configs(names: &[&str]) -> Vec<WorkloadConfig> {
-    let mut text = r#"
-trustDomain: example.org
-node: n
-identity: { ca: { dir: /ca } }
-workloads:
-"#
-    .to_owned();
-    for name in names {
-        text += &format!(
-            r#"
-  - name: {name}
-    select: {{ cgroup: "{name}" }}
-    spiffeId: spiffe://example.org/{name}
-    inbound: {{ mode: strict, ports: [80, 81], activator: /init.scope, allow: ["spiffe://example.org/a"] }}
-"#
-        );
-    }
-    Config::parse(&text, std::path::Path::new("sheath.yaml")).unwrap().workloads
+/// Workloads of these names, each with the cgroup of its name.
+pub fn configs(names: &[&str]) -> Vec<Arc<Workload>> {
+    let workload = |name: &&str| {
+        let inbound = Inbound {
+            mode: InboundMode::Strict,
+            ports: vec![80, 81],
+            activator: Some("/init.scope".to_owned()),
+            ..Inbound::default()
+        };
+        Arc::new(Workload { inbound, ..Workload::testing(name) })
+    };
+    names.iter().map(workload).collect()
 }
 
 /// A workload with a cgroup `/<name>`, that has declared the ports 80 and 81.

@@ -15,9 +15,10 @@ use crate::capture::kernel::pins::{FreshPins, Pins};
 use crate::capture::kernel::programs::{self, Programs};
 use crate::capture::kernel::steering::SteerLoader;
 use crate::capture::kernel::targets::TargetPaths;
-use crate::config::{CaptureRoot, Config, WorkloadConfig};
-use crate::policy::Policy;
+use crate::capture::root::CaptureRoot;
+use crate::desired;
 
+use super::Reconfiguration;
 use super::rules::Rules;
 
 /// What has been attached.
@@ -58,14 +59,15 @@ impl Pinned {
 /// # Errors
 /// If the host lacks something, the kernel refuses something, or a workload selects the agent itself.
 pub fn attach(
-    config: &Config,
-    policy: Arc<Policy>,
+    instance: &str,
+    root: &CaptureRoot,
+    wanted: &Reconfiguration,
 ) -> Result<(Attached, Events, Pinned), CaptureError> {
     filesystems::ensure_bpffs()?;
     let tracefs = filesystems::ensure_tracefs()?;
     let mount = filesystems::cgroup_mount()?;
-    refuse_own_cgroup(&config.workloads)?;
-    let pins = Pins::of(&config.instance.name);
+    refuse_own_cgroup(&wanted.workloads)?;
+    let pins = Pins::of(instance);
     let fresh = FreshPins::begin(&pins)?;
     if fresh.is_none() {
         take_over(&pins).map_err(CaptureError::during("cannot take over the pinned maps"))?;
@@ -76,13 +78,10 @@ pub fn attach(
         .map_err(CaptureError::during("cannot wait for kernel events"))?;
     let open = CaptureError::during("cannot open the maps");
     let (maps, held) = open_maps(&pins).map_err(open)?;
-    let rules = Rules::add_first(maps.clone(), policy, &config.workloads)
+    let rules = Rules::add_first(maps.clone(), wanted.policy.clone(), &wanted.workloads)
         .and_then(|rules| maps.forget_connections().map(|()| rules))
         .map_err(CaptureError::during("cannot write the policy into the maps"))?;
-    let cgroup = match &config.capture {
-        CaptureRoot::Auto => mount.clone(),
-        CaptureRoot::Below(path) => cgroups::join(&mount, path),
-    };
+    let cgroup = root.directory(&mount);
     let paths = TargetPaths { mount: mount.clone(), cgroup, tracefs };
     let programs = loaded.attach(&held, &maps, paths)?;
     let steer_loader = SteerLoader::new(held);
@@ -110,7 +109,7 @@ fn take_over(pins: &Pins) -> io::Result<()> {
 ///
 /// # Errors
 /// If one does, or the agent's own cgroup is not known.
-pub fn refuse_own_cgroup(workloads: &[WorkloadConfig]) -> Result<(), CaptureError> {
+pub fn refuse_own_cgroup(workloads: &[Arc<desired::Workload>]) -> Result<(), CaptureError> {
     let own = cgroups::own().map_err(CaptureError::during("cannot tell the agent's own cgroup"))?;
     match workloads.iter().find(|workload| cgroups::selects(workload, &own)) {
         None => Ok(()),

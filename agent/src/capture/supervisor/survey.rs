@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::declared_ports::{compare, no_declared_ports};
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::namespace::owned_sockets;
 use crate::capture::proc::{self, NamespaceFile};
-use crate::config::{NamespaceKind, WorkloadConfig};
+use crate::desired::{self, NamespaceKind};
 use crate::sys::netns::NetworkNamespace;
 
 /// What is to be said about who listens on a workload's ports now.
@@ -24,7 +25,7 @@ pub struct Survey {
 ///
 /// # Errors
 /// If cgroups, processes or sockets cannot be looked at.
-pub fn survey(mount: &Path, config: &WorkloadConfig) -> io::Result<Survey> {
+pub fn survey(mount: &Path, config: &Arc<desired::Workload>) -> io::Result<Survey> {
     let mut survey = Survey::default();
     let mut workload = WorkloadState::new(config.clone());
     if !workload.is_inbound() {

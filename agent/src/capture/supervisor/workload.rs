@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sheath_common::workload::{InboundMode, Workload, WorkloadId};
@@ -16,12 +17,12 @@ use crate::capture::cgroups::{self, WorkloadCgroup};
 use crate::capture::kernel::filters::Blocked;
 use crate::capture::namespace::owned_sockets::OwnedSocket;
 use crate::capture::proc::socket_inodes;
-use crate::config::{Existing, WorkloadConfig};
+use crate::desired::{self, Existing};
 
 /// A workload, and what there is of it.
 #[derive(Debug)]
 pub struct WorkloadState {
-    config: WorkloadConfig,
+    config: Arc<desired::Workload>,
     /// By cgroup id.
     cgroups: BTreeMap<u64, EnrolledCgroup>,
     /// Cgroups that are refused because of their long paths.
@@ -37,7 +38,7 @@ pub struct WorkloadState {
 
 impl WorkloadState {
     /// One of which nothing has been seen.
-    pub fn new(config: WorkloadConfig) -> Self {
+    pub fn new(config: Arc<desired::Workload>) -> Self {
         Self {
             config,
             cgroups: BTreeMap::new(),
@@ -52,7 +53,7 @@ impl WorkloadState {
 
     /// The same workload with another configuration. Connections that were not protected before are older than
     /// the protection.
-    pub fn reconfigured(mut self, config: WorkloadConfig) -> Self {
+    pub fn reconfigured(mut self, config: Arc<desired::Workload>) -> Self {
         if config.existing == Existing::Reset && config.kernel_view() != self.config.kernel_view() {
             for cgroup in self.cgroups.values_mut() {
                 cgroup.set_must_reset(true);
@@ -61,7 +62,7 @@ impl WorkloadState {
         Self { config, ..self }
     }
 
-    pub fn config(&self) -> &WorkloadConfig {
+    pub fn config(&self) -> &Arc<desired::Workload> {
         &self.config
     }
 
@@ -291,7 +292,7 @@ impl WorkloadState {
 }
 
 /// True if one of the listeners is what the network calls the workload at.
-fn is_awaited_by(config: &WorkloadConfig, listeners: &[OwnedSocket]) -> bool {
+fn is_awaited_by(config: &desired::Workload, listeners: &[OwnedSocket]) -> bool {
     let inbound = &config.inbound;
     let is_declared = |port| inbound.ports.is_empty() || inbound.ports.contains(&port);
     inbound.mode != InboundMode::Disabled

@@ -1,6 +1,8 @@
 //! The file as it is written: one struct per mapping, unknown keys refused.
 
+mod identity;
 mod tls;
+mod values;
 
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -10,13 +12,18 @@ use std::time::Duration;
 use serde::Deserialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
-use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Destination, PublishedPort};
+use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
+use crate::desired::{Destination, Existing, NamespaceKind, PublishedPort};
+use crate::sessions::ExpiredPeer;
 use crate::spiffe::{SpiffeId, TrustDomain};
+use crate::telemetry::LogFormat;
 
+pub use identity::{Identity, SourceKind, WorkloadIdentity};
 pub use tls::{
-    CrlFiles, Expect, ExternalPeer, Family, InboundTls, Peer, Pin, StandardTls, TlsContext,
+    CrlFiles, Expect, ExternalPeer, InboundTls, Peer, Pin, StandardTls, TlsContext,
     TrustDomainEntry, TrustFrom,
 };
+use values::{Bytes, Limit, Period, Server, parsed, parsed_list, parsed_option};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -53,7 +60,7 @@ pub struct Config {
     pub external_peers: Vec<ExternalPeer>,
 }
 
-/// The keys that say which agent a file is about; all others are passed over.
+/// The keys that name the instance; all others are ignored.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceKeys {
@@ -61,70 +68,6 @@ pub struct InstanceKeys {
     pub instance: String,
     #[serde(default = "default_run_dir")]
     pub run_dir: PathBuf,
-}
-
-/// Where identities come from, if a workload does not say otherwise.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Identity {
-    pub source: Option<SourceKind>,
-    pub ca: Option<EmbeddedCa>,
-    pub files: Option<FileTree>,
-    pub spire: Option<Spire>,
-}
-
-/// Kinds of sources of identities.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceKind {
-    Ca,
-    Files,
-    Spire,
-}
-
-/// A directory with one directory for each workload, by its name.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileTree {
-    pub dir: PathBuf,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Spire {
-    pub socket: PathBuf,
-}
-
-/// Where a workload's identity comes from: exactly one of the keys.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WorkloadIdentity {
-    pub ca: Option<WorkloadCa>,
-    pub files: Option<WorkloadFiles>,
-    pub spire: Option<WorkloadSpire>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct WorkloadCa {
-    pub svid_ttl: Option<Period>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct WorkloadFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    pub bundle: Option<PathBuf>,
-    #[serde(default)]
-    pub allow_readable_key: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WorkloadSpire {
-    #[serde(default)]
-    pub selectors: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -178,23 +121,6 @@ impl Default for Limits {
     }
 }
 
-/// What becomes of a live session when its peer's certificate expires.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum ExpiredPeer {
-    #[default]
-    Keep,
-    Close,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct EmbeddedCa {
-    pub dir: PathBuf,
-    #[serde(default = "default_svid_ttl")]
-    pub svid_ttl: Period,
-}
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Capture {
@@ -218,14 +144,6 @@ impl Default for Log {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::Text }
     }
-}
-
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Deserialize)]
@@ -264,17 +182,6 @@ pub struct Workload {
     pub outbound: Option<Outbound>,
     #[serde(default)]
     pub existing: Existing,
-}
-
-/// What becomes of connections that exist when a workload is enrolled.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Existing {
-    /// They live on, and status lists them until they close.
-    #[default]
-    Keep,
-    /// They are reset.
-    Reset,
 }
 
 #[derive(Debug, Deserialize)]
@@ -331,17 +238,6 @@ pub struct Inbound {
     pub tls: Option<InboundTls>,
 }
 
-/// Where a workload's ports may be before it has been seen anywhere.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum NamespaceKind {
-    /// In the agent's network namespace as well.
-    #[default]
-    Any,
-    /// In a network namespace of the workload's own.
-    Own,
-}
-
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RawInboundMode {
@@ -386,120 +282,10 @@ impl From<RawOutboundMode> for OutboundMode {
     }
 }
 
-/// Address and port of a resolver.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Server(pub std::net::SocketAddr);
-
-impl TryFrom<String> for Server {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|_| {
-            format!(
-                "`{text}` is not the address and port of a resolver; write it like `10.0.0.53:53` or `[fd00::53]:53`"
-            )
-        })
-    }
-}
-
-/// A length of time, as `10s`, `5m` or `24h`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Period(pub Duration);
-
-impl TryFrom<String> for Period {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let period = humantime::parse_duration(&text).map_err(|_| {
-            format!("`{text}` is not a length of time; write it like `500ms`, `10s`, `5m` or `24h`")
-        })?;
-        if period.is_zero() {
-            return Err(format!("`{text}` must be longer than zero"));
-        }
-        Ok(Self(period))
-    }
-}
-
-/// A length of time, or `never`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Limit(pub Option<Duration>);
-
-impl TryFrom<String> for Limit {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text == "never" {
-            return Ok(Self(None));
-        }
-        Period::try_from(text).map(|period| Self(Some(period.0)))
-    }
-}
-
-/// A number of bytes, as `65536`, `512KiB` or `64MiB`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Bytes(pub usize);
-
-impl TryFrom<String> for Bytes {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
-        let (number, unit) = units
-            .iter()
-            .find_map(|(name, unit)| Some((text.strip_suffix(name)?, *unit)))
-            .unwrap_or((&text, 1));
-        let number: usize = number.trim_end().parse().map_err(|_| {
-            format!("`{text}` is not a number of bytes; write it like `65536`, `512KiB` or `64MiB`")
-        })?;
-        number
-            .checked_mul(unit)
-            .map(Self)
-            .ok_or_else(|| format!("`{text}` is more bytes than can be counted"))
-    }
-}
-
 fn default_instance() -> String {
     DEFAULT_INSTANCE.to_owned()
 }
 
 fn default_run_dir() -> PathBuf {
     DEFAULT_RUN_DIR.into()
-}
-
-fn default_svid_ttl() -> Period {
-    Period(Duration::from_secs(24 * 60 * 60))
-}
-
-/// A value that is parsed from its text.
-fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: TryFrom<String, Error = String>,
-{
-    T::try_from(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-/// A value that is parsed from its text, if there is one.
-fn parsed_option<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: TryFrom<String, Error = String>,
-{
-    parsed(deserializer).map(Some)
-}
-
-/// A list of values that are parsed from their texts.
-fn parsed_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: TryFrom<String, Error = String>,
-{
-    Vec::<String>::deserialize(deserializer)?
-        .into_iter()
-        .map(|text| T::try_from(text).map_err(serde::de::Error::custom))
-        .collect()
 }

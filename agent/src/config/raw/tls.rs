@@ -1,11 +1,11 @@
-//! The parts of the file that are about peers: who they are, and how TLS with them is meant to be.
+//! The keys about peers and their TLS.
 
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::{Period, parsed, parsed_list, parsed_option};
-use crate::config::{Destination, Place};
+use super::values::{Period, parsed, parsed_list, parsed_option};
+use crate::desired::{Destination, Family, Place};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::tls::Version;
 use crate::trust::OnDoubt;
@@ -21,7 +21,7 @@ pub struct Peer {
     pub pins: Vec<Pin>,
 }
 
-/// A certificate that is believed for what it is: exactly one of the keys.
+/// A pinned certificate or key: exactly one of the keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Pin {
@@ -44,26 +44,9 @@ pub struct TrustDomainEntry {
 pub struct CrlFiles {
     pub files: Vec<PathBuf>,
     #[serde(default)]
-    pub unknown: RawOnDoubt,
+    pub unknown: OnDoubt,
     #[serde(default)]
-    pub expired: RawOnDoubt,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RawOnDoubt {
-    #[default]
-    Deny,
-    Allow,
-}
-
-impl From<RawOnDoubt> for OnDoubt {
-    fn from(raw: RawOnDoubt) -> Self {
-        match raw {
-            RawOnDoubt::Deny => Self::Deny,
-            RawOnDoubt::Allow => Self::Allow,
-        }
-    }
+    pub expired: OnDoubt,
 }
 
 #[derive(Debug, Deserialize)]
@@ -176,7 +159,7 @@ impl From<ExternalPeer> for StandardTls {
     }
 }
 
-/// Whose chains are believed: exactly one of the first three keys.
+/// The authorities that a chain must lead to: exactly one of the first three keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct TrustFrom {
@@ -197,16 +180,6 @@ pub struct Expect {
     pub uris: Vec<String>,
     #[serde(default)]
     pub dns_names: Vec<String>,
-}
-
-/// Addresses of a name that are meant.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub enum Family {
-    Ipv4Only,
-    Ipv6Only,
-    #[default]
-    Both,
 }
 
 impl TryFrom<String> for Version {

@@ -1,4 +1,4 @@
-//! Issuing SVIDs from the active root.
+//! Issues SVIDs from the active root.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,23 +15,25 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::CaError;
-use super::roots::{CLOCK_SKEW, RootState, RootStatus, Roots, common_name, uri};
+use super::directory::CLOCK_SKEW;
+use super::make::{common_name, uri};
+use super::roots::{RootState, RootStatus, Roots};
+use crate::follow::{Problem, jitter};
 use crate::identity::renewal::renewal_of;
-use crate::identity::retry::jitter;
-use crate::identity::{KeyPair, Snapshot, Svid};
+use crate::identity::{Snapshot, Svid};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::watch::Watch;
 use crate::trust::{Trust, TrustBundle};
-use crate::x509::Fingerprint;
+use crate::x509::{Fingerprint, KeyPair};
 
-/// A CA that follows its directory.
+/// A CA that is read again when its directory changes.
 pub struct EmbeddedCa {
     directory: PathBuf,
     trust_domain: TrustDomain,
     provider: Arc<CryptoProvider>,
     roots: ArcSwap<Roots>,
-    /// Why the directory's latest state is not used, if it is not.
-    state: watch::Sender<Option<String>>,
+    /// Why the current content of the directory is not used, if it is not.
+    state: watch::Sender<Option<Problem>>,
 }
 
 impl std::fmt::Debug for EmbeddedCa {
@@ -43,7 +45,7 @@ impl std::fmt::Debug for EmbeddedCa {
 
 impl EmbeddedCa {
     /// # Errors
-    /// If nothing can be issued from what is in the directory.
+    /// If the directory has no active root.
     pub fn load(
         directory: &Path,
         trust_domain: &TrustDomain,
@@ -69,7 +71,7 @@ impl EmbeddedCa {
         &self.provider
     }
 
-    /// Reads the directory again whenever it changes, for as long as somebody holds the CA.
+    /// Reads the directory again whenever it changes, as long as the CA is in use.
     pub async fn keep_current(ca: std::sync::Weak<Self>) {
         let Some(directory) = ca.upgrade().map(|ca| ca.directory.join("ca.crt")) else {
             return;
@@ -100,17 +102,17 @@ impl EmbeddedCa {
             }
             Err(error) => {
                 self.state.send_if_modified(|state| {
-                    let reason = Some(error.to_string());
-                    let is_new = *state != reason;
-                    *state = reason;
+                    let problem = Some(Problem::from(error));
+                    let is_new = *state != problem;
+                    *state = problem;
                     is_new
                 });
             }
         }
     }
 
-    /// Changes whenever the roots do; holds why the directory's latest state is not used.
-    pub fn subscribe(&self) -> watch::Receiver<Option<String>> {
+    /// Notifies of changed roots. Holds the reason why the current content of the directory is not used.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Problem>> {
         self.state.subscribe()
     }
 
@@ -127,14 +129,20 @@ impl EmbeddedCa {
         self.roots().iter().any(is_it)
     }
 
-    /// The bundle as it is now, for an SVID that stays.
+    /// The current bundle.
+    ///
+    /// # Errors
+    /// If no root is trusted any more.
     pub fn trust(&self) -> Result<Trust, CaError> {
         let authorities = self.roots.load().trusted(SystemTime::now());
         let bundle = TrustBundle::new(self.trust_domain.clone(), authorities)?;
         Ok(Trust::of_bundles([Arc::new(bundle)]))
     }
 
-    /// Issues an SVID with a new key. Returns with it the root that it rests on.
+    /// Issues an SVID with a new key. Also returns the fingerprint of its root.
+    ///
+    /// # Errors
+    /// If no root is active, or if its certificate and key are not those of a CA.
     pub fn issue(&self, id: &SpiffeId, ttl: Duration) -> Result<(Snapshot, Fingerprint), CaError> {
         let key = Zeroizing::new(IssuedKey::generate_for(&PKCS_ECDSA_P256_SHA256)?);
         let now = SystemTime::now();
@@ -142,7 +150,7 @@ impl EmbeddedCa {
         let Some((root, root_key)) =
             roots.active(now).and_then(|root| root.key.as_deref().map(|key| (root, key)))
         else {
-            return Err(CaError::Refused("no root is active".to_owned()));
+            return Err(CaError::NoActiveRoot);
         };
         let (not_before, not_after) = (now - CLOCK_SKEW, (now + ttl).min(root.facts.not_after));
         let mut params = CertificateParams::default();
@@ -176,7 +184,7 @@ impl EmbeddedCa {
     fn serial(&self) -> [u8; 16] {
         let mut serial = [0; 16];
         if self.provider.secure_random.fill(&mut serial).is_err() {
-            // Without randomness no key could have been made either.
+            // Cannot happen: without randomness there would be no key.
             serial = [1; 16];
         }
         serial[0] = serial[0] & 0x3f | 0x40;
@@ -184,7 +192,11 @@ impl EmbeddedCa {
     }
 }
 
-fn read(directory: &Path, trust_domain: &TrustDomain) -> Result<Roots, CaError> {
+/// Reads the roots of a directory.
+///
+/// # Errors
+/// If none of them is active.
+pub fn read(directory: &Path, trust_domain: &TrustDomain) -> Result<Roots, CaError> {
     let roots = Roots::read(directory, trust_domain)?;
     if roots.active(SystemTime::now()).is_none() {
         return Err(CaError::Unusable {

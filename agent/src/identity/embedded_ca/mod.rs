@@ -3,18 +3,22 @@
 //!
 //! A root is replaced by adding the next one ([`roots`]): it is trusted at once and issued from later.
 
+mod directory;
 mod issue;
+mod make;
 mod roots;
 mod source;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::sys::files::ReadError;
 use crate::trust::BundleError;
+use crate::x509::KeyPairError;
 
 pub use issue::EmbeddedCa;
 pub use roots::{RootState, RootStatus, Roots};
-pub use source::CaSource;
+pub use source::CaSettings;
 
 /// What can go wrong with the embedded CA.
 #[derive(Debug, thiserror::Error)]
@@ -27,8 +31,17 @@ pub enum CaError {
     Exists(PathBuf),
     #[error("{}: {reason}", path.display())]
     Unusable { path: PathBuf, reason: String },
-    #[error("{}", .0)]
-    Refused(String),
+    #[error("has no spiffeId")]
+    NoSpiffeId,
+    #[error("no root is active")]
+    NoActiveRoot,
+    #[error("{} is not in use yet; a further root would be one too many", .0.display())]
+    NextNotInUse(PathBuf),
+    #[error(
+        "certificates of earlier roots may still be in use; wait {}, or say --force",
+        humantime::format_duration(*wait)
+    )]
+    OldInUse { wait: Duration },
     #[error(
         "cannot issue a certificate; are the CA's certificate and key those that `sheath ca` made?"
     )]
@@ -36,7 +49,7 @@ pub enum CaError {
     #[error("cannot use an issued key: {}", crate::wire::words::handshake(.0))]
     Key(#[from] rustls::Error),
     #[error(transparent)]
-    Pair(#[from] crate::identity::KeyPairError),
+    Pair(#[from] KeyPairError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
 }

@@ -1,29 +1,66 @@
 //! The embedded CA as a source of identities.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::EmbeddedCa;
+use super::issue::read;
+use super::{CaError, EmbeddedCa};
+use crate::follow::{Backoff, Following, Problem};
 use crate::identity::renewal;
-use crate::identity::source::Following;
-use crate::identity::{Backoff, Snapshot, Source, Update, Updates};
+use crate::identity::{Shared, Snapshot, Source, SourceCheck, SourceSettings, Update, Updates};
+use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::trust::Trust;
 use crate::x509::Fingerprint;
 
+/// The directory of a CA, and the lifetime of the SVIDs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaSettings {
+    pub dir: PathBuf,
+    pub trust_domain: TrustDomain,
+    pub svid_ttl: Duration,
+}
+
+impl SourceSettings for CaSettings {
+    fn kind(&self) -> &'static str {
+        "ca"
+    }
+
+    /// Needs a tokio runtime.
+    fn open(&self, shared: &mut Shared) -> Result<Arc<dyn Source>, Problem> {
+        let ca = shared.get_or_make(&self.dir, |provider| {
+            let ca = EmbeddedCa::load(&self.dir, &self.trust_domain, provider.clone())?;
+            let ca = Arc::new(ca);
+            tokio::spawn(EmbeddedCa::keep_current(Arc::downgrade(&ca)));
+            Ok::<_, CaError>(ca)
+        })?;
+        Ok(Arc::new(CaSource { ca, ttl: self.svid_ttl }))
+    }
+
+    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<SourceCheck> {
+        let Self { dir, trust_domain, .. } = self;
+        let dir = dir.display();
+        Some(match read(&self.dir, trust_domain) {
+            Ok(_) => SourceCheck::Good { found: format!("CA of {trust_domain} in {dir}") },
+            Err(error) => SourceCheck::Bad {
+                found: error.to_string(),
+                advice: format!(
+                    "`sheath ca init --dir {dir} --trust-domain {trust_domain}` makes a CA; or copy the one of the other nodes"
+                ),
+            },
+        })
+    }
+}
+
 /// Issues SVIDs of one lifetime.
 #[derive(Debug)]
-pub struct CaSource {
+struct CaSource {
     ca: Arc<EmbeddedCa>,
     ttl: Duration,
 }
 
 impl CaSource {
-    #[must_use]
-    pub fn new(ca: Arc<EmbeddedCa>, ttl: Duration) -> Self {
-        Self { ca, ttl }
-    }
-
-    /// The same SVID with the roots as they are now.
+    /// The same SVID with the current roots; `None` if its own root is not trusted any more.
     fn refreshed(&self, snapshot: &Snapshot, root: Fingerprint) -> Option<Snapshot> {
         if !self.ca.trusts(root) {
             return None;
@@ -34,14 +71,10 @@ impl CaSource {
 }
 
 impl Source for CaSource {
-    fn kind(&self) -> &'static str {
-        "ca"
-    }
-
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move {
             let Some(id) = updates.workload().spiffe_id.clone() else {
-                return updates.send(Update::Failed("has no spiffeId".to_owned())).await;
+                return updates.send(Update::Failed(CaError::NoSpiffeId.into())).await;
             };
             let mut backoff = Backoff::new(self.ca.provider().secure_random);
             let mut roots = self.ca.subscribe();
@@ -51,7 +84,7 @@ impl Source for CaSource {
                         backoff.reset();
                         tracing::info!(workload = updates.workload().name, %id, serial = snapshot.svid.facts.serial, "SVID issued");
                         updates.send(Update::Snapshot(snapshot.clone())).await?;
-                        // It comes from what is in memory; what is wrong with the directory still is.
+                        // The SVID was issued from memory. The directory may still be invalid.
                         let problem = roots.borrow().clone();
                         if let Some(problem) = problem {
                             updates.send(Update::Failed(problem)).await?;
@@ -59,12 +92,12 @@ impl Source for CaSource {
                         (snapshot, root)
                     }
                     Err(error) => {
-                        updates.send(Update::Failed(error.to_string())).await?;
+                        updates.send(Update::Failed(error.into())).await?;
                         tokio::time::sleep(backoff.pause()).await;
                         continue;
                     }
                 };
-                // Until it is time for another one, only the roots can change.
+                // Until the SVID must be renewed, only the roots can change.
                 loop {
                     let planned = current.next_renewal.unwrap_or(SystemTime::now());
                     tokio::select! {
@@ -112,7 +145,7 @@ mod tests {
         };
         tokio::spawn(EmbeddedCa::keep_current(Arc::downgrade(&ca)));
         let (sender, mut updates) = mpsc::channel(4);
-        let source = Arc::new(CaSource::new(ca, Duration::from_secs(4)));
+        let source = Arc::new(CaSource { ca, ttl: Duration::from_secs(4) });
         tokio::spawn(source.follow(Updates::new(sender, workload, 1)));
         let mut next = async || match updates.recv().await {
             Some((_, _, Update::Snapshot(snapshot))) => snapshot,

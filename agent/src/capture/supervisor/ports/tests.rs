@@ -5,6 +5,7 @@ use super::*;
 use crate::capture::cgroups::WorkloadCgroup;
 use crate::capture::supervisor::enrolled_cgroup::STAY;
 use crate::capture::supervisor::samples::{CGROUP, listener, named};
+use crate::desired;
 
 const OWN: u64 = 1;
 const ELSEWHERE: u64 = 2;
@@ -27,15 +28,15 @@ fn staying(name: &str, inode: u64) -> WorkloadState {
 }
 
 fn with_addresses(workload: WorkloadState, addresses: &[&str]) -> WorkloadState {
-    let mut config = workload.config().clone();
+    let mut config = desired::Workload::clone(workload.config());
     config.inbound.addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    workload.reconfigured(config)
+    workload.reconfigured(config.into())
 }
 
 fn without_ports(workload: WorkloadState) -> WorkloadState {
-    let mut config = workload.config().clone();
+    let mut config = desired::Workload::clone(workload.config());
     config.inbound.ports.clear();
-    workload.reconfigured(config)
+    workload.reconfigured(config.into())
 }
 
 fn assigned(
@@ -64,9 +65,9 @@ fn a_port_is_the_workloads_before_it_comes_unless_it_lives_elsewhere() {
     assert_eq!(owner(&assigned(OWN, &[&web], &[]).0, "10.0.0.1:80"), None);
     assert_eq!(owner(&assigned(ELSEWHERE, &[&web], &listeners).0, "10.0.0.1:80"), id);
 
-    let mut config = named("web").config().clone();
+    let mut config = desired::Workload::clone(named("web").config());
     config.inbound.namespace = NamespaceKind::Own;
-    let web = WorkloadState::new(config);
+    let web = WorkloadState::new(config.into());
     assert_eq!(owner(&assigned(OWN, &[&web], &[]).0, "10.0.0.1:80"), None);
 }
 

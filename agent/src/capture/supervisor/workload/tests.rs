@@ -3,7 +3,7 @@ use crate::capture::supervisor::samples::{CGROUP, listener, workload};
 
 #[test]
 fn a_workload_is_awaited_on_its_ports_where_the_network_comes() {
-    let mut config = workload().config;
+    let mut config = desired::Workload::clone(&workload().config);
     for (at, declared, every) in [
         ("0.0.0.0:80", true, true),
         ("[::]:81", true, true),
@@ -38,12 +38,12 @@ fn where_it_listens_says_its_own_sockets_alone() {
 
 #[test]
 fn what_the_kernel_has_recorded_is_reset_once_more_where_protection_has_changed() {
-    let mut config = workload().config;
+    let mut config = desired::Workload::clone(&workload().config);
     config.existing = Existing::Reset;
-    let same = workload().reconfigured(config.clone());
+    let same = workload().reconfigured(config.clone().into());
     assert!(!same.cgroup(CGROUP).unwrap().must_reset());
     config.inbound.mode = InboundMode::Permissive;
-    let changed = workload().reconfigured(config);
+    let changed = workload().reconfigured(config.into());
     assert!(changed.cgroup(CGROUP).unwrap().must_reset());
 }
 

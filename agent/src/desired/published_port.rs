@@ -1,9 +1,9 @@
-//! Ports that bear other numbers where clients are: `inbound.publishedPorts`.
+//! Ports that clients know by another number: `inbound.publishedPorts`.
 
 use serde::Deserialize;
 
-/// A port of a workload, and the one that clients dial to get there, because something on the way translates: a Kubernetes
-/// Service, a host that publishes a container's port.
+/// A port of a workload and the port that clients dial, where something on the way translates: a Kubernetes Service, or a
+/// host that publishes a container's port.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "String")]
 pub struct PublishedPort {

@@ -8,16 +8,24 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::config::KeyPairFiles;
-use crate::sys::files::{self, ReadError};
-use crate::x509::{self, CertificateFacts, X509Error};
+use super::{CertificateFacts, CertificateFile, FileError, X509Error, private_key, why_unusable};
+use crate::sys::files;
 
 /// Mode bits by which others than the owner could read a key.
 const READABLE_BY_OTHERS: u32 = 0o044;
-/// ... or put another one in its place, which nothing excuses.
+/// Mode bits by which others could replace a key. `allowReadableKey` does not allow that.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// A chain and its key, known to belong together.
+/// The files of a certificate chain and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPairFiles {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Others than the owner may read the key.
+    pub allow_readable_key: bool,
+}
+
+/// A chain and its key. They match.
 #[derive(Clone, Debug)]
 pub struct KeyPair {
     pub key: Arc<CertifiedKey>,
@@ -25,13 +33,11 @@ pub struct KeyPair {
     pub facts: CertificateFacts,
 }
 
-/// Why a chain and a key cannot be used.
+/// Why a chain and a key are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyPairError {
-    #[error("cannot read {}: {error}", path.display())]
-    Unreadable { path: PathBuf, error: ReadError },
-    #[error("{}: {error}", path.display())]
-    Malformed { path: PathBuf, error: X509Error },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(
         "{} may be read by others than its owner (mode {mode:04o}); `chmod 600` it, or say allowReadableKey",
         path.display()
@@ -58,10 +64,10 @@ impl KeyPair {
     ) -> Result<Self, KeyPairError> {
         let leaf = chain.first().ok_or(X509Error::NoCertificate)?;
         let facts = CertificateFacts::of(leaf)?;
-        // Not by way of the provider, which would take a copy of its own and not wipe it.
+        // Not through the provider, which would keep a copy and not wipe it.
         let signing = any_supported_type(key).map_err(|error| {
             tracing::debug!(%error, "key refused");
-            KeyPairError::Key(x509::why_unusable(key))
+            KeyPairError::Key(why_unusable(key))
         })?;
         if !belongs(signing.as_ref(), &facts) {
             return Err(KeyPairError::Mismatch);
@@ -69,13 +75,13 @@ impl KeyPair {
         Ok(Self { key: Arc::new(CertifiedKey::new(chain, signing)), facts })
     }
 
-    /// Reads both files. The key is looked at before the certificate is: of two files that are being replaced
-    /// one after the other, what does not fit together is refused.
+    /// Reads both files. If they are being replaced one after the other, the pair may not match, and is refused.
+    ///
+    /// # Errors
+    /// If a file cannot be read, if others may access the key, or if the two do not match.
     pub fn read(files: &KeyPairFiles) -> Result<Self, KeyPairError> {
         let key = read_key(&files.key, files.allow_readable_key)?;
-        let text = read(&files.certificate)?;
-        let chain = x509::certificates(&text)
-            .map_err(|error| KeyPairError::Malformed { path: files.certificate.clone(), error })?;
+        let chain = CertificateFile::read(&files.certificate)?.certificates;
         Self::new(chain, &key).map_err(|error| match error {
             KeyPairError::Key(reason) => KeyPairError::KeyFile { path: files.key.clone(), reason },
             other => other,
@@ -83,7 +89,7 @@ impl KeyPair {
     }
 }
 
-/// A provider that cannot tell the public key of a private one leaves the proof to the handshake.
+/// True also if the provider cannot derive the public key: then the handshake will tell.
 fn belongs(key: &dyn SigningKey, leaf: &CertificateFacts) -> bool {
     key.public_key().is_none_or(|public| public.as_ref() == leaf.public_key.as_slice())
 }
@@ -92,7 +98,7 @@ fn read_key(
     path: &Path,
     allow_readable: bool,
 ) -> Result<Zeroizing<PrivateKeyDer<'static>>, KeyPairError> {
-    let unreadable = |error| KeyPairError::Unreadable { path: path.to_owned(), error };
+    let unreadable = |error| FileError::Unreadable { path: path.to_owned(), error };
     let file = files::open(path).map_err(unreadable)?;
     let mode = file.mode();
     if mode & WRITABLE_BY_OTHERS != 0 {
@@ -102,14 +108,8 @@ fn read_key(
         return Err(KeyPairError::ReadableKey { path: path.to_owned(), mode });
     }
     let text = Zeroizing::new(file.read(files::CREDENTIALS).map_err(unreadable)?);
-    x509::private_key(&text)
-        .map_err(|error| KeyPairError::Malformed { path: path.to_owned(), error })
-}
-
-/// A file with certificates.
-pub fn read(path: &Path) -> Result<Vec<u8>, KeyPairError> {
-    files::read(path, files::CREDENTIALS)
-        .map_err(|error| KeyPairError::Unreadable { path: path.to_owned(), error })
+    let key = private_key(&text);
+    Ok(key.map_err(|error| FileError::Malformed { path: path.to_owned(), error })?)
 }
 
 #[cfg(test)]
@@ -184,8 +184,8 @@ mod tests {
         let error = KeyPair::read(&files).unwrap_err().to_string();
         assert!(error.contains("tls.crt") && error.contains("no certificate"), "{error}");
         fs::write(&files.key, vec![b'x'; 2 * 1024 * 1024]).unwrap();
-        assert!(matches!(KeyPair::read(&files), Err(KeyPairError::Unreadable { .. })));
+        assert!(matches!(KeyPair::read(&files), Err(KeyPairError::File(_))));
         fs::remove_file(&files.key).unwrap();
-        assert!(matches!(KeyPair::read(&files), Err(KeyPairError::Unreadable { .. })));
+        assert!(matches!(KeyPair::read(&files), Err(KeyPairError::File(_))));
     }
 }

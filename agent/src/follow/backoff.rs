@@ -1,4 +1,4 @@
-//! Pauses between attempts: growing, and never the same for two.
+//! Growing, jittered pauses between retries.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Backoff {
 /// Between 0 and 1.
 pub fn jitter(random: &dyn SecureRandom) -> f64 {
     let mut bytes = [0x80; 2];
-    // Without randomness everybody is in the middle.
+    // Without randomness, take the middle.
     let _ = random.fill(&mut bytes);
     f64::from(u16::from_le_bytes(bytes)) / f64::from(u16::MAX)
 }

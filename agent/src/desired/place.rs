@@ -1,5 +1,5 @@
-//! Where an external peer is: at addresses, as [`Destination`] writes them, or at a DNS name with or without a
-//! port, as `billing.example.com:8443`.
+//! The place of an external peer: a [`Destination`], or a DNS name with or without a port, like
+//! `billing.example.com:8443`.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use rustls_pki_types::DnsName;
 use super::Destination;
 use super::destination::DestinationError;
 
-/// Addresses, or a name that stands for some.
+/// Addresses, or a DNS name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     At(Destination),
@@ -26,7 +26,7 @@ impl fmt::Display for Place {
 }
 
 impl Place {
-    /// Its addresses, unless it has a name.
+    /// The destination, unless the place is a DNS name.
     #[must_use]
     pub fn destination(&self) -> Option<&Destination> {
         match self {
@@ -35,7 +35,7 @@ impl Place {
         }
     }
 
-    /// True for names that never stand for anything but loopback (RFC 6761, 6.3).
+    /// True for names that resolve to nothing but loopback (RFC 6761, 6.3).
     #[must_use]
     pub fn is_this_host(&self) -> bool {
         match self {
@@ -56,7 +56,7 @@ impl TryFrom<String> for Place {
             Err(reason) => reason,
         };
         parse_named(&text).ok_or_else(|| {
-            // Clearly meant to be one.
+            // Clearly meant to be a destination.
             if !matches!(reason, DestinationError::Malformed(_)) {
                 return reason.to_string();
             }
@@ -73,7 +73,7 @@ fn parse_named(text: &str) -> Option<Place> {
         Some((name, port)) => (name, Some(port.parse().ok().filter(|port| *port != 0)?)),
     };
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    // What ends in a number is meant to be an address (RFC 1123, 2.1).
+    // A name whose last label is a number is meant to be an address (RFC 1123, 2.1).
     let last = name.rsplit('.').next()?;
     if last.is_empty() || last.bytes().all(|byte| byte.is_ascii_digit()) || name.contains('*') {
         return None;

@@ -1,16 +1,17 @@
-//! The authorities that the system trusts, as its distribution keeps them.
+//! The authorities that the system trusts, in the files of its distribution.
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::CertificateDer;
 
 use crate::sys::files::{self, ReadError};
 use crate::trust::Anchors;
-use crate::x509::{self, CertificateFacts, Fingerprint};
+use crate::x509::{self, CertificateFacts, FileError, Fingerprint};
 
-/// Files with all of them; the first that is there counts.
+/// Files with all of them. The first that exists is read.
 const FILES: [&str; 5] = [
     // Debian, Arch, Gentoo
     "/etc/ssl/certs/ca-certificates.crt",
@@ -23,19 +24,43 @@ const FILES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// What names another file, or directories of files, as for OpenSSL (SSL_CTX_set_default_verify_paths(3)).
+/// Variables that name another file, or directories of files, as for OpenSSL (SSL_CTX_set_default_verify_paths(3)).
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const DIRECTORY_VARIABLE: &str = "SSL_CERT_DIR";
 
-/// Reads them. Of the many one that cannot be used is passed over.
-pub fn read() -> Result<(Vec<CertificateDer<'static>>, Fingerprint), String> {
+/// No file has a usable authority. Holds the problem of each file.
+#[derive(Debug)]
+pub struct NoAuthorities(Vec<FileError>);
+
+impl fmt::Display for NoAuthorities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the system has no trusted authorities: ")?;
+        if self.0.is_empty() {
+            let files = FILES.join(", ");
+            return write!(
+                f,
+                "none of {files} is there; install the package ca-certificates, or set {FILE_VARIABLE}"
+            );
+        }
+        let problems: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&problems.join("; "))
+    }
+}
+
+impl std::error::Error for NoAuthorities {}
+
+/// Reads them. A single authority that is unusable is skipped.
+///
+/// # Errors
+/// If there is no usable authority at all.
+pub fn read() -> Result<(Vec<CertificateDer<'static>>, Fingerprint), NoAuthorities> {
     let paths = paths(env::var_os(FILE_VARIABLE), env::var_os(DIRECTORY_VARIABLE));
     let mut found = Vec::new();
     let mut problems = Vec::new();
     for path in &paths {
         match read_file(path) {
             Ok(more) => found.extend(more),
-            Err(problem) => problems.push(format!("{}: {problem}", path.display())),
+            Err(problem) => problems.push(problem),
         }
     }
     let all = found.len();
@@ -44,13 +69,7 @@ pub fn read() -> Result<(Vec<CertificateDer<'static>>, Fingerprint), String> {
         tracing::debug!(passed_over = all - found.len(), "authorities of the system");
     }
     if found.is_empty() {
-        if problems.is_empty() {
-            problems.push(format!(
-                "none of {} is there; install the package ca-certificates, or set {FILE_VARIABLE}",
-                FILES.join(", ")
-            ));
-        }
-        return Err(format!("the system has no trusted authorities: {}", problems.join("; ")));
+        return Err(NoAuthorities(problems));
     }
     let everything = Fingerprint::of_sequence(found.iter().map(AsRef::as_ref));
     Ok((found, everything))
@@ -69,14 +88,15 @@ fn paths(file: Option<OsString>, directories: Option<OsString>) -> Vec<PathBuf> 
     paths
 }
 
-fn read_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+fn read_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let text = match files::read(path, files::AUTHORITIES) {
         Ok(text) => text,
-        // Directories of OpenSSL's have others beside them.
+        // Directories for OpenSSL may have subdirectories.
         Err(ReadError::NotRegular("a directory")) => return Ok(Vec::new()),
-        Err(error) => return Err(error.to_string()),
+        Err(error) => return Err(FileError::Unreadable { path: path.to_owned(), error }),
     };
-    x509::readable_certificates(&text).map_err(|error| error.to_string())
+    x509::readable_certificates(&text)
+        .map_err(|error| FileError::Malformed { path: path.to_owned(), error })
 }
 
 fn is_usable(certificate: &CertificateDer<'static>) -> bool {
@@ -110,6 +130,6 @@ mod tests {
             Base64::encode_string(&ca.certificate)
         });
         std::fs::write(&path, format!("{bad}{good}")).unwrap();
-        assert_eq!(read_file(&path), Ok(vec![ca.certificate.clone()]));
+        assert_eq!(read_file(&path).unwrap(), std::slice::from_ref(&ca.certificate));
     }
 }

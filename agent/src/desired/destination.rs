@@ -1,26 +1,26 @@
-//! Destinations as the configuration writes them: `10.0.2.0/24`, `10.0.3.7/32:8080`, `fd00::/64`,
-//! `[fd00::/64]:8443`. A bare address stands for itself alone.
+//! Destinations: `10.0.2.0/24`, `10.0.3.7/32:8080`, `fd00::/64`, `[fd00::/64]:8443`. A bare address is a prefix of full
+//! length.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-/// An address prefix, and a port if only one is meant.
+/// An address prefix, and a port or all ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     pub prefix: IpNet,
     pub port: Option<u16>,
 }
 
-/// Why a text is no destination.
+/// Why a text is not a destination.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DestinationError {
     #[error(
         "`{0}` is no destination; write `10.0.2.0/24`, `10.0.2.7:8080`, `fd00::/64` or `[fd00::/64]:8443`"
     )]
     Malformed(String),
-    /// Host bits that are set would silently widen what the writer had in mind.
+    /// Ignoring the host bits would silently widen the destination.
     #[error("`{text}` has host bits set; did you mean `{network}`, or `{host}` alone?")]
     HostBits { text: String, network: Destination, host: Destination },
     #[error("`{0}`: a port is a number from 1 to 65535")]
@@ -83,8 +83,8 @@ impl Destination {
         parse(text)
     }
 
-    /// Why connections to here are never protected, if that is so: the kernel leaves alone what does not leave the
-    /// machine, and what means nothing without an interface cannot be dialled for somebody else.
+    /// Why connections to this destination are never protected, if they are not: traffic within the machine is left alone,
+    /// and a link-local address cannot be dialled on behalf of another process.
     #[must_use]
     pub fn never_protected(&self) -> Option<&'static str> {
         let lies_in = |all: &IpNet| all.contains(&canonical(self.prefix));
@@ -99,7 +99,7 @@ const UNSPECIFIED: &str = "is no address of anybody's: connections to it stay on
 const MULTICAST: &str = "is multicast, which TCP does not know";
 const LINK_LOCAL: &str = "is link-local, which means something on one interface only";
 
-/// Addresses at which no peer can be.
+/// Addresses that no peer can have.
 const NEVER: [(&str, &str); 8] = [
     ("127.0.0.0/8", LOOPBACK),
     ("::1/128", LOOPBACK),
@@ -111,7 +111,7 @@ const NEVER: [(&str, &str); 8] = [
     ("fe80::/10", LINK_LOCAL),
 ];
 
-/// IPv4 for what is IPv4 written as IPv6 (RFC 4291, 2.5.5.2).
+/// The IPv4 form of an IPv4-mapped IPv6 prefix (RFC 4291, 2.5.5.2).
 fn canonical(prefix: IpNet) -> IpNet {
     let mapped = |prefix: &ipnet::Ipv6Net| {
         let address = prefix.addr().to_ipv4_mapped()?;

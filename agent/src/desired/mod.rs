@@ -1,0 +1,60 @@
+//! The desired state of the node: workloads, peers and trust, as plain values.
+//!
+//! The configuration file is one producer of the desired state; a discovery is another. Every value has
+//! an [`Origin`]: where it was written.
+
+mod destination;
+mod endpoints;
+mod merge;
+mod peer;
+mod place;
+mod published_port;
+mod tls;
+mod trust;
+mod workload;
+
+use std::sync::Arc;
+
+pub use crate::origin::{FileKey, Origin};
+pub use destination::{Destination, DestinationError};
+pub use endpoints::Endpoints;
+pub use merge::Conflict;
+pub use peer::{ExternalPeer, Family, Peer};
+pub use place::Place;
+pub use published_port::PublishedPort;
+pub use tls::{CertificateChoice, InboundTls, StandardTls, TlsContext, TrustChoice};
+pub use trust::{CertificateSource, CrlFiles, PinSource, TrustDomainEntry};
+pub use workload::{CgroupSelector, Existing, Inbound, NamespaceKind, Outbound, Workload};
+
+/// The part of one producer, or all parts merged. Values are shared, so a clone is cheap.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    /// In order of precedence: if several select a cgroup, the first has it.
+    pub workloads: Vec<Arc<Workload>>,
+    pub peers: Vec<Arc<Peer>>,
+    pub external_peers: Vec<Arc<ExternalPeer>>,
+    pub trust_domains: Vec<Arc<TrustDomainEntry>>,
+    pub tls_contexts: Vec<Arc<TlsContext>>,
+    /// Addresses of the DNS names of external peers.
+    pub endpoints: Vec<Arc<Endpoints>>,
+}
+
+impl Desired {
+    /// Logs each workload, defaults included. Nothing here is secret: keys are only named by their paths.
+    pub fn log(&self) {
+        for workload in &self.workloads {
+            tracing::info!(
+                name = workload.name,
+                cgroup = %workload.cgroup,
+                spiffe_id = workload.spiffe_id.as_ref().map(tracing::field::display),
+                source = ?workload.source,
+                inbound = ?workload.inbound.mode,
+                ports = ?workload.inbound.ports,
+                outbound = ?workload.outbound.mode,
+                existing = ?workload.existing,
+                "workload"
+            );
+        }
+        tracing::debug!(desired = ?self, "desired state in full");
+    }
+}

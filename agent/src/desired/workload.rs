@@ -1,0 +1,151 @@
+//! Workloads: which cgroups, which identity, and how their connections are treated.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
+
+use super::{Destination, InboundTls, Origin, PinSource, PublishedPort};
+use crate::identity::SourceSettings;
+use crate::spiffe::SpiffeId;
+
+/// Processes that share one identity, and how their connections are treated.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    pub origin: Origin,
+    pub id: WorkloadId,
+    pub name: String,
+    pub cgroup: CgroupSelector,
+    /// The SPIFFE ID that its certificate must have. `None` accepts what the source gives.
+    pub spiffe_id: Option<SpiffeId>,
+    /// Where its identity comes from.
+    pub source: Arc<dyn SourceSettings>,
+    pub inbound: Inbound,
+    pub outbound: Outbound,
+    pub existing: Existing,
+}
+
+#[cfg(test)]
+impl Workload {
+    /// For tests: neither inbound nor outbound connections are touched.
+    pub(crate) fn testing(name: &str) -> Self {
+        Self {
+            origin: Origin::BuiltIn,
+            id: sheath_common::workload::workload_id(name),
+            name: name.to_owned(),
+            cgroup: CgroupSelector::Pattern(format!("/{name}")),
+            spiffe_id: None,
+            source: Arc::new(crate::identity::SpireSettings {
+                socket: "/spire.sock".into(),
+                selectors: Vec::new(),
+            }),
+            inbound: Inbound::default(),
+            outbound: Outbound::default(),
+            existing: Existing::Keep,
+        }
+    }
+}
+
+/// The cgroups of a workload. Each includes all cgroups below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CgroupSelector {
+    /// All cgroups whose path from the cgroup v2 root matches, like `/a/b*`. `*` and `?` match within a component.
+    Pattern(String),
+    /// One existing cgroup, by the id that the kernel gave it.
+    Id(u64),
+}
+
+impl CgroupSelector {
+    /// The pattern, unless a cgroup is selected by its id.
+    #[must_use]
+    pub fn pattern(&self) -> Option<&str> {
+        match self {
+            Self::Pattern(pattern) => Some(pattern),
+            Self::Id(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for CgroupSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pattern(pattern) => f.write_str(pattern),
+            Self::Id(id) => write!(f, "with the id {id}"),
+        }
+    }
+}
+
+/// How connections to a workload are treated.
+#[derive(Clone, Debug)]
+pub struct Inbound {
+    pub mode: InboundMode,
+    /// Ports the mode applies to; empty for every port.
+    pub ports: Vec<u16>,
+    /// As which other ports clients may know them.
+    pub published_ports: Vec<PublishedPort>,
+    /// Addresses at which these ports are the workload's; empty for every address at which it listens.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Where the ports are the workload's before it has been seen anywhere.
+    pub namespace: NamespaceKind,
+    /// Path of the cgroup of a service manager that listens for the workload.
+    pub activator: Option<String>,
+    /// Who may call.
+    pub allow: Vec<SpiffeId>,
+    pub allow_pins: Vec<PinSource>,
+    /// For clients without an agent.
+    pub tls: Option<InboundTls>,
+}
+
+impl Default for Inbound {
+    fn default() -> Self {
+        Self {
+            mode: InboundMode::Disabled,
+            ports: Vec::new(),
+            published_ports: Vec::new(),
+            addresses: BTreeSet::new(),
+            namespace: NamespaceKind::Any,
+            activator: None,
+            allow: Vec::new(),
+            allow_pins: Vec::new(),
+            tls: None,
+        }
+    }
+}
+
+/// How connections from a workload are treated.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    pub mode: OutboundMode,
+    pub bypass: Vec<Destination>,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self { mode: OutboundMode::Disabled, bypass: Vec::new() }
+    }
+}
+
+/// Where a workload's ports may be before it has been seen anywhere.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceKind {
+    /// In the agent's network namespace as well.
+    #[default]
+    Any,
+    /// In a network namespace of the workload's own.
+    Own,
+}
+
+/// What becomes of connections that exist when a workload is enrolled.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Existing {
+    /// They live on, and status lists them until they close.
+    #[default]
+    Keep,
+    /// They are reset.
+    Reset,
+}

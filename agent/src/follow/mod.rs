@@ -1,0 +1,20 @@
+//! Shared by sources of identities and discoveries: retries, comparable settings, and reasons for people.
+
+mod backoff;
+mod comparable;
+mod problem;
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub use backoff::{Backoff, jitter};
+pub use comparable::Comparable;
+pub use problem::Problem;
+
+/// Nobody listens any more.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody listens any more")]
+pub struct Unfollowed;
+
+/// The work of following something, until nobody listens any more.
+pub type Following = Pin<Box<dyn Future<Output = Result<(), Unfollowed>> + Send>>;

@@ -1,0 +1,167 @@
+//! The directory of an embedded CA. The first root is `ca.crt` with `ca.key`, later ones are `ca-2.crt`, `ca-3.crt` and so on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::KeyPair;
+use rustls_pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
+
+use super::CaError;
+use crate::spiffe::TrustDomain;
+use crate::sys::files::{self, ReadError};
+use crate::x509::{self, CertificateFacts};
+
+/// Certificates become valid a little before they are used: the peer's clock may be behind.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// One root.
+pub struct Root {
+    /// 1 for `ca.crt`, and so on.
+    pub number: u32,
+    pub certificate: CertificateDer<'static>,
+    pub facts: CertificateFacts,
+    /// `None` where the root is only trusted.
+    pub key: Option<Zeroizing<KeyPair>>,
+}
+
+impl Root {
+    pub fn active_from(&self) -> SystemTime {
+        self.facts.not_before + CLOCK_SKEW
+    }
+
+    /// Orders roots by age. Times in certificates are whole seconds, so the number has to help.
+    pub fn age(&self) -> (SystemTime, u32) {
+        (self.active_from(), self.number)
+    }
+
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.facts.not_after <= now
+    }
+}
+
+pub fn file_name(number: u32, extension: &str) -> String {
+    match number {
+        1 => format!("ca.{extension}"),
+        _ => format!("ca-{number}.{extension}"),
+    }
+}
+
+pub fn certificate_path(directory: &Path, number: u32) -> PathBuf {
+    directory.join(file_name(number, "crt"))
+}
+
+pub fn key_path(directory: &Path, number: u32) -> PathBuf {
+    directory.join(file_name(number, "key"))
+}
+
+/// Numbers of the roots in a directory, in order.
+///
+/// # Errors
+/// If there is none.
+pub fn numbers(directory: &Path) -> Result<Vec<u32>, CaError> {
+    let unreadable = |error: ReadError| unreadable(&directory.join("ca.crt"), error);
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|error| unreadable(error.into()))? {
+        let name = entry.map_err(|error| unreadable(error.into()))?.file_name();
+        let number = name.to_str().and_then(|name| {
+            let stem = name.strip_suffix(".crt")?;
+            if stem == "ca" {
+                return Some(1);
+            }
+            let number = stem.strip_prefix("ca-")?.parse().ok()?;
+            // Not `ca-02.crt`: the name made from its number would be another one.
+            (number > 1 && file_name(number, "crt") == name).then_some(number)
+        });
+        numbers.extend(number);
+    }
+    if numbers.is_empty() {
+        return Err(unreadable(ReadError::Missing));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// # Errors
+/// If it is of another trust domain, if the key does not match, or if others than the owner may access the key.
+pub fn read_root(
+    directory: &Path,
+    number: u32,
+    trust_domain: &TrustDomain,
+) -> Result<Root, CaError> {
+    let path = certificate_path(directory, number);
+    let certificate = read_certificate(&path)?;
+    let facts =
+        CertificateFacts::of(&certificate).map_err(|error| unusable(&path, error.to_string()))?;
+    if !uri_names(&certificate).contains(&trust_domain.id()) {
+        let reason = format!("the certificate is not of the trust domain {trust_domain}");
+        return Err(unusable(&path, reason));
+    }
+    let key_path = key_path(directory, number);
+    let read_key = || -> Result<_, ReadError> {
+        let file = files::open(&key_path)?;
+        let mode = file.mode();
+        Ok((Zeroizing::new(file.read(files::CREDENTIALS)?), mode))
+    };
+    let key = match read_key() {
+        Ok((pem, mode)) => {
+            // Whoever reads the key can issue any identity.
+            if mode & 0o066 != 0 {
+                let reason =
+                    format!("others than its owner may use it (mode {mode:04o}); `chmod 600` it");
+                return Err(unusable(&key_path, reason));
+            }
+            // Not with rcgen's parser, which leaves copies in memory.
+            let der =
+                x509::private_key(&pem).map_err(|error| unusable(&key_path, error.to_string()))?;
+            let key = KeyPair::try_from(&*der).map_err(|_| {
+                unusable(&key_path, format!("the key cannot be used: {}", x509::why_unusable(&der)))
+            })?;
+            let key = Zeroizing::new(key);
+            if rcgen::PublicKeyData::subject_public_key_info(&*key) != facts.public_key {
+                let reason = "the certificate does not belong to the key beside it".to_owned();
+                return Err(unusable(&path, reason));
+            }
+            Some(key)
+        }
+        // Without its key, a root is trusted and not issued from.
+        Err(ReadError::Missing) => None,
+        Err(error) => return Err(unreadable(&key_path, error)),
+    };
+    Ok(Root { number, certificate, facts, key })
+}
+
+/// # Errors
+/// If there is not exactly one certificate in the file.
+pub fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, CaError> {
+    let pem = files::read(path, files::CREDENTIALS).map_err(|error| unreadable(path, error))?;
+    let mut found = x509::certificates(&pem).map_err(|error| unusable(path, error.to_string()))?;
+    match (found.pop(), found.len()) {
+        (Some(certificate), 0) => Ok(certificate),
+        _ => Err(unusable(path, "more than one certificate, where one root is wanted".to_owned())),
+    }
+}
+
+pub fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
+        return Vec::new();
+    };
+    let names = parsed.subject_alternative_name().ok().flatten();
+    let names = names.iter().flat_map(|names| &names.value.general_names);
+    names
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        })
+        .collect()
+}
+
+pub fn unusable(path: &Path, reason: String) -> CaError {
+    CaError::Unusable { path: path.to_owned(), reason }
+}
+
+fn unreadable(path: &Path, error: ReadError) -> CaError {
+    CaError::Unreadable { path: path.to_owned(), error }
+}

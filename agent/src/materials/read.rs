@@ -1,0 +1,91 @@
+//! Reads materials from files. Each comes with a digest of its content, which tells whether it has changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls_pki_types::CertificateDer;
+
+use super::system::{self, NoAuthorities};
+use crate::desired::{CertificateSource, CrlFiles};
+use crate::sys::files;
+use crate::trust::{Anchors, Revocation, reason};
+use crate::x509::{
+    self, CertificateFile, CrlFacts, FileError, Fingerprint, KeyPair, KeyPairError, KeyPairFiles,
+    X509Error,
+};
+
+/// Why a material is invalid.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("{}: {reason}", path.display())]
+    NoAuthority { path: PathBuf, reason: String },
+    /// CRLs that are invalid together, though each file is valid.
+    #[error(transparent)]
+    Crls(#[from] X509Error),
+    #[error(transparent)]
+    KeyPair(#[from] KeyPairError),
+    #[error("{} is not valid now", .0.display())]
+    NotValidNow(PathBuf),
+    #[error(transparent)]
+    System(#[from] NoAuthorities),
+}
+
+/// The CRLs of one entry, and facts about them for people.
+#[derive(Clone, Debug)]
+pub struct CrlSet {
+    pub revocation: Arc<Revocation>,
+    pub facts: Vec<(PathBuf, CrlFacts)>,
+}
+
+type Read<T> = Result<(T, Fingerprint), MaterialError>;
+
+pub fn certificates(source: &CertificateSource) -> Read<Vec<CertificateDer<'static>>> {
+    match source {
+        CertificateSource::File(path) => certificates_of_file(path),
+        CertificateSource::System => Ok(system::read()?),
+    }
+}
+
+fn certificates_of_file(path: &Path) -> Read<Vec<CertificateDer<'static>>> {
+    let CertificateFile { certificates, bytes } = CertificateFile::read(path)?;
+    // Checked by webpki, which will use them.
+    Anchors::new(&certificates).map_err(|error| MaterialError::NoAuthority {
+        path: path.to_owned(),
+        reason: reason(&error),
+    })?;
+    Ok((certificates, Fingerprint::of(&bytes)))
+}
+
+pub fn crls(wanted: &CrlFiles) -> Read<CrlSet> {
+    let mut lists = Vec::new();
+    let mut facts = Vec::new();
+    let mut everything = Vec::new();
+    for path in &wanted.files {
+        let malformed = |error| FileError::Malformed { path: path.to_owned(), error };
+        let bytes = files::read(path, files::CRLS)
+            .map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;
+        let found = x509::crls(&bytes).map_err(malformed)?;
+        // Each file by itself, so that the message names the file.
+        Revocation::new(&found, wanted.unknown, wanted.expired).map_err(malformed)?;
+        facts.extend(
+            found.iter().filter_map(|list| Some((path.clone(), CrlFacts::of(list.as_ref())?))),
+        );
+        lists.extend(found);
+        everything.extend(bytes);
+    }
+    let revocation = Revocation::new(&lists, wanted.unknown, wanted.expired)?;
+    Ok((CrlSet { revocation: Arc::new(revocation), facts }, Fingerprint::of(&everything)))
+}
+
+pub fn key_pair(files: &KeyPairFiles) -> Read<KeyPair> {
+    let pair = KeyPair::read(files)?;
+    let now = SystemTime::now();
+    if now < pair.facts.not_before || pair.facts.not_after <= now {
+        return Err(MaterialError::NotValidNow(files.certificate.clone()));
+    }
+    let chain: Vec<u8> = pair.key.cert.iter().flat_map(|der| der.to_vec()).collect();
+    Ok((pair, Fingerprint::of(&chain)))
+}
