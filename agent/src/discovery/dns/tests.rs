@@ -149,7 +149,7 @@ async fn a_name_that_resolves_to_the_same_is_remembered_as_of_the_latest_answer(
     let mut names = DnsNames::new(&Dns { servers, memory }, updates);
     names.follow(names_in(&wanted.borrow()), &Desired::default());
     let name = DnsName::try_from("a.example").unwrap();
-    let mut answer =
+    let answer =
         |names: &mut DnsNames| names.take((name.clone(), Ok(["10.0.0.1".parse().unwrap()].into())));
     assert_eq!(answer(&mut names), News::Addresses);
     let first = names.memory.recall();
