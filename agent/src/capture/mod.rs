@@ -6,6 +6,7 @@
 
 mod cgroups;
 mod error;
+mod filters;
 mod kernel;
 mod kernel_view;
 mod namespace;
@@ -19,8 +20,8 @@ pub use cgroups::{
     shown as shown_cgroup,
 };
 pub use error::CaptureError;
+pub use filters::blocked_within as blocked_on_loopback;
 pub use kernel::filesystems::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
-pub use kernel::filters::blocked_within as blocked_on_loopback;
 pub use kernel::maps::Maps;
 pub use kernel::mounts::{NetworkMount, of_processes as network_mounts};
 pub use kernel::pins::Pins;

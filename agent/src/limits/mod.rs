@@ -5,6 +5,7 @@ mod metrics;
 mod quota;
 mod quotas;
 mod rate;
+mod refusals;
 mod unproven;
 
 pub use quota::{Permit, Quota};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::metrics::Refused;
 use super::rate::Rate;
+use super::refusals::{Refusals, Refused};
 use super::unproven::{UnprovenClients, UnprovenSlot};
 use super::{QuotaExceeded, Quotas};
 use crate::wire::buffers::Account;
@@ -92,6 +92,16 @@ impl Quota {
     /// True if a session that may lease buffers is left.
     pub(super) fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.buffers) > 1
+    }
+
+    pub(super) fn refusals(&self) -> Refusals {
+        Refusals {
+            flows: self.refused.flows.get(),
+            handshakes: self.refused.handshakes.get(),
+            handshakes_delayed: self.refused.handshakes_delayed.get(),
+            unproven_evicted: self.refused.unproven_evicted.get(),
+            buffers_capped: self.buffers.capped(),
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::workload::WorkloadId;
 
-use super::metrics::Refusals;
 use super::quota::{Permit, Quota};
+use super::refusals::Refusals;
 use super::{Limits, QuotaExceeded};
 use crate::wire::buffers::Buffers;
 

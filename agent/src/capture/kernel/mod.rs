@@ -2,7 +2,6 @@
 
 pub mod events;
 pub mod filesystems;
-pub mod filters;
 pub mod held;
 pub mod maps;
 mod metrics;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::capture::kernel::filters::Blocked;
+use crate::capture::filters::Blocked;
 
 /// A workload's processes have left a namespace for good when none has been seen there for this time.
 pub const LINGER: Duration = Duration::from_secs(10);

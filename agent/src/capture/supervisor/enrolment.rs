@@ -15,7 +15,7 @@ use super::namespaces::Namespaces;
 use super::records::CgroupRecords;
 use super::workload::WorkloadState;
 use crate::capture::cgroups::{self, WorkloadCgroup};
-use crate::capture::kernel::filters::{self, Blocked};
+use crate::capture::filters::{self, Blocked};
 use crate::capture::namespace::existing;
 use crate::capture::processes::Processes;
 use crate::desired::Existing;

@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use super::enrolled_cgroup::LINGER;
 use super::whereabouts::MAX_NAMESPACES;
 use crate::capture::error::CaptureError;
-use crate::capture::kernel::filters;
+use crate::capture::filters;
 use crate::capture::kernel::maps::Maps;
 use crate::capture::kernel::steering::SteerLoader;
 use crate::capture::namespace::{FlowStarter, Namespace, existing, owned_sockets};

@@ -9,7 +9,7 @@ use super::enrolled::Enrolled;
 use super::namespaces::Namespaces;
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
-use crate::capture::kernel::filters;
+use crate::capture::filters;
 use crate::capture::kernel::mounts::{self, NetworkMount};
 use crate::capture::kernel::programs::{FoundProgram, Programs};
 use crate::capture::kernel::targets::Hook;

@@ -14,7 +14,7 @@ use super::namespaces::Namespaces;
 use super::report::Report;
 use super::whereabouts::{ListensAt, Seen, Whereabouts};
 use crate::capture::cgroups::{self, WorkloadCgroup};
-use crate::capture::kernel::filters::Blocked;
+use crate::capture::filters::Blocked;
 use crate::capture::namespace::owned_sockets::OwnedSocket;
 use crate::capture::proc::socket_inodes;
 use crate::desired::{self, Existing};
