@@ -8,6 +8,8 @@ mod command;
 mod console;
 mod core;
 mod demo;
+#[cfg(test)]
+mod directions;
 mod ebpf;
 mod fuzz;
 mod host;
