@@ -151,6 +151,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         started,
         identities: published.identities,
         names: control_names,
+        counters: pipeline.counters.clone(),
         metrics,
     };
     let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);

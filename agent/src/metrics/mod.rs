@@ -16,5 +16,5 @@ mod snapshot;
 
 pub use instruments::{Bounds, Counter, Gauge, Histogram};
 pub use labels::{Label, Labels, PerLabel};
-pub use registry::{OfWorkloads, Registry, RegistryError, Scalar, WORKLOAD};
+pub use registry::{OfWorkloads, Registry, RegistryError, Scalar};
 pub use snapshot::{Bucket, Distribution, Family, Kind, Series, Snapshot, Value};

@@ -9,7 +9,7 @@ use super::labels::{Labels, Metric};
 use super::snapshot::{Family, Kind, Series, Snapshot, Value};
 
 /// The label that says which workload something was counted for. Its value is the workload's name.
-pub const WORKLOAD: &str = "workload";
+const WORKLOAD: &str = "workload";
 /// Workloads that have a series of their own; what is counted for others is in the total alone.
 const MAX_WORKLOADS: usize = 1024;
 

@@ -176,6 +176,12 @@ impl AgentCounters {
         self.flows_opened.get().saturating_sub(closed)
     }
 
+    /// Flows of one workload that are open now.
+    #[must_use]
+    pub fn flows_of(&self, workload: WorkloadId) -> u64 {
+        self.open_by_workload().get(&workload).map(|flows| flows.get()).unwrap_or_default()
+    }
+
     /// Forgets workloads that are gone, once none of their flows is open.
     pub fn retain(&self, is_living: impl Fn(WorkloadId) -> bool) {
         // A flow that is open holds its workload's number; another is not opened meanwhile, as that needs the lock.
