@@ -189,7 +189,8 @@ pub enum IfThere {
 /// name, whatever happens meanwhile.
 ///
 /// # Errors
-/// If it cannot be written, or is there and stays. Then nothing has changed.
+/// If it cannot be written, or is there and stays. Then nothing has changed, unless it was no more than the folder that could not
+/// be brought to the disk.
 pub fn write(path: &Path, mode: u32, content: &[u8], if_there: IfThere) -> io::Result<()> {
     let mode = Permissions::from_mode(mode);
     // Removed again unless it gets the name.
