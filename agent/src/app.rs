@@ -26,11 +26,11 @@ use crate::flow::FlowIds;
 use crate::follow::Problem;
 use crate::limits::Quotas;
 use crate::metrics::{Registry, RegistryError};
+use crate::peer::crypto_provider;
 use crate::pipeline::{FlowHandler, Pipeline};
 use crate::sessions::IdleSessions;
 use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
-use crate::tls::crypto_provider;
 use crate::workers::Workers;
 
 /// Between two looks for what bursts of flows have left behind.

@@ -1,5 +1,7 @@
 //! One application connection, end to end: its name, and what is told about it when it is over.
 
+mod peer_id;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +10,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use sheath_common::flow::{Asked, Owner};
 
-use crate::trust::PeerId;
+use crate::origin::Origin;
+
+pub use peer_id::PeerId;
 
 /// Names a flow in every log line. Unique within one run of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -187,6 +191,8 @@ pub struct FlowRecord {
     pub source: Option<SocketAddr>,
     /// Where it was opened to.
     pub destination: SocketAddr,
+    /// The rule that allows the flow, or refuses it.
+    pub rule: Option<Origin>,
     pub protection: Protection,
     pub negotiated: Negotiated,
     /// Its session had been used by another flow before.
@@ -227,6 +233,7 @@ impl FlowRecord {
             peer_id: None,
             source: None,
             destination,
+            rule: None,
             protection: Protection::None,
             negotiated: Negotiated::default(),
             is_reused: false,

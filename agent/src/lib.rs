@@ -22,6 +22,7 @@ pub mod manual;
 pub mod materials;
 pub mod metrics;
 pub mod origin;
+pub mod peer;
 pub mod pipeline;
 pub mod policy;
 pub mod published;

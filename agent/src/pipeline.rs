@@ -30,12 +30,13 @@ use tokio_util::task::TaskTracker;
 use crate::flow::FlowIds;
 use crate::identity::Credentials;
 use crate::limits::Quotas;
+use crate::peer::Target;
 use crate::published::Published;
 use crate::relay::{Done, Relay, RelayError};
 use crate::sessions::{Basis, IdleSessions, Live, WireLeg};
 use crate::sys::sockopt;
 use crate::telemetry::AgentCounters;
-use crate::tls::{self, Target};
+use crate::tls;
 use crate::wire::{Abort, Endpoints, Refused, Session};
 use crate::workers::Workers;
 
@@ -69,6 +70,7 @@ impl Pipeline {
     /// An application has dialled a destination.
     async fn outbound(&self, flow: &Outbound, log: &mut FlowLog) -> Result<(), FlowError> {
         let target = self.published.policy.load().target_at(flow.destination)?;
+        log.has_rule(target.rule());
         let credentials = self.published.identities.current(flow.workload)?;
         log.has_identity(&credentials);
         let WireLeg { session, standing } = match on_heap(self.reopen(flow, log)).await? {
@@ -97,7 +99,7 @@ impl Pipeline {
         let tcp = self.dial_wire(flow, target).await?;
         let source = tcp.local_addr().map_err(FlowError::DialWire)?;
         log.record.source = Some(source);
-        let handshake = tls::connect(tcp, &credentials.contexts, target, limit, quota);
+        let handshake = tls::connect(tcp, &credentials.tls, target, limit, quota);
         let established = log.open.handshake(handshake).await?;
         let mut leg = WireLeg::new(established, flow.terms(credentials));
         log.has_session(source, &leg.standing.proof);

@@ -136,29 +136,48 @@ pub enum Verdict {
     Deny(Denial),
 }
 
+/// What a verdict follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// Nothing that is configured: it holds for everybody.
+    BuiltIn,
+    /// The workload's mode.
+    Mode,
+    /// The most specific rule.
+    Rule,
+}
+
 /// Decides about a TCP connection of a workload in `mode` to `destination`; `best` is the most specific of the rules
 /// that match it.
 #[inline(always)]
 #[must_use]
 pub fn decide(mode: OutboundMode, destination: &Endpoint, best: Best) -> Verdict {
+    decide_by(mode, destination, best).0
+}
+
+/// The same, and what it follows from.
+#[inline(always)]
+#[must_use]
+pub fn decide_by(mode: OutboundMode, destination: &Endpoint, best: Best) -> (Verdict, Ground) {
     if destination.address.is_loopback() || destination.address.is_unspecified() {
-        return if destination.is_agents() {
+        let verdict = if destination.is_agents() {
             Verdict::Deny(Denial::AgentPort)
         } else {
             Verdict::Bypass
         };
+        return (verdict, Ground::BuiltIn);
     }
     if matches!(mode, OutboundMode::Disabled) {
-        return Verdict::Bypass;
+        return (Verdict::Bypass, Ground::Mode);
     }
     match (best.action(), mode) {
         (Some(Action::Protect), _) if destination.address.is_link_local_v6() => {
-            Verdict::Deny(Denial::LinkLocal)
+            (Verdict::Deny(Denial::LinkLocal), Ground::Rule)
         }
-        (Some(Action::Protect), _) => Verdict::Protect,
-        (Some(Action::Bypass), _) => Verdict::Bypass,
-        (None, OutboundMode::Require) => Verdict::Deny(Denial::UnknownDestination),
-        (None, _) => Verdict::Bypass,
+        (Some(Action::Protect), _) => (Verdict::Protect, Ground::Rule),
+        (Some(Action::Bypass), _) => (Verdict::Bypass, Ground::Rule),
+        (None, OutboundMode::Require) => (Verdict::Deny(Denial::UnknownDestination), Ground::Mode),
+        (None, _) => (Verdict::Bypass, Ground::Mode),
     }
 }
 

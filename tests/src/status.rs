@@ -186,6 +186,8 @@ pub struct Access {
     pub peer_id: String,
     pub source: String,
     pub destination: String,
+    /// What was written that allows the flow, or refuses it.
+    pub rule: String,
     pub sent: u64,
     pub received: u64,
     pub duration_ms: f64,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::modules::{Arrows, Module, Sources, arrows, collect};
 use crate::workspace;
 
-const CRATES: [&str; 3] = ["bench", "tests", "xtask"];
+const CRATES: [&str; 4] = ["agent", "bench", "tests", "xtask"];
 
 #[test]
 fn no_two_modules_import_each_other() {

@@ -10,9 +10,9 @@ use crate::desired::{
     CertificateChoice, CertificateSource, CrlFiles, InboundTls, Origin, PinSource, StandardTls,
     TlsContext, TrustChoice, TrustDomainEntry,
 };
+use crate::peer::{Choice, Names, Profile};
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::tls::{Choice, Profile};
-use crate::trust::{Names, Pin};
+use crate::trust::Pin;
 use crate::x509::{Fingerprint, KeyPairFiles};
 
 /// # Errors
@@ -111,7 +111,8 @@ pub fn standard(raw: raw::StandardTls, known: &Known<'_>) -> Result<StandardTls,
         cipher_suites: raw.cipher_suites,
         curves: raw.curves,
         alpn: raw.alpn,
-    })?;
+    })
+    .map_err(|error| error.to_string())?;
     let pins = pins(raw.pins)?;
     let expects_names = !raw.expect.uris.is_empty() || !raw.expect.dns_names.is_empty();
     let expects_ids = !raw.expect.spiffe_ids.is_empty();

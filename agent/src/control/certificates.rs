@@ -116,7 +116,7 @@ impl Control {
             let Some(credentials) = held.and_then(|held| held.credentials.clone()) else {
                 continue;
             };
-            for (name, trust) in credentials.contexts.trust().domains() {
+            for (name, trust) in credentials.tls.trust().domains() {
                 views.push(TrustView {
                     workload: workload.name.clone(),
                     trust_domain: name.to_string(),

@@ -13,7 +13,7 @@ use super::{Control, trust};
 use crate::capture::SupervisorRequest;
 use crate::identity::{Credentials, Held, Trouble};
 use crate::policy::Policy;
-use crate::tls::Contexts;
+use crate::tls::TlsConfigs;
 use crate::wire::words;
 
 /// Pause before a change that capture has refused is tried again.
@@ -84,8 +84,8 @@ impl Control {
             let further = &self.desired.trust_domains;
             let trust = trust::complete(&snapshot.trust, further, &self.materials, &self.verified);
             let key = snapshot.svid.key.clone();
-            Contexts::new(self.provider.clone(), key, trust, &inbound)
-                .map(|contexts| Arc::new(Credentials { svid: snapshot.svid.clone(), contexts }))
+            TlsConfigs::new(self.provider.clone(), key, trust, &inbound)
+                .map(|tls| Arc::new(Credentials { svid: snapshot.svid.clone(), tls }))
                 .map_err(|error| Trouble::Tls(words::handshake(&error)))
         });
         let (credentials, trouble) = match credentials.transpose() {

@@ -45,8 +45,8 @@ mod tests {
 
     use super::*;
     use crate::desired::Desired;
-    use crate::trust::Role;
-    use crate::trust::testing::{Ca, expecting, judge, svid};
+    use crate::flow::Role;
+    use crate::trust::testing::{Ca, authenticate, authenticator, svid};
 
     #[test]
     fn a_chain_that_was_verified_stays_so_when_trust_is_published_again() {
@@ -57,8 +57,7 @@ mod tests {
         let verified = Arc::new(VerifiedChains::default());
         let believed = |materials: &Materials| {
             let trust = complete(&ca.trust(), &[], materials, &verified);
-            let judge = judge(trust, expecting(&[web]));
-            judge.judge(leaf.peer(), Role::Client, UnixTime::now()).is_ok()
+            authenticate(&authenticator(trust), &leaf, Role::Client, UnixTime::now()).is_ok()
         };
         assert!(believed(&materials));
         materials.follow(&Desired::default());

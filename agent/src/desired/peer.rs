@@ -47,7 +47,7 @@ impl ExternalPeer {
                 certificate: super::CertificateChoice::Svid,
                 trust: None,
                 pins: Vec::new(),
-                profile: crate::tls::Profile::new(&crate::tls::Choice::default()).unwrap(),
+                profile: crate::peer::Profile::new(&crate::peer::Choice::default()).unwrap(),
             },
         }
     }

@@ -1,9 +1,8 @@
 //! TLS with peers that have no agent.
 
 use super::{CertificateSource, CrlFiles, Origin, PinSource};
+use crate::peer::{Names, Profile};
 use crate::spiffe::SpiffeId;
-use crate::tls::Profile;
-use crate::trust::Names;
 use crate::x509::KeyPairFiles;
 
 /// A certificate that entries refer to by name.

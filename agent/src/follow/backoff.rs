@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_a_limit_and_start_again_after_a_success() {
-        let random = crate::tls::crypto_provider().secure_random;
+        let random = crate::peer::crypto_provider().secure_random;
         let mut backoff = Backoff::new(random);
         let first = backoff.pause();
         assert!(FIRST / 2 <= first && first <= FIRST, "{first:?}");

@@ -10,13 +10,13 @@ use sheath_common::workload::WorkloadId;
 use super::Svid;
 use crate::follow::Problem;
 use crate::telemetry::rfc3339;
-use crate::tls::Contexts;
+use crate::tls::TlsConfigs;
 
 /// A workload's identity, ready for use.
 #[derive(Debug)]
 pub struct Credentials {
     pub svid: Arc<Svid>,
-    pub contexts: Contexts,
+    pub tls: TlsConfigs,
 }
 
 /// The state of one workload's identity.

@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_is_shared_is_made_once_and_goes_with_the_last_source_that_has_it() {
-        let mut shared = Shared::new(crate::tls::crypto_provider().into());
+        let mut shared = Shared::new(crate::peer::crypto_provider().into());
         let mut made = 0;
         let mut get = |shared: &mut Shared, path: &str| {
             let make = |_: &Arc<CryptoProvider>| {

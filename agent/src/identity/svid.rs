@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use rustls::sign::CertifiedKey;
 
+use crate::flow::PeerId;
 use crate::spiffe::{SpiffeId, spiffe_id_of};
-use crate::trust::{PeerId, Trust};
+use crate::trust::Trust;
 use crate::x509::{CertificateFacts, Fingerprint, KeyPair};
 
 /// A workload's certificate with its key: an X.509-SVID, or a certificate that peers know by a pin.

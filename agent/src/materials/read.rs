@@ -9,10 +9,9 @@ use rustls_pki_types::CertificateDer;
 use super::system::{self, NoAuthorities};
 use crate::desired::{CertificateSource, CrlFiles};
 use crate::sys::files;
-use crate::trust::{Anchors, Revocation, reason};
+use crate::trust::{Anchors, CrlError, Revocation, reason};
 use crate::x509::{
     self, CertificateFile, CrlFacts, FileError, Fingerprint, KeyPair, KeyPairError, KeyPairFiles,
-    X509Error,
 };
 
 /// Why a material is invalid.
@@ -22,9 +21,11 @@ pub enum MaterialError {
     File(#[from] FileError),
     #[error("{}: {reason}", path.display())]
     NoAuthority { path: PathBuf, reason: String },
+    #[error("{}: {error}", path.display())]
+    Crl { path: PathBuf, error: CrlError },
     /// CRLs that are invalid together, though each file is valid.
     #[error(transparent)]
-    Crls(#[from] X509Error),
+    Crls(#[from] CrlError),
     #[error(transparent)]
     KeyPair(#[from] KeyPairError),
     #[error("{} is not valid now", .0.display())]
@@ -64,12 +65,13 @@ pub fn crls(wanted: &CrlFiles) -> Read<CrlSet> {
     let mut facts = Vec::new();
     let mut everything = Vec::new();
     for path in &wanted.files {
-        let malformed = |error| FileError::Malformed { path: path.to_owned(), error };
         let bytes = files::read(path, files::CRLS)
             .map_err(|error| FileError::Unreadable { path: path.to_owned(), error })?;
-        let found = x509::crls(&bytes).map_err(malformed)?;
+        let found = x509::crls(&bytes)
+            .map_err(|error| FileError::Malformed { path: path.to_owned(), error })?;
         // Each file by itself, so that the message names the file.
-        Revocation::new(&found, wanted.unknown, wanted.expired).map_err(malformed)?;
+        Revocation::new(&found, wanted.unknown, wanted.expired)
+            .map_err(|error| MaterialError::Crl { path: path.to_owned(), error })?;
         facts.extend(
             found.iter().filter_map(|list| Some((path.clone(), CrlFacts::of(list.as_ref())?))),
         );

@@ -12,7 +12,7 @@ use crate::flow::Protection;
 use crate::policy::Policy;
 use crate::sessions::WireLeg;
 use crate::sys::sockopt;
-use crate::tls::{self, Contexts, Greeting, TlsError};
+use crate::tls::{self, Detected, TlsConfigs, TlsError};
 use crate::wire::{Session, plain};
 
 /// What a client's first bytes have come to.
@@ -51,10 +51,11 @@ impl Pipeline {
         let credentials = self.published.identities.current(flow.workload);
         let policy = self.published.policy.load_full();
         if policy.inbound_mode(flow.workload)? == InboundMode::Permissive {
-            let contexts = credentials.as_ref().ok().map(|credentials| &credentials.contexts);
-            let greeting = greet(&policy, flow, &tcp, contexts).await?;
-            if let Some(protection) = self.passes_through(greeting) {
+            let configs = credentials.as_ref().ok().map(|credentials| &credentials.tls);
+            let detected = detect(&policy, flow, &tcp, configs).await?;
+            if let Some(protection) = self.passes_through(detected) {
                 log.record.protection = protection;
+                log.has_rule(policy.inbound_mode_rule(flow.workload).as_ref());
                 let buffers = flow.permit.quota().buffers.clone();
                 return Ok(Admission::Permissive(plain::session(tcp, buffers)));
             }
@@ -62,12 +63,12 @@ impl Pipeline {
         let credentials = credentials?;
         log.has_identity(&credentials);
 
-        // The contexts were made with the callers that policy allows: the handshake fails for anybody else. One that says
+        // The configs were made with the callers that policy allows: the handshake fails for anybody else. One that says
         // nothing takes none of the handshakes that there may be.
         let (quota, limit) = (flow.permit.quota(), self.timeouts.handshake);
         first_byte(&tcp, limit).await?;
         quota.begin_handshake(limit).await?;
-        let handshake = tls::accept(tcp, &credentials.contexts, limit, quota);
+        let handshake = tls::accept(tcp, &credentials.tls, limit, quota);
         let established = log.open.handshake(handshake).await?;
         let leg = WireLeg::new(established, flow.terms(&credentials));
         log.has_session(flow.client, &leg.standing.proof);
@@ -75,14 +76,14 @@ impl Pipeline {
     }
 
     /// How a connection to a permissive port passes, if it is not for us.
-    fn passes_through(&self, greeting: Greeting) -> Option<Protection> {
-        match greeting {
-            Greeting::Ours => None,
-            Greeting::ForeignTls => {
+    fn passes_through(&self, detected: Detected) -> Option<Protection> {
+        match detected {
+            Detected::Ours => None,
+            Detected::ForeignTls => {
                 self.counters.inbound_passthrough.increment();
                 Some(Protection::Passthrough)
             }
-            Greeting::Plaintext => {
+            Detected::Plaintext => {
                 self.counters.inbound_plaintext.increment();
                 Some(Protection::Plaintext)
             }
@@ -99,13 +100,13 @@ async fn first_byte(tcp: &TcpStream, limit: Duration) -> Result<(), TlsError> {
 }
 
 /// Looks at what a client of a permissive port begins with.
-async fn greet(
+async fn detect(
     policy: &Policy,
     flow: &Inbound,
     tcp: &TcpStream,
-    contexts: Option<&Contexts>,
-) -> Result<Greeting, FlowError> {
-    let protocols = contexts.map(Contexts::protocols).unwrap_or_default();
+    configs: Option<&TlsConfigs>,
+) -> Result<Detected, FlowError> {
+    let protocols = configs.map(TlsConfigs::protocols).unwrap_or_default();
     let every_tls = policy.claims_every_tls(flow.workload, flow.destination.port());
-    tls::greet(tcp, protocols, every_tls).await.map_err(FlowError::Greeting)
+    tls::detect(tcp, protocols, every_tls).await.map_err(FlowError::FirstBytes)
 }

@@ -5,8 +5,8 @@ use tokio::net::TcpStream;
 use super::flow::{Inbound, Outbound};
 use super::{FlowError, Pipeline};
 use crate::capture::LocalLeg;
+use crate::peer::Target;
 use crate::sys::sockopt;
-use crate::tls::Target;
 
 impl Pipeline {
     pub(super) async fn dial_wire(

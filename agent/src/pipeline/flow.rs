@@ -12,6 +12,7 @@ use crate::capture::Namespace;
 use crate::flow::{FlowRecord, Inherited, Protection};
 use crate::identity::Credentials;
 use crate::limits::Permit;
+use crate::origin::Origin;
 use crate::relay::IdleTimeouts;
 use crate::sessions::{Basis, Revision, SessionFacts, Terms};
 use crate::telemetry::OpenFlow;
@@ -106,10 +107,16 @@ impl FlowLog {
         self.record.local_id = Some(credentials.svid.name());
     }
 
+    /// The rule that applies to the flow.
+    pub fn has_rule(&mut self, rule: Option<&Origin>) {
+        self.record.rule = rule.cloned();
+    }
+
     /// The flow has a session, and leaves or comes from this address.
     pub fn has_session(&mut self, source: SocketAddr, proof: &Proof) {
         self.record.source = Some(source);
         self.record.peer_id = Some(proof.peer.clone());
+        self.has_rule(Some(&proof.rule));
         self.record.negotiated = proof.negotiated;
         self.record.protection = if proof.is_mutual { Protection::Mtls } else { Protection::Tls };
     }

@@ -11,6 +11,7 @@ use crate::capture::{LocalLegError, unreachable_errno};
 use crate::flow::{Direction, FlowRecord, Outcome, Stage};
 use crate::identity::NoIdentity;
 use crate::limits::QuotaExceeded;
+use crate::origin::Origin;
 use crate::policy::PolicyError;
 use crate::relay::RelayError;
 use crate::sessions::Revoked;
@@ -37,8 +38,13 @@ impl Pipeline {
 impl FlowLog {
     /// The flow is over.
     pub(super) fn conclude(mut self, result: Result<(), FlowError>) {
-        if let Err(FlowError::Tls(error)) = &result {
-            self.record.peer_id = error.peer().cloned();
+        if let Err(error) = &result {
+            if let FlowError::Tls(error) = error {
+                self.record.peer_id = error.peer();
+            }
+            if let Some(rule) = error.rule() {
+                self.has_rule(Some(rule));
+            }
         }
         let ending = match result {
             Ok(()) => Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new() },
@@ -62,7 +68,7 @@ pub enum FlowError {
     #[error("local application: {0}")]
     DialApp(LocalLegError),
     #[error("first bytes: {0}")]
-    Greeting(io::Error),
+    FirstBytes(io::Error),
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
@@ -82,6 +88,17 @@ pub enum FlowError {
 }
 
 impl FlowError {
+    /// The rule by which the flow is refused, if it is for the sake of one.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Origin> {
+        match self {
+            Self::Policy(error) => error.rule(),
+            Self::Tls(error) => error.refusal()?.rule.as_ref(),
+            Self::Revoked(revoked) => revoked.rule(),
+            _ => None,
+        }
+    }
+
     /// What a client is told whose flow was not taken for this reason. That the application cannot be reached is
     /// remembered by the client's agent for a while, so it is not said of what the agent itself lacks.
     #[must_use]
@@ -110,13 +127,13 @@ impl From<FlowError> for Ending {
     fn from(error: FlowError) -> Self {
         let (outcome, stage) = match &error {
             FlowError::Policy(_) => (Outcome::Denied, Stage::Policy),
-            FlowError::NoIdentity(_) | FlowError::Tls(TlsError::NoCertificate(_)) => {
+            FlowError::NoIdentity(_) | FlowError::Tls(TlsError::Setup(_)) => {
                 (Outcome::Error, Stage::Identity)
             }
             FlowError::Limit(_) => (Outcome::Refused, Stage::Capture),
             FlowError::DialWire(_) => (Outcome::Refused, Stage::Capture),
             FlowError::DialApp(_) => (Outcome::Refused, Stage::Relay),
-            FlowError::Greeting(_) => (Outcome::Reset, Stage::Tls),
+            FlowError::FirstBytes(_) => (Outcome::Reset, Stage::Tls),
             FlowError::Tls(TlsError::Io(_) | TlsError::Timeout(_)) => (Outcome::Reset, Stage::Tls),
             FlowError::Tls(_) => (Outcome::Denied, Stage::Tls),
             FlowError::NotAccepted(code)

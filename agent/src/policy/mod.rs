@@ -1,10 +1,13 @@
-//! The policy stage: what is meant to happen to a flow, and who must be at its other end.
+//! The policy stage: what is meant to happen to a flow, who must be at its other end, and which rule says so.
 //!
-//! Nothing here knows a peer's identity. What policy expects of it goes forward as an [`Expectation`], which
-//! the tls stage applies once the handshake has proved who the peer is.
+//! Who a peer is comes out in its handshake. What policy says of that goes forward as an [`Expectation`], which is asked there
+//! once the peer has proved who it is. Everything that policy decides names its rule, by the [`Origin`] of what was
+//! written.
 
+mod error;
 mod prefix_table;
 mod targets;
+mod verdict;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,19 +15,19 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use sheath_common::net::Endpoint;
-use sheath_common::verdict::{
-    Action, Best, Destination as Rule, PORT_ANY, SCOPE_ALL, Verdict, decide,
-};
+use sheath_common::verdict::{Action, PORT_ANY, SCOPE_ALL};
 use sheath_common::workload::{InboundMode, WorkloadId};
 
 use crate::desired::{self, Desired, Destination, PublishedPort};
 use crate::materials::Materials;
-use crate::tls::{Inbound, Target};
-use crate::trust::Expectation;
+use crate::origin::Origin;
+use crate::peer::{Expectation, Inbound, Target};
 
 use prefix_table::PrefixTable;
+
+pub use error::PolicyError;
 pub use prefix_table::mapped_length;
+pub use verdict::Decision;
 
 /// Everything that is wanted of flows, with the materials that it takes.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ pub struct Policy {
 struct WorkloadPolicy {
     config: Arc<desired::Workload>,
     inbound: Inbound,
-    bypass: PrefixTable<()>,
+    bypass: PrefixTable<Origin>,
 }
 
 /// A rule for the kernel: scope, destination and what to do.
@@ -48,19 +51,6 @@ pub struct KernelRule {
     pub scope: u32,
     pub destination: Destination,
     pub action: Action,
-}
-
-/// Why a flow is not wanted.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PolicyError {
-    #[error("the workload is not in the configuration any more")]
-    UnknownWorkload,
-    #[error("no peer is configured at {0}")]
-    NoPeer(SocketAddr),
-    #[error(
-        "the client has dialled port {dialled}, and was led to port {arrived}; if something on the way should do that, inbound.publishedPorts has to say `{dialled}:{arrived}`"
-    )]
-    Led { dialled: u16, arrived: u16 },
 }
 
 impl Policy {
@@ -94,11 +84,17 @@ impl Policy {
     }
 
     /// Who must answer at `destination`, and in which TLS. The most specific entry speaks alone.
+    ///
+    /// # Errors
+    /// If no entry covers the destination.
     pub fn target_at(&self, destination: SocketAddr) -> Result<Target, PolicyError> {
         self.targets.most_specific(destination).cloned().ok_or(PolicyError::NoPeer(destination))
     }
 
-    /// What is expected now of whom a live flow has reached by `target`.
+    /// Who is expected now where a live flow has reached somebody by `target`.
+    ///
+    /// # Errors
+    /// If no entry covers the destination any more.
     pub fn expectation_of(
         &self,
         target: &Target,
@@ -115,6 +111,9 @@ impl Policy {
     }
 
     /// How a workload treats what the network dials.
+    ///
+    /// # Errors
+    /// If the workload is unknown.
     pub fn inbound_mode(&self, workload: WorkloadId) -> Result<InboundMode, PolicyError> {
         Ok(self.known(workload)?.config.inbound.mode)
     }
@@ -129,51 +128,50 @@ impl Policy {
     }
 
     /// Who may call a workload, and in which TLS.
+    ///
+    /// # Errors
+    /// If the workload is unknown.
     pub fn inbound(&self, workload: WorkloadId) -> Result<&Inbound, PolicyError> {
         Ok(&self.known(workload)?.inbound)
     }
 
     /// Whether a client that has dialled one port of a workload may arrive at another. That both are of the same identity
     /// does not mean that they are the same to the client.
+    ///
+    /// # Errors
+    /// If it may not, or if the workload is unknown.
     pub fn check_port(
         &self,
         workload: WorkloadId,
         dialled: u16,
         arrived: u16,
     ) -> Result<(), PolicyError> {
-        let published = &self.known(workload)?.config.inbound.published_ports;
-        let is_published = published.contains(&PublishedPort { published: dialled, port: arrived });
-        match dialled == arrived || is_published {
-            true => Ok(()),
-            false => Err(PolicyError::Led { dialled, arrived }),
+        let config = &self.known(workload)?.config;
+        let way = PublishedPort { published: dialled, port: arrived };
+        if dialled == arrived || config.inbound.published_ports.contains(&way) {
+            return Ok(());
         }
+        Err(PolicyError::Led {
+            dialled,
+            arrived,
+            rule: config.origin.field("inbound.publishedPorts"),
+        })
     }
 
     fn known(&self, workload: WorkloadId) -> Result<&WorkloadPolicy, PolicyError> {
         self.workloads.get(&workload).ok_or(PolicyError::UnknownWorkload)
     }
 
+    /// The rule by which a workload lets through what is not for the agent, or does not.
+    #[must_use]
+    pub fn inbound_mode_rule(&self, workload: WorkloadId) -> Option<Origin> {
+        self.workload(workload).map(|config| config.origin.field("inbound.mode"))
+    }
+
     /// What is wanted of a workload.
     #[must_use]
     pub fn workload(&self, workload: WorkloadId) -> Option<&desired::Workload> {
         self.workloads.get(&workload).map(|policy| &*policy.config)
-    }
-
-    /// What the kernel decides about a connection of `workload` to `destination`: the same function over the
-    /// same rules.
-    #[must_use]
-    pub fn verdict(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Verdict> {
-        let policy = self.workloads.get(&workload)?;
-        let rule = |action| move |bits| Rule::new(action, bits);
-        let own = policy.bypass.candidates(destination);
-        let all = self.targets.candidates(destination);
-        let best = Best::default()
-            .or(own.0.map(rule(Action::Bypass)).as_ref(), true)
-            .or(own.1.map(rule(Action::Bypass)).as_ref(), false)
-            .or(all.0.map(rule(Action::Protect)).as_ref(), true)
-            .or(all.1.map(rule(Action::Protect)).as_ref(), false);
-        let mode = policy.config.outbound.mode;
-        Some(decide(mode, &Endpoint::from(destination), best))
     }
 
     /// True if connections that the network opens to this port of the workload belong to the agent.
@@ -190,8 +188,9 @@ impl Policy {
 impl WorkloadPolicy {
     fn new(config: &Arc<desired::Workload>, materials: &Materials) -> Self {
         let mut bypass = PrefixTable::default();
+        let rule = config.origin.field("outbound.bypass");
         for destination in &config.outbound.bypass {
-            *bypass.entry(destination) = ();
+            bypass.entry(destination).or_insert_with(|| rule.clone());
         }
         Self { inbound: targets::inbound(config, materials), bypass, config: config.clone() }
     }

@@ -1,6 +1,7 @@
 //! Destinations by prefix and port, the most specific first: the host's twin of the kernel's trie.
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +13,7 @@ use crate::desired::Destination;
 const V4_BITS: u8 = 96;
 
 /// A network in IPv4-mapped form, and a port if only one is meant.
-type Key = (Ipv6Net, Option<u16>);
+pub type Key = (Ipv6Net, Option<u16>);
 
 /// Values by destination.
 #[derive(Debug)]
@@ -28,17 +29,11 @@ impl<V> Default for PrefixTable<V> {
 }
 
 impl<V> PrefixTable<V> {
-    /// The value of exactly this destination, made if there is none.
-    pub fn entry(&mut self, destination: &Destination) -> &mut V
-    where
-        V: Default,
-    {
+    /// The place of exactly this destination.
+    pub fn entry(&mut self, destination: &Destination) -> Entry<'_, Key, V> {
         let prefix = mapped(destination.prefix);
-        self.by_length
-            .entry(Reverse(prefix.prefix_len()))
-            .or_default()
-            .entry((prefix, destination.port))
-            .or_default()
+        let values = self.by_length.entry(Reverse(prefix.prefix_len())).or_default();
+        values.entry((prefix, destination.port))
     }
 
     pub fn map<W>(self, f: impl Fn(V) -> W) -> PrefixTable<W> {
@@ -72,15 +67,14 @@ impl<V> PrefixTable<V> {
         })
     }
 
-    /// Lengths of the longest prefixes that match: with the port named, and with any port.
-    pub fn candidates(&self, to: SocketAddr) -> (Option<u32>, Option<u32>) {
-        let longest = |port: Option<u16>| {
+    /// The longest prefixes that match, with the port named and with any port: their lengths and values.
+    pub fn candidates(&self, to: SocketAddr) -> [Option<(u32, &V)>; 2] {
+        [Some(to.port()), None].map(|port| {
             self.by_length.iter().find_map(|(Reverse(length), values)| {
-                let key = (host(to.ip(), *length), port);
-                values.contains_key(&key).then_some(u32::from(*length))
+                let value = values.get(&(host(to.ip(), *length), port))?;
+                Some((u32::from(*length), value))
             })
-        };
-        (longest(Some(to.port())), longest(None))
+        })
     }
 
     pub fn destinations(&self) -> impl Iterator<Item = Destination> {

@@ -1,6 +1,6 @@
 //! From what is wanted of peers, and the files that it takes, to what is expected of them.
 
-use std::collections::hash_map::Entry as HashEntry;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,24 +14,41 @@ use crate::desired::{
     TrustChoice,
 };
 use crate::materials::Materials;
+use crate::origin::Origin;
+use crate::peer::{
+    Expectation, ExternalPeer, Inbound, InboundTls, Listed, Names, Nobody, PresentedCertificate,
+    Requirement, Target,
+};
 use crate::spiffe::SpiffeId;
-use crate::tls::{ExternalPeer, Inbound, InboundTls, Shown, Target};
-use crate::trust::{Anchors, Expectation, Names, Pin, Proof, Revocation, Way};
+use crate::trust::{Anchors, Authorities, Pin};
 
 /// Addresses that DNS names stand for now.
 type Addresses<'d> = HashMap<&'d DnsName<'static>, &'d BTreeSet<IpAddr>>;
 
 /// What the entries for one destination say.
-#[derive(Default)]
-enum Entry {
-    #[default]
-    Nothing,
+enum Said {
     /// Two entries for one destination: either's identities will do.
-    Agent {
-        ids: Vec<SpiffeId>,
-        pins: Vec<Pin>,
-    },
+    Agent(Agent),
     External(Target),
+}
+
+/// Who must answer where there is an agent.
+struct Agent {
+    /// The first of the entries.
+    rule: Origin,
+    ids: Vec<Listed<SpiffeId>>,
+    pins: Vec<Listed<Pin>>,
+}
+
+impl Agent {
+    fn new(peer: &desired::Peer) -> Self {
+        Self { rule: peer.origin.clone(), ids: Vec::new(), pins: Vec::new() }
+    }
+
+    fn add(&mut self, peer: &desired::Peer, pins: &[Pin]) {
+        self.ids.extend(Listed::all(peer.spiffe_ids.iter().cloned(), &peer.origin));
+        self.pins.extend(Listed::all(pins.iter().copied(), &peer.origin));
+    }
 }
 
 /// The other ends of outbound flows, by destination and, external ones, by name.
@@ -39,7 +56,7 @@ pub fn build(
     desired: &Desired,
     materials: &Materials,
 ) -> (PrefixTable<Target>, HashMap<String, Target>) {
-    let mut table: PrefixTable<Entry> = PrefixTable::default();
+    let mut table: PrefixTable<Said> = PrefixTable::default();
     let mut by_name = HashMap::new();
     let mut named = Vec::new();
     let addresses: Addresses<'_> =
@@ -56,29 +73,31 @@ pub fn build(
                 named.extend(destinations.into_iter().map(|to| (to, target.clone())));
             } else {
                 for destination in destinations {
-                    *table.entry(&destination) = Entry::External(target.clone());
+                    table.entry(&destination).insert_entry(Said::External(target.clone()));
                 }
             }
         }
     }
     for peer in &desired.peers {
-        let more = materials.pins(&peer.pins);
+        let pins = materials.pins(&peer.pins);
         for destination in &peer.destinations {
-            let entry = table.entry(destination);
-            if !matches!(entry, Entry::Agent { .. }) {
-                *entry = Entry::Agent { ids: Vec::new(), pins: Vec::new() };
+            let said = table.entry(destination);
+            let said = said.or_insert_with(|| Said::Agent(Agent::new(peer)));
+            if let Said::External(_) = said {
+                *said = Said::Agent(Agent::new(peer));
             }
-            if let Entry::Agent { ids, pins } = entry {
-                ids.extend(peer.spiffe_ids.iter().cloned());
-                pins.extend(&more);
+            if let Said::Agent(agent) = said {
+                agent.add(peer, &pins);
             }
         }
     }
     add_named(&mut table, named);
-    let targets = table.map(|entry| match entry {
-        Entry::Nothing => Target::Agent(Expectation::default()),
-        Entry::Agent { ids, pins } => Target::Agent(Expectation::of(ids, pins)),
-        Entry::External(target) => target,
+    let targets = table.map(|said| match said {
+        // An entry names somebody, but the files of its pins may never have been readable.
+        Said::Agent(Agent { rule, ids, pins }) => {
+            Target::Agent(Expectation::any_of(rule, ids, pins, Nobody::Unreadable))
+        }
+        Said::External(target) => target,
     });
     (targets, by_name)
 }
@@ -86,28 +105,29 @@ pub fn build(
 /// Adds what names resolve to. What the configuration says of addresses comes first, however widely it says
 /// it: whoever answers for a name must not decide about anything else. And where two external peers turn out to
 /// be at one address and port, neither is believed to be there.
-fn add_named(table: &mut PrefixTable<Entry>, named: Vec<(Destination, Target)>) {
-    let mut found: HashMap<Destination, Option<Target>> = HashMap::new();
+fn add_named(table: &mut PrefixTable<Said>, named: Vec<(Destination, Target)>) {
+    let mut found: HashMap<Destination, Target> = HashMap::new();
     for (destination, target) in named {
         if table.overlaps(&destination) {
             tracing::warn!(%destination, "a name resolves to an address that the configuration itself speaks of, which counts");
             continue;
         }
         match found.entry(destination) {
-            HashEntry::Vacant(entry) => {
-                entry.insert(Some(target));
+            Entry::Vacant(entry) => {
+                entry.insert(target);
             }
-            HashEntry::Occupied(mut entry) => {
-                if entry.get().as_ref().is_none_or(|other| !is_same_peer(other, &target)) {
+            Entry::Occupied(mut entry) => {
+                if !is_same_peer(entry.get(), &target) {
                     tracing::warn!(%destination, "the names of two external peers resolve to one address; neither is believed there");
-                    entry.insert(None);
+                    let rule = entry.get().rule().cloned().unwrap_or(Origin::BuiltIn);
+                    let nobody = Expectation::nobody(rule, Nobody::Ambiguous);
+                    entry.insert(Target::Agent(nobody));
                 }
             }
         }
     }
     for (destination, target) in found {
-        let nobody = || Target::Agent(Expectation::default());
-        *table.entry(&destination) = Entry::External(target.unwrap_or_else(nobody));
+        table.entry(&destination).insert_entry(Said::External(target));
     }
 }
 
@@ -141,9 +161,9 @@ fn destinations(
 fn external(config: &desired::ExternalPeer, materials: &Materials) -> ExternalPeer {
     ExternalPeer {
         name: config.name.clone(),
-        expectation: expectation(&config.tls, materials),
+        expectation: expectation(&config.origin, &config.tls, materials),
         profile: config.tls.profile.clone(),
-        certificate: shown(&config.tls.certificate, materials),
+        certificate: presented(&config.tls.certificate, materials),
         connect_timeout: config.connect_timeout,
     }
 }
@@ -151,51 +171,63 @@ fn external(config: &desired::ExternalPeer, materials: &Materials) -> ExternalPe
 /// Who may call a workload.
 pub fn inbound(config: &desired::Workload, materials: &Materials) -> Inbound {
     let inbound = &config.inbound;
+    let [allow, allow_pins, tls] = ["inbound.allow", "inbound.allowPins", "inbound.tls"]
+        .map(|field| config.origin.field(field));
+    let ids = Listed::all(inbound.allow.iter().cloned(), &allow);
+    let pins = Listed::all(materials.pins(&inbound.allow_pins), &allow_pins);
+    let nobody = match inbound.allow_pins[..] {
+        [] => Nobody::Unnamed,
+        _ => Nobody::Unreadable,
+    };
     Inbound {
-        callers: Expectation::of(inbound.allow.clone(), materials.pins(&inbound.allow_pins)),
+        callers: Expectation::any_of(allow, ids, pins, nobody),
         standard: inbound.tls.as_ref().map(|standard| InboundTls {
             profile: standard.tls.profile.clone(),
-            certificate: shown(&standard.tls.certificate, materials),
-            callers: expectation(&standard.tls, materials),
+            certificate: presented(&standard.tls.certificate, materials),
+            callers: expectation(&tls, &standard.tls, materials),
         }),
     }
 }
 
-fn shown(choice: &CertificateChoice, materials: &Materials) -> Shown {
+fn presented(choice: &CertificateChoice, materials: &Materials) -> PresentedCertificate {
     match choice {
-        CertificateChoice::Svid => Shown::Svid,
-        CertificateChoice::Nothing => Shown::Nothing,
+        CertificateChoice::Svid => PresentedCertificate::Svid,
+        CertificateChoice::Nothing => PresentedCertificate::Nothing,
         CertificateChoice::Context(name) => {
-            Shown::Named { context: name.clone(), key: materials.key(name) }
+            PresentedCertificate::Named { context: name.clone(), key: materials.key(name) }
         }
     }
 }
 
 /// What a peer without an agent must prove. Where the files that say it could not be read, nobody can.
-fn expectation(tls: &StandardTls, materials: &Materials) -> Expectation {
+fn expectation(rule: &Origin, tls: &StandardTls, materials: &Materials) -> Expectation {
     let pins = materials.pins(&tls.pins);
     // Pins that are asked for and cannot be read must not become no pins.
     if pins.is_empty() && !tls.pins.is_empty() {
-        return Expectation::default();
+        return Expectation::nobody(rule.clone(), Nobody::Unreadable);
     }
-    let proof = match &tls.trust {
-        None => Proof::Pinned,
-        Some(TrustChoice::Spiffe(ids)) => Proof::Spiffe(ids.clone()),
+    let requirement = match &tls.trust {
+        None => Requirement::Pinned(Listed::all(pins, rule)),
+        Some(TrustChoice::Spiffe(ids)) => {
+            Requirement::Svid { ids: Listed::all(ids.iter().cloned(), rule), pins }
+        }
         Some(TrustChoice::Authorities { from, crl, names }) => {
-            chain(materials.certificates(from), crl.as_ref(), names, materials)
+            chain(materials.certificates(from), crl.as_ref(), names, pins, materials)
         }
     };
-    Expectation::new(vec![Way { proof, pins }])
+    Expectation::one(rule.clone(), requirement)
 }
 
 fn chain(
-    authorities: &[rustls_pki_types::CertificateDer<'_>],
+    certificates: &[rustls_pki_types::CertificateDer<'_>],
     crl: Option<&CrlFiles>,
     names: &Names,
+    pins: Vec<Pin>,
     materials: &Materials,
-) -> Proof {
-    let revocation: Option<Arc<Revocation>> = crl.and_then(|crl| materials.revocation(crl));
+) -> Requirement {
+    let revocation = crl.and_then(|crl| materials.revocation(crl));
     // Checked when the files were read; with none, no chain ends anywhere.
-    let anchors = Anchors::new(authorities).unwrap_or_else(|_| Anchors::none());
-    Proof::Chain { anchors, revocation, names: names.clone() }
+    let anchors = Anchors::new(certificates).unwrap_or_else(|_| Anchors::none());
+    let authorities = Authorities { anchors, revocation };
+    Requirement::Names { authorities, names: names.clone(), pins }
 }

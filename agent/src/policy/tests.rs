@@ -1,10 +1,11 @@
 use super::*;
 use crate::config::Config;
-use crate::desired::{Endpoints, Origin};
+use crate::desired::Endpoints;
+use crate::peer::{Alternative, Nobody, Requirement};
 use crate::spiffe::SpiffeId;
-use crate::trust::{Proof, Way};
 use proptest::prelude::*;
 use rustls_pki_types::DnsName;
+use sheath_common::verdict::{Denial, Verdict};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
@@ -45,11 +46,11 @@ fn of(text: &str, addresses: &Addresses) -> Policy {
 
 /// The SPIFFE IDs that an expectation names.
 fn ids(expectation: &Expectation) -> Vec<SpiffeId> {
-    let ids = |way: &Way| match &way.proof {
-        Proof::Spiffe(ids) => ids.clone(),
+    let ids = |alternative: &Alternative| match &alternative.requirement {
+        Requirement::Svid { ids, .. } => ids.iter().map(|listed| listed.value.clone()).collect(),
         _ => Vec::new(),
     };
-    expectation.ways().iter().flat_map(ids).collect()
+    expectation.alternatives().iter().flat_map(ids).collect()
 }
 
 fn web() -> WorkloadId {
@@ -150,7 +151,8 @@ fn an_answer_does_not_take_addresses_of_others() {
     assert_eq!(external(&policy, "198.51.100.1:443").unwrap().0, "named");
     // Both names, so nobody.
     let target = policy.target_at(at("203.0.113.1:443")).unwrap();
-    assert!(target.expectation().ways().is_empty());
+    assert!(target.expectation().alternatives().is_empty());
+    assert_eq!(target.expectation().why_nobody(), Nobody::Ambiguous);
 }
 
 #[test]
@@ -200,6 +202,75 @@ fn kernel_rules_say_what_the_configuration_says() {
     assert_eq!(find("fd00::/8").action, Action::Protect);
     assert_eq!(find("10.0.2.9/32:1").action, Action::Bypass);
     assert_eq!(find("10.0.2.9/32:1").scope, web());
+}
+
+/// What is decided, and by which rule.
+fn decided(policy: &Policy, to: &str) -> (Verdict, String) {
+    let Decision { verdict, rule } = policy.decide(web(), at(to)).unwrap();
+    (verdict, rule.to_string())
+}
+
+#[test]
+fn a_verdict_names_the_rule_that_won() {
+    let bypass = r#"bypass: ["10.0.2.9/32", "10.1.0.0/16:53"]"#;
+    let strict = policy(&format!("{{ mode: require, {bypass} }}"), PEERS);
+    let mode = "workloads[web].outbound.mode";
+    for (to, verdict, rule) in [
+        ("10.0.2.7:443", Verdict::Protect, "peers[2]"),
+        // Two entries speak of it; the first that was written is named.
+        ("10.0.2.7:80", Verdict::Protect, "peers[1]"),
+        ("10.9.9.9:80", Verdict::Protect, "peers[0]"),
+        ("[fd00::1]:80", Verdict::Protect, "peers[0]"),
+        ("10.0.2.9:80", Verdict::Bypass, "workloads[web].outbound.bypass"),
+        ("10.1.2.3:53", Verdict::Bypass, "workloads[web].outbound.bypass"),
+        ("192.0.2.1:80", Verdict::Deny(Denial::UnknownDestination), mode),
+        ("127.0.0.1:80", Verdict::Bypass, "built-in"),
+        ("127.0.0.1:15001", Verdict::Deny(Denial::AgentPort), "built-in"),
+    ] {
+        assert_eq!(decided(&strict, to), (verdict, rule.to_owned()), "{to}");
+    }
+    let lax = policy("{ mode: prefer }", PEERS);
+    assert_eq!(decided(&lax, "192.0.2.1:80"), (Verdict::Bypass, mode.to_owned()));
+    let off = policy("{ mode: disabled }", PEERS);
+    assert_eq!(decided(&off, "10.0.2.7:443"), (Verdict::Bypass, mode.to_owned()));
+    let link_local = policy(
+        "{ mode: prefer }",
+        r#"[
+  { match: ["::/0"], spiffeIds: ["spiffe://example.org/web"] }
+]"#,
+    );
+    let denied = Verdict::Deny(Denial::LinkLocal);
+    assert_eq!(decided(&link_local, "[fe80::1]:80"), (denied, "peers[0]".to_owned()));
+}
+
+#[test]
+fn a_denial_of_the_kernels_has_a_rule_if_it_is_one_of_policys() {
+    let policy = policy("{ mode: require }", PEERS);
+    let rule = |to: &str, denial: Denial| {
+        policy.rule_of_denial(web(), at(to), denial as u32).map(|rule| rule.to_string())
+    };
+    let mode = "workloads[web].outbound.mode".to_owned();
+    assert_eq!(rule("192.0.2.1:80", Denial::UnknownDestination), Some(mode));
+    // The destination is allowed: something else has failed.
+    assert_eq!(rule("10.0.2.7:443", Denial::NoMemory), None);
+    assert_eq!(rule("192.0.2.1:80", Denial::NamespaceNotReady), None);
+}
+
+#[test]
+fn expectations_name_what_was_written() {
+    let external_peer = of(EXTERNAL, &Addresses::new());
+    let rule = |policy: &Policy, to: &str| {
+        policy.target_at(at(to)).unwrap().rule().map(ToString::to_string)
+    };
+    assert_eq!(rule(&external_peer, "10.0.2.8:443"), Some("externalPeers[addressed]".to_owned()));
+    let policy = policy("{ mode: require }", PEERS);
+    assert_eq!(rule(&policy, "10.0.2.7:80"), Some("peers[1]".to_owned()));
+    let callers = policy.inbound(web()).unwrap().expectation(true);
+    assert_eq!(callers.rule().unwrap().to_string(), "workloads[web].inbound.allow");
+    let led = policy.check_port(web(), 80, 8080).unwrap_err();
+    assert_eq!(led.rule().unwrap().to_string(), "workloads[web].inbound.publishedPorts");
+    let nobody = policy.target_at(at("192.0.2.1:80")).unwrap_err();
+    assert!(nobody.to_string().contains("for 192.0.2.1:80: add an entry to `peers`"), "{nobody}");
 }
 
 proptest! {

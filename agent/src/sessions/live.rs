@@ -16,10 +16,10 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::identity::Identities;
+use crate::origin::Origin;
+use crate::peer::{PeerCertificates, Refusal, Target};
 use crate::policy::{PolicyError, SharedPolicy};
 use crate::sys::clock::sleep_until;
-use crate::tls::{PeerCertificates, Target};
-use crate::trust::Refusal;
 use crate::x509::Fingerprint;
 
 /// What becomes of a live session when its peer's certificate expires.
@@ -43,7 +43,7 @@ pub struct SessionFacts {
 /// What makes a session good.
 #[derive(Clone, Debug)]
 pub enum Basis {
-    /// The other end is who must judgement there.
+    /// The other end is who must answer there.
     Outbound { target: Target, destination: SocketAddr, certificates: PeerCertificates },
     /// The client is one that may call, in the way in which it has called.
     Inbound { as_agent: bool, certificates: PeerCertificates },
@@ -119,6 +119,18 @@ pub enum Revoked {
     /// Nobody is left to judge it.
     #[error("the agent does not watch the session any more")]
     Unwatched,
+}
+
+impl Revoked {
+    /// The rule by which the session ends, if it is for the sake of one.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Origin> {
+        match self {
+            Self::Policy(error) => error.rule(),
+            Self::Peer(refusal) => refusal.rule.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 /// All live sessions of the agent.
@@ -256,7 +268,7 @@ impl Sessions {
         let held = self.identities.held(facts.workload);
         let credentials = held.and_then(|held| held.credentials.clone());
         let credentials = credentials.ok_or(Revoked::NoIdentity)?;
-        let judge = credentials.contexts.judge(expectation);
+        let judge = credentials.tls.judge(expectation);
         match facts.certificates() {
             Some(certificates) => Ok(certificates.judge_again(&judge).map(|_| ())?),
             None => Ok(()),

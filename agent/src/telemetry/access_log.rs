@@ -5,8 +5,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::flow::{FlowRecord, Outcome, Stage};
-use crate::trust::PeerId;
+use crate::flow::{FlowRecord, Outcome, PeerId, Stage};
+use crate::origin::Origin;
 
 const TARGET: &str = "sheath::access";
 
@@ -19,11 +19,18 @@ pub struct Ending {
     pub reason: String,
 }
 
-/// Logs a connection that the kernel refused before it was one.
-pub fn log_denied_connect(workload: &str, destination: SocketAddr, pid: u32, reason: &str) {
+/// Logs a connection that the kernel refused before it was one, for the sake of a rule or for another reason.
+pub fn log_denied_connect(
+    workload: &str,
+    destination: SocketAddr,
+    pid: u32,
+    rule: Option<Origin>,
+    reason: &str,
+) {
     let ending =
         Ending { outcome: Outcome::Denied, stage: Stage::Capture, reason: reason.to_owned() };
-    log_flow(&FlowRecord::denied(workload, destination, pid), Duration::ZERO, &ending);
+    let record = FlowRecord { rule, ..FlowRecord::denied(workload, destination, pid) };
+    log_flow(&record, Duration::ZERO, &ending);
 }
 
 /// Logs a flow that is over.
@@ -39,6 +46,7 @@ pub(super) fn log_flow(record: &FlowRecord, duration: Duration, ending: &Ending)
         peer_id = id(&record.peer_id),
         source = %OrEmpty(&record.source),
         destination = %record.destination,
+        rule = %OrEmpty(&record.rule),
         sent = record.transferred.sent,
         received = record.transferred.received,
         duration_ms = duration.as_millis() as u64,

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 use super::TlsError;
 use super::client_hello::offers;
+use super::established::Facts;
 use super::key_log::{self, Told};
-use super::session::Facts;
 use crate::flow::Role;
 use crate::limits::Quota;
 use crate::sys::tcp::Tcp;
@@ -92,7 +92,7 @@ impl Side for UnbufferedServerConnection {
     }
 }
 
-/// Shakes hands as the client.
+/// Completes a handshake as the client.
 pub(super) async fn connect(
     wire: TcpStream,
     config: Arc<ClientConfig>,
@@ -102,10 +102,10 @@ pub(super) async fn connect(
     let cpu = quota.cpu().await;
     let side = UnbufferedClientConnection::new(config, name).map_err(TlsError::handshake)?;
     drop(cpu);
-    Handshake::new(side, wire, Vec::new()).shake(quota).await
+    Handshake::new(side, wire, Vec::new()).complete(quota).await
 }
 
-/// Shakes hands as the server, of which `read` has been read.
+/// Completes a handshake as the server. `read` has been read of the client.
 pub(super) async fn accept(
     wire: TcpStream,
     config: Arc<ServerConfig>,
@@ -113,7 +113,7 @@ pub(super) async fn accept(
     quota: &Quota,
 ) -> Result<(Box<dyn Session>, Facts), TlsError> {
     let side = UnbufferedServerConnection::new(config).map_err(TlsError::handshake)?;
-    Handshake::new(side, wire, read).shake(quota).await
+    Handshake::new(side, wire, read).complete(quota).await
 }
 
 /// Reads a ClientHello, and no more. Returns what was read, and whether it offers a protocol of agents.
@@ -169,7 +169,7 @@ impl<S: Side> Handshake<S> {
         Self { side, wire, read, shown: 0, out: Vec::new(), told: Told::default() }
     }
 
-    async fn shake(mut self, quota: &Quota) -> Result<(Box<dyn Session>, Facts), TlsError> {
+    async fn complete(mut self, quota: &Quota) -> Result<(Box<dyn Session>, Facts), TlsError> {
         loop {
             let cpu = quota.cpu().await;
             let advanced = self.advance();

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::TlsError;
-use super::session::Facts;
+use super::established::Facts;
 use crate::sys::tcp::Tcp;
 use crate::wire::library::LibraryStream;
 
@@ -19,7 +19,8 @@ pub(super) async fn connect(
     name: ServerName<'static>,
 ) -> Result<(LibraryStream, Facts), TlsError> {
     let wire = Tcp(Arc::new(wire));
-    let stream = TlsConnector::from(config).connect(name, wire).await.map_err(TlsError::shaking)?;
+    let stream =
+        TlsConnector::from(config).connect(name, wire).await.map_err(TlsError::of_stream)?;
     Ok(session(stream.into()))
 }
 
@@ -30,12 +31,12 @@ pub(super) async fn accept(
     read: &[u8],
 ) -> Result<(LibraryStream, Facts), TlsError> {
     let mut refused = None;
-    let shaking = TlsAcceptor::from(config)
-        .accept_with(Tcp(Arc::new(wire)), |connection| refused = show(connection, read).err());
-    let shaken = shaking.await;
+    let accepted = TlsAcceptor::from(config)
+        .accept_with(Tcp(Arc::new(wire)), |connection| refused = show(connection, read).err())
+        .await;
     match refused {
-        Some(error) => Err(TlsError::shaking(error)),
-        None => Ok(session(shaken.map_err(TlsError::shaking)?.into())),
+        Some(error) => Err(TlsError::of_stream(error)),
+        None => Ok(session(accepted.map_err(TlsError::of_stream)?.into())),
     }
 }
 

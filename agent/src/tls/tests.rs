@@ -1,16 +1,17 @@
 use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose};
 use rustls::sign::CertifiedKey;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::client_hello::{FirstBytes, classify};
 use super::testing::{ids, quota};
 use super::*;
-use crate::trust::Expectation;
+use crate::peer::{Expectation, Target, crypto_provider};
 use crate::trust::testing::{Ca, svid};
 use crate::wire::WireError;
 use crate::wire::record::ContentType;
@@ -23,8 +24,8 @@ impl Ca {
         self.issue(svid(id, change)).certified()
     }
 
-    fn contexts(&self, key: Arc<CertifiedKey>, callers: &[&str]) -> Contexts {
-        testing::contexts(crypto_provider(), self, key, callers)
+    fn configs(&self, key: Arc<CertifiedKey>, callers: &[&str]) -> TlsConfigs {
+        testing::configs(crypto_provider(), self, key, callers)
     }
 }
 
@@ -34,10 +35,10 @@ const CLIENT: &str = "spiffe://example.org/client";
 const BUFFERS: usize = 1 << 20;
 
 /// A handshake over loopback; both sides' results.
-async fn shake(
-    client: &Contexts,
+async fn handshake(
+    client: &TlsConfigs,
     expected: Expectation,
-    server: &Contexts,
+    server: &TlsConfigs,
 ) -> (Result<Established, TlsError>, Result<Established, TlsError>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -58,7 +59,7 @@ async fn shake(
 #[tokio::test]
 async fn a_long_chain_is_no_reason_to_fail() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
+    let web = ca.configs(ca.key(WEB, |_| {}), &[CLIENT]);
     for length in [5_000, 20_000, 40_000, 60_000] {
         let leaf = ca.issue(svid(CLIENT, |params| {
             // Of a private arc, for nobody to look at.
@@ -66,7 +67,7 @@ async fn a_long_chain_is_no_reason_to_fail() {
             params.custom_extensions =
                 vec![CustomExtension::from_oid_content(&oid, vec![4; length])];
         }));
-        let client = ca.contexts(leaf.certified(), &[]);
+        let client = ca.configs(leaf.certified(), &[]);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
@@ -133,9 +134,9 @@ async fn client_is_refused(session: Result<Established, TlsError>) -> bool {
 #[tokio::test]
 async fn both_sides_learn_who_the_other_is() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
-    let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
-    let (outbound, inbound) = shake(&client, ids(&[WEB]), &web).await;
+    let web = ca.configs(ca.key(WEB, |_| {}), &[CLIENT]);
+    let client = ca.configs(ca.key(CLIENT, |_| {}), &[]);
+    let (outbound, inbound) = handshake(&client, ids(&[WEB]), &web).await;
     let (outbound, inbound) = (outbound.unwrap(), inbound.unwrap());
     assert_eq!(outbound.proof.peer.to_string(), WEB);
     assert_eq!(inbound.proof.peer.to_string(), CLIENT);
@@ -156,9 +157,9 @@ async fn both_sides_learn_who_the_other_is() {
 #[tokio::test]
 async fn a_server_that_is_not_expected_is_refused_by_name() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
-    let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
-    let (outbound, inbound) = shake(&client, ids(&["spiffe://example.org/db"]), &web).await;
+    let web = ca.configs(ca.key(WEB, |_| {}), &[CLIENT]);
+    let client = ca.configs(ca.key(CLIENT, |_| {}), &[]);
+    let (outbound, inbound) = handshake(&client, ids(&["spiffe://example.org/db"]), &web).await;
     let reason = outbound.unwrap_err().to_string();
     assert!(reason.contains("spiffe://example.org/web, which is not expected here"), "{reason}");
     assert!(inbound.is_err());
@@ -167,9 +168,9 @@ async fn a_server_that_is_not_expected_is_refused_by_name() {
 #[tokio::test]
 async fn a_client_that_is_not_allowed_is_refused_by_name() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.key(WEB, |_| {}), &["spiffe://example.org/other"]);
-    let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
-    let (outbound, inbound) = shake(&client, ids(&[WEB]), &web).await;
+    let web = ca.configs(ca.key(WEB, |_| {}), &["spiffe://example.org/other"]);
+    let client = ca.configs(ca.key(CLIENT, |_| {}), &[]);
+    let (outbound, inbound) = handshake(&client, ids(&[WEB]), &web).await;
     let reason = inbound.unwrap_err().to_string();
     assert!(reason.contains("spiffe://example.org/client, which is not expected"), "{reason}");
     assert!(client_is_refused(outbound).await);
@@ -195,12 +196,12 @@ async fn certificates_that_prove_nothing_are_refused_in_both_directions() {
             }),
         ),
     ];
-    let good = ca.contexts(ca.key(WEB, |_| {}), &[WEB]);
+    let good = ca.configs(ca.key(WEB, |_| {}), &[WEB]);
     for (what, key) in bad {
-        let rogue = ca.contexts(key, &[WEB]);
-        let (outbound, inbound) = shake(&good, ids(&[WEB]), &rogue).await;
+        let rogue = ca.configs(key, &[WEB]);
+        let (outbound, inbound) = handshake(&good, ids(&[WEB]), &rogue).await;
         assert!(outbound.is_err() && inbound.is_err(), "server with a certificate {what}");
-        let (outbound, inbound) = shake(&rogue, ids(&[WEB]), &good).await;
+        let (outbound, inbound) = handshake(&rogue, ids(&[WEB]), &good).await;
         assert!(inbound.is_err(), "client with a certificate {what}");
         assert!(client_is_refused(outbound).await);
     }
@@ -209,7 +210,7 @@ async fn certificates_that_prove_nothing_are_refused_in_both_directions() {
 #[tokio::test]
 async fn a_silent_peer_does_not_hold_a_handshake_open() {
     let ca = Ca::new("example.org");
-    let web = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
+    let web = ca.configs(ca.key(WEB, |_| {}), &[CLIENT]);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let _silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (accepted, _) = listener.accept().await.unwrap();
@@ -220,9 +221,9 @@ async fn a_silent_peer_does_not_hold_a_handshake_open() {
 /// A ClientHello as our client sends it, with or without our ALPN protocol.
 fn client_hello(alpn: &[&[u8]]) -> Vec<u8> {
     let ca = Ca::new("example.org");
-    let contexts = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
-    let approach = contexts.client(&Target::Agent(ids(&[]))).unwrap();
-    let mut config = rustls::ClientConfig::clone(&approach.config);
+    let configs = ca.configs(ca.key(CLIENT, |_| {}), &[]);
+    let setup = configs.client(&Target::Agent(ids(&[]))).unwrap();
+    let mut config = rustls::ClientConfig::clone(&setup.config);
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     let name = std::net::IpAddr::from([192, 0, 2, 1]).into();
     let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
@@ -273,8 +274,8 @@ proptest::proptest! {
 #[tokio::test]
 async fn a_peer_that_does_not_speak_tls_is_an_error() {
     let ca = Ca::new("example.org");
-    let client = ca.contexts(ca.key(CLIENT, |_| {}), &[]);
-    let server = ca.contexts(ca.key(WEB, |_| {}), &[CLIENT]);
+    let client = ca.configs(ca.key(CLIENT, |_| {}), &[]);
+    let server = ca.configs(ca.key(WEB, |_| {}), &[CLIENT]);
     let server_hello_of_a_stranger = [22, 3, 3, 0, 6, 2, 0, 0, 2, 3, 3];
     for said in [
         &b"trust me"[..],

@@ -10,8 +10,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::encounter;
-use crate::trust::{Judge, PeerChain, Refusal, Role};
+use super::handshake_context;
+use crate::flow::Role;
+use crate::peer::{Judge, Refusal};
+use crate::trust::PeerChain;
 
 /// A refusal on its way through rustls.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +43,13 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        encounter::judge(PeerChain { leaf, intermediates }, now)?;
-        Ok(ServerCertVerified::assertion())
+        match handshake_context::judge_server(PeerChain { leaf, intermediates }, now) {
+            Some(Ok(())) => Ok(ServerCertVerified::assertion()),
+            Some(Err(refusal)) => Err(Refused(refusal).into()),
+            None => {
+                Err(Error::General("a certificate was shown outside of a handshake".to_owned()))
+            }
+        }
     }
 
     fn verify_tls12_signature(
@@ -80,7 +87,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let client = PeerChain { leaf, intermediates };
-        encounter::met(self.0.judge(client, Role::Client, now).map_err(Refused)?);
+        handshake_context::client_is(self.0.judge(client, Role::Client, now).map_err(Refused)?);
         Ok(ClientCertVerified::assertion())
     }
 
@@ -90,7 +97,7 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.algorithms)
+        verify_tls12_signature(message, certificate, signature, &self.0.authenticator.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -99,10 +106,10 @@ impl ClientCertVerifier for ClientVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.algorithms)
+        verify_tls13_signature(message, certificate, signature, &self.0.authenticator.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.algorithms.supported_schemes()
+        self.0.authenticator.algorithms.supported_schemes()
     }
 }

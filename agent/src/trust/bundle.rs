@@ -21,11 +21,13 @@ pub struct TrustBundle {
 pub enum BundleError {
     #[error("the trust bundle of {0} has no certificate")]
     Empty(TrustDomain),
-    #[error("a certificate in the trust bundle of {domain} cannot be used: {reason}")]
-    Unusable { domain: TrustDomain, reason: String },
+    #[error("a certificate in the trust bundle of {domain} cannot be used: {}", reason(.error))]
+    Unusable { domain: TrustDomain, error: webpki::Error },
 }
 
 impl TrustBundle {
+    /// # Errors
+    /// If there is no certificate, or if one of them cannot be an authority.
     pub fn new(
         trust_domain: TrustDomain,
         authorities: Vec<CertificateDer<'static>>,
@@ -33,10 +35,8 @@ impl TrustBundle {
         if authorities.is_empty() {
             return Err(BundleError::Empty(trust_domain));
         }
-        let anchors = Anchors::new(&authorities).map_err(|error| BundleError::Unusable {
-            domain: trust_domain.clone(),
-            reason: reason(&error),
-        })?;
+        let anchors = Anchors::new(&authorities)
+            .map_err(|error| BundleError::Unusable { domain: trust_domain.clone(), error })?;
         Ok(Self { trust_domain, authorities, anchors, loaded: SystemTime::now() })
     }
 

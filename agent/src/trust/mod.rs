@@ -1,13 +1,18 @@
-//! Whom to believe: trust bundles and CRLs of trust domains, pins, expected names, and the judgement of a
-//! peer's certificate by them.
+//! Who somebody is: trust bundles and CRLs of trust domains, and what a peer's certificates prove by them.
+//!
+//! An [`Authenticator`] has what one workload trusts. A peer is a [`Candidate`] until it has proved by some [`Method`] who it
+//! is; then there is an [`Identity`]. Whether that one may be at the other end of a flow is another question, which is
+//! [asked elsewhere](crate::peer).
 
 mod anchors;
+mod authenticator;
+mod authorities;
 mod bundle;
+mod chains;
 mod constraints;
-mod expectation;
-mod judge;
+mod error;
+mod identity;
 mod path;
-mod peer_id;
 mod pin;
 mod reason;
 mod revocation;
@@ -15,17 +20,18 @@ mod store;
 mod validity;
 mod verified;
 
-pub use crate::flow::Role;
 pub use anchors::Anchors;
+pub use authenticator::{Authenticator, Candidate, Method, PeerChain};
+pub use authorities::Authorities;
 pub use bundle::{BundleError, TrustBundle};
+pub use chains::Chain;
 pub use constraints::Violation;
-pub use expectation::{Expectation, Names, Proof, Way};
-pub use judge::{Judge, Judged, PeerChain, Refusal};
+pub use error::AuthenticationError;
+pub use identity::Identity;
 pub use path::PathError;
-pub use peer_id::PeerId;
 pub use pin::Pin;
 pub use reason::reason;
-pub use revocation::{OnDoubt, Revocation};
+pub use revocation::{CrlError, OnDoubt, Revocation};
 pub use store::{DomainTrust, Trust};
 pub use validity::Validity;
 pub use verified::VerifiedChains;

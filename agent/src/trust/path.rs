@@ -15,7 +15,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::constraints::{NameConstraints, Violation, names_of};
 use super::reason::reason;
-use super::{Anchors, PeerChain, Revocation, Role, Validity};
+use super::{Anchors, PeerChain, Revocation, Validity};
+use crate::flow::Role;
 
 /// Where a chain may lead, and when.
 pub(super) struct Search<'a> {

@@ -14,7 +14,7 @@ use x509_parser::prelude::X509Name;
 
 use super::reason;
 use super::validity::Validity;
-use crate::x509::{Fingerprint, X509Error, next_update};
+use crate::x509::{Fingerprint, next_update};
 
 /// What to do where the CRLs give no answer.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +38,15 @@ pub struct Revocation {
     validity: Validity,
 }
 
+/// Why CRLs cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("CRL {number} in it cannot be used: {}", reason(.error))]
+pub struct CrlError {
+    /// Which of them, counted from one.
+    pub number: usize,
+    pub error: Error,
+}
+
 impl fmt::Debug for Revocation {
     /// Lists can be long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,11 +67,11 @@ impl Revocation {
         lists: &[CertificateRevocationListDer<'_>],
         unknown: OnDoubt,
         expired: OnDoubt,
-    ) -> Result<Self, X509Error> {
+    ) -> Result<Self, CrlError> {
         let parse = |(index, list): (usize, &CertificateRevocationListDer<'_>)| {
             OwnedCertRevocationList::from_der(list)
                 .map(CertRevocationList::Owned)
-                .map_err(|error| X509Error::BadCrl { index: index + 1, reason: reason(&error) })
+                .map_err(|error| CrlError { number: index + 1, error })
         };
         let options = [unknown as u8, expired as u8];
         let content = lists.iter().map(AsRef::as_ref);

@@ -7,12 +7,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
+use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
 
-use super::{Expectation, Judge, PeerChain, Trust, TrustBundle};
-use crate::spiffe::SpiffeId;
-use crate::tls::crypto_provider;
+use super::{Authenticator, Method, PeerChain, Trust, TrustBundle};
+use crate::flow::Role;
 
 /// An authority of a trust domain.
 pub struct Ca {
@@ -35,7 +35,7 @@ impl Leaf {
 
     pub fn certified(&self) -> Arc<CertifiedKey> {
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).unwrap();
-        Arc::new(CertifiedKey::from_der(self.chain.clone(), key, &crypto_provider()).unwrap())
+        Arc::new(CertifiedKey::from_der(self.chain.clone(), key, &provider()).unwrap())
     }
 }
 
@@ -117,14 +117,27 @@ impl Ca {
     }
 }
 
-pub fn judge(trust: Trust, expectation: Expectation) -> Judge {
-    let algorithms = crypto_provider().signature_verification_algorithms;
-    Judge { trust, expectation, algorithms }
+/// What everybody here verifies signatures with.
+fn provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
 }
 
-pub fn expecting(ids: &[&str]) -> Expectation {
-    let ids: Vec<SpiffeId> = ids.iter().map(|id| id.parse().unwrap()).collect();
-    Expectation::of(ids, Vec::new())
+pub fn authenticator(trust: Trust) -> Authenticator {
+    Authenticator { trust, algorithms: provider().signature_verification_algorithms }
+}
+
+/// The SPIFFE ID that a leaf proves at a time, or why it proves none.
+pub fn authenticate(
+    authenticator: &Authenticator,
+    leaf: &Leaf,
+    role: Role,
+    now: UnixTime,
+) -> Result<String, String> {
+    let candidate = authenticator.candidate(leaf.peer(), role, now);
+    let identity = candidate.and_then(|candidate| candidate.authenticate(Method::Svid));
+    identity
+        .map(|identity| identity.spiffe_id().unwrap().to_string())
+        .map_err(|error| error.to_string())
 }
 
 /// A CRL of `ca` that revokes some serial numbers.

@@ -1,25 +1,26 @@
-//! Chains that have been verified, so that a peer that is known costs no signatures.
+//! Chains that have been verified, so that a known peer costs no signatures.
 //!
-//! What is remembered is a proof, never a verdict: a chain leads to these authorities, and none of these CRLs
-//! speaks against it. Whether somebody is expected, and whether it is the time for it, is asked each time, and
-//! that the peer has the key is proved in each handshake. Claims name everything by its content, so a proof is
-//! good for whoever asks, and nothing has to be forgotten when trust changes.
+//! Only a proof is remembered: that a chain leads to these authorities, and that none of these CRLs speaks against it. It is
+//! part of the answer to who somebody is. Whether that one may be here is asked each time, and so is whether
+//! certificates and CRLs are good now; that the peer has the key is proved in each handshake. A [`Claim`] names everything by
+//! its content, so a proof is good for whoever asks, and nothing has to be forgotten when trust changes.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::Role;
+use super::chains::{Chain, ChainsInUse};
 use super::validity::Validity;
+use crate::flow::Role;
 use crate::metrics::{Counter, Registry, RegistryError, Scalar};
 use crate::x509::Fingerprint;
 
 /// Proofs that are remembered at most; together they take less than a megabyte.
 const CAPACITY: usize = 4096;
 
-/// What a proof is about: all that decides whether a chain is good, the time apart.
+/// What a proof is about: everything that decides whether a chain is good, except the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Claim {
     /// The certificates that the peer has sent.
@@ -32,10 +33,12 @@ pub(super) struct Claim {
     pub algorithms: (usize, usize),
 }
 
-/// Proofs that have been made, the latest of them. What is in use stays.
+/// The latest proofs. Those in use stay.
 #[derive(Default)]
 pub struct VerifiedChains {
     proofs: Mutex<Generations>,
+    /// What the peers of live sessions have shown.
+    in_use: Mutex<ChainsInUse>,
     hits: Counter,
     misses: Counter,
 }
@@ -53,6 +56,14 @@ impl VerifiedChains {
     /// Remembers that `claim` has been proved, and when the certificates are good that prove it.
     pub(super) fn remember(&self, claim: Claim, validity: Validity) {
         self.lock().insert(claim, validity);
+    }
+
+    /// A chain with its fingerprint, in memory once for as long as it is in use.
+    #[must_use]
+    pub fn share(&self, chain: Vec<CertificateDer<'static>>) -> (Fingerprint, Chain) {
+        let fingerprint = Fingerprint::of_sequence(chain.iter().map(AsRef::as_ref));
+        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        (fingerprint, in_use.shared(fingerprint, chain))
     }
 
     /// How often a proof was found, since the start.

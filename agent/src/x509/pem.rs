@@ -42,8 +42,6 @@ pub enum X509Error {
     SeveralKeys,
     #[error("no CRL in it")]
     NoCrl,
-    #[error("CRL {index} in it cannot be used: {reason}")]
-    BadCrl { index: usize, reason: String },
     #[error(
         "line {line} begins a section `{label}`, which has no place in a file of {wanted}{advice}"
     )]

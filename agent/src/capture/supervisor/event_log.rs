@@ -30,7 +30,9 @@ impl EventLog {
         match kind {
             Some(EventKind::ConnectDenied) => {
                 if self.has_room() {
-                    log_denied_connect(name, destination, event.pid, denial_reason(event.detail));
+                    let rule = policy.rule_of_denial(event.workload, destination, event.detail);
+                    let reason = denial_reason(event.detail);
+                    log_denied_connect(name, destination, event.pid, rule, reason);
                 }
             }
             Some(EventKind::GuardDroppedOutbound | EventKind::GuardDroppedInbound) => {

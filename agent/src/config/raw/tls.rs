@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::values::{Period, parsed, parsed_list, parsed_option};
 use crate::desired::{Destination, Family, Place};
+use crate::peer::Version;
 use crate::spiffe::{SpiffeId, TrustDomain};
-use crate::tls::Version;
 use crate::trust::OnDoubt;
 
 #[derive(Debug, Deserialize)]

@@ -22,7 +22,7 @@ impl Discovery for Silent {
 }
 
 fn following(discoveries: &[(&'static str, u8)]) -> Discoveries {
-    let mut followed = Discoveries::new(crate::tls::crypto_provider().secure_random);
+    let mut followed = Discoveries::new(crate::peer::crypto_provider().secure_random);
     followed.follow(&set_up(discoveries));
     followed
 }

@@ -29,7 +29,7 @@ fn updates(
 ) -> (watch::Sender<Arc<Desired>>, Updates, mpsc::Receiver<Message>) {
     let wanted = watch::Sender::new(wanting(names));
     let (sender, messages) = mpsc::channel(4);
-    let random = crate::tls::crypto_provider().secure_random;
+    let random = crate::peer::crypto_provider().secure_random;
     let updates = Updates::new(sender, "dns", 1, wanted.subscribe(), before, random);
     (wanted, updates, messages)
 }

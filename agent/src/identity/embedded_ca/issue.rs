@@ -219,7 +219,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let domain = "example.org".parse().unwrap();
         Roots::init(directory.path(), &domain).unwrap();
-        let provider = Arc::new(crate::tls::crypto_provider());
+        let provider = Arc::new(crate::peer::crypto_provider());
         let ca = EmbeddedCa::load(directory.path(), &domain, provider).unwrap();
         let id: SpiffeId = "spiffe://example.org/web".parse().unwrap();
         let [one, other] = [(); 2].map(|()| ca.issue(&id, TTL).unwrap().0.svid);
@@ -235,7 +235,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let domain = "example.org".parse().unwrap();
         Roots::init(directory.path(), &domain).unwrap();
-        let provider = Arc::new(crate::tls::crypto_provider());
+        let provider = Arc::new(crate::peer::crypto_provider());
         let ca = EmbeddedCa::load(directory.path(), &domain, provider).unwrap();
         let id: SpiffeId = "spiffe://example.org/web".parse().unwrap();
         let (before, root) = ca.issue(&id, TTL).unwrap();
@@ -256,7 +256,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let domain = "example.org".parse().unwrap();
         let files = Roots::init(directory.path(), &domain).unwrap();
-        let provider = Arc::new(crate::tls::crypto_provider());
+        let provider = Arc::new(crate::peer::crypto_provider());
         let ca = EmbeddedCa::load(directory.path(), &domain, provider).unwrap();
         let (_, root) = ca.issue(&"spiffe://example.org/web".parse().unwrap(), TTL).unwrap();
         for file in files {

@@ -134,7 +134,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let domain = "example.org".parse().unwrap();
         Roots::init(directory.path(), &domain).unwrap();
-        let provider = Arc::new(crate::tls::crypto_provider());
+        let provider = Arc::new(crate::peer::crypto_provider());
         let ca = Arc::new(EmbeddedCa::load(directory.path(), &domain, provider).unwrap());
         let workload = WorkloadRef {
             id: 1,

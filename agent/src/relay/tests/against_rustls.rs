@@ -11,8 +11,9 @@ use rustls::{ClientConnection, ConnectionCommon, ServerConnection, SideData, Str
 
 use super::*;
 use crate::limits::Quota;
-use crate::tls::testing::{contexts_with_suite, ids, quota, with_server_blocking};
-use crate::tls::{self, Target};
+use crate::peer::Target;
+use crate::tls;
+use crate::tls::testing::{configs_with_suite, ids, quota, with_server_blocking};
 use crate::trust::testing::Ca;
 use crate::wire::record::{Alert, RecordError};
 use crate::wire::testing::limit_keys;
@@ -108,8 +109,8 @@ async fn session<T: Send + 'static>(
 ) -> (RecordStream, thread::JoinHandle<T>) {
     let Setting { ours, suite, fragment, segment, tickets } = setting;
     let ca = Ca::new("example.org");
-    let web = contexts_with_suite(&ca, WEB, &[CLIENT], suite);
-    let client = contexts_with_suite(&ca, CLIENT, &[], suite);
+    let web = configs_with_suite(&ca, WEB, &[CLIENT], suite);
+    let client = configs_with_suite(&ca, CLIENT, &[], suite);
     let over = move |tcp: std::net::TcpStream| {
         tcp.set_nodelay(true).unwrap();
         tcp.set_read_timeout(Some(GENEROUS)).unwrap();

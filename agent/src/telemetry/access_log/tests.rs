@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -46,6 +47,8 @@ fn a_connection_that_the_kernel_refused_has_the_fields_of_any_other_and_the_proc
     let mut record =
         FlowRecord::new(FlowIds::new(0xab).next(), Direction::Inbound, source, destination);
     record.workload = "web".to_owned();
+    let rule = Origin::named(&Path::new("test.yaml").into(), "workloads", 0, "web");
+    record.rule = Some(rule.field("inbound.allow"));
     let ending = Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new() };
     let flow = logged(|| log_flow(&record, Duration::from_millis(1_500), &ending));
     for (name, expected) in [
@@ -56,6 +59,7 @@ fn a_connection_that_the_kernel_refused_has_the_fields_of_any_other_and_the_proc
         ("local_id", "".into()),
         ("source", "192.0.2.1:4000".into()),
         ("destination", "192.0.2.2:80".into()),
+        ("rule", "workloads[web].inbound.allow".into()),
         ("duration_ms", 1_500.into()),
         ("protection", "none".into()),
         ("reused", false.into()),
@@ -66,13 +70,14 @@ fn a_connection_that_the_kernel_refused_has_the_fields_of_any_other_and_the_proc
         assert_eq!(flow[name], expected, "{name}");
     }
 
-    let denied = logged(|| log_denied_connect("web", destination, 42, "because"));
+    let denied = logged(|| log_denied_connect("web", destination, 42, None, "because"));
     for (name, expected) in [
         ("flow", Value::from("")),
         ("direction", "outbound".into()),
         ("workload", "web".into()),
         ("source", "".into()),
         ("destination", "192.0.2.2:80".into()),
+        ("rule", "".into()),
         ("duration_ms", 0.into()),
         ("outcome", "denied".into()),
         ("stage", "capture".into()),

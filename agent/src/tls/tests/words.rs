@@ -6,7 +6,8 @@ use rustls::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::tls::{Target, connect, crypto_provider, testing};
+use crate::peer::{Target, crypto_provider};
+use crate::tls::{connect, testing};
 use crate::trust::testing::{Ca, svid};
 use crate::wire::words::handshake;
 
@@ -52,11 +53,11 @@ async fn told_of_server_that_says(answer: &'static [u8]) -> String {
     };
     let ca = Ca::new("example.org");
     let id = "spiffe://example.org/web";
-    let contexts =
-        testing::contexts(crypto_provider(), &ca, ca.issue(svid(id, |_| {})).certified(), &[]);
+    let configs =
+        testing::configs(crypto_provider(), &ca, ca.issue(svid(id, |_| {})).certified(), &[]);
     let (target, quota) = (Target::Agent(testing::ids(&[id])), testing::quota(1 << 20));
     let limit = std::time::Duration::from_secs(10);
-    let connecting = connect(dialled, &contexts, &target, limit, &quota);
+    let connecting = connect(dialled, &configs, &target, limit, &quota);
     let (connected, ()) = tokio::join!(connecting, serving);
     connected.map(drop).unwrap_err().to_string()
 }

@@ -11,7 +11,8 @@ use x509_parser::asn1_rs::{Any, FromDer};
 use x509_parser::extensions::ExtendedKeyUsage;
 
 use super::{Link, PathError, Proven, Search};
-use crate::trust::{PeerChain, Role, Validity};
+use crate::flow::Role;
+use crate::trust::{PeerChain, Validity};
 
 /// Signatures that are looked at for one chain. Eight intermediates in a row need nine.
 const MOST_SIGNATURES: u32 = 64;

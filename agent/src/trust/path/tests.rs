@@ -11,17 +11,17 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use x509_parser::asn1_rs::{Any, FromDer};
 
 use super::*;
-use crate::trust::testing::{Ca, Leaf, authority, crl, dns, expecting, judge, svid, uri};
-use crate::trust::{DomainTrust, Judge, OnDoubt, Trust, TrustBundle};
+use crate::trust::testing::{
+    Ca, Leaf, authenticate, authenticator, authority, crl, dns, svid, uri,
+};
+use crate::trust::{Authenticator, DomainTrust, OnDoubt, Trust, TrustBundle};
 
 const WEB: &str = "spiffe://example.org/web";
 const HOUR: Duration = Duration::from_secs(3600);
 
-fn verdict(judge: &Judge, leaf: &Leaf) -> Result<String, String> {
-    let [client, server] = [Role::Client, Role::Server].map(|role| {
-        let verdict = judge.judge(leaf.peer(), role, UnixTime::now());
-        verdict.map(|peer| peer.id.to_string()).map_err(|refusal| refusal.to_string())
-    });
+fn verdict(authenticator: &Authenticator, leaf: &Leaf) -> Result<String, String> {
+    let [client, server] = [Role::Client, Role::Server]
+        .map(|role| authenticate(authenticator, leaf, role, UnixTime::now()));
     assert_eq!(client.is_ok(), server.is_ok(), "{client:?} {server:?}");
     client
 }
@@ -31,17 +31,17 @@ fn verdict_of(root: &Ca, leaf: &Leaf) -> Result<String, String> {
     let domain = root.domain.parse().unwrap();
     let bundle = TrustBundle::new(domain, vec![root.certificate.clone()]);
     let bundle = bundle.map_err(|error| error.to_string())?;
-    verdict(&judge(Trust::of_bundles([bundle.into()]), expecting(&[WEB])), leaf)
+    verdict(&authenticator(Trust::of_bundles([bundle.into()])), leaf)
 }
 
 #[track_caller]
 fn assert_believed(root: &Ca, leaf: &Leaf) {
-    assert_eq!(verdict(&judge(root.trust(), expecting(&[WEB])), leaf).as_deref(), Ok(WEB));
+    assert_eq!(verdict(&authenticator(root.trust()), leaf).as_deref(), Ok(WEB));
 }
 
 #[track_caller]
 fn assert_refused(root: &Ca, leaf: &Leaf, reason: &str) {
-    let refusal = verdict(&judge(root.trust(), expecting(&[WEB])), leaf).unwrap_err();
+    let refusal = verdict(&authenticator(root.trust()), leaf).unwrap_err();
     assert!(refusal.contains(reason), "{reason}: {refusal}");
 }
 
@@ -222,12 +222,12 @@ fn a_certificate_that_is_its_own_authority_needs_no_right_to_sign() {
     let chain = vec![params.self_signed(&pair).unwrap().der().clone()];
     let domain = "example.org".parse().unwrap();
     let bundle = TrustBundle::new(domain, chain.clone()).unwrap();
-    let judge = judge(Trust::of_bundles([bundle.into()]), expecting(&[WEB]));
+    let authenticator = authenticator(Trust::of_bundles([bundle.into()]));
     let alone = Leaf { chain: chain.clone(), key: pair };
-    assert_eq!(verdict(&judge, &alone).as_deref(), Ok(WEB));
+    assert_eq!(verdict(&authenticator, &alone).as_deref(), Ok(WEB));
     let issuer = rcgen::Issuer::from_ca_cert_der(&chain[0], &alone.key).unwrap();
     let forged = svid(WEB, |_| {}).signed_by(&key(), &issuer).unwrap().der().clone();
-    assert!(verdict(&judge, &Leaf { chain: vec![forged], key: key() }).is_err());
+    assert!(verdict(&authenticator, &Leaf { chain: vec![forged], key: key() }).is_err());
 }
 
 /// The certificate in the first version: without extensions (RFC 5280, 4.1.2.1).
@@ -291,8 +291,8 @@ fn each_rule_for_intermediates_holds_with_and_without_name_constraints() {
         assert_believed(&root, &leaf);
         for (what, change) in rules {
             let (root, leaf) = build(change);
-            let judge = judge(root.trust(), expecting(&[WEB]));
-            assert!(verdict(&judge, &leaf).is_err(), "{what}, {limit:?}");
+            let authenticator = authenticator(root.trust());
+            assert!(verdict(&authenticator, &leaf).is_err(), "{what}, {limit:?}");
         }
         // Signed by somebody else of the same name.
         let (_, leaf) = build(|_| {});
@@ -547,8 +547,8 @@ fn what_one_authority_permits_does_not_widen_what_another_does() {
     assert_refused(&narrow, &leaf, "permit only");
     let certificates = vec![narrow.certificate.clone(), wide.certificate.clone()];
     let bundle = TrustBundle::new("example.org".parse().unwrap(), certificates).unwrap();
-    let judge = judge(Trust::of_bundles([bundle.into()]), expecting(&[WEB]));
-    assert_eq!(verdict(&judge, &leaf).as_deref(), Ok(WEB));
+    let authenticator = authenticator(Trust::of_bundles([bundle.into()]));
+    assert_eq!(verdict(&authenticator, &leaf).as_deref(), Ok(WEB));
 }
 
 fn with_crls(
@@ -556,10 +556,10 @@ fn with_crls(
     lists: &[CertificateRevocationListDer<'_>],
     unknown: OnDoubt,
     expired: OnDoubt,
-) -> Judge {
+) -> Authenticator {
     let revocation = Some(Revocation::new(lists, unknown, expired).unwrap().into());
     let domain = DomainTrust { bundle: ca.bundle(), revocation };
-    judge(Trust::new([(ca.domain.parse().unwrap(), domain)].into()), expecting(&[WEB]))
+    authenticator(Trust::new([(ca.domain.parse().unwrap(), domain)].into()))
 }
 
 #[test]
@@ -588,15 +588,15 @@ fn crls_are_asked_about_constrained_authorities_as_about_others() {
             ("expired", vec![own.clone(), stale.clone()], deny, deny, "is overdue"),
             ("forged", vec![own.clone(), forged], allow, allow, "signature of a CRL"),
         ] {
-            let judge = with_crls(&root, &lists, unknown, expired);
-            let refusal = verdict(&judge, &leaf).unwrap_err();
+            let authenticator = with_crls(&root, &lists, unknown, expired);
+            let refusal = verdict(&authenticator, &leaf).unwrap_err();
             assert!(refusal.contains(reason), "{what}: {refusal}");
         }
         for (lists, unknown, expired) in
             [(vec![own.clone()], allow, deny), (vec![own, stale], deny, allow)]
         {
-            let judge = with_crls(&root, &lists, unknown, expired);
-            assert_eq!(verdict(&judge, &leaf).as_deref(), Ok(WEB));
+            let authenticator = with_crls(&root, &lists, unknown, expired);
+            assert_eq!(verdict(&authenticator, &leaf).as_deref(), Ok(WEB));
         }
     }
 }
@@ -616,17 +616,20 @@ fn a_crl_of_an_authority_that_may_not_sign_any_is_none() {
         let later = SystemTime::now() + HOUR;
         let mute = Ca::with_params("example.org", &params, two);
         let leaf = mute.issue(svid(WEB, |_| {}));
-        let judge = with_crls(&mute, &[crl(&twin, &[], later)], OnDoubt::Allow, OnDoubt::Allow);
-        assert!(verdict(&judge, &leaf).unwrap_err().contains("cRLSign"));
+        let authenticator =
+            with_crls(&mute, &[crl(&twin, &[], later)], OnDoubt::Allow, OnDoubt::Allow);
+        assert!(verdict(&authenticator, &leaf).unwrap_err().contains("cRLSign"));
         // Nor between the two.
         let root = root(|_| {});
         let certificate = params.signed_by(&three, &root.issuer).unwrap().der().clone();
         let chain = vec![leaf.chain[0].clone(), certificate];
         let leaf = Leaf { chain, key: key() };
-        let judge = with_crls(&root, &[crl(&twin, &[], later)], OnDoubt::Allow, OnDoubt::Allow);
-        assert!(verdict(&judge, &leaf).is_err());
-        let judge = with_crls(&root, &[crl(&root, &[], later)], OnDoubt::Allow, OnDoubt::Allow);
-        assert_eq!(verdict(&judge, &leaf).as_deref(), Ok(WEB));
+        let authenticator =
+            with_crls(&root, &[crl(&twin, &[], later)], OnDoubt::Allow, OnDoubt::Allow);
+        assert!(verdict(&authenticator, &leaf).is_err());
+        let authenticator =
+            with_crls(&root, &[crl(&root, &[], later)], OnDoubt::Allow, OnDoubt::Allow);
+        assert_eq!(verdict(&authenticator, &leaf).as_deref(), Ok(WEB));
     }
 }
 

@@ -9,28 +9,27 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::CertificateRevocationListDer;
 
 use super::*;
-use crate::trust::testing::{Ca, Leaf, authority, crl, dns, expecting, judge, svid};
+use crate::trust::testing::{Ca, Leaf, authenticate, authenticator, authority, crl, dns, svid};
 use crate::trust::{
-    DomainTrust, Expectation, Judge, Names, OnDoubt, Pin, Proof, Revocation, Trust, TrustBundle,
-    Way,
+    Authenticator, Authorities, DomainTrust, Method, OnDoubt, Pin, Revocation, Trust, TrustBundle,
 };
 
 const WEB: &str = "spiffe://example.org/web";
 const HOUR: u64 = 3600;
 
-/// Everything that judges with the same proofs.
+/// Everything that authenticates with the same proofs.
 #[derive(Default)]
 struct Node {
     verified: Arc<VerifiedChains>,
 }
 
 impl Node {
-    fn judge(&self, trust: Trust, expectation: Expectation) -> Judge {
-        judge(trust.with_verified(self.verified.clone()), expectation)
+    fn authenticator(&self, trust: Trust) -> Authenticator {
+        authenticator(trust.with_verified(self.verified.clone()))
     }
 
-    fn by_bundle(&self, authorities: &[&Ca]) -> Judge {
-        self.judge(Trust::of_bundles([bundle(authorities)]), expecting(&[WEB]))
+    fn by_bundle(&self, authorities: &[&Ca]) -> Authenticator {
+        self.authenticator(Trust::of_bundles([bundle(authorities)]))
     }
 
     fn by_crls(
@@ -39,11 +38,11 @@ impl Node {
         lists: &[CertificateRevocationListDer<'_>],
         unknown: OnDoubt,
         expired: OnDoubt,
-    ) -> Judge {
+    ) -> Authenticator {
         let revocation = Some(Arc::new(Revocation::new(lists, unknown, expired).unwrap()));
         let domain = DomainTrust { bundle: ca.bundle(), revocation };
         let trust = Trust::new([(ca.domain.parse().unwrap(), domain)].into());
-        self.judge(trust, expecting(&[WEB]))
+        self.authenticator(trust)
     }
 
     /// Runs `work`, which must find this many proofs, and look for this many that are not there.
@@ -63,18 +62,22 @@ fn bundle(authorities: &[&Ca]) -> Arc<TrustBundle> {
     Arc::new(TrustBundle::new(domain, certificates).unwrap())
 }
 
-fn verdict_at(judge: &Judge, leaf: &Leaf, role: Role, now: u64) -> Result<String, String> {
-    let verdict = judge.judge(leaf.peer(), role, at(now));
-    verdict.map(|peer| peer.id.to_string()).map_err(|refusal| refusal.to_string())
+fn verdict_at(
+    authenticator: &Authenticator,
+    leaf: &Leaf,
+    role: Role,
+    now: u64,
+) -> Result<String, String> {
+    authenticate(authenticator, leaf, role, at(now))
 }
 
-fn verdict(judge: &Judge, leaf: &Leaf) -> Result<String, String> {
-    verdict_at(judge, leaf, Role::Client, now())
+fn verdict(authenticator: &Authenticator, leaf: &Leaf) -> Result<String, String> {
+    verdict_at(authenticator, leaf, Role::Client, now())
 }
 
 #[track_caller]
-fn assert_believed(judge: &Judge, leaf: &Leaf) {
-    assert_eq!(verdict(judge, leaf).as_deref(), Ok(WEB));
+fn assert_believed(authenticator: &Authenticator, leaf: &Leaf) {
+    assert_eq!(verdict(authenticator, leaf).as_deref(), Ok(WEB));
 }
 
 #[track_caller]
@@ -128,7 +131,7 @@ fn a_chain_is_verified_once_for_all_workloads() {
     });
     node.counting(0, 1, || assert_believed(&node.by_bundle(&[&ca]), &web(&ca)));
     assert_eq!(node.verified.entries(), 2);
-    let alone = judge(ca.trust(), expecting(&[WEB]));
+    let alone = authenticator(ca.trust());
     assert_believed(&alone, &leaf);
     assert_eq!(alone.trust.verified().misses(), 1, "nothing is in common unless it is said");
 }
@@ -151,24 +154,26 @@ fn one_chain_is_not_another() {
     let first = ca.intermediate("first", BasicConstraints::Unconstrained);
     let mut leaf = web(&first);
     leaf.chain.push(first.certificate.clone());
-    let judge = node.by_bundle(&[&ca]);
-    assert_believed(&judge, &leaf);
+    let authenticator = node.by_bundle(&[&ca]);
+    assert_believed(&authenticator, &leaf);
     let mut without = Leaf { chain: leaf.chain.clone(), key: KeyPair::generate().unwrap() };
     without.chain.pop();
     node.counting(0, 1, || {
-        assert_refused(verdict(&judge, &without), "an authority that is not known here")
+        assert_refused(verdict(&authenticator, &without), "an authority that is not known here")
     });
     // The same bytes in the same order, but cut elsewhere.
     let mut elsewhere = Leaf { chain: leaf.chain.clone(), key: KeyPair::generate().unwrap() };
     let [one, two] = &leaf.chain[..] else { panic!("two certificates") };
     let (head, tail) = two.split_at(1);
     elsewhere.chain = vec![[one, head].concat().into(), tail.to_vec().into()];
-    assert_refused(verdict(&judge, &elsewhere), "cannot be parsed");
+    assert_refused(verdict(&authenticator, &elsewhere), "cannot be parsed");
     // One certificate in place of another.
     let mut forged = leaf.chain[0].to_vec();
     *forged.last_mut().unwrap() ^= 1;
     leaf.chain[0] = forged.into();
-    node.counting(0, 1, || assert_refused(verdict(&judge, &leaf), "does not chain to the bundle"));
+    node.counting(0, 1, || {
+        assert_refused(verdict(&authenticator, &leaf), "does not chain to the bundle")
+    });
 }
 
 #[test]
@@ -214,17 +219,17 @@ fn a_crl_that_has_run_out_speaks_for_nobody() {
     let leaf = web(&ca);
     let (now, end) = (now(), now() + HOUR);
     let lists = [crl(&ca, &[], time(end + HOUR)), crl(&ca, &[], time(end))];
-    let judge = node.by_crls(&ca, &lists[1..], OnDoubt::Deny, OnDoubt::Deny);
-    let verdict = |judge, time| verdict_at(judge, &leaf, Role::Client, time);
-    assert!(verdict(&judge, now).is_ok());
-    node.counting(1, 0, || assert!(verdict(&judge, end - 1).is_ok()));
-    node.counting(0, 1, || assert_refused(verdict(&judge, end), "a CRL is overdue"));
+    let authenticator = node.by_crls(&ca, &lists[1..], OnDoubt::Deny, OnDoubt::Deny);
+    let verdict = |authenticator, time| verdict_at(authenticator, &leaf, Role::Client, time);
+    assert!(verdict(&authenticator, now).is_ok());
+    node.counting(1, 0, || assert!(verdict(&authenticator, end - 1).is_ok()));
+    node.counting(0, 1, || assert_refused(verdict(&authenticator, end), "a CRL is overdue"));
     // The first of several to run out is what counts.
-    let judge = node.by_crls(&ca, &lists, OnDoubt::Deny, OnDoubt::Deny);
-    assert!(verdict(&judge, end - 1).is_ok());
+    let authenticator = node.by_crls(&ca, &lists, OnDoubt::Deny, OnDoubt::Deny);
+    assert!(verdict(&authenticator, end - 1).is_ok());
     node.counting(1, 1, || {
-        assert!(verdict(&judge, now).is_ok());
-        let _ = verdict(&judge, end);
+        assert!(verdict(&authenticator, now).is_ok());
+        let _ = verdict(&authenticator, end);
     });
     let lax = node.by_crls(&ca, &lists, OnDoubt::Deny, OnDoubt::Allow);
     assert!(verdict(&lax, now).is_ok());
@@ -234,11 +239,11 @@ fn a_crl_that_has_run_out_speaks_for_nobody() {
 #[test]
 fn no_certificate_of_a_chain_is_believed_outside_its_time() {
     let (node, ca) = (Node::default(), Ca::new("example.org"));
-    let judge = node.by_bundle(&[&ca]);
+    let authenticator = node.by_bundle(&[&ca]);
     let now = now();
     let (narrow, wide) = ([now - HOUR, now + HOUR], [now - 9 * HOUR, now + 9 * HOUR]);
     for leaf in [below(&ca, wide, narrow), below(&ca, narrow, wide)] {
-        let verdict = |time| verdict_at(&judge, &leaf, Role::Server, time);
+        let verdict = |time| verdict_at(&authenticator, &leaf, Role::Server, time);
         assert!(verdict(now).is_ok());
         node.counting(2, 0, || narrow.map(|edge| verdict(edge).unwrap()));
         node.counting(0, 1, || assert_refused(verdict(narrow[0] - 1), "is not valid before"));
@@ -261,29 +266,32 @@ fn an_authority_vouches_for_nobody_once_it_has_expired() {
     let (node, key, now) = (Node::default(), KeyPair::generate().unwrap(), now());
     let ca = limited(&key, [now - HOUR, now + HOUR]);
     let leaf = web(&ca);
-    let verdict = |judge: &Judge, time| verdict_at(judge, &leaf, Role::Client, time);
-    let judge = node.by_bundle(&[&ca]);
-    node.counting(1, 1, || [now, now + HOUR].map(|time| verdict(&judge, time).unwrap()));
+    let verdict =
+        |authenticator: &Authenticator, time| verdict_at(authenticator, &leaf, Role::Client, time);
+    let authenticator = node.by_bundle(&[&ca]);
+    node.counting(1, 1, || [now, now + HOUR].map(|time| verdict(&authenticator, time).unwrap()));
     node.counting(0, 2, || {
         for _ in 0..2 {
-            assert_refused(verdict(&judge, now + HOUR + 1), "has expired");
+            assert_refused(verdict(&authenticator, now + HOUR + 1), "has expired");
         }
     });
     // Unless it has another certificate, whichever comes first.
     let renewed = limited(&key, [now, now + 9 * HOUR]);
     for authorities in [[&ca, &renewed], [&renewed, &ca]] {
-        let judge = node.by_bundle(&authorities);
-        node.counting(2, 1, || [1, 2, 9].map(|hours| verdict(&judge, now + hours * HOUR).unwrap()));
-        assert_refused(verdict(&judge, now + 9 * HOUR + 1), "has expired");
+        let authenticator = node.by_bundle(&authorities);
+        node.counting(2, 1, || {
+            [1, 2, 9].map(|hours| verdict(&authenticator, now + hours * HOUR).unwrap())
+        });
+        assert_refused(verdict(&authenticator, now + 9 * HOUR + 1), "has expired");
     }
     // One that is to take over is trusted from the start.
     let next = limited(&KeyPair::generate().unwrap(), [now + HOUR, now + 9 * HOUR]);
-    let judge = node.by_bundle(&[&ca, &next]);
-    assert_believed(&judge, &web(&next));
+    let authenticator = node.by_bundle(&[&ca, &next]);
+    assert_believed(&authenticator, &web(&next));
 }
 
 #[test]
-fn a_judgement_says_until_when_it_rests_on_good_certificates() {
+fn an_identity_says_until_when_it_rests_on_good_certificates() {
     let (node, now) = (Node::default(), now());
     let ends = [1, 2, 3].map(|hours| now + hours * HOUR);
     for (authority, intermediate, leaf) in [(0, 1, 2), (1, 0, 2), (2, 1, 0)] {
@@ -291,9 +299,11 @@ fn a_judgement_says_until_when_it_rests_on_good_certificates() {
         let span = |index: usize| [now - HOUR, ends[index]];
         let ca = limited(&key, span(authority));
         let mut leaf = below(&ca, span(intermediate), span(leaf));
-        let judge = node.by_bundle(&[&Ca::new("example.org"), &ca]);
-        let end =
-            |leaf: &Leaf| judge.judge(leaf.peer(), Role::Client, at(now)).unwrap().validity.end();
+        let authenticator = node.by_bundle(&[&Ca::new("example.org"), &ca]);
+        let end = |leaf: &Leaf| {
+            let candidate = authenticator.candidate(leaf.peer(), Role::Client, at(now)).unwrap();
+            candidate.authenticate(Method::Svid).unwrap().validity.end()
+        };
         // Proved, and found.
         assert_eq!([end(&leaf), end(&leaf)], [at(ends[0]); 2]);
         // What is not on the way does not count.
@@ -305,58 +315,55 @@ fn a_judgement_says_until_when_it_rests_on_good_certificates() {
 #[test]
 fn a_proof_for_one_role_is_none_for_the_other() {
     let (node, ca) = (Node::default(), Ca::new("example.org"));
-    let judge = node.by_bundle(&[&ca]);
+    let authenticator = node.by_bundle(&[&ca]);
     let client = ca.issue(svid(WEB, |params| {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     }));
-    let verdict = |role| verdict_at(&judge, &client, role, now());
+    let verdict = |role| verdict_at(&authenticator, &client, role, now());
     assert!(verdict(Role::Client).is_ok());
     node.counting(1, 0, || assert!(verdict(Role::Client).is_ok()));
     node.counting(0, 1, || assert_refused(verdict(Role::Server), "extended key usage"));
 }
 
 #[test]
-fn a_signature_that_does_not_count_is_none_though_another_judge_counts_it() {
+fn a_signature_that_does_not_count_is_none_though_somebody_else_counts_it() {
     let (node, ca) = (Node::default(), Ca::new("example.org"));
     let (leaf, lax) = (web(&ca), node.by_bundle(&[&ca]));
     assert_believed(&lax, &leaf);
     let algorithms = WebPkiSupportedAlgorithms { all: &[], ..lax.algorithms };
-    let strict = Judge { algorithms, ..node.by_bundle(&[&ca]) };
+    let strict = Authenticator { algorithms, ..node.by_bundle(&[&ca]) };
     assert_refused(verdict(&strict, &leaf), "not accepted here");
 }
 
+/// One proof serves both methods that need one, and an identity has what its method proves and no more.
 #[test]
-fn who_is_expected_is_asked_each_time() {
+fn what_was_proved_is_what_the_method_proves() {
     let (node, ca) = (Node::default(), Ca::new("example.org"));
     let leaf = ca.issue(svid(WEB, |params| params.subject_alt_names.push(dns("web.example.org"))));
-    assert_believed(&node.by_bundle(&[&ca]), &leaf);
-    let expect = |expectation| verdict(&node.judge(ca.trust(), expectation), &leaf);
-    let chain = |name: &str, pins| {
-        let names = Names { uris: Vec::new(), dns: vec![name.into()] };
-        let anchors = ca.bundle().anchors().clone();
-        expect(Expectation::new(vec![Way {
-            proof: Proof::Chain { anchors, revocation: None, names },
-            pins,
-        }]))
+    let authenticator = node.by_bundle(&[&ca]);
+    assert_believed(&authenticator, &leaf);
+    let authorities = Authorities { anchors: ca.bundle().anchors().clone(), revocation: None };
+    let candidate = authenticator.candidate(leaf.peer(), Role::Client, at(now())).unwrap();
+    let proved = |method| {
+        let identity = candidate.authenticate(method).unwrap();
+        assert!(identity.matches(&Pin::Certificate(Fingerprint::of(&leaf.chain[0]))));
+        assert!(!identity.matches(&Pin::Certificate(Fingerprint::of(&ca.certificate))));
+        let id = identity.spiffe_id().map(ToString::to_string);
+        let uri = identity.uri(|uri| Some(uri.to_owned()));
+        (id, uri, identity.has_dns_name("web.example.org"))
     };
-    let pin = |certificate: &[u8]| vec![Pin::Certificate(Fingerprint::of(certificate))];
-    node.counting(6, 0, || {
-        assert_refused(expect(expecting(&["spiffe://example.org/db"])), "not expected here");
-        assert_eq!(chain("web.example.org", Vec::new()).unwrap(), "dns:web.example.org");
-        assert_refused(chain("db.example.org", Vec::new()), "none of the names");
-        assert!(chain("web.example.org", pin(&leaf.chain[0])).is_ok());
-        assert_refused(chain("web.example.org", pin(&ca.certificate)), "is not pinned");
-        assert_eq!(expect(expecting(&[WEB])).unwrap(), WEB);
+    let web = || Some(WEB.to_owned());
+    node.counting(2, 0, || {
+        assert_eq!(proved(Method::Svid), (web(), None, false));
+        assert_eq!(proved(Method::Chain(&authorities)), (None, web(), true));
     });
-    node.counting(0, 0, || {
-        assert_refused(expect(Expectation::default()), "no peer identity is configured")
-    });
+    node.counting(0, 0, || assert_eq!(proved(Method::Key), (None, None, false)));
 }
 
 #[test]
 fn what_cannot_be_verified_is_not_remembered() {
     let (node, ca, stranger) = (Node::default(), Ca::new("example.org"), Ca::new("example.org"));
-    let judge = node.by_bundle(&[&ca]);
+    let authenticator = node.by_bundle(&[&ca]);
     let now = now();
     let (valid, over) = ([now - HOUR, now + HOUR], [now - 2 * HOUR, now - HOUR]);
     let refused = [
@@ -370,7 +377,7 @@ fn what_cannot_be_verified_is_not_remembered() {
     ];
     node.counting(0, 2 * 5, || {
         for leaf in refused.iter().chain(&refused) {
-            assert!(verdict(&judge, leaf).is_err());
+            assert!(verdict(&authenticator, leaf).is_err());
         }
     });
     let revoked = ca.issue(svid(WEB, |params| params.serial_number = Some(SerialNumber::from(7))));
@@ -383,7 +390,7 @@ fn what_cannot_be_verified_is_not_remembered() {
 #[test]
 fn certificates_that_nobody_has_vouched_for_take_no_room() {
     let (node, ca) = (Node::default(), Ca::new("example.org"));
-    let judge = node.by_bundle(&[&ca]);
+    let authenticator = node.by_bundle(&[&ca]);
     let now = now();
     let valid = [now - HOUR, now + HOUR];
     let leaf = below(&ca, valid, valid);
@@ -397,8 +404,8 @@ fn certificates_that_nobody_has_vouched_for_take_no_room() {
         let mut padded = Leaf { chain: leaf.chain.clone(), key: KeyPair::generate().unwrap() };
         padded.chain.push(padding.into());
         node.counting(0, 2, || {
-            assert_believed(&judge, &padded);
-            assert_believed(&judge, &padded);
+            assert_believed(&authenticator, &padded);
+            assert_believed(&authenticator, &padded);
         });
     }
     assert_eq!(node.verified.entries(), 0);
@@ -470,15 +477,15 @@ proptest! {
         let (subordinate, leaf) = subordinate_and_leaf(&ca, intermediate, leaf);
         let lists = [(&ca, next_updates[0]), (&subordinate, next_updates[1])]
             .map(|(issuer, next_update)| crl(issuer, &[], time(next_update)));
-        let judge = |node: &Node| match crls {
+        let authenticator = |node: &Node| match crls {
             Some([unknown, expired]) => node.by_crls(&ca, &lists, unknown, expired),
             None => node.by_bundle(&[&ca]),
         };
         let mut believed = 0;
         for now in moments {
-            let afresh = verdict_at(&judge(&Node::default()), &leaf, Role::Client, now);
+            let afresh = verdict_at(&authenticator(&Node::default()), &leaf, Role::Client, now);
             believed += u64::from(afresh.is_ok());
-            prop_assert_eq!(verdict_at(&judge(&node), &leaf, Role::Client, now), afresh);
+            prop_assert_eq!(verdict_at(&authenticator(&node), &leaf, Role::Client, now), afresh);
         }
         prop_assert_eq!(node.verified.hits(), believed.saturating_sub(1));
     }

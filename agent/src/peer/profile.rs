@@ -1,10 +1,11 @@
-//! TLS parameters for peers that are no agents: versions, cipher suites, groups and protocols, by the names
-//! that IANA and OpenSSL give them.
+//! TLS parameters for peers that are no agents: versions, cipher suites, key agreements and protocols.
 
 use std::sync::Arc;
 
-use rustls::crypto::{CryptoProvider, SupportedKxGroup, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::{SupportedCipherSuite, SupportedProtocolVersion};
+
+use super::suites::{GROUPS, SUITES, provider};
 
 /// TLS parameters, ready for use.
 #[derive(Clone, Debug)]
@@ -13,14 +14,6 @@ pub struct Profile {
     pub versions: Vec<&'static SupportedProtocolVersion>,
     /// In order of preference.
     pub alpn: Vec<Vec<u8>>,
-}
-
-impl Profile {
-    /// True if something older than TLS 1.3 may be agreed on.
-    #[must_use]
-    pub fn may_be_older(&self) -> bool {
-        self.versions.iter().any(|version| version.version != rustls::ProtocolVersion::TLSv1_3)
-    }
 }
 
 /// A TLS version that can be asked for. Anything older has been withdrawn (RFC 8996).
@@ -40,101 +33,31 @@ pub struct Choice {
     pub alpn: Vec<String>,
 }
 
-/// Between agents: TLS 1.3 alone. The first group resists an attacker who records today and has a quantum
-/// computer later.
-#[must_use]
-pub fn crypto_provider() -> CryptoProvider {
-    provider(
-        SUITES.iter().map(|suite| suite.suite).filter(|suite| suite.tls13().is_some()).collect(),
-        GROUPS.iter().map(|group| group.group).collect(),
-    )
+/// Why TLS parameters cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    #[error("maxVersion is lower than minVersion")]
+    NoVersion,
+    #[error("no cipher suite of TLS {} is named", .0.name())]
+    NoSuite(Version),
+    #[error("cipher suite `{name}` is unknown or unsafe; there are {}", known(SUITES.iter().map(|suite| suite.iana)))]
+    UnknownSuite { name: String },
+    #[error("curve `{name}` is unknown or unsafe; there are {}", known(GROUPS.iter().map(|group| group.names[0])))]
+    UnknownCurve { name: String },
+    #[error("alpn `{0}` must have 1 to 255 bytes")]
+    ProtocolLength(String),
+    #[error("alpn must not name protocols of agents (`sheath/...`)")]
+    ProtocolOfAgents,
 }
-
-fn provider(
-    cipher_suites: Vec<SupportedCipherSuite>,
-    kx_groups: Vec<&'static dyn SupportedKxGroup>,
-) -> CryptoProvider {
-    CryptoProvider { cipher_suites, kx_groups, ..aws_lc_rs::default_provider() }
-}
-
-struct Suite {
-    suite: SupportedCipherSuite,
-    iana: &'static str,
-    openssl: Option<&'static str>,
-}
-
-struct Group {
-    group: &'static dyn SupportedKxGroup,
-    names: &'static [&'static str],
-}
-
-/// In order of preference. Without forward secrecy or without an AEAD there is nothing to choose.
-static SUITES: [Suite; 9] = [
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-        iana: "TLS_AES_128_GCM_SHA256",
-        openssl: None,
-    },
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-        iana: "TLS_AES_256_GCM_SHA384",
-        openssl: None,
-    },
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        iana: "TLS_CHACHA20_POLY1305_SHA256",
-        openssl: None,
-    },
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        iana: "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
-        openssl: Some("ECDHE-ECDSA-AES128-GCM-SHA256"),
-    },
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-        iana: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
-        openssl: Some("ECDHE-RSA-AES128-GCM-SHA256"),
-    },
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-        iana: "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
-        openssl: Some("ECDHE-ECDSA-AES256-GCM-SHA384"),
-    },
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        iana: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
-        openssl: Some("ECDHE-RSA-AES256-GCM-SHA384"),
-    },
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-        iana: "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
-        openssl: Some("ECDHE-ECDSA-CHACHA20-POLY1305"),
-    },
-    Suite {
-        suite: aws_lc_rs::cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-        iana: "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
-        openssl: Some("ECDHE-RSA-CHACHA20-POLY1305"),
-    },
-];
-
-static GROUPS: [Group; 4] = [
-    Group { group: aws_lc_rs::kx_group::X25519MLKEM768, names: &["X25519MLKEM768"] },
-    Group { group: aws_lc_rs::kx_group::X25519, names: &["X25519"] },
-    Group {
-        group: aws_lc_rs::kx_group::SECP256R1,
-        names: &["P-256", "secp256r1", "prime256v1", "CurveP256"],
-    },
-    Group { group: aws_lc_rs::kx_group::SECP384R1, names: &["P-384", "secp384r1", "CurveP384"] },
-];
 
 impl Profile {
     /// # Errors
     /// If a name is unknown, or if nothing is left of what may be negotiated.
-    pub fn new(choice: &Choice) -> Result<Self, String> {
+    pub fn new(choice: &Choice) -> Result<Self, ProfileError> {
         let minimum = choice.minimum.unwrap_or(Version::V13);
         let maximum = choice.maximum.unwrap_or(Version::V13);
         if maximum < minimum {
-            return Err("maxVersion is lower than minVersion".to_owned());
+            return Err(ProfileError::NoVersion);
         }
         let mut versions: Vec<&'static SupportedProtocolVersion> = Vec::new();
         if maximum == Version::V13 {
@@ -151,6 +74,12 @@ impl Profile {
             alpn: protocols(&choice.alpn)?,
         })
     }
+
+    /// True if something older than TLS 1.3 may be agreed on.
+    #[must_use]
+    pub fn may_be_older(&self) -> bool {
+        self.versions.iter().any(|version| version.version != rustls::ProtocolVersion::TLSv1_3)
+    }
 }
 
 /// Naming suites of TLS 1.2 alone says nothing about those of TLS 1.3, as with OpenSSL and Envoy.
@@ -158,7 +87,7 @@ fn suites(
     names: &[String],
     minimum: Version,
     maximum: Version,
-) -> Result<Vec<SupportedCipherSuite>, String> {
+) -> Result<Vec<SupportedCipherSuite>, ProfileError> {
     let named = names
         .iter()
         .map(|name| {
@@ -166,7 +95,7 @@ fn suites(
                 .iter()
                 .find(|suite| name == suite.iana || suite.openssl == Some(name))
                 .map(|suite| suite.suite)
-                .ok_or_else(|| unknown("cipher suite", name, SUITES.iter().map(|suite| suite.iana)))
+                .ok_or_else(|| ProfileError::UnknownSuite { name: name.clone() })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let unnamed = |suite: &SupportedCipherSuite| match version_of(suite) {
@@ -180,7 +109,7 @@ fn suites(
         .into_iter()
         .find(|wanted| !chosen.iter().any(|suite| version_of(suite) == *wanted))
     {
-        Some(version) => Err(format!("no cipher suite of TLS {} is named", version.name())),
+        Some(version) => Err(ProfileError::NoSuite(version)),
         None => Ok(chosen),
     }
 }
@@ -189,7 +118,7 @@ fn version_of(suite: &SupportedCipherSuite) -> Version {
     if suite.tls13().is_some() { Version::V13 } else { Version::V12 }
 }
 
-fn groups(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, String> {
+fn groups(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, ProfileError> {
     if names.is_empty() {
         return Ok(GROUPS.iter().map(|group| group.group).collect());
     }
@@ -200,25 +129,24 @@ fn groups(names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, String
                 .iter()
                 .find(|group| group.names.iter().any(|known| known.eq_ignore_ascii_case(name)))
                 .map(|group| group.group)
-                .ok_or_else(|| unknown("curve", name, GROUPS.iter().map(|group| group.names[0])))
+                .ok_or_else(|| ProfileError::UnknownCurve { name: name.clone() })
         })
         .collect()
 }
 
 /// Protocol names of 1 to 255 bytes (RFC 7301, 3.1).
-fn protocols(names: &[String]) -> Result<Vec<Vec<u8>>, String> {
+fn protocols(names: &[String]) -> Result<Vec<Vec<u8>>, ProfileError> {
     if let Some(bad) = names.iter().find(|name| name.is_empty() || name.len() > 255) {
-        return Err(format!("alpn `{bad}` must have 1 to 255 bytes"));
+        return Err(ProfileError::ProtocolLength(bad.clone()));
     }
     if names.iter().any(|name| name.starts_with("sheath/")) {
-        return Err("alpn must not name protocols of agents (`sheath/...`)".to_owned());
+        return Err(ProfileError::ProtocolOfAgents);
     }
     Ok(names.iter().map(|name| name.as_bytes().to_vec()).collect())
 }
 
-fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> String {
-    let known: Vec<_> = known.collect();
-    format!("{what} `{name}` is unknown or unsafe; there are {}", known.join(", "))
+fn known<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
 }
 
 impl Version {
@@ -305,7 +233,7 @@ mod tests {
             ),
             (Choice { alpn: vec![String::new()], ..Choice::default() }, "1 to 255 bytes"),
         ] {
-            let error = Profile::new(&wrong).unwrap_err();
+            let error = Profile::new(&wrong).unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
     }

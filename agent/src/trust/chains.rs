@@ -1,37 +1,33 @@
 //! The chains of peers, each in memory once, however many sessions were opened with it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use rustls_pki_types::CertificateDer;
 
 use crate::x509::Fingerprint;
 
 /// A peer's certificates, its own first.
-pub(super) type Chain = Arc<[CertificateDer<'static>]>;
-
-/// Chains in use. They are named by their content, so it does not matter whose they are.
-static IN_USE: Mutex<Option<Chains>> = Mutex::new(None);
+pub type Chain = Arc<[CertificateDer<'static>]>;
 
 /// Chains that may be known before it is time to look for ones that nobody uses any more.
 const FEW: usize = 64;
 
+/// Chains in use. They are known by their content, so it does not matter whose they are.
 #[derive(Default)]
-struct Chains {
+pub(super) struct ChainsInUse {
     known: HashMap<Fingerprint, Weak<[CertificateDer<'static>]>>,
     /// As many as there may be before the next look.
     enough: usize,
 }
 
-/// The chain that is in use with this content, or this one from now on.
-pub(super) fn shared(chain: Vec<CertificateDer<'static>>) -> (Fingerprint, Chain) {
-    let fingerprint = Fingerprint::of_sequence(chain.iter().map(AsRef::as_ref));
-    let mut in_use = IN_USE.lock().unwrap_or_else(PoisonError::into_inner);
-    (fingerprint, in_use.get_or_insert_default().shared(fingerprint, chain))
-}
-
-impl Chains {
-    fn shared(&mut self, fingerprint: Fingerprint, chain: Vec<CertificateDer<'static>>) -> Chain {
+impl ChainsInUse {
+    /// The chain that is in use with this fingerprint, or this one from now on.
+    pub fn shared(
+        &mut self,
+        fingerprint: Fingerprint,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Chain {
         if let Some(known) = self.known.get(&fingerprint).and_then(Weak::upgrade) {
             return known;
         }
@@ -57,7 +53,7 @@ mod tests {
 
     #[test]
     fn a_chain_is_held_once_and_only_while_it_is_in_use() {
-        let mut chains = Chains::default();
+        let mut chains = ChainsInUse::default();
         let mut share = |of| {
             let (fingerprint, der) = chain(of);
             chains.shared(fingerprint, der)
@@ -72,7 +68,7 @@ mod tests {
 
     #[test]
     fn chains_that_nobody_uses_do_not_add_up() {
-        let mut chains = Chains::default();
+        let mut chains = ChainsInUse::default();
         let (fingerprint, der) = chain(0);
         let kept = chains.shared(fingerprint, der.clone());
         for of in 1..10_000 {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::sign::CertifiedKey;
 use rustls_pki_types::DnsName;
 
-use super::Profile;
-use crate::trust::Expectation;
+use super::{Expectation, PresentedCertificate, Profile};
+use crate::origin::Origin;
 
 /// The other end of an outbound flow.
 #[derive(Clone, Debug)]
@@ -28,28 +27,24 @@ pub struct ExternalPeer {
     pub name: String,
     pub expectation: Expectation,
     pub profile: Profile,
-    pub certificate: Shown,
+    pub certificate: PresentedCertificate,
     pub connect_timeout: Option<Duration>,
 }
 
-/// The certificate that our side shows.
-#[derive(Clone, Debug)]
-pub enum Shown {
-    /// The workload's own.
-    Svid,
-    /// None at all: one-way TLS.
-    Nothing,
-    /// One with a name, if it could be read.
-    Named { context: String, key: Option<Arc<CertifiedKey>> },
-}
-
 impl Target {
+    /// Who must answer.
     #[must_use]
     pub fn expectation(&self) -> &Expectation {
         match self {
             Self::Agent(expectation) => expectation,
             Self::External { peer, .. } => &peer.expectation,
         }
+    }
+
+    /// The rule that says so.
+    #[must_use]
+    pub fn rule(&self) -> Option<&Origin> {
+        self.expectation().rule()
     }
 
     /// The name of an external peer.
@@ -61,6 +56,7 @@ impl Target {
         }
     }
 
+    /// How long dialling it may take, if that is its own.
     #[must_use]
     pub fn connect_timeout(&self) -> Option<Duration> {
         match self {

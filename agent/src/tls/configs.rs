@@ -12,84 +12,63 @@ use rustls::{ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersi
 use rustls_pki_types::ServerName;
 
 use super::key_log::OwnLog;
-use super::target::{Shown, Target};
 use super::verifier::{ClientVerifier, ServerVerifier};
-use super::{ExternalPeer, Profile, TlsError, encounter};
-use crate::trust::{Expectation, Judge, Trust};
+use super::{TlsError, handshake_context};
+use crate::peer::{Expectation, ExternalPeer, Inbound, Judge, NoCertificate, Profile, Target};
+use crate::trust::{Authenticator, Trust};
 use crate::wire::modes::agent_protocols;
 use crate::wire::words;
 
 /// Between agents.
 static AGENT_VERSIONS: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
-/// What a workload accepts from the network.
-#[derive(Clone, Debug, Default)]
-pub struct Inbound {
-    /// Who may call.
-    pub callers: Expectation,
-    /// For clients without an agent.
-    pub standard: Option<InboundTls>,
+/// Why one side of TLS cannot be set up.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SetupError {
+    #[error(transparent)]
+    NoCertificate(#[from] NoCertificate),
+    #[error("TLS cannot be set up: {}", words::handshake(.0))]
+    Unusable(#[from] rustls::Error),
 }
 
-impl Inbound {
-    /// What a client must prove, by the way in which it calls.
-    #[must_use]
-    pub fn expectation(&self, as_agent: bool) -> Expectation {
-        match &self.standard {
-            Some(standard) if !as_agent => self.callers.or(&standard.callers),
-            _ => self.callers.clone(),
-        }
-    }
-}
-
-/// TLS for clients without an agent.
-#[derive(Clone, Debug)]
-pub struct InboundTls {
-    pub profile: Profile,
-    pub certificate: Shown,
-    /// Who may call, besides those who may call anyway.
-    pub callers: Expectation,
-}
-
-/// How a workload speaks TLS.
+/// How a workload speaks TLS with all its peers.
 #[derive(Debug)]
-pub struct Contexts {
+pub struct TlsConfigs {
     svid: Arc<CertifiedKey>,
-    trust: Trust,
-    algorithms: WebPkiSupportedAlgorithms,
+    authenticator: Authenticator,
     /// Towards agents.
     client: Arc<ClientConfig>,
     /// Towards external peers that have been met. Locked for a lookup alone.
-    external_clients: Mutex<HashMap<ByPlace, Arc<ClientConfig>>>,
+    external_clients: Mutex<HashMap<SamePeer, Arc<ClientConfig>>>,
     /// For clients that offer a protocol of agents.
-    agent_server: Acceptance,
+    agent_server: ServerSetup,
     /// For all others.
-    standard_server: Result<Acceptance, String>,
+    standard_server: Result<ServerSetup, SetupError>,
     protocols: Vec<Vec<u8>>,
 }
 
-/// One side of a handshake: how to shake hands, and in that how to judge the peer.
+/// How to accept a client, and to judge it.
 #[derive(Clone, Debug)]
-pub(super) struct Acceptance {
+pub(super) struct ServerSetup {
     pub config: Arc<ServerConfig>,
-    /// The records of its sessions are not ours.
+    /// TLS 1.2 may be agreed on, and its records are left to the TLS library.
     pub needs_library: bool,
 }
 
-/// The other side of a handshake.
-pub(super) struct Approach {
+/// How to reach a server, and to judge it.
+pub(super) struct ClientSetup {
     pub config: Arc<ClientConfig>,
     pub judge: Judge,
     pub server_name: Option<ServerName<'static>>,
-    /// The records of the session are not ours.
+    /// TLS 1.2 may be agreed on, and its records are left to the TLS library.
     pub needs_library: bool,
 }
 
-/// Shows a certificate to servers that ask for one.
+/// Presents a certificate to servers that request one.
 #[derive(Debug)]
-struct ShownOnRequest(SingleCertAndKey);
+struct PresentedOnRequest(SingleCertAndKey);
 
-impl ResolvesClientCert for ShownOnRequest {
+impl ResolvesClientCert for PresentedOnRequest {
     fn resolve(
         &self,
         root_hint_subjects: &[&[u8]],
@@ -97,7 +76,7 @@ impl ResolvesClientCert for ShownOnRequest {
     ) -> Option<Arc<CertifiedKey>> {
         let found = ResolvesClientCert::resolve(&self.0, root_hint_subjects, schemes)?;
         if found.key.choose_scheme(schemes).is_some() {
-            encounter::asked();
+            handshake_context::certificate_requested();
         }
         Some(found)
     }
@@ -107,7 +86,7 @@ impl ResolvesClientCert for ShownOnRequest {
     }
 }
 
-impl Contexts {
+impl TlsConfigs {
     /// # Errors
     /// If a configuration does not fit together, which its parsing should have shown.
     pub fn new(
@@ -117,23 +96,22 @@ impl Contexts {
         inbound: &Inbound,
     ) -> Result<Self, rustls::Error> {
         let algorithms = provider.signature_verification_algorithms;
-        let judge =
-            |expectation: Expectation| Judge { trust: trust.clone(), expectation, algorithms };
+        let authenticator = Authenticator { trust, algorithms };
+        let judge = |expectation| Judge { authenticator: authenticator.clone(), expectation };
         let alpn = agent_protocols().map(<[u8]>::to_vec).collect();
         let profile = Profile { provider, versions: AGENT_VERSIONS.to_vec(), alpn };
         let client = client_config(&profile, algorithms, Some(&svid))?.into();
-        let agent_server = Acceptance::new(&profile, judge(inbound.callers.clone()), &svid)?;
+        let agent_server = ServerSetup::new(&profile, judge(inbound.callers.clone()), &svid)?;
         let without_alpn = Profile { alpn: Vec::new(), ..profile };
         let standard_server = match &inbound.standard {
-            None => Acceptance::new(&without_alpn, judge(inbound.callers.clone()), &svid)
-                .map_err(|error| words::handshake(&error)),
-            Some(standard) => match standard.certificate.key(&svid) {
-                Ok(key) => {
-                    Acceptance::new(&standard.profile, judge(inbound.expectation(false)), &key)
-                        .map_err(|error| words::handshake(&error))
-                }
-                Err(reason) => Err(reason),
-            },
+            None => ServerSetup::new(&without_alpn, judge(inbound.callers.clone()), &svid)
+                .map_err(SetupError::from),
+            Some(standard) => {
+                standard.certificate.of_server(&svid).map_err(SetupError::from).and_then(|key| {
+                    let judge = judge(inbound.expectation(false));
+                    Ok(ServerSetup::new(&standard.profile, judge, &key)?)
+                })
+            }
         };
         Ok(Self {
             protocols: inbound
@@ -141,8 +119,7 @@ impl Contexts {
                 .as_ref()
                 .map_or_else(Vec::new, |standard| standard.profile.alpn.clone()),
             svid,
-            trust,
-            algorithms,
+            authenticator,
             client,
             external_clients: Mutex::default(),
             agent_server,
@@ -150,16 +127,16 @@ impl Contexts {
         })
     }
 
-    /// What is believed of whom.
+    /// What the workload trusts.
     #[must_use]
     pub fn trust(&self) -> &Trust {
-        &self.trust
+        &self.authenticator.trust
     }
 
-    /// The judge of peers that must meet an expectation.
+    /// The judge of peers, where these are expected.
     #[must_use]
     pub fn judge(&self, expectation: Expectation) -> Judge {
-        Judge { trust: self.trust.clone(), expectation, algorithms: self.algorithms }
+        Judge { authenticator: self.authenticator.clone(), expectation }
     }
 
     /// Protocols of clients without an agent that are ours to terminate.
@@ -169,17 +146,17 @@ impl Contexts {
     }
 
     /// For one connection to `target`.
-    pub(super) fn client(&self, target: &Target) -> Result<Approach, TlsError> {
+    pub(super) fn client(&self, target: &Target) -> Result<ClientSetup, TlsError> {
         let judge = self.judge(target.expectation().clone());
         Ok(match target {
             // Without a name no SNI is sent, and names in the certificate other than the SPIFFE ID mean nothing.
-            Target::Agent(_) => Approach {
+            Target::Agent(_) => ClientSetup {
                 config: self.client.clone(),
                 judge,
                 server_name: None,
                 needs_library: false,
             },
-            Target::External { peer, server_name } => Approach {
+            Target::External { peer, server_name } => ClientSetup {
                 config: self.external_client(peer)?,
                 judge,
                 server_name: server_name.clone().map(ServerName::DnsName),
@@ -191,30 +168,28 @@ impl Contexts {
     /// Made when an external peer is met for the first time, as most workloads never meet most of them.
     fn external_client(&self, peer: &Arc<ExternalPeer>) -> Result<Arc<ClientConfig>, TlsError> {
         let known = || self.external_clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = ByPlace(peer.clone());
-        if let Some(config) = known().get(&place) {
+        let key = SamePeer(peer.clone());
+        if let Some(config) = known().get(&key) {
             return Ok(config.clone());
         }
-        let key = match &peer.certificate {
-            Shown::Nothing => None,
-            certificate => Some(certificate.key(&self.svid).map_err(TlsError::NoCertificate)?),
-        };
-        let config = client_config(&peer.profile, self.algorithms, key.as_ref());
-        let config = Arc::new(config.map_err(TlsError::Protocol)?);
-        known().insert(place, config.clone());
+        let certificate = peer.certificate.of_client(&self.svid).map_err(SetupError::from)?;
+        let algorithms = self.authenticator.algorithms;
+        let config = client_config(&peer.profile, algorithms, certificate.as_ref());
+        let config = Arc::new(config.map_err(SetupError::from)?);
+        known().insert(key, config.clone());
         Ok(config)
     }
 
     /// For a client that does or does not offer a protocol of agents.
-    pub(super) fn server(&self, offers_alpn: bool) -> Result<&Acceptance, TlsError> {
+    pub(super) fn server(&self, offers_alpn: bool) -> Result<&ServerSetup, TlsError> {
         if offers_alpn {
             return Ok(&self.agent_server);
         }
-        self.standard_server.as_ref().map_err(|reason| TlsError::NoCertificate(reason.clone()))
+        self.standard_server.as_ref().map_err(|error| TlsError::Setup(error.clone()))
     }
 }
 
-impl Acceptance {
+impl ServerSetup {
     fn new(
         profile: &Profile,
         judge: Judge,
@@ -233,32 +208,19 @@ impl Acceptance {
     }
 }
 
-impl Shown {
-    fn key(&self, svid: &Arc<CertifiedKey>) -> Result<Arc<CertifiedKey>, String> {
-        match self {
-            Self::Svid => Ok(svid.clone()),
-            Self::Nothing => Err("a server has to show a certificate".to_owned()),
-            Self::Named { key: Some(key), .. } => Ok(key.clone()),
-            Self::Named { context, key: None } => {
-                Err(format!("the certificate of the TLS context `{context}` could not be read"))
-            }
-        }
-    }
-}
-
-/// An external peer of one policy: another policy's is another, even if it says the same.
+/// An external peer, known by where it is in memory: another policy's is another peer, even if it says the same.
 #[derive(Debug)]
-struct ByPlace(Arc<ExternalPeer>);
+struct SamePeer(Arc<ExternalPeer>);
 
-impl PartialEq for ByPlace {
+impl PartialEq for SamePeer {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl Eq for ByPlace {}
+impl Eq for SamePeer {}
 
-impl Hash for ByPlace {
+impl Hash for SamePeer {
     fn hash<H: Hasher>(&self, state: &mut H) {
         Arc::as_ptr(&self.0).hash(state);
     }
@@ -276,7 +238,7 @@ fn client_config(
     let mut config = match key {
         None => builder.with_no_client_auth(),
         Some(key) => {
-            builder.with_client_cert_resolver(Arc::new(ShownOnRequest(key.clone().into())))
+            builder.with_client_cert_resolver(Arc::new(PresentedOnRequest(key.clone().into())))
         }
     };
     config.alpn_protocols.clone_from(&profile.alpn);

@@ -1,0 +1,30 @@
+//! Who is at the other end of a flow, and in which TLS: what policy makes, and the tls stage and live sessions use.
+//!
+//! A peer is asked two questions, one after the other. *Who is it?* is answered by what its certificates prove
+//! ([`crate::trust`]). *May that one be here?* is answered by an [`Expectation`], which is what policy says of one place. A
+//! [`Judge`] asks both, at the handshake and whenever trust or policy change.
+
+mod certificate;
+mod certificates;
+mod decision;
+mod expectation;
+mod inbound;
+mod judge;
+mod profile;
+mod suites;
+mod target;
+
+pub use certificate::{NoCertificate, PresentedCertificate};
+pub use certificates::PeerCertificates;
+pub use decision::{Allowed, Denial};
+pub use expectation::{Alternative, Expectation, Listed, Names, Nobody, Requirement};
+pub use inbound::{Inbound, InboundTls};
+pub use judge::{Cause, Judge, Judged, Refusal};
+pub use profile::{Choice, Profile, ProfileError, Version};
+pub use suites::crypto_provider;
+pub use target::{ExternalPeer, Target};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

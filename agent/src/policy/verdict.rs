@@ -1,0 +1,71 @@
+//! What the kernel decides about outbound connections, by the same function over the same rules, and by which of them.
+
+use std::net::SocketAddr;
+
+use sheath_common::net::Endpoint;
+use sheath_common::verdict::{Action, Best, Destination, Ground, Verdict, decide_by};
+use sheath_common::workload::WorkloadId;
+
+use super::Policy;
+use crate::origin::Origin;
+
+/// What becomes of a connection, and the rule that says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub verdict: Verdict,
+    pub rule: Origin,
+}
+
+impl Policy {
+    /// What the kernel decides about a connection of `workload` to `destination`.
+    #[must_use]
+    pub fn verdict(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Verdict> {
+        self.decide(workload, destination).map(|decision| decision.verdict)
+    }
+
+    /// The same, with the rule that says so.
+    #[must_use]
+    pub fn decide(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Decision> {
+        let policy = self.workloads.get(&workload)?;
+        let own = policy.bypass.candidates(destination).map(|found| {
+            found.map(|(length, rule)| (Destination::new(Action::Bypass, length), Some(rule)))
+        });
+        let all = self.targets.candidates(destination).map(|found| {
+            found.map(|(length, to)| (Destination::new(Action::Protect, length), to.rule()))
+        });
+        let [own_with_port, own_any] = own;
+        let [all_with_port, all_any] = all;
+        let candidates =
+            [(own_with_port, true), (own_any, false), (all_with_port, true), (all_any, false)];
+        let (mut best, mut rule) = (Best::default(), None);
+        for (candidate, names_port) in candidates {
+            let Some((destination, origin)) = candidate else { continue };
+            let better = best.or(Some(&destination), names_port);
+            if better != best {
+                (best, rule) = (better, origin);
+            }
+        }
+        let config = &policy.config;
+        let endpoint = Endpoint::from(destination);
+        let (verdict, ground) = decide_by(config.outbound.mode, &endpoint, best);
+        let rule = match ground {
+            Ground::BuiltIn => Origin::BuiltIn,
+            Ground::Mode => config.origin.field("outbound.mode"),
+            Ground::Rule => rule.cloned().unwrap_or(Origin::BuiltIn),
+        };
+        Some(Decision { verdict, rule })
+    }
+
+    /// The rule by which the kernel has refused a connection, if it was for the sake of one. `denial` is the
+    /// [code](sheath_common::verdict::Denial) of what it says.
+    #[must_use]
+    pub fn rule_of_denial(
+        &self,
+        workload: WorkloadId,
+        destination: SocketAddr,
+        denial: u32,
+    ) -> Option<Origin> {
+        let Decision { verdict, rule } = self.decide(workload, destination)?;
+        matches!(verdict, Verdict::Deny(reason) if reason as u32 == denial).then_some(rule)
+    }
+}

@@ -1,0 +1,83 @@
+//! A finished handshake, and what it has shown.
+
+use rustls::CommonState;
+use rustls_pki_types::CertificateDer;
+
+use super::TlsError;
+use super::handshake_context::Outcome;
+use crate::flow::{Negotiated, PeerId};
+use crate::origin::Origin;
+use crate::peer::{Judged, PeerCertificates};
+use crate::trust::Trust;
+use crate::wire::Session;
+
+/// A session with a peer that is who it should be.
+#[derive(Debug)]
+pub struct Established {
+    pub session: Box<dyn Session>,
+    pub proof: Proof,
+}
+
+/// What a session's handshake has proved and agreed on.
+#[derive(Debug)]
+pub struct Proof {
+    pub peer: PeerId,
+    /// The rule that allows it.
+    pub rule: Origin,
+    pub certificates: PeerCertificates,
+    /// Both sides have shown certificates.
+    pub is_mutual: bool,
+    pub negotiated: Negotiated,
+}
+
+/// What a finished handshake has agreed on and shown.
+#[derive(Debug)]
+pub(super) struct Facts {
+    chain: Vec<CertificateDer<'static>>,
+    negotiated: Negotiated,
+}
+
+impl Facts {
+    pub fn of(state: &CommonState) -> Self {
+        let negotiated = Negotiated {
+            version: state.protocol_version().and_then(|v| v.as_str()).map_or("", version),
+            suite: state
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or_default(),
+            group: state
+                .negotiated_key_exchange_group()
+                .and_then(|group| group.name().as_str())
+                .unwrap_or_default(),
+        };
+        let chain = state.peer_certificates().unwrap_or_default().to_vec();
+        Self { chain, negotiated }
+    }
+}
+
+impl Established {
+    /// What a handshake has come to. `trust` is what the peer was judged by.
+    pub(super) fn new(
+        session: Box<dyn Session>,
+        facts: Facts,
+        outcome: Outcome,
+        trust: &Trust,
+    ) -> Result<Self, TlsError> {
+        let Outcome { peer, role, is_mutual } = outcome;
+        let judged = peer.ok_or(TlsError::Anonymous)?;
+        let Facts { chain, negotiated } = facts;
+        let certificates = PeerCertificates::new(chain, role, &judged, trust.verified());
+        let Judged { peer, rule, .. } = judged;
+        let proof = Proof { peer, rule, certificates, is_mutual, negotiated };
+        Ok(Self { session, proof })
+    }
+}
+
+/// `TLSv1_3` as people write it.
+fn version(name: &'static str) -> &'static str {
+    match name {
+        "TLSv1_3" => "TLSv1.3",
+        "TLSv1_2" => "TLSv1.2",
+        other => other,
+    }
+}
