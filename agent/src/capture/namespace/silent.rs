@@ -14,8 +14,10 @@ use crate::capture::kernel::maps::Maps;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sock_diag::SockDiag;
 
-/// Pause between two looks because of refused connections.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Refused connections make us look so often in so much time: several times in a row where a server goes down, comes up
+/// and goes down again.
+const LOOKS: usize = 4;
+const WITHIN: Duration = Duration::from_secs(2);
 
 /// The silent ports of one namespace.
 #[derive(Debug)]
@@ -23,13 +25,28 @@ pub struct SilentPorts {
     netns: NetworkNamespace,
     cookie: u64,
     maps: Arc<Maps>,
-    /// When there was last a look because of a refused connection.
-    looked: Mutex<Option<Instant>>,
+    looks: Mutex<Looks>,
+}
+
+/// When there was a look because of a refused connection: the last ones.
+#[derive(Debug, Default)]
+struct Looks(Vec<Instant>);
+
+impl Looks {
+    /// True if there may be another look now, which is then one of them.
+    fn take(&mut self, now: Instant) -> bool {
+        self.0.retain(|look| now.saturating_duration_since(*look) < WITHIN);
+        let is_due = self.0.len() < LOOKS;
+        if is_due {
+            self.0.push(now);
+        }
+        is_due
+    }
 }
 
 impl SilentPorts {
     pub fn of(netns: NetworkNamespace, cookie: u64, maps: Arc<Maps>) -> Self {
-        Self { netns, cookie, maps, looked: Mutex::default() }
+        Self { netns, cookie, maps, looks: Mutex::default() }
     }
 
     /// A local application has refused a connection to this port.
@@ -42,12 +59,7 @@ impl SilentPorts {
     }
 
     fn is_due(&self) -> bool {
-        let mut last = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = last.is_none_or(|last| last.elapsed() >= PAUSE);
-        if is_due {
-            *last = Some(Instant::now());
-        }
-        is_due
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
     }
 
     /// Looks which of the declared ports nothing listens on, and whether those that were silent still are.
@@ -100,5 +112,20 @@ impl SilentPorts {
 
     fn key(&self, port: u16) -> SilentKey {
         SilentKey { netns: self.cookie, port: port.into(), _reserved: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_goes_down_again_at_once_is_looked_at_again_and_not_without_end() {
+        let begun = Instant::now();
+        let mut looks = Looks::default();
+        let taken = (0..10).filter(|_| looks.take(begun)).count();
+        assert_eq!(taken, LOOKS);
+        assert!(!looks.take(begun + WITHIN / 2));
+        assert!(looks.take(begun + WITHIN));
     }
 }
