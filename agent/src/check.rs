@@ -22,6 +22,7 @@ use crate::desired::{Desired, Workload};
 use crate::identity::SourceCheck;
 use crate::materials::Materials;
 use crate::policy::Policy;
+use crate::steering::Steering;
 use crate::terminal::{Cell, Mood, Table};
 
 pub use host::requirements;

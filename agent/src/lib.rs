@@ -12,6 +12,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod credentials;
 pub mod desired;
 pub mod discovery;
 pub mod flow;
@@ -29,6 +30,7 @@ pub mod published;
 pub mod relay;
 pub mod sessions;
 pub mod spiffe;
+pub mod steering;
 #[allow(unsafe_code, reason = "all of it is there")]
 mod sys;
 pub mod telemetry;

@@ -27,8 +27,8 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::credentials::Credentials;
 use crate::flow::FlowIds;
-use crate::identity::Credentials;
 use crate::limits::Quotas;
 use crate::peer::Target;
 use crate::published::Published;

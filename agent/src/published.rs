@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::identity::Identities;
+use crate::credentials::Identities;
 use crate::policy::SharedPolicy;
 use crate::sessions::Sessions;
 

@@ -9,7 +9,8 @@ use sheath_common::workload::workload_id;
 
 use crate::capture::{ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{NameView, NameViews};
-use crate::identity::{Held, Identities, Svid};
+use crate::credentials::{Held, Identities};
+use crate::identity::Svid;
 use crate::metrics::{Kind, Registry, Snapshot};
 use crate::telemetry::{AgentCounters, rfc3339};
 

@@ -21,10 +21,10 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::capture::{Processes, Reconfiguration, SupervisorRequest};
+use crate::credentials::Identities;
 use crate::desired::Desired;
 use crate::discovery::Discovery;
 use crate::follow::Problem;
-use crate::identity::Identities;
 use crate::materials::Materials;
 use crate::policy::{Policy, SharedPolicy};
 use crate::published::Published;

@@ -11,7 +11,7 @@ use super::reload::apply;
 use super::sources::Opened;
 use super::{Control, trust};
 use crate::capture::SupervisorRequest;
-use crate::identity::{Credentials, Held, Trouble};
+use crate::credentials::{Credentials, Held, Trouble};
 use crate::policy::Policy;
 use crate::tls::TlsConfigs;
 use crate::wire::words;

@@ -1,9 +1,8 @@
 //! The identity stage: which certificate a workload shows, and whom its peers' certificates must chain to.
 //!
-//! A [`Source`] publishes whole [`Snapshot`]s; a flow takes the current [`Credentials`] and keeps them. Nothing
-//! on the data path waits for a source.
+//! A [`Source`] publishes whole [`Snapshot`]s; a flow takes the current [`Credentials`](crate::credentials::Credentials) that
+//! were made of one, and keeps them. Nothing on the data path waits for a source.
 
-mod credentials;
 mod embedded_ca;
 mod files;
 mod renewal;
@@ -12,7 +11,6 @@ mod source;
 mod spire;
 mod svid;
 
-pub use credentials::{Credentials, Held, Identities, NoIdentity, Trouble};
 pub use embedded_ca::{CaError, CaSettings, EmbeddedCa, RootState, RootStatus, Roots};
 pub use files::{BundleFile, IdentityFiles};
 pub use settings::{Shared, SourceCheck, SourceSettings};

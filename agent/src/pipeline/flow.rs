@@ -9,8 +9,8 @@ use sheath_common::workload::WorkloadId;
 use tokio::net::TcpStream;
 
 use crate::capture::Namespace;
+use crate::credentials::Credentials;
 use crate::flow::{FlowRecord, Inherited, Protection};
-use crate::identity::Credentials;
 use crate::limits::Permit;
 use crate::origin::Origin;
 use crate::relay::IdleTimeouts;

@@ -5,29 +5,24 @@
 //! written.
 
 mod error;
-mod prefix_table;
+mod steering;
 mod targets;
-mod verdict;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use ipnet::IpNet;
-use sheath_common::verdict::{Action, PORT_ANY, SCOPE_ALL};
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use crate::desired::{self, Desired, Destination, PublishedPort};
+use crate::desired::{self, Desired, PublishedPort};
 use crate::materials::Materials;
 use crate::origin::Origin;
 use crate::peer::{Expectation, Inbound, Target};
-
-use prefix_table::PrefixTable;
+use crate::steering::PrefixTable;
 
 pub use error::PolicyError;
-pub use prefix_table::mapped_length;
-pub use verdict::Decision;
+pub use steering::Decision;
 
 /// Everything that is wanted of flows, with the materials that it takes.
 #[derive(Debug)]
@@ -45,14 +40,6 @@ struct WorkloadPolicy {
     bypass: PrefixTable<Origin>,
 }
 
-/// A rule for the kernel: scope, destination and what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KernelRule {
-    pub scope: u32,
-    pub destination: Destination,
-    pub action: Action,
-}
-
 impl Policy {
     #[must_use]
     pub fn new(desired: &Desired, materials: &Materials) -> Self {
@@ -63,24 +50,6 @@ impl Policy {
             .collect();
         let (targets, external) = targets::build(desired, materials);
         Self { workloads, targets, external }
-    }
-
-    /// The rules that steer connections in the kernel.
-    #[must_use]
-    pub fn kernel_rules(&self) -> Vec<KernelRule> {
-        let rule = |scope, action| move |destination| KernelRule { scope, destination, action };
-        let mut rules: Vec<_> =
-            self.targets.destinations().map(rule(SCOPE_ALL, Action::Protect)).collect();
-        for (id, workload) in &self.workloads {
-            rules.extend(workload.bypass.destinations().map(rule(*id, Action::Bypass)));
-        }
-        rules
-    }
-
-    /// Prefixes behind which somebody is reached by TLS.
-    #[must_use]
-    pub fn protected_prefixes(&self) -> Vec<IpNet> {
-        self.targets.destinations().map(|destination| destination.prefix).collect()
     }
 
     /// Who must answer at `destination`, and in which TLS. The most specific entry speaks alone.
@@ -173,16 +142,6 @@ impl Policy {
     pub fn workload(&self, workload: WorkloadId) -> Option<&desired::Workload> {
         self.workloads.get(&workload).map(|policy| &*policy.config)
     }
-
-    /// True if connections that the network opens to this port of the workload belong to the agent.
-    #[must_use]
-    pub fn covers_inbound(&self, workload: WorkloadId, port: u16) -> bool {
-        self.workloads.get(&workload).is_some_and(|policy| {
-            let inbound = &policy.config.inbound;
-            inbound.mode != InboundMode::Disabled
-                && (inbound.ports.is_empty() || inbound.ports.contains(&port))
-        })
-    }
 }
 
 impl WorkloadPolicy {
@@ -194,12 +153,6 @@ impl WorkloadPolicy {
         }
         Self { inbound: targets::inbound(config, materials), bypass, config: config.clone() }
     }
-}
-
-/// A destination's port as kernel rules spell it.
-#[must_use]
-pub fn kernel_port(destination: &Destination) -> u32 {
-    destination.port.map_or(PORT_ANY, u32::from)
 }
 
 /// The policy in force. Flows take it as it is and keep it; replacing it makes nobody wait.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustls_pki_types::DnsName;
 
-use super::PrefixTable;
 use crate::desired::{
     self, CertificateChoice, CrlFiles, Desired, Destination, Family, Place, StandardTls,
     TrustChoice,
@@ -20,6 +19,7 @@ use crate::peer::{
     Requirement, Target,
 };
 use crate::spiffe::SpiffeId;
+use crate::steering::PrefixTable;
 use crate::trust::{Anchors, Authorities, Pin};
 
 /// Addresses that DNS names stand for now.

@@ -1,10 +1,13 @@
 use super::*;
 use crate::config::Config;
+use crate::desired::Destination;
 use crate::desired::Endpoints;
 use crate::peer::{Alternative, Nobody, Requirement};
 use crate::spiffe::SpiffeId;
+use crate::steering::Steering;
 use proptest::prelude::*;
 use rustls_pki_types::DnsName;
+use sheath_common::verdict::{Action, SCOPE_ALL};
 use sheath_common::verdict::{Denial, Verdict};
 use std::collections::BTreeSet;
 use std::net::IpAddr;

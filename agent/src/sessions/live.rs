@@ -15,7 +15,7 @@ use sheath_common::workload::{InboundMode, WorkloadId};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::identity::Identities;
+use crate::credentials::Identities;
 use crate::origin::Origin;
 use crate::peer::{PeerCertificates, Refusal, Target};
 use crate::policy::{PolicyError, SharedPolicy};

@@ -17,7 +17,7 @@ use sheath_common::verdict::{Action, DESTINATION_PREFIX_BITS, Destination, Desti
 use sheath_common::workload::{NO_WORKLOAD, Workload};
 
 use super::pins::Pins;
-use crate::policy::{KernelRule, kernel_port, mapped_length};
+use crate::steering::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Names of all maps that are pinned.

@@ -9,7 +9,7 @@ use sheath_common::workload::WorkloadId;
 
 use super::state::Namespace;
 use crate::capture::proc::socket_inodes;
-use crate::policy::Policy;
+use crate::steering::Steering;
 use crate::sys::sock_diag::{SockDiag, TcpSocket};
 
 /// Connections of these processes, in this namespace, that policy wants protected and that are not.
@@ -24,7 +24,7 @@ pub fn unprotected(
     namespace: &Namespace,
     processes: &BTreeSet<u32>,
     workload: WorkloadId,
-    policy: &Policy,
+    policy: &dyn Steering,
 ) -> io::Result<Vec<TcpSocket>> {
     const NOT_ACCEPTED: u32 = 0;
     let inodes = socket_inodes(processes);

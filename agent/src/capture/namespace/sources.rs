@@ -12,7 +12,7 @@ use nix::sys::socket::SockaddrStorage;
 use super::route::route_source;
 use crate::capture::kernel::maps::Maps;
 use crate::flow::Inherited;
-use crate::policy::mapped_length;
+use crate::steering::mapped_length;
 use crate::sys::netns::NetworkNamespace;
 
 /// The addresses of one namespace.

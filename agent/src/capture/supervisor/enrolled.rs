@@ -17,7 +17,7 @@ use super::workload::WorkloadState;
 use crate::capture::kernel::maps::Maps;
 use crate::capture::processes::Processes;
 use crate::desired;
-use crate::policy::Policy;
+use crate::steering::Steering;
 
 /// The workloads of the configuration, in its order.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ impl Enrolled {
 
     /// Looks at every workload, enrols what there is of it and has its namespaces served. What cannot be served becomes
     /// the workload's problem; the kernel keeps it closed meanwhile. Reports end with [`Self::finish_reports`].
-    pub fn reconcile(&mut self, namespaces: &mut Namespaces, policy: &Policy) {
+    pub fn reconcile(&mut self, namespaces: &mut Namespaces, policy: &dyn Steering) {
         let seen = self.enrolment.records_mut().begin();
         let mut pass = Pass::new(namespaces, policy);
         for workload in &mut self.workloads {

@@ -19,7 +19,7 @@ use crate::capture::filters::{self, Blocked};
 use crate::capture::namespace::existing;
 use crate::capture::processes::Processes;
 use crate::desired::Existing;
-use crate::policy::Policy;
+use crate::steering::Steering;
 
 /// Enrols workloads.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub struct Enrolment {
 #[derive(Debug)]
 pub struct Pass<'p> {
     namespaces: &'p mut Namespaces,
-    policy: &'p Policy,
+    policy: &'p dyn Steering,
     /// The workload of each cgroup: of several whose patterns match, the first in the configuration has it, as in the
     /// kernel.
     claimed: HashMap<u64, String>,
@@ -50,7 +50,7 @@ struct FoundCgroup {
 }
 
 impl<'p> Pass<'p> {
-    pub fn new(namespaces: &'p mut Namespaces, policy: &'p Policy) -> Self {
+    pub fn new(namespaces: &'p mut Namespaces, policy: &'p dyn Steering) -> Self {
         Self { namespaces, policy, claimed: HashMap::new() }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use sheath_common::event::{Event, EventKind};
 
 use crate::capture::kernel::events::{denial_reason, drop_reason};
-use crate::policy::Policy;
+use crate::steering::Steering;
 use crate::telemetry::log_denied_connect;
 
 /// Refused connections and dropped packets logged in one interval; the rest are only counted, in the kernel.
@@ -23,9 +23,9 @@ impl EventLog {
         self.logged = 0;
     }
 
-    pub fn log(&mut self, event: &Event, policy: &Policy) {
+    pub fn log(&mut self, event: &Event, policy: &dyn Steering) {
         let kind = EventKind::from_code(event.kind);
-        let name = policy.workload(event.workload).map_or("", |workload| &workload.name);
+        let name = policy.workload_name(event.workload).unwrap_or_default();
         let [source, destination] = [event.source, event.destination].map(SocketAddr::from);
         match kind {
             Some(EventKind::ConnectDenied) => {

@@ -18,13 +18,13 @@ use crate::capture::kernel::programs::Programs;
 use crate::capture::namespace::FlowStarter;
 use crate::capture::processes::Processes;
 use crate::desired;
-use crate::policy::Policy;
+use crate::steering::Steering;
 
 /// What capture wants to know of a configuration.
 #[derive(Debug)]
 pub struct Reconfiguration {
     pub workloads: Vec<Arc<desired::Workload>>,
-    pub policy: Arc<Policy>,
+    pub policy: Arc<dyn Steering>,
 }
 
 /// The owners of all that changes, and the order in which they are asked.
@@ -82,7 +82,7 @@ impl Reconciler {
     pub fn reconcile(&mut self) {
         let own = self.namespaces.own_inode();
         self.programs.follow();
-        self.enrolled.reconcile(&mut self.namespaces, self.rules.policy());
+        self.enrolled.reconcile(&mut self.namespaces, self.rules.policy().as_ref());
         for (inode, error) in self.namespaces.open_missing_listeners() {
             let problem =
                 format!("not every listener is open in network namespace {inode}: {error}");
@@ -125,7 +125,7 @@ impl Reconciler {
             programs: &self.programs,
             enrolled: &self.enrolled,
             namespaces: &self.namespaces,
-            policy: self.rules.policy(),
+            policy: self.rules.policy().as_ref(),
         };
         owners.view(found)
     }
@@ -183,8 +183,8 @@ impl Reconciler {
     }
 
     /// The policy in force.
-    pub fn policy(&self) -> &Policy {
-        self.rules.policy()
+    pub fn policy(&self) -> &dyn Steering {
+        self.rules.policy().as_ref()
     }
 
     /// Ends the connections of these sockets, given by cookie.

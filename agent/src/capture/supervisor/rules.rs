@@ -9,13 +9,13 @@ use sheath_common::flow::GuardedKey;
 
 use crate::capture::kernel::maps::Maps;
 use crate::desired;
-use crate::policy::Policy;
+use crate::steering::Steering;
 
 /// The policy in force in the kernel.
 #[derive(Debug)]
 pub struct Rules {
     maps: Arc<Maps>,
-    policy: Arc<Policy>,
+    policy: Arc<dyn Steering>,
     /// Ports on which workloads must not answer the network themselves.
     guarded: HashSet<GuardedKey>,
 }
@@ -27,7 +27,7 @@ impl Rules {
     /// If a map cannot be written, for want of room for instance.
     pub fn add_first(
         maps: Arc<Maps>,
-        policy: Arc<Policy>,
+        policy: Arc<dyn Steering>,
         workloads: &[Arc<desired::Workload>],
     ) -> io::Result<Self> {
         let mut rules = Self { maps, policy: policy.clone(), guarded: HashSet::new() };
@@ -41,7 +41,7 @@ impl Rules {
     /// If a map cannot be written; then the policy before is still the one that counts.
     pub fn add(
         &mut self,
-        policy: Arc<Policy>,
+        policy: Arc<dyn Steering>,
         workloads: &[Arc<desired::Workload>],
     ) -> io::Result<()> {
         let guarded = guarded_ports(workloads);
@@ -61,7 +61,7 @@ impl Rules {
         self.maps.prune_guarded(&self.guarded)
     }
 
-    pub fn policy(&self) -> &Arc<Policy> {
+    pub fn policy(&self) -> &Arc<dyn Steering> {
         &self.policy
     }
 }

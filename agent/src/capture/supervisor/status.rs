@@ -14,7 +14,7 @@ use crate::capture::kernel::mounts::{self, NetworkMount};
 use crate::capture::kernel::programs::{FoundProgram, Programs};
 use crate::capture::kernel::targets::Hook;
 use crate::capture::namespace::{Namespace, existing};
-use crate::policy::Policy;
+use crate::steering::Steering;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
@@ -104,7 +104,7 @@ pub struct Owners<'s> {
     pub programs: &'s Programs,
     pub enrolled: &'s Enrolled,
     pub namespaces: &'s Namespaces,
-    pub policy: &'s Policy,
+    pub policy: &'s dyn Steering,
 }
 
 impl From<FoundProgram> for ProgramStatus {

@@ -1,4 +1,4 @@
-//! The identities of workloads, ready for handshakes.
+//! The identities of workloads, ready for handshakes: what sources have given, with the TLS configurations made from it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use sheath_common::workload::WorkloadId;
 
-use super::Svid;
 use crate::follow::Problem;
+use crate::identity::Svid;
 use crate::telemetry::rfc3339;
 use crate::tls::TlsConfigs;
 

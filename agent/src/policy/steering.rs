@@ -1,13 +1,16 @@
-//! What the kernel decides about outbound connections, by the same function over the same rules, and by which of them.
+//! Policy as capture sees it: the rules for the kernel, and what the kernel decides about outbound connections, by the same
+//! function over the same rules, and by which of them.
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
 use sheath_common::net::Endpoint;
-use sheath_common::verdict::{Action, Best, Destination, Ground, Verdict, decide_by};
-use sheath_common::workload::WorkloadId;
+use sheath_common::verdict::{Action, Best, Destination, Ground, SCOPE_ALL, Verdict, decide_by};
+use sheath_common::workload::{InboundMode, WorkloadId};
 
 use super::Policy;
 use crate::origin::Origin;
+use crate::steering::{KernelRule, Steering};
 
 /// What becomes of a connection, and the rule that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +20,7 @@ pub struct Decision {
 }
 
 impl Policy {
-    /// What the kernel decides about a connection of `workload` to `destination`.
-    #[must_use]
-    pub fn verdict(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Verdict> {
-        self.decide(workload, destination).map(|decision| decision.verdict)
-    }
-
-    /// The same, with the rule that says so.
+    /// What the kernel decides about a connection of `workload` to `destination`, with the rule that says so.
     #[must_use]
     pub fn decide(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Decision> {
         let policy = self.workloads.get(&workload)?;
@@ -55,11 +52,28 @@ impl Policy {
         };
         Some(Decision { verdict, rule })
     }
+}
 
-    /// The rule by which the kernel has refused a connection, if it was for the sake of one. `denial` is the
-    /// [code](sheath_common::verdict::Denial) of what it says.
-    #[must_use]
-    pub fn rule_of_denial(
+impl Steering for Policy {
+    fn kernel_rules(&self) -> Vec<KernelRule> {
+        let rule = |scope, action| move |destination| KernelRule { scope, destination, action };
+        let mut rules: Vec<_> =
+            self.targets.destinations().map(rule(SCOPE_ALL, Action::Protect)).collect();
+        for (id, workload) in &self.workloads {
+            rules.extend(workload.bypass.destinations().map(rule(*id, Action::Bypass)));
+        }
+        rules
+    }
+
+    fn protected_prefixes(&self) -> Vec<IpNet> {
+        self.targets.destinations().map(|destination| destination.prefix).collect()
+    }
+
+    fn verdict(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Verdict> {
+        self.decide(workload, destination).map(|decision| decision.verdict)
+    }
+
+    fn rule_of_denial(
         &self,
         workload: WorkloadId,
         destination: SocketAddr,
@@ -67,5 +81,17 @@ impl Policy {
     ) -> Option<Origin> {
         let Decision { verdict, rule } = self.decide(workload, destination)?;
         matches!(verdict, Verdict::Deny(reason) if reason as u32 == denial).then_some(rule)
+    }
+
+    fn covers_inbound(&self, workload: WorkloadId, port: u16) -> bool {
+        self.workloads.get(&workload).is_some_and(|policy| {
+            let inbound = &policy.config.inbound;
+            inbound.mode != InboundMode::Disabled
+                && (inbound.ports.is_empty() || inbound.ports.contains(&port))
+        })
+    }
+
+    fn workload_name(&self, workload: WorkloadId) -> Option<&str> {
+        self.workload(workload).map(|config| config.name.as_str())
     }
 }
