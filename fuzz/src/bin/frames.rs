@@ -5,7 +5,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sheath::wire::flows::{Control, FrameError, HEADER, Item, Kind, LONGEST_DATA, Reader, data_header};
+use sheath::wire::flows::{
+    Control, FrameError, HEADER, Item, Kind, LONGEST_DATA, Reader, data_header,
+};
 use sheath_fuzz::cuts;
 
 /// Something that was read.
