@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{AgentInfo, Planes, Server};
-use crate::capture::{Processes, Supervisor};
+use crate::capture::{Prepared, Processes, Supervisor};
 use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest, Reread};
@@ -49,7 +49,7 @@ pub enum StartError {
     Io { what: String, error: io::Error },
     #[error("{0} has ended, which it never should; please report this")]
     Ended(&'static str),
-    /// A source of identities has none to give.
+    /// A source of identities has none to give, or a workload gets no number.
     #[error("{0}")]
     Source(Problem),
     #[error(transparent)]
@@ -107,7 +107,9 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let provider = Arc::new(crypto_provider());
     let processes = Arc::new(Processes::default());
     let reread = reread(path, &config);
-    let control = Control::start(config.control(), reread, processes.clone(), provider.clone());
+    let prepared = Prepared::begin(&config.instance.name)?;
+    let (settings, ids) = (config.control(), prepared.ids());
+    let control = Control::start(settings, reread, ids, processes.clone(), provider.clone());
     let mut control = control.map_err(StartError::Source)?;
     control.await_first_messages().await;
     let (published, control_names) = (control.published(), control.name_views());
@@ -137,13 +139,8 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let admin = Server::bind(&socket)
         .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
     let handler = Arc::new(FlowHandler(pipeline.clone()));
-    let supervisor = Supervisor::start(
-        &config.instance.name,
-        &config.capture,
-        control.wanted(),
-        processes,
-        handler,
-    )?;
+    let supervisor =
+        Supervisor::start(prepared, &config.capture, control.wanted(), processes, handler)?;
     supervisor.maps().register(&mut metrics)?;
     let info = AgentInfo {
         node: config.node.clone(),

@@ -2,14 +2,16 @@
 
 /// Version of everything pinned: map names, key and value layouts, meanings. It is part of the pin path
 /// (`/sys/fs/bpf/sheath/<instance>/v<ABI>/`), so an agent never adopts maps of another shape.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
-/// Cgroups that are workloads.
-pub const MAX_WORKLOADS: u32 = 16_384;
+/// Cgroups that are workloads, or that workloads lie below.
+pub const MAX_WORKLOADS: u32 = 32_768;
 /// Cgroups that were workloads and are gone.
 pub const MAX_DEPARTED: u32 = 65_536;
-/// Rules about destinations.
-pub const MAX_DESTINATIONS: u32 = 131_072;
+/// Rules about destinations that are more than one address.
+pub const MAX_PREFIXES: u32 = 131_072;
+/// Rules about single addresses.
+pub const MAX_ADDRESSES: u32 = 500_000;
 /// Connections between SYN and `accept()`.
 pub const MAX_FLOWS: u32 = 65_536;
 /// Sockets of the agent towards local applications.

@@ -42,7 +42,11 @@ unsafe impl aya::Pod for flow::SilentKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::SourceKey {}
 // SAFETY: as above.
-unsafe impl aya::Pod for selector::Selector {}
+unsafe impl aya::Pod for selector::PatternKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for selector::Pattern {}
+// SAFETY: as above.
+unsafe impl aya::Pod for selector::BeginningKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for enrolment::Overflow {}
 
@@ -67,5 +71,7 @@ const _: () = {
     assert!(size_of::<flow::GuardedKey>() == 4 + 4);
     assert!(size_of::<flow::SourceKey>() == 8 + 16);
     assert!(size_of::<enrolment::Overflow>() == 8 + 8 + 8);
-    assert!(size_of::<selector::Selector>() == 8 + 4 + 4 + selector::PATTERN_LEN);
+    assert!(size_of::<selector::PatternKey>() == 4 + 4);
+    assert!(size_of::<selector::Pattern>() == 8 + 16 + (4 + selector::PATTERN_LEN) + 4 + 4 + 4);
+    assert!(size_of::<selector::BeginningKey>() == 4 + selector::PATTERN_LEN);
 };

@@ -1,10 +1,13 @@
 //! The decision about an outbound connection: pure, total, and the same in the kernel and on the host.
 
 use crate::net::Endpoint;
-use crate::workload::OutboundMode;
+use crate::workload::{OutboundMode, WorkloadId};
 
-/// Bits of a `DESTINATIONS` key before the address: 32 of scope, 32 of port.
+/// Bits of a `PREFIXES` key before the address: 32 of scope, 32 of port.
 pub const DESTINATION_PREFIX_BITS: u32 = 64;
+
+/// Length of the prefix that is one address.
+pub const ADDRESS_BITS: u32 = 128;
 
 /// Scope of a rule that holds for every workload.
 pub const SCOPE_ALL: u32 = 0;
@@ -12,8 +15,8 @@ pub const SCOPE_ALL: u32 = 0;
 /// Port of a rule that holds for every port.
 pub const PORT_ANY: u32 = 0;
 
-/// Key of the `DESTINATIONS` longest-prefix trie, without its prefix length. Scope and port always match
-/// exactly; only the address is matched by prefix.
+/// Key of the `ADDRESSES` map, which has the rules about single addresses, and of the `PREFIXES` longest-prefix trie, there
+/// without the prefix length. Scope and port always match exactly; only the address is matched by prefix.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DestinationKey {
@@ -31,7 +34,7 @@ pub enum Action {
     Protect,
 }
 
-/// Value of the `DESTINATIONS` trie.
+/// Value of `ADDRESSES` and `PREFIXES`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Destination {
@@ -90,6 +93,11 @@ impl Best {
         }
     }
 
+    #[inline(always)]
+    fn is_some(self) -> bool {
+        self.0 != 0
+    }
+
     /// What the rule asks for, if there is one.
     #[inline(always)]
     fn action(self) -> Option<Action> {
@@ -99,6 +107,37 @@ impl Best {
             _ => Some(Action::Bypass),
         }
     }
+}
+
+/// The most specific of the rules about a workload's connections to a destination. `of_address` looks one up that is about the
+/// key's address alone, `of_prefix` the one with the longest prefix that the address has.
+///
+/// A rule about the address itself outdoes all others, so where there is one, the prefixes need not be looked at.
+#[inline(always)]
+#[must_use]
+pub fn best_rule<'r>(
+    workload: WorkloadId,
+    destination: &Endpoint,
+    of_address: impl Fn(&DestinationKey) -> Option<&'r Destination>,
+    of_prefix: impl Fn(&DestinationKey) -> Option<&'r Destination>,
+) -> Best {
+    let best = best_in_four(workload, destination, of_address);
+    if best.is_some() { best } else { best_in_four(workload, destination, of_prefix) }
+}
+
+/// The same, of the four places of one table that may have a rule for it.
+#[inline(always)]
+fn best_in_four<'r>(
+    workload: WorkloadId,
+    destination: &Endpoint,
+    find: impl Fn(&DestinationKey) -> Option<&'r Destination>,
+) -> Best {
+    let Endpoint { address, port } = *destination;
+    Best::default()
+        .or(find(&DestinationKey { scope: workload, port, address }), true)
+        .or(find(&DestinationKey { scope: workload, port: PORT_ANY, address }), false)
+        .or(find(&DestinationKey { scope: SCOPE_ALL, port, address }), true)
+        .or(find(&DestinationKey { scope: SCOPE_ALL, port: PORT_ANY, address }), false)
 }
 
 /// Why a connection is refused. The codes are shared with the agent, which spells them out in the access log.

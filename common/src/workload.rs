@@ -1,31 +1,20 @@
 //! A workload as the kernel knows it.
 
-/// Names a workload in every map. It is derived from the workload's name, so that it means the same to two
-/// generations of the agent that share pinned maps; zero is no workload.
+/// Names a workload in every map; zero is no workload. The agent gives each name a number of its own, and none twice for as
+/// long as the instance has pins: what bears a number, an entry or a socket, never comes to mean another workload.
 pub type WorkloadId = u32;
 
 /// The id of no workload.
 pub const NO_WORKLOAD: WorkloadId = 0;
+/// The first id that a workload may have, and the last.
+pub const FIRST_ID: WorkloadId = 1;
+pub const LAST_ID: WorkloadId = AGENT - 1;
+/// Longest name of a workload, in bytes: names are keys of the `WORKLOAD_IDS` map.
+pub const MAX_NAME: usize = 384;
 /// The ids of [`Workload::REFUSED`], [`Workload::BASE`] and [`Workload::AGENT`].
 const REFUSED: WorkloadId = u32::MAX;
 const BASE: WorkloadId = u32::MAX - 1;
 const AGENT: WorkloadId = u32::MAX - 2;
-
-/// Derives the id from the name: 32-bit FNV-1a, and never one that stands for something else.
-#[must_use]
-pub const fn workload_id(name: &str) -> WorkloadId {
-    let bytes = name.as_bytes();
-    let mut hash: u32 = 0x811c_9dc5;
-    let mut i = 0;
-    while i < bytes.len() {
-        hash = (hash ^ bytes[i] as u32).wrapping_mul(0x0100_0193);
-        i += 1;
-    }
-    match hash {
-        NO_WORKLOAD | REFUSED | BASE | AGENT => 1,
-        hash => hash,
-    }
-}
 
 /// What happens to connections that the workload opens.
 #[repr(u8)]
@@ -185,10 +174,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_follow_names_and_are_never_zero() {
-        assert_eq!(workload_id("web"), workload_id("web"));
-        assert_ne!(workload_id("web"), workload_id("client"));
-        assert_ne!(workload_id(""), 0);
+    fn no_workloads_id_stands_for_something_else() {
+        for reserved in [Workload::NOBODY, Workload::REFUSED, Workload::BASE, Workload::AGENT] {
+            assert!(!(FIRST_ID..=LAST_ID).contains(&reserved.id), "{reserved:?}");
+        }
     }
 
     #[test]

@@ -4,16 +4,15 @@
 use core::ffi::c_void;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel_str};
 use aya_ebpf::programs::TracePointContext;
 use sheath_common::counters::Counter;
 use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED};
 use sheath_common::event::{Event, EventKind};
-use sheath_common::selector::{MAX_SELECTORS, MAX_STEPS, Matcher, PATH_LEN, Selector, Step};
 use sheath_common::workload::Workload;
 
-use crate::maps::{DEPARTED, OVERFLOW, SCRATCH, SELECTORS, Scratch, WORKLOADS, copied};
+use crate::maps::{DEPARTED, OVERFLOW, WORKLOADS, copied};
 use crate::report::{count, send};
+use crate::select::{self, Selected};
 
 const DONE: u32 = 0;
 
@@ -27,18 +26,20 @@ mod record {
 /// The cgroup v2 hierarchy, which is the first of all to be set up.
 const DEFAULT_HIERARCHY: i32 = 0;
 
-/// What a `bpf_loop` callback returns.
-const NEXT: i64 = 0;
-const STOP: i64 = 1;
-
 pub fn created(ctx: &TracePointContext) -> u32 {
     let Some(cgroup) = cgroup_id(ctx) else {
         return DONE;
     };
-    let Some(workload) = select(ctx) else {
+    let Some(path) = path(ctx) else {
         return DONE;
     };
-    let recorded = WORKLOADS.insert(&cgroup, &workload, 0).is_ok();
+    // What cannot be told may be a workload's, and may be what workloads lie below.
+    let (workload, is_told) = match select::by_path(path) {
+        Selected::Nothing => return DONE,
+        Selected::This(workload) => (workload, true),
+        Selected::CannotTell => (Workload::BASE, false),
+    };
+    let recorded = is_told && WORKLOADS.insert(&cgroup, &workload, 0).is_ok();
     if !recorded {
         note_overflow(cgroup, &workload);
     }
@@ -112,86 +113,12 @@ fn cgroup_id(ctx: &TracePointContext) -> Option<u64> {
     unsafe { ctx.read_at(record::ID) }.ok()
 }
 
-/// The workload whose selector matches the record's path. A path too long to tell, but that begins as one that matches
-/// may, is nobody's and refused.
+/// Where the kernel has the path of the record's cgroup: in the record, at the offset that the low half of the location
+/// names.
 #[inline(always)]
-fn select(ctx: &TracePointContext) -> Option<Workload> {
-    let scratch = SCRATCH.get_ptr_mut(0)?;
-    // SAFETY: the scratch slot belongs to this CPU, and the tracepoint is not entered twice on it; the path
-    // lies in the record at the offset that the low half of the location names.
-    unsafe {
-        let location: u32 = ctx.read_at(record::PATH_LOCATION).ok()?;
-        let path = ctx.as_ptr().add((location & 0xffff) as usize);
-        let read = bpf_probe_read_kernel_str(
-            (&raw mut (*scratch).path).cast(),
-            PATH_LEN as u32,
-            path.cast_const(),
-        );
-        // The length counts the terminating zero. A path that fills the buffer may have been cut short.
-        if read <= 1 || read as usize > PATH_LEN {
-            return None;
-        }
-        (*scratch).is_cut = u32::from(read as usize == PATH_LEN);
-        (*scratch).path_len = read as u32 - 1;
-        (*scratch).matched = 0;
-        bpf_loop(MAX_SELECTORS, try_selector as *mut c_void, core::ptr::null_mut(), 0);
-        if (*scratch).matched == 0 {
-            return None;
-        }
-        if (*scratch).is_cut != 0 {
-            return Some(Workload::REFUSED);
-        }
-        SELECTORS.get((*scratch).selector).map(|selector| selector.workload)
-    }
-}
-
-/// Matches one selector against the path; the scratch keeps the first that fits.
-unsafe extern "C" fn try_selector(index: u64, _: *mut c_void) -> i64 {
-    let Some(scratch) = scratch() else {
-        return STOP;
-    };
-    let Some(selector) = SELECTORS.get(index as u32) else {
-        return STOP;
-    };
-    if selector.workload.id == 0 {
-        return STOP;
-    }
-    scratch.matcher = Matcher::default();
-    scratch.selector = index as u32;
-    // SAFETY: the callback has the shape that the helper wants and needs no context.
-    unsafe {
-        bpf_loop(MAX_STEPS + 1, try_position as *mut c_void, core::ptr::null_mut(), 0);
-    }
-    if scratch.matched != 0 { STOP } else { NEXT }
-}
-
-/// Advances the match of the selector that the scratch names by one position.
-unsafe extern "C" fn try_position(_: u64, _: *mut c_void) -> i64 {
-    let Some(scratch) = scratch() else {
-        return STOP;
-    };
-    let Some(selector) = SELECTORS.get(scratch.selector) else {
-        return STOP;
-    };
-    match step(scratch, selector) {
-        Step::Continue => NEXT,
-        Step::Mismatch => STOP,
-        Step::Match => {
-            scratch.matched = 1;
-            STOP
-        }
-    }
-}
-
-#[inline(always)]
-fn step(scratch: &mut Scratch, selector: &Selector) -> Step {
-    let path_len = scratch.path_len;
-    let is_cut = scratch.is_cut != 0;
-    scratch.matcher.step(&selector.pattern, selector.len, &scratch.path, path_len, is_cut)
-}
-
-#[inline(always)]
-fn scratch() -> Option<&'static mut Scratch> {
-    // SAFETY: the slot belongs to this CPU and is used by one callback at a time.
-    SCRATCH.get_ptr_mut(0).map(|slot| unsafe { &mut *slot })
+fn path(ctx: &TracePointContext) -> Option<*const c_void> {
+    // SAFETY: the offset lies within the record of the tracepoints that this is attached to.
+    let location: u32 = unsafe { ctx.read_at(record::PATH_LOCATION) }.ok()?;
+    // SAFETY: the address is only given to a helper that looks whether it can be read.
+    Some(unsafe { ctx.as_ptr().add((location & 0xffff) as usize) }.cast_const())
 }

@@ -11,7 +11,7 @@
 //! | `egress_guard`     | cgroup_skb/egress         | `guard`     |
 //! | `ingress_guard`    | cgroup_skb/ingress        | `guard`, `local_leg` |
 //! | `socket_created`   | cgroup/sock_create        | `coverage`  |
-//! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`     |
+//! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`, `select` |
 //! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
 //! | `cgroup_populated` | tracepoint cgroup_notify_populated | `enrol` |
 
@@ -33,6 +33,7 @@ mod maps;
 mod names;
 mod options;
 mod report;
+mod select;
 mod socket;
 mod sockops;
 mod workload;

@@ -1,5 +1,6 @@
 //! The maps. Their names and shapes are the ABI that [`sheath_common::maps::ABI`] numbers.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{
     Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash,
@@ -15,11 +16,17 @@ use sheath_common::flow::{
 };
 use sheath_common::maps as size;
 use sheath_common::net::{Address, Endpoint};
-use sheath_common::selector::{MAX_SELECTORS, Matcher, PATH_LEN, Selector};
+use sheath_common::selector::{
+    BeginningKey, Glob, MAX_PATTERNS, Matcher, PATH_LEN, Pattern, PatternKey, Search,
+};
 use sheath_common::verdict::{
-    Best, DESTINATION_PREFIX_BITS, Destination, DestinationKey, PORT_ANY, SCOPE_ALL,
+    self, ADDRESS_BITS, Best, DESTINATION_PREFIX_BITS, Destination, DestinationKey,
 };
 use sheath_common::workload::{Workload, WorkloadId};
+
+/// Takes memory for an entry when it is added: for maps to which the agent alone adds entries. The others have all that they
+/// may ever need from the start, so that programs never lack any.
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
 /// Cgroup id → the workload whose root it is.
 #[btf_map]
@@ -38,18 +45,37 @@ pub static CAPTURE: Array<u64, 1> = Array::new();
 #[btf_map]
 pub static DEPARTED: LruHashMap<u64, Workload, { size::MAX_DEPARTED as usize }> = LruHashMap::new();
 
-/// How to recognise a new cgroup as a workload.
+/// How to recognise a new cgroup as a workload, by generation and number; room for the generation in force and the next.
 #[btf_map]
-pub static SELECTORS: Array<Selector, { MAX_SELECTORS as usize }> = Array::new();
+pub static PATTERNS: HashMap<PatternKey, Pattern, { 2 * MAX_PATTERNS as usize }, ON_DEMAND> =
+    HashMap::new();
 
-/// What the rules say about destinations.
+/// Generation and beginning of a path → number of the first pattern to compare the path with.
 #[btf_map]
-pub static DESTINATIONS: LpmTrie<DestinationKey, Destination, { size::MAX_DESTINATIONS as usize }> =
+pub static BEGINNINGS: LpmTrie<BeginningKey, u32, { 2 * MAX_PATTERNS as usize }> = LpmTrie::new();
+
+/// The generation of patterns in force.
+#[btf_map]
+pub static GENERATION: Array<u32, 1> = Array::new();
+
+/// What the rules say about single addresses.
+#[btf_map]
+pub static ADDRESSES: HashMap<
+    DestinationKey,
+    Destination,
+    { size::MAX_ADDRESSES as usize },
+    ON_DEMAND,
+> = HashMap::new();
+
+/// What the rules say about address prefixes.
+#[btf_map]
+pub static PREFIXES: LpmTrie<DestinationKey, Destination, { size::MAX_PREFIXES as usize }> =
     LpmTrie::new();
 
 /// Network namespaces (by cookie) whose connections the agent takes. The value is reserved.
 #[btf_map]
-pub static NAMESPACES: HashMap<u64, u32, { size::MAX_NAMESPACES as usize }> = HashMap::new();
+pub static NAMESPACES: HashMap<u64, u32, { size::MAX_NAMESPACES as usize }, ON_DEMAND> =
+    HashMap::new();
 
 /// From a namespace to a destination: the address a connection would leave from.
 #[btf_map]
@@ -73,7 +99,8 @@ pub static UNREACHABLE: LruHashMap<
 
 /// The agent's sockets towards local servers → the client they stand for.
 #[btf_map]
-pub static CLIENTS: HashMap<LegKey, Endpoint, { size::MAX_LEGS as usize }> = HashMap::new();
+pub static CLIENTS: HashMap<LegKey, Endpoint, { size::MAX_LEGS as usize }, ON_DEMAND> =
+    HashMap::new();
 
 /// The agent's sockets towards local servers: whose they must be. Lives and dies with the socket.
 #[btf_map]
@@ -85,7 +112,7 @@ pub static OWN_LISTENERS: SkStorage<u32> = SkStorage::new();
 
 /// The agent's wire legs to an address of the same namespace: the only loopback traffic that is steered.
 #[btf_map]
-pub static WIRES: HashMap<LegKey, u32, { size::MAX_LEGS as usize }> = HashMap::new();
+pub static WIRES: HashMap<LegKey, u32, { size::MAX_LEGS as usize }, ON_DEMAND> = HashMap::new();
 
 /// The agent's listeners.
 #[btf_map]
@@ -94,23 +121,28 @@ pub static LISTENERS: SockHash<ListenerKey, { size::MAX_NAMESPACES as usize * 4 
 
 /// Addresses and ports of namespaces whose connections go to the agent's inbound listener, or are left alone.
 #[btf_map]
-pub static STEERED: HashMap<SteeredKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+pub static STEERED: HashMap<SteeredKey, u32, { size::MAX_PORTS as usize }, ON_DEMAND> =
+    HashMap::new();
 
 /// Steered ports of namespaces that nothing listens on: there the kernel may answer by itself.
 #[btf_map]
-pub static SILENT: HashMap<SilentKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+pub static SILENT: HashMap<SilentKey, u32, { size::MAX_PORTS as usize }, ON_DEMAND> =
+    HashMap::new();
 
 /// Addresses of namespaces' own. The value is reserved.
 #[btf_map]
-pub static LOCALS: HashMap<LocalKey, u32, { size::MAX_LOCALS as usize }> = HashMap::new();
+pub static LOCALS: HashMap<LocalKey, u32, { size::MAX_LOCALS as usize }, ON_DEMAND> =
+    HashMap::new();
 
 /// Ports on which a workload must not answer the network itself. The value is reserved.
 #[btf_map]
-pub static GUARDED: HashMap<GuardedKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+pub static GUARDED: HashMap<GuardedKey, u32, { size::MAX_PORTS as usize }, ON_DEMAND> =
+    HashMap::new();
 
 /// Ports on which the listening sockets of a cgroup stand for a workload's. The value is reserved.
 #[btf_map]
-pub static ACTIVATED: HashMap<ActivatedKey, u32, { size::MAX_PORTS as usize }> = HashMap::new();
+pub static ACTIVATED: HashMap<ActivatedKey, u32, { size::MAX_PORTS as usize }, ON_DEMAND> =
+    HashMap::new();
 
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new();
@@ -118,15 +150,27 @@ pub static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new
 #[btf_map]
 pub static EVENTS: RingBuf<Event, { size::EVENTS_BYTES as usize }> = RingBuf::new();
 
-/// Working memory of the selector match: too large for the 512 bytes of BPF stack.
+/// Working memory of the search for a path's pattern: too large for the 512 bytes of BPF stack.
 #[repr(C)]
 pub struct Scratch {
+    pub search: Search,
+    /// The pattern that the path is being compared with.
+    pub glob: Glob,
     pub matcher: Matcher,
-    pub selector: u32,
+    pub is_match: u32,
+    /// What the best pattern so far stands for.
+    pub workload: Workload,
+    /// The path's last characters.
+    pub last: u64,
     pub path_len: u32,
-    pub matched: u32,
     /// The path has been cut short.
     pub is_cut: u32,
+    /// A pattern was not there: all are just being replaced.
+    pub is_torn: u32,
+    /// How many bits of the two fields that follow count: with these, and as far as it is that long, this is a key of
+    /// [`BEGINNINGS`].
+    pub key_bits: u32,
+    pub generation: u32,
     pub path: [u8; PATH_LEN],
 }
 
@@ -135,14 +179,17 @@ pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
 /// True if a map has an entry.
 #[inline(always)]
-pub fn contains<K, V, const N: usize>(map: &HashMap<K, V, N>, key: &K) -> bool {
+pub fn contains<K, V, const N: usize, const F: usize>(map: &HashMap<K, V, N, F>, key: &K) -> bool {
     // SAFETY: only the presence of the entry matters.
     unsafe { map.get(key) }.is_some()
 }
 
 /// What a map has for a key.
 #[inline(always)]
-pub fn copied<K, V: Copy, const N: usize>(map: &HashMap<K, V, N>, key: &K) -> Option<V> {
+pub fn copied<K, V: Copy, const N: usize, const F: usize>(
+    map: &HashMap<K, V, N, F>,
+    key: &K,
+) -> Option<V> {
     // SAFETY: the value is copied at once; an entry that is changed meanwhile is replaced whole.
     unsafe { map.get(key) }.copied()
 }
@@ -161,28 +208,30 @@ pub fn ever(cgroup: &u64) -> Option<&'static Workload> {
     living(cgroup).or_else(|| unsafe { DEPARTED.get(cgroup) })
 }
 
-/// Looks a destination up in the four places that may have a rule for it. Not inlined: where it is called twice, the
-/// verifier would follow the way on for each of the ways through all of it.
-#[inline(never)]
-pub fn best_rule(workload: WorkloadId, destination: &Endpoint) -> Best {
-    let best = Best::default();
-    let best = or_rule(best, workload, destination.port, &destination.address);
-    let best = or_rule(best, workload, PORT_ANY, &destination.address);
-    let best = or_rule(best, SCOPE_ALL, destination.port, &destination.address);
-    or_rule(best, SCOPE_ALL, PORT_ANY, &destination.address)
+/// A pattern, which may be replaced while it is looked at: the generation tells afterwards.
+#[inline(always)]
+pub fn pattern(generation: u32, number: u32) -> Option<&'static Pattern> {
+    // SAFETY: the memory of an entry stays a pattern's while the program runs, even when the entry is gone.
+    unsafe { PATTERNS.get(&PatternKey { generation, number }) }
 }
 
-#[inline(always)]
-fn or_rule(best: Best, scope: u32, port: u32, address: &Address) -> Best {
-    let key =
-        Key::new(DESTINATION_PREFIX_BITS + 128, DestinationKey { scope, port, address: *address });
-    best.or(DESTINATIONS.get(&key), port != PORT_ANY)
+/// What the rules say about a destination. Not inlined: where it is called twice, the verifier would follow the way on for
+/// each of the ways through all of it.
+#[inline(never)]
+pub fn best_rule(workload: WorkloadId, destination: &Endpoint) -> Best {
+    // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
+    let of_address = |key: &DestinationKey| unsafe { ADDRESSES.get(key) };
+    let of_prefix = |key: &DestinationKey| {
+        PREFIXES.get(&Key::new(DESTINATION_PREFIX_BITS + ADDRESS_BITS, *key))
+    };
+    verdict::best_rule(workload, destination, of_address, of_prefix)
 }
 
 /// The address a connection from `netns` to `destination` leaves from, as far as the agent has told.
 #[inline(always)]
 pub fn source(netns: u64, destination: &Address) -> Option<Address> {
-    let key = Key::new(SOURCE_PREFIX_BITS + 128, SourceKey { netns, destination: *destination });
+    let key =
+        Key::new(SOURCE_PREFIX_BITS + ADDRESS_BITS, SourceKey { netns, destination: *destination });
     SOURCES.get(&key).copied()
 }
 

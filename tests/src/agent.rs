@@ -105,6 +105,12 @@ impl Agent {
     /// Starts the process and waits for its `ready`; returns how long that took.
     #[track_caller]
     pub fn launch(&mut self) -> Duration {
+        self.launch_within(GENEROUS)
+    }
+
+    /// The same, of an agent that has much to read.
+    #[track_caller]
+    pub fn launch_within(&mut self, limit: Duration) -> Duration {
         assert!(self.process.is_none(), "the agent runs already");
         let started = Instant::now();
         let before = self.log_lines().len();
@@ -112,7 +118,7 @@ impl Agent {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(self.open_log());
         let process = self.process.insert(self.place.spawn(&mut command));
         let log = &self.log;
-        let ready = wait::wait_for("the agent's `ready`", GENEROUS, || {
+        let ready = wait::wait_for("the agent's `ready`", limit, || {
             if read_lines(log).iter().skip(before).any(|line| is_ready(line)) {
                 return Some(Ok(()));
             }

@@ -140,6 +140,7 @@ pub struct Workload {
 #[serde(rename_all = "camelCase")]
 pub enum Select {
     Cgroup(String),
+    CgroupId(u64),
     SystemdUnit(String),
 }
 

@@ -69,6 +69,9 @@ pub struct Program {
 #[derive(Debug, Deserialize)]
 pub struct Workload {
     pub name: String,
+    // The benchmark compares with agents that do not have this yet.
+    #[serde(default)]
+    pub id: u32,
     pub spiffe_id: String,
     pub state: String,
     pub reason: String,
@@ -78,7 +81,7 @@ pub struct Workload {
     pub svid: Option<Svid>,
     pub flows: u64,
     pub unprotected: Vec<Unprotected>,
-    // The benchmark compares with agents that do not have this yet.
+    // As above.
     #[serde(default)]
     pub notes: Vec<String>,
 }

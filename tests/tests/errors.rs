@@ -188,10 +188,11 @@ fn a_configuration_that_is_no_file_or_not_ones_own_is_refused_at_once() {
 #[test]
 fn what_is_beyond_a_limit_is_refused_by_check_as_by_run() {
     let scene = Scene::new();
-    let address = |number: u32| std::net::Ipv4Addr::from(0x0b00_0000 + number).to_string();
-    let many: Vec<_> = (0..200_000).map(address).collect();
+    let network =
+        |number: u32| format!("{}/31", std::net::Ipv4Addr::from(0x0b00_0000 + 2 * number));
+    let many: Vec<_> = (0..200_000).map(network).collect();
     scene.spoil("\"10.0.2.0/24\"", &format!("\"{}\"", many.join("\",\"")));
-    let words = ["destinations in peers", "131072 are the most"];
+    let words = ["address prefixes in peers", "131072 are the most"];
     scene.assert_fails(2, &words);
     assert_one_line(&scene.check(&[]), 2, &words);
 }

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use sheath_tests::cgroup::Cgroup;
 use sheath_tests::config::{Select, spiffe_id};
@@ -15,6 +16,9 @@ use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Job, Origin, Socket, Step};
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{FAMILIES, Family};
+
+/// A port of node B where everyone is taken at their word.
+const OPEN_PORT: u16 = 9090;
 
 /// `capture.cgroup: auto` is the root: a socket is captured wherever it was made.
 #[test]
@@ -148,4 +152,68 @@ fn two_patterns_for_one_cgroup_are_resolved_the_same_way_everywhere() {
             assert_eq!(line.local_id, spiffe_id("client"), "{patterns:?}: {line:?}");
         }
     }
+}
+
+/// It, and what is below it; not its parent, its sibling, nor whoever has its path later.
+#[test]
+fn a_cgroup_is_selected_by_its_id_and_nobody_else_is() {
+    let mut pair = Pair::host();
+    let parent = pair.world.a.host("parent").cgroup;
+    let [chosen, sibling] = ["chosen", "sibling"].map(|name| parent.child(name));
+    let below = chosen.child("below");
+    let netns = pair.client.netns.clone();
+    let place = |cgroup: &Arc<Cgroup>| Place::new(&netns, cgroup);
+    let resident = Probe::start(&place(&chosen), &Job::Idle);
+    let reloaded = pair.agent_a.reload(|config| {
+        let mut workload = config.workloads[0].clone();
+        workload.name = "by-id".to_owned();
+        workload.select = Select::CgroupId(chosen.id());
+        config.workloads.push(workload);
+    });
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    pair.agent_a.wait_enrolled("by-id", &place(&chosen));
+
+    let open = pair.world.b.host("open");
+    let tap = pair.world.tap();
+    let (secret, public) = (marker(), marker());
+    let _echo = FAMILIES.map(|family| pair.serve(family, &[Step::Echo]));
+    let _open =
+        FAMILIES.map(|family| Probe::start(&open, &server(any(family, OPEN_PORT), &[Step::Echo])));
+    for is_next in [false, true] {
+        if is_next {
+            pair.agent_a.kill();
+            for family in FAMILIES {
+                let job = client(pair.target(family), &say(&secret));
+                let seen = probe::run(&place(&chosen), &job);
+                assert_eq!(seen.error, Some(libc::ECONNREFUSED), "without an agent: {seen:?}");
+            }
+            pair.agent_a.launch();
+        }
+        for family in FAMILIES {
+            let to_open = pair.world.b.addresses.at(family, OPEN_PORT);
+            for cgroup in [&chosen, &below] {
+                let seen = probe::run(&place(cgroup), &client(pair.target(family), &say(&secret)));
+                assert_eq!((seen.ended_by(), &*seen.last().text), (None, &*secret), "{seen:?}");
+                let seen = probe::run(&place(cgroup), &client(to_open, &say(&secret)));
+                assert!(seen.ended_by().is_some(), "{seen:?}");
+            }
+            for cgroup in [&parent, &sibling] {
+                let seen = probe::run(&place(cgroup), &client(to_open, &say(&public)));
+                assert_eq!(seen.last().text, public, "{seen:?}");
+            }
+        }
+    }
+    drop((resident, below));
+    let path = chosen.path().to_owned();
+    drop(chosen);
+    let heir = parent.child(path.file_name().expect("its name"));
+    let seen = probe::run(
+        &place(&heir),
+        &client(pair.world.b.addresses.at(Family::V4, OPEN_PORT), &say(&public)),
+    );
+    assert_eq!(seen.last().text, public, "{seen:?}");
+    pair.agent_a.wait_for_status("the cgroup to be gone", |status| {
+        status.workload("by-id").cgroups.is_empty()
+    });
+    assert_ciphertext(&tap, PORT, &secret);
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use sheath_common::workload::workload_id;
 
 use crate::capture::{ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{NameView, NameViews};
@@ -111,7 +110,7 @@ impl AgentInfo {
     }
 
     fn workload(&self, capture: WorkloadStatus) -> Workload {
-        let id = workload_id(&capture.name);
+        let id = capture.id;
         let held = self.identities.held(id);
         let credentials = held.as_ref().and_then(|held| held.credentials.as_ref());
         Workload {

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use sheath_common::selector::{Selection, Selector, matches, select};
+use sheath_common::selector::Glob;
 
 use super::kernel::filesystems::cgroup_mount;
 use crate::desired::{CgroupSelector, Workload};
@@ -25,89 +25,53 @@ pub struct WorkloadCgroup {
     pub path: PathBuf,
 }
 
-/// What a workload's pattern finds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    pub selected: Vec<WorkloadCgroup>,
-    /// Cgroups whose paths are too long for the kernel to match.
-    pub too_long: Vec<WorkloadCgroup>,
-}
-
 /// True if the cgroup has not been removed, nor made anew.
 #[must_use]
 pub fn is_there(mount: &Path, cgroup: &WorkloadCgroup) -> bool {
     fs::metadata(join(mount, &cgroup.path)).is_ok_and(|found| found.ino() == cgroup.id)
 }
 
-/// Finds the cgroups that are a workload's now.
+/// Visits every cgroup below `path` that `leads_on` leads to: it is asked of each whether to look below it.
 ///
 /// # Errors
 /// If the hierarchy cannot be read, for want of descriptors for instance. That is not the same as finding nothing.
-pub fn find(mount: &Path, workload: &Workload) -> io::Result<Found> {
-    match (&workload.cgroup, workload.selector()) {
-        (CgroupSelector::Id(id), _) => find_by_id(mount, *id),
-        (CgroupSelector::Pattern(pattern), Some(selector)) => {
-            find_by_pattern(mount, pattern, &selector)
-        }
-        (CgroupSelector::Pattern(_), None) => Ok(Found::default()),
-    }
-}
-
-fn find_by_id(mount: &Path, id: u64) -> io::Result<Found> {
-    let mut found = Found::default();
-    let directory = match cgroup_id::directory(mount, id) {
-        Ok(directory) => directory,
-        Err(error) if is_gone(&error) => return Ok(found),
-        Err(error) => return Err(error),
-    };
-    let path = Path::new("/").join(directory.strip_prefix(mount).unwrap_or(&directory));
-    let cgroup = WorkloadCgroup { id, path };
-    // Of one whose path is too long, one above it was found.
-    if is_there(mount, &cgroup) {
-        found.selected.push(cgroup);
-    } else {
-        found.too_long.push(cgroup);
-    }
-    Ok(found)
-}
-
-fn find_by_pattern(mount: &Path, pattern: &str, selector: &Selector) -> io::Result<Found> {
-    let depth = pattern.split('/').skip(1).count();
-    let mut found = Found::default();
-    walk(mount, Path::new("/"), depth, &mut |path| {
-        let list = match select(selector, path.as_os_str().as_bytes()) {
-            Selection::Selected => &mut found.selected,
-            Selection::TooLong => &mut found.too_long,
-            Selection::Other => return Ok(()),
-        };
-        if let Some(metadata) = unless_gone(fs::metadata(join(mount, path)))? {
-            list.push(WorkloadCgroup { id: metadata.ino(), path: path.to_owned() });
-        }
-        Ok(())
-    })?;
-    Ok(found)
-}
-
-/// Visits every cgroup exactly `depth` levels below `path`.
-fn walk(
+pub fn walk(
     mount: &Path,
     path: &Path,
-    depth: usize,
+    leads_on: &impl Fn(&Path) -> bool,
     visit: &mut impl FnMut(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
-    if depth == 0 {
-        return visit(path);
+    if !leads_on(path) {
+        return Ok(());
     }
     for child in children(&join(mount, path))? {
-        walk(mount, &path.join(child), depth - 1, visit)?;
+        let child = path.join(child);
+        visit(&child)?;
+        walk(mount, &child, leads_on, visit)?;
     }
     Ok(())
+}
+
+/// The path of a cgroup; `None` if it has been removed. Of one whose path is too long for a system call, the path of one
+/// above it.
+///
+/// # Errors
+/// If the cgroup cannot be looked up.
+pub fn path_of(mount: &Path, id: u64) -> io::Result<Option<PathBuf>> {
+    match cgroup_id::directory(mount, id) {
+        Ok(directory) => {
+            let below = directory.strip_prefix(mount).ok();
+            Ok(below.map(|below| Path::new("/").join(below)))
+        }
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Names of the cgroups in a directory; none if it is gone.
 ///
 /// # Errors
-/// As for [`find`].
+/// As for [`walk`].
 pub fn children(directory: &Path) -> io::Result<Vec<OsString>> {
     let Some(entries) = unless_gone(fs::read_dir(directory))? else {
         return Ok(Vec::new());
@@ -126,7 +90,9 @@ pub fn children(directory: &Path) -> io::Result<Vec<OsString>> {
 
 /// A cgroup may be removed at any moment, which is no error. Neither is a path that no system call takes (PATH_MAX). If it
 /// would be a workload's, the kernel refuses it as too long; if it lies below a workload's, it is only not listed.
-fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+/// # Errors
+/// What else has gone wrong.
+pub fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error)
@@ -168,7 +134,7 @@ pub fn is_below(path: &Path, root: &Path) -> bool {
 /// Processes in a cgroup and below it.
 ///
 /// # Errors
-/// As for [`find`].
+/// As for [`walk`].
 pub fn processes(directory: &Path) -> io::Result<BTreeSet<u32>> {
     let mut pids = BTreeSet::new();
     collect_processes(directory, &mut pids)?;
@@ -217,16 +183,15 @@ pub fn is_member(workload: &Workload, pid: u32) -> bool {
 /// True if a workload has the cgroup at `path` or one above it.
 #[must_use]
 pub fn selects(workload: &Workload, path: &Path) -> bool {
-    match (&workload.cgroup, workload.selector()) {
-        (CgroupSelector::Id(id), _) => cgroup_mount().is_ok_and(|mount| {
-            let is_it =
-                |path: &Path| is_there(&mount, &WorkloadCgroup { id: *id, path: path.into() });
+    if let CgroupSelector::Id(id) = workload.cgroup {
+        return cgroup_mount().is_ok_and(|mount| {
+            let is_it = |path: &Path| is_there(&mount, &WorkloadCgroup { id, path: path.into() });
             path.ancestors().any(is_it)
-        }),
-        (_, selector) => selector.is_some_and(|selector| {
-            path.ancestors().any(|path| matches(&selector, path.as_os_str().as_bytes()))
-        }),
+        });
     }
+    let matches =
+        |glob: Glob| path.ancestors().any(|path| glob.matches(path.as_os_str().as_bytes()));
+    workload.glob().is_some_and(matches)
 }
 
 #[cfg(test)]
@@ -257,13 +222,13 @@ mod tests {
         fs::create_dir(&directory).unwrap();
         let id = fs::metadata(&directory).unwrap().ino();
         let workload = Workload { cgroup: CgroupSelector::Id(id), ..Workload::testing("web") };
-        let found = find(&mount, &workload);
+        let found = path_of(&mount, id);
         let selected = selects(&workload, &path.join("below"));
         let other = selects(&workload, Path::new("/"));
         fs::remove_dir(&directory).unwrap();
-        assert_eq!(found.unwrap().selected, [WorkloadCgroup { id, path }]);
+        assert_eq!(found.unwrap(), Some(path));
         assert!(selected && !other);
-        assert_eq!(find(&mount, &workload).unwrap(), Found::default());
+        assert_eq!(path_of(&mount, id).unwrap(), None);
     }
 
     /// Otherwise a name could add a line to `/proc/<pid>/cgroup`.

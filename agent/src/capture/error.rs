@@ -3,6 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use sheath_common::workload::MAX_NAME;
+
+use super::allocation::{Damage, Exhausted};
+
 /// What can go wrong between the agent and the kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -35,6 +39,8 @@ pub enum CaptureError {
     OtherMap { name: String },
     #[error("cannot attach {program} to {target}: {error}{}", hint(.error))]
     Attach { program: &'static str, target: String, error: io::Error },
+    #[error(transparent)]
+    Ids(#[from] IdError),
     #[error("{what}: {error}")]
     Io { what: &'static str, error: io::Error },
 }
@@ -43,6 +49,32 @@ impl CaptureError {
     /// For `map_err`: says what was being done.
     pub(crate) fn during(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io { what, error }
+    }
+}
+
+/// Why workloads get no numbers.
+#[derive(Debug, thiserror::Error)]
+pub enum IdError {
+    #[error("the table of workload ids {what}: {error}")]
+    Table { what: &'static str, error: io::Error },
+    #[error(
+        "the table of workload ids is damaged, {0}; `sheath cleanup` lets the agent begin anew"
+    )]
+    Damaged(#[from] Damage),
+    #[error(
+        "the table of workload ids has been removed from the pins, and sockets may still bear ids that it had given out; `sheath cleanup` lets the agent begin anew"
+    )]
+    Lost,
+    #[error("every workload id has been given out; `sheath cleanup` lets the agent begin anew")]
+    Exhausted(#[from] Exhausted),
+    #[error("the workload's name `{0}` is longer than {MAX_NAME} bytes")]
+    LongName(String),
+}
+
+impl IdError {
+    /// For `map_err`: says what was being done.
+    pub(crate) fn during(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Table { what, error }
     }
 }
 

@@ -1,28 +1,39 @@
 //! Workloads in the form of the kernel's maps.
 
-use sheath_common::selector::Selector;
-use sheath_common::workload::{InboundMode, Workload};
+use sheath_common::selector::Glob;
+use sheath_common::workload::{InboundMode, NO_WORKLOAD, Workload};
 
-use crate::desired::{self, CgroupSelector};
+use crate::desired;
 
 impl desired::Workload {
-    /// The workload in the form of the kernel's maps.
+    /// The workload in the form of the kernel's maps. One without a number is refused: there, it would be nobody, whom
+    /// nothing protects.
     #[must_use]
     pub fn kernel_view(&self) -> Workload {
+        if self.id == NO_WORKLOAD {
+            return Workload::REFUSED;
+        }
         let every_port =
             self.inbound.mode != InboundMode::Disabled && self.inbound.ports.is_empty();
         Workload::new(self.id, self.outbound.mode, self.inbound.mode, every_port)
     }
 
-    /// How the kernel recognises new cgroups of the workload. `None` if the workload is one existing cgroup.
+    /// How new cgroups of the workload are recognised. `None` if the workload is one existing cgroup.
     #[must_use]
-    pub fn selector(&self) -> Option<Selector> {
-        match &self.cgroup {
-            // The producer of the workload has checked the length.
-            CgroupSelector::Pattern(pattern) => {
-                Selector::new(pattern.as_bytes(), self.kernel_view())
-            }
-            CgroupSelector::Id(_) => None,
-        }
+    pub fn glob(&self) -> Option<Glob> {
+        // The producer of the workload has checked the length.
+        self.cgroup.pattern().and_then(|pattern| Glob::new(pattern.as_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_without_a_number_is_refused() {
+        let known = desired::Workload::testing("web");
+        assert!(!known.kernel_view().is_refused());
+        assert!(desired::Workload { id: NO_WORKLOAD, ..known }.kernel_view().is_refused());
     }
 }

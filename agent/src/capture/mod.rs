@@ -4,6 +4,7 @@
 //! [`Supervisor`] is the only writer of all this. Flows use [`Namespace`] to accept and to dial, and the maps
 //! behind it one entry at a time.
 
+mod allocation;
 mod cgroups;
 mod error;
 mod filters;
@@ -12,23 +13,27 @@ mod kernel_view;
 mod namespace;
 mod proc;
 mod processes;
+mod recognition;
 mod root;
+mod selectors;
 mod supervisor;
 
 pub use cgroups::{
-    WorkloadCgroup, find as workload_cgroups, is_member, join as cgroup_directory, processes,
-    shown as shown_cgroup,
+    WorkloadCgroup, is_member, join as cgroup_directory, processes, shown as shown_cgroup,
 };
-pub use error::CaptureError;
+pub use error::{CaptureError, IdError};
 pub use filters::blocked_within as blocked_on_loopback;
 pub use kernel::filesystems::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
+pub use kernel::ids::WorkloadIds;
 pub use kernel::maps::Maps;
 pub use kernel::mounts::{NetworkMount, of_processes as network_mounts};
 pub use kernel::pins::Pins;
+pub use kernel::prepared::Prepared;
 pub use namespace::local_leg::{LocalLeg, LocalLegError};
 pub use namespace::unreachable::errno_of as unreachable_errno;
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 pub use processes::Processes;
+pub use recognition::find as workload_cgroups;
 pub use root::CaptureRoot;
 pub use supervisor::{
     NamespaceStatus, ProgramStatus, Protection, Reconfiguration, StatusView, Supervisor,

@@ -41,6 +41,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use super::error::CaptureError;
 use super::kernel::events::{Events, calls_for_reconcile};
 use super::kernel::maps::Maps;
+use super::kernel::prepared::Prepared;
 use super::namespace::FlowStarter;
 use super::processes::Processes;
 use super::root::CaptureRoot;
@@ -90,13 +91,13 @@ impl Supervisor {
     /// # Errors
     /// If any of it fails; then nothing that this start has made stays behind.
     pub fn start(
-        instance: &str,
+        prepared: Prepared,
         root: &CaptureRoot,
         wanted: Reconfiguration,
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        let (attached, events, pinned) = start::attach(instance, root, &wanted)?;
+        let (attached, events, pinned) = start::attach(prepared, root, &wanted)?;
         let maps = attached.maps.clone();
         let reconciler = Reconciler::bring_up(attached, wanted.workloads, processes, starter)?;
         pinned.keep()?;

@@ -1,11 +1,9 @@
 //! Checks across entries: names are unique, and a place has one kind of peer.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
-
-use sheath_common::workload::WorkloadId;
 
 use super::raw;
 use crate::desired::{ExternalPeer, Peer, Place, Workload};
@@ -73,17 +71,7 @@ pub fn check_places(peers: &[Arc<Peer>], external: &[Arc<ExternalPeer>]) -> Resu
 }
 
 /// # Errors
-/// If two workloads have the same name or the same id.
+/// If two workloads have the same name.
 pub fn check_workloads(workloads: &[Arc<Workload>]) -> Result<(), String> {
-    unique("workload", workloads.iter().map(|workload| &workload.name))?;
-    let mut ids: BTreeMap<WorkloadId, &str> = BTreeMap::new();
-    for workload in workloads {
-        if let Some(other) = ids.insert(workload.id, &workload.name) {
-            return Err(format!(
-                "the names `{other}` and `{}` get the same number; rename one",
-                workload.name
-            ));
-        }
-    }
-    Ok(())
+    unique("workload", workloads.iter().map(|workload| &workload.name)).map(drop)
 }

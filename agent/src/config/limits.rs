@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use sheath_common::maps::{MAX_DESTINATIONS, MAX_PORTS};
-use sheath_common::selector::MAX_PATTERNS;
+use sheath_common::maps::{MAX_ADDRESSES, MAX_PORTS, MAX_PREFIXES};
+use sheath_common::selector::MAX_SELECTED;
 use sheath_common::workload::InboundMode;
 
 use crate::desired::{Desired, Destination, Place};
@@ -16,13 +16,15 @@ use crate::discovery::ADDRESSES_OF_A_NAME;
 /// More of something than there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OverLimit {
-    #[error("{0} workloads; {MAX_PATTERNS} are the most")]
+    #[error("{0} workloads; {MAX_SELECTED} are the most")]
     Workloads(usize),
     #[error(
-        "{0} destinations in peers, externalPeers and bypass, where each DNS name counts for {ADDRESSES_OF_A_NAME}; \
-         {MAX_DESTINATIONS} are the most"
+        "{0} single addresses in peers, externalPeers and bypass, where each DNS name counts for {ADDRESSES_OF_A_NAME}; \
+         {MAX_ADDRESSES} are the most"
     )]
-    Destinations(usize),
+    Addresses(usize),
+    #[error("{0} address prefixes in peers, externalPeers and bypass; {MAX_PREFIXES} are the most")]
+    Prefixes(usize),
     #[error("{0} ports in inbound.ports of all workloads together; {MAX_PORTS} are the most")]
     Ports(usize),
 }
@@ -51,12 +53,15 @@ pub fn check_socket(path: &Path) -> Result<(), SocketPathTooLong> {
 pub fn check(desired: &Desired) -> Result<(), OverLimit> {
     let is_over = |count: usize, limit: u32| count > limit as usize;
     let workloads = desired.workloads.len();
-    if is_over(workloads, MAX_PATTERNS) {
+    if is_over(workloads, MAX_SELECTED) {
         return Err(OverLimit::Workloads(workloads));
     }
-    let destinations = destinations(desired);
-    if is_over(destinations, MAX_DESTINATIONS) {
-        return Err(OverLimit::Destinations(destinations));
+    let (addresses, prefixes) = destinations(desired);
+    if is_over(addresses, MAX_ADDRESSES) {
+        return Err(OverLimit::Addresses(addresses));
+    }
+    if is_over(prefixes, MAX_PREFIXES) {
+        return Err(OverLimit::Prefixes(prefixes));
     }
     let ports = ports(desired);
     if is_over(ports, MAX_PORTS) {
@@ -65,8 +70,8 @@ pub fn check(desired: &Desired) -> Result<(), OverLimit> {
     Ok(())
 }
 
-/// The most rules about destinations that a configuration may lead to.
-fn destinations(desired: &Desired) -> usize {
+/// The most rules about destinations that a configuration may lead to: about single addresses, and about prefixes.
+fn destinations(desired: &Desired) -> (usize, usize) {
     let mut of_all: HashSet<&Destination> =
         desired.peers.iter().flat_map(|peer| &peer.destinations).collect();
     let mut names = HashSet::new();
@@ -80,10 +85,17 @@ fn destinations(desired: &Desired) -> usize {
             }
         }
     }
-    let of_each = |bypass: &[Destination]| bypass.iter().collect::<HashSet<_>>().len();
-    let bypassed: usize =
-        desired.workloads.iter().map(|workload| of_each(&workload.outbound.bypass)).sum();
-    of_all.len() + names.len() * ADDRESSES_OF_A_NAME + bypassed
+    let (mut addresses, mut prefixes) = (names.len() * ADDRESSES_OF_A_NAME, 0);
+    let mut add = |destinations: HashSet<&Destination>| {
+        let single = destinations.iter().filter(|destination| destination.is_address()).count();
+        addresses += single;
+        prefixes += destinations.len() - single;
+    };
+    add(of_all);
+    for workload in &desired.workloads {
+        add(workload.outbound.bypass.iter().collect());
+    }
+    (addresses, prefixes)
 }
 
 fn ports(desired: &Desired) -> usize {

@@ -1,5 +1,7 @@
 use super::*;
-use crate::desired::{CertificateChoice, Existing, Place, PublishedPort, TrustChoice};
+use crate::desired::{
+    CertificateChoice, CgroupSelector, Existing, Place, PublishedPort, TrustChoice,
+};
 use crate::identity::{
     BundleFile, CaSettings, IdentityFiles, SourceSettings, SpireSelector, SpireSettings,
 };
@@ -34,7 +36,8 @@ pub(super) fn error_with(from: &str, to: &str) -> String {
 
 #[test]
 fn the_documented_example_is_valid() {
-    let config = parse(EXAMPLE).unwrap();
+    let mut config = parse(EXAMPLE).unwrap();
+    config.desired.number([7]);
     let web = &config.desired.workloads[0];
     assert_eq!(config.instance.name, "default");
     assert_eq!(web.cgroup.pattern(), Some("/demo.slice/web*"));
@@ -45,6 +48,25 @@ fn the_documented_example_is_valid() {
     assert_eq!(web.outbound.bypass[1].port, Some(80));
     assert_eq!(web.existing, Existing::Keep);
     assert!(!web.kernel_view().inbound_every_port());
+    assert_eq!(web.kernel_view().id, 7);
+}
+
+#[test]
+fn a_cgroup_that_exists_can_be_selected_by_its_id() {
+    let text = EXAMPLE.replace("cgroup: \"demo.slice/web*\"", "cgroupId: 4294967297");
+    let web = &parse(&text).unwrap().desired.workloads[0];
+    assert_eq!(web.cgroup, CgroupSelector::Id(4_294_967_297));
+    let error = error_with("cgroup: \"demo.slice/web*\"", "cgroup: web, cgroupId: 7");
+    assert!(error.contains("exactly one of `cgroup`, `cgroupId` and `systemdUnit`"), "{error}");
+    assert!(error_with("cgroup: \"demo.slice/web*\"", "cgroupId: 0").contains("sheath.yaml:8"));
+}
+
+#[test]
+fn names_of_workloads_have_a_limit() {
+    let long = "x".repeat(385);
+    let error = error_with("name: web", &format!("name: {long}"));
+    assert!(error.contains("longer than 384 bytes"), "{error}");
+    assert!(parse(&EXAMPLE.replace("name: web", &format!("name: {}", &long[1..]))).is_ok());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use sheath_common::workload::{InboundMode, workload_id};
+use sheath_common::workload::{InboundMode, MAX_NAME, NO_WORKLOAD};
 
 use super::identity::{For, Sources};
 use super::known::Known;
@@ -25,9 +25,17 @@ impl WorkloadReader<'_> {
         if name.is_empty() {
             return Err("a workload has an empty name".to_owned());
         }
+        if name.len() > MAX_NAME {
+            return Err(within(format!("its name is longer than {MAX_NAME} bytes")));
+        }
         let File { path, trust_domain, capture } = self.file;
-        let pattern = raw.select.pattern().and_then(|text| cgroup_paths::pattern(&text, capture));
-        let pattern = pattern.map_err(within)?;
+        let selector = raw.select.selector().and_then(|selector| match selector {
+            CgroupSelector::Pattern(text) => {
+                cgroup_paths::pattern(&text, capture).map(CgroupSelector::Pattern)
+            }
+            CgroupSelector::Id(_) => Ok(selector),
+        });
+        let cgroup = selector.map_err(within)?;
         if let Some(id) = raw.spiffe_id.as_ref().filter(|id| id.trust_domain() != *trust_domain) {
             return Err(within(format!("{id} is not in the trust domain {trust_domain}")));
         }
@@ -39,8 +47,8 @@ impl WorkloadReader<'_> {
             .map(|outbound| Outbound { mode: outbound.mode.into(), bypass: outbound.bypass });
         Ok(Workload {
             origin: Origin::named(path, "workloads", index, &name),
-            id: workload_id(&name),
-            cgroup: CgroupSelector::Pattern(pattern),
+            id: NO_WORKLOAD,
+            cgroup,
             spiffe_id: raw.spiffe_id,
             source,
             inbound: inbound.map_err(within)?.unwrap_or_default(),

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod discoveries;
+mod numbers;
 mod publish;
 mod reload;
 mod sources;
@@ -20,7 +21,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::capture::{Processes, Reconfiguration, SupervisorRequest};
+use crate::capture::{Processes, Reconfiguration, SupervisorRequest, WorkloadIds};
 use crate::credentials::Identities;
 use crate::desired::Desired;
 use crate::discovery::Discovery;
@@ -34,6 +35,7 @@ use crate::sys::watch::Watch;
 use crate::trust::VerifiedChains;
 
 use discoveries::Discoveries;
+use numbers::Numbers;
 use sources::Sources;
 
 pub use certificates::CertificatesView;
@@ -66,6 +68,7 @@ pub struct Control {
     configured: Desired,
     /// The desired state, merged from all producers.
     desired: Arc<Desired>,
+    numbers: Numbers,
     provider: Arc<CryptoProvider>,
     materials: Materials,
     watch: Watch,
@@ -88,13 +91,16 @@ impl Control {
     /// Starts following sources and discoveries. Needs a tokio runtime. `reread` reads the configuration again.
     ///
     /// # Errors
-    /// If a source cannot be opened, for example an embedded CA without a usable root.
+    /// If a source cannot be opened, for example an embedded CA without a usable root, or a workload gets no number.
     pub fn start(
-        settings: Settings,
+        mut settings: Settings,
         reread: Reread,
+        ids: Arc<WorkloadIds>,
         processes: Arc<Processes>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, Problem> {
+        let mut numbers = Numbers::new(ids);
+        numbers.give(&mut settings.desired)?;
         let mut sources = Sources::new(provider.clone(), processes);
         let opened = sources.open(&settings.desired.workloads)?;
         let mut discoveries = Discoveries::new(provider.secure_random);
@@ -114,6 +120,7 @@ impl Control {
             reread,
             configured: settings.desired,
             desired,
+            numbers,
             provider,
             watch: Watch::new(materials.paths()),
             watched: materials.paths(),

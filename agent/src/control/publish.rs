@@ -32,7 +32,12 @@ impl Control {
 
     /// Merges the desired state, and follows the materials and sources that it needs.
     pub(super) fn merge(&mut self) {
-        let merged = self.discoveries.merged(&self.configured);
+        let mut merged = self.discoveries.merged(&self.configured);
+        let desired = Arc::make_mut(&mut merged.desired);
+        if let Err(error) = self.numbers.give(desired) {
+            tracing::error!(%error, "workloads that a discovery has found are refused");
+            self.numbers.give_known(desired);
+        }
         self.discoveries.announce(&merged);
         self.desired = merged.desired;
         tokio::task::block_in_place(|| self.materials.follow(&self.desired));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Control, Settings};
-use crate::capture::{CaptureError, Reconfiguration, SupervisorRequest};
+use crate::capture::{CaptureError, IdError, Reconfiguration, SupervisorRequest};
 use crate::desired::Workload;
 use crate::follow::Problem;
 use crate::policy::Policy;
@@ -25,6 +25,9 @@ pub enum ReloadError {
     /// A source cannot be opened.
     #[error("{0}")]
     Source(Problem),
+    /// A workload gets no number.
+    #[error(transparent)]
+    Ids(#[from] IdError),
     #[error(transparent)]
     Capture(#[from] NotApplied),
 }
@@ -46,9 +49,11 @@ impl Control {
         supervisor: &mpsc::WeakSender<SupervisorRequest>,
     ) -> Result<(), ReloadError> {
         let new = tokio::task::block_in_place(|| (self.reread)());
-        let new = new.map_err(ReloadError::Configuration)?;
+        let mut new = new.map_err(ReloadError::Configuration)?;
+        self.numbers.give(&mut new.desired)?;
         let opened = self.sources.open(&new.desired.workloads).map_err(ReloadError::Source)?;
-        let merged = self.discoveries.merged(&new.desired);
+        let mut merged = self.discoveries.merged(&new.desired);
+        self.numbers.give(Arc::make_mut(&mut merged.desired))?;
         let desired = merged.desired.clone();
         let mut materials = self.materials.clone();
         tokio::task::block_in_place(|| materials.follow(&desired));

@@ -83,6 +83,12 @@ impl Destination {
         parse(text)
     }
 
+    /// True for a single address.
+    #[must_use]
+    pub fn is_address(&self) -> bool {
+        self.prefix.prefix_len() == self.prefix.max_prefix_len()
+    }
+
     /// Why connections to this destination are never protected, if they are not: traffic within the machine is left alone,
     /// and a link-local address cannot be dialled on behalf of another process.
     #[must_use]

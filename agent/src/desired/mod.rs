@@ -15,6 +15,8 @@ mod workload;
 
 use std::sync::Arc;
 
+use sheath_common::workload::WorkloadId;
+
 pub use crate::origin::{FileKey, Origin};
 pub use destination::{Destination, DestinationError};
 pub use endpoints::Endpoints;
@@ -40,6 +42,20 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// The names of the workloads, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.workloads.iter().map(|workload| workload.name.as_str())
+    }
+
+    /// Gives each workload its number, in their order.
+    pub fn number(&mut self, ids: impl IntoIterator<Item = WorkloadId>) {
+        for (workload, id) in self.workloads.iter_mut().zip(ids) {
+            if workload.id != id {
+                Arc::make_mut(workload).id = id;
+            }
+        }
+    }
+
     /// Logs each workload, defaults included. Nothing here is secret: keys are only named by their paths.
     pub fn log(&self) {
         for workload in &self.workloads {

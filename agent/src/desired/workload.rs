@@ -16,6 +16,7 @@ use crate::spiffe::SpiffeId;
 #[derive(Clone, Debug)]
 pub struct Workload {
     pub origin: Origin,
+    /// What the kernel calls it: zero (`NO_WORKLOAD`) until the control plane has given it a number.
     pub id: WorkloadId,
     pub name: String,
     pub cgroup: CgroupSelector,
@@ -34,7 +35,7 @@ impl Workload {
     pub(crate) fn testing(name: &str) -> Self {
         Self {
             origin: Origin::BuiltIn,
-            id: sheath_common::workload::workload_id(name),
+            id: testing_id(name),
             name: name.to_owned(),
             cgroup: CgroupSelector::Pattern(format!("/{name}")),
             spiffe_id: None,
@@ -47,6 +48,12 @@ impl Workload {
             existing: Existing::Keep,
         }
     }
+}
+
+/// For tests: a number for a name, and the same for the same.
+#[cfg(test)]
+pub(crate) fn testing_id(name: &str) -> WorkloadId {
+    name.bytes().fold(1, |id, byte| id * 31 % 1_000_003 + WorkloadId::from(byte))
 }
 
 /// The cgroups of a workload. Each includes all cgroups below it.

@@ -28,7 +28,7 @@ pub use steering::Decision;
 #[derive(Debug)]
 pub struct Policy {
     workloads: HashMap<WorkloadId, WorkloadPolicy>,
-    targets: PrefixTable<Target>,
+    targets: PrefixTable<Arc<Target>>,
     /// External peers by name: what is expected of them also where their addresses have changed.
     external: HashMap<String, Target>,
 }
@@ -52,12 +52,13 @@ impl Policy {
         Self { workloads, targets, external }
     }
 
-    /// Who must answer at `destination`, and in which TLS. The most specific entry speaks alone.
+    /// Who must answer at `destination`, and in which TLS. Only the most specific entry counts.
     ///
     /// # Errors
     /// If no entry covers the destination.
     pub fn target_at(&self, destination: SocketAddr) -> Result<Target, PolicyError> {
-        self.targets.most_specific(destination).cloned().ok_or(PolicyError::NoPeer(destination))
+        let target = self.targets.most_specific(destination);
+        target.map(|target| Target::clone(target)).ok_or(PolicyError::NoPeer(destination))
     }
 
     /// Who is expected now where a live flow has reached somebody by `target`.
@@ -149,13 +150,13 @@ impl WorkloadPolicy {
         let mut bypass = PrefixTable::default();
         let rule = config.origin.field("outbound.bypass");
         for destination in &config.outbound.bypass {
-            bypass.entry(destination).or_insert_with(|| rule.clone());
+            bypass.entry(destination).get_or_insert_with(|| rule.clone());
         }
         Self { inbound: targets::inbound(config, materials), bypass, config: config.clone() }
     }
 }
 
-/// The policy in force. Flows take it as it is and keep it; replacing it makes nobody wait.
+/// The policy in force. A flow keeps the one that it has loaded; replacing it makes nobody wait.
 pub type SharedPolicy = Arc<ArcSwap<Policy>>;
 
 #[cfg(test)]

@@ -10,7 +10,10 @@ use sheath_common::workload::{InboundMode, WorkloadId};
 
 use super::Policy;
 use crate::origin::Origin;
-use crate::steering::{KernelRule, Steering};
+use crate::steering::{KernelRule, Steering, sum_up};
+
+/// Prefixes to which routes are looked up in each namespace.
+const MAX_ROUTED: usize = 1024;
 
 /// What becomes of a connection, and the rule that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +69,7 @@ impl Steering for Policy {
     }
 
     fn protected_prefixes(&self) -> Vec<IpNet> {
-        self.targets.destinations().map(|destination| destination.prefix).collect()
+        sum_up(self.targets.destinations().map(|destination| destination.prefix), MAX_ROUTED)
     }
 
     fn verdict(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Verdict> {

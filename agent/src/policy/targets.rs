@@ -1,4 +1,4 @@
-//! From what is wanted of peers, and the files that it takes, to what is expected of them.
+//! What is expected of peers: made of what is wanted, and of the files that it names.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -18,7 +18,6 @@ use crate::peer::{
     Expectation, ExternalPeer, Inbound, InboundTls, Listed, Names, Nobody, PresentedCertificate,
     Requirement, Target,
 };
-use crate::spiffe::SpiffeId;
 use crate::steering::PrefixTable;
 use crate::trust::{Anchors, Authorities, Pin};
 
@@ -27,27 +26,54 @@ type Addresses<'d> = HashMap<&'d DnsName<'static>, &'d BTreeSet<IpAddr>>;
 
 /// What the entries for one destination say.
 enum Said {
-    /// Two entries for one destination: either's identities will do.
-    Agent(Agent),
+    /// One of `peers`, by its index.
+    Agent(usize),
+    /// Several for one destination: either's identities will do.
+    Agents(Vec<usize>),
     External(Target),
 }
 
-/// Who must answer where there is an agent.
-struct Agent {
-    /// The first of the entries.
-    rule: Origin,
-    ids: Vec<Listed<SpiffeId>>,
-    pins: Vec<Listed<Pin>>,
+impl Said {
+    /// What one of `peers` says besides others, or in place of what is said of an external peer.
+    fn and_agent(said: Option<Self>, index: usize) -> Self {
+        match said {
+            None | Some(Self::External(_)) => Self::Agent(index),
+            Some(Self::Agent(first)) => Self::Agents(vec![first, index]),
+            Some(Self::Agents(mut all)) => {
+                all.push(index);
+                Self::Agents(all)
+            }
+        }
+    }
 }
 
-impl Agent {
-    fn new(peer: &desired::Peer) -> Self {
-        Self { rule: peer.origin.clone(), ids: Vec::new(), pins: Vec::new() }
+/// Who must answer where there is an agent. Destinations of which the same entries speak share it: there may be very many.
+struct Agents<'d> {
+    peers: &'d [Arc<desired::Peer>],
+    materials: &'d Materials,
+    known: HashMap<Vec<usize>, Arc<Target>>,
+}
+
+impl<'d> Agents<'d> {
+    fn new(peers: &'d [Arc<desired::Peer>], materials: &'d Materials) -> Self {
+        Self { peers, materials, known: HashMap::new() }
     }
 
-    fn add(&mut self, peer: &desired::Peer, pins: &[Pin]) {
-        self.ids.extend(Listed::all(peer.spiffe_ids.iter().cloned(), &peer.origin));
-        self.pins.extend(Listed::all(pins.iter().copied(), &peer.origin));
+    /// By the entries that speak of it, at least one.
+    fn target(&mut self, entries: Vec<usize>) -> Arc<Target> {
+        let Self { peers, materials, known } = self;
+        let target = known.entry(entries).or_insert_with_key(|entries| {
+            let peers: Vec<_> = entries.iter().filter_map(|index| peers.get(*index)).collect();
+            let (mut ids, mut pins) = (Vec::new(), Vec::new());
+            for peer in &peers {
+                ids.extend(Listed::all(peer.spiffe_ids.iter().cloned(), &peer.origin));
+                pins.extend(Listed::all(materials.pins(&peer.pins), &peer.origin));
+            }
+            let rule = peers.first().map_or(Origin::BuiltIn, |first| first.origin.clone());
+            // An entry names somebody, but the files of its pins may never have been readable.
+            Arc::new(Target::Agent(Expectation::any_of(rule, ids, pins, Nobody::Unreadable)))
+        });
+        target.clone()
     }
 }
 
@@ -55,7 +81,7 @@ impl Agent {
 pub fn build(
     desired: &Desired,
     materials: &Materials,
-) -> (PrefixTable<Target>, HashMap<String, Target>) {
+) -> (PrefixTable<Arc<Target>>, HashMap<String, Target>) {
     let mut table: PrefixTable<Said> = PrefixTable::default();
     let mut by_name = HashMap::new();
     let mut named = Vec::new();
@@ -73,38 +99,30 @@ pub fn build(
                 named.extend(destinations.into_iter().map(|to| (to, target.clone())));
             } else {
                 for destination in destinations {
-                    table.entry(&destination).insert_entry(Said::External(target.clone()));
+                    *table.entry(&destination) = Some(Said::External(target.clone()));
                 }
             }
         }
     }
-    for peer in &desired.peers {
-        let pins = materials.pins(&peer.pins);
+    for (index, peer) in desired.peers.iter().enumerate() {
         for destination in &peer.destinations {
             let said = table.entry(destination);
-            let said = said.or_insert_with(|| Said::Agent(Agent::new(peer)));
-            if let Said::External(_) = said {
-                *said = Said::Agent(Agent::new(peer));
-            }
-            if let Said::Agent(agent) = said {
-                agent.add(peer, &pins);
-            }
+            *said = Some(Said::and_agent(said.take(), index));
         }
     }
     add_named(&mut table, named);
+    let mut agents = Agents::new(&desired.peers, materials);
     let targets = table.map(|said| match said {
-        // An entry names somebody, but the files of its pins may never have been readable.
-        Said::Agent(Agent { rule, ids, pins }) => {
-            Target::Agent(Expectation::any_of(rule, ids, pins, Nobody::Unreadable))
-        }
-        Said::External(target) => target,
+        Said::Agent(entry) => agents.target(vec![entry]),
+        Said::Agents(entries) => agents.target(entries),
+        Said::External(target) => Arc::new(target),
     });
     (targets, by_name)
 }
 
-/// Adds what names resolve to. What the configuration says of addresses comes first, however widely it says
-/// it: whoever answers for a name must not decide about anything else. And where two external peers turn out to
-/// be at one address and port, neither is believed to be there.
+/// Adds the addresses that names resolve to. An entry for an address comes first, even if it is for a wide prefix: whoever
+/// answers for a name must not decide about anything else. If two external peers are at one address and port, neither is
+/// believed to be there.
 fn add_named(table: &mut PrefixTable<Said>, named: Vec<(Destination, Target)>) {
     let mut found: HashMap<Destination, Target> = HashMap::new();
     for (destination, target) in named {
@@ -127,7 +145,7 @@ fn add_named(table: &mut PrefixTable<Said>, named: Vec<(Destination, Target)>) {
         }
     }
     for (destination, target) in found {
-        table.entry(&destination).insert_entry(Said::External(target));
+        *table.entry(&destination) = Some(Said::External(target));
     }
 }
 

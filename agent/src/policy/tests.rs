@@ -36,6 +36,7 @@ type Addresses = HashMap<DnsName<'static>, BTreeSet<IpAddr>>;
 
 fn of(text: &str, addresses: &Addresses) -> Policy {
     let mut desired = Config::parse(text, Path::new("test.yaml")).unwrap().desired;
+    desired.number(web()..);
     let endpoints = addresses.iter().map(|(name, addresses)| Endpoints {
         origin: Origin::Dns(name.as_ref().into()),
         name: name.clone(),
@@ -57,7 +58,7 @@ fn ids(expectation: &Expectation) -> Vec<SpiffeId> {
 }
 
 fn web() -> WorkloadId {
-    sheath_common::workload::workload_id("web")
+    sheath_common::workload::FIRST_ID
 }
 
 fn id(name: &str) -> SpiffeId {

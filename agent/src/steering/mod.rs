@@ -2,6 +2,7 @@
 //! into the kernel's maps; neither knows the other.
 
 mod prefix_table;
+mod summary;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use crate::desired::Destination;
 use crate::origin::Origin;
 
 pub use prefix_table::{PrefixTable, mapped_length};
+pub use summary::sum_up;
 
 /// A rule for the kernel: scope, destination and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub trait Steering: fmt::Debug + Send + Sync {
     /// The rules that steer connections in the kernel.
     fn kernel_rules(&self) -> Vec<KernelRule>;
 
-    /// Prefixes behind which somebody is reached by TLS.
+    /// Prefixes behind which somebody is reached by TLS, summed up where there are many.
     fn protected_prefixes(&self) -> Vec<IpNet>;
 
     /// What the kernel decides about a connection of `workload` to `destination`; `None` of a workload that is none.

@@ -1,7 +1,8 @@
-//! Destinations by prefix and port, the most specific first: the host's twin of the kernel's trie.
+//! Destinations by prefix and port, the most specific first: the host's twin of the kernel's tables.
+
+mod ports;
 
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,17 +10,16 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::desired::Destination;
 
+use ports::Ports;
+
 /// IPv4 prefixes count from here, as in the kernel.
 const V4_BITS: u8 = 96;
-
-/// A network in IPv4-mapped form, and a port if only one is meant.
-pub type Key = (Ipv6Net, Option<u16>);
 
 /// Values by destination.
 #[derive(Debug)]
 pub struct PrefixTable<V> {
-    /// By length of the prefix, longest first.
-    by_length: BTreeMap<Reverse<u8>, HashMap<Key, V>>,
+    /// By length of the prefix, longest first, and network in IPv4-mapped form.
+    by_length: BTreeMap<Reverse<u8>, HashMap<Ipv6Net, Ports<V>>>,
 }
 
 impl<V> Default for PrefixTable<V> {
@@ -30,14 +30,16 @@ impl<V> Default for PrefixTable<V> {
 
 impl<V> PrefixTable<V> {
     /// The place of exactly this destination.
-    pub fn entry(&mut self, destination: &Destination) -> Entry<'_, Key, V> {
+    pub fn entry(&mut self, destination: &Destination) -> &mut Option<V> {
         let prefix = mapped(destination.prefix);
         let values = self.by_length.entry(Reverse(prefix.prefix_len())).or_default();
-        values.entry((prefix, destination.port))
+        values.entry(prefix).or_default().entry(destination.port)
     }
 
-    pub fn map<W>(self, f: impl Fn(V) -> W) -> PrefixTable<W> {
-        let convert = |values: HashMap<_, V>| values.into_iter().map(|(k, v)| (k, f(v))).collect();
+    pub fn map<W>(self, mut f: impl FnMut(V) -> W) -> PrefixTable<W> {
+        let mut convert = |values: HashMap<_, Ports<V>>| {
+            values.into_iter().map(|(prefix, ports)| (prefix, ports.map(&mut f))).collect()
+        };
         let by_length =
             self.by_length.into_iter().map(|(length, values)| (length, convert(values))).collect();
         PrefixTable { by_length }
@@ -45,43 +47,38 @@ impl<V> PrefixTable<V> {
 
     /// The value with the longest prefix; of two with the same, the one that names the port.
     pub fn most_specific(&self, to: SocketAddr) -> Option<&V> {
-        self.by_length.iter().find_map(|(Reverse(length), values)| {
-            let prefix = host(to.ip(), *length);
-            values.get(&(prefix, Some(to.port()))).or_else(|| values.get(&(prefix, None)))
-        })
+        self.holding(to.ip())
+            .find_map(|(_, ports)| ports.get(Some(to.port())).or_else(|| ports.get(None)))
     }
 
-    /// True if a destination without host bits is behind one of the prefixes, by the same port or any: of two that
-    /// both leave the port open, or of which one does, some connections would be meant by both.
+    /// True if one of the prefixes contains a destination without host bits, and both mean some port: the same, or either
+    /// means every port.
     pub fn overlaps(&self, destination: &Destination) -> bool {
-        let address = destination.prefix.addr();
-        self.by_length.iter().any(|(Reverse(length), values)| {
-            let prefix = host(address, *length);
-            match destination.port {
-                Some(port) => {
-                    values.contains_key(&(prefix, Some(port)))
-                        || values.contains_key(&(prefix, None))
-                }
-                None => values.keys().any(|(known, _)| *known == prefix),
-            }
+        self.holding(destination.prefix.addr()).any(|(_, ports)| match destination.port {
+            Some(port) => ports.get(Some(port)).or_else(|| ports.get(None)).is_some(),
+            None => ports.iter().next().is_some(),
         })
     }
 
     /// The longest prefixes that match, with the port named and with any port: their lengths and values.
     pub fn candidates(&self, to: SocketAddr) -> [Option<(u32, &V)>; 2] {
         [Some(to.port()), None].map(|port| {
-            self.by_length.iter().find_map(|(Reverse(length), values)| {
-                let value = values.get(&(host(to.ip(), *length), port))?;
-                Some((u32::from(*length), value))
-            })
+            let mut holding = self.holding(to.ip());
+            holding.find_map(|(length, ports)| Some((u32::from(length), ports.get(port)?)))
         })
     }
 
     pub fn destinations(&self) -> impl Iterator<Item = Destination> {
-        self.by_length
-            .values()
-            .flat_map(HashMap::keys)
-            .map(|(prefix, port)| Destination { prefix: unmapped(*prefix), port: *port })
+        self.by_length.values().flatten().flat_map(|(prefix, ports)| {
+            ports.iter().map(|(port, _)| Destination { prefix: unmapped(*prefix), port })
+        })
+    }
+
+    /// The prefixes that an address has, longest first.
+    fn holding(&self, ip: IpAddr) -> impl Iterator<Item = (u8, &Ports<V>)> {
+        self.by_length.iter().filter_map(move |(Reverse(length), values)| {
+            Some((*length, values.get(&host(ip, *length))?))
+        })
     }
 }
 
@@ -118,3 +115,6 @@ fn host(ip: IpAddr, length: u8) -> Ipv6Net {
     };
     Ipv6Net::new_assert(ip, length).trunc()
 }
+
+#[cfg(test)]
+mod tests;

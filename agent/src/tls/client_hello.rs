@@ -1,4 +1,4 @@
-//! Telling, from the first bytes of a connection that may be anything, whether they are for us.
+//! Tells from the first bytes of a connection, which may be anything, whether it is for the agent.
 
 use rustls::server::Acceptor;
 

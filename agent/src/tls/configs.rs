@@ -38,7 +38,7 @@ pub struct TlsConfigs {
     authenticator: Authenticator,
     /// Towards agents.
     client: Arc<ClientConfig>,
-    /// Towards external peers that have been met. Locked for a lookup alone.
+    /// Towards external peers that have been dialled. Locked for a lookup alone.
     external_clients: Mutex<HashMap<SamePeer, Arc<ClientConfig>>>,
     /// For clients that offer a protocol of agents.
     agent_server: ServerSetup,
@@ -165,7 +165,7 @@ impl TlsConfigs {
         })
     }
 
-    /// Made when an external peer is met for the first time, as most workloads never meet most of them.
+    /// Made when an external peer is dialled for the first time: most workloads never dial most of them.
     fn external_client(&self, peer: &Arc<ExternalPeer>) -> Result<Arc<ClientConfig>, TlsError> {
         let known = || self.external_clients.lock().unwrap_or_else(PoisonError::into_inner);
         let key = SamePeer(peer.clone());

@@ -1,5 +1,5 @@
-//! The traffic secrets that a handshake comes to. rustls hands over keys, but the secrets that the next keys come from
-//! only to a log. The log here is the handshake's own: what it is told goes to the caller, and nowhere else.
+//! The traffic secrets of a handshake. rustls hands over the keys; the secrets that the next keys are derived from it tells
+//! only a key log. This log is for one handshake: what it is told goes to the caller, and nowhere else.
 
 use std::cell::RefCell;
 

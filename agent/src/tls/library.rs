@@ -41,7 +41,7 @@ pub(super) async fn accept(
 }
 
 fn show(connection: &mut ServerConnection, mut read: &[u8]) -> io::Result<()> {
-    // Being shown nothing would be the end of the stream.
+    // Zero bytes would be read as the end of the stream.
     while !read.is_empty() {
         connection.read_tls(&mut read)?;
         connection.process_new_packets().map_err(io::Error::other)?;

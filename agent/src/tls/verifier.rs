@@ -1,4 +1,4 @@
-//! Our judgement on certificates in the shape that rustls asks for.
+//! The verifiers that rustls calls with certificates: they ask the judge.
 
 use std::sync::Arc;
 

@@ -57,7 +57,7 @@ impl Anchors {
         &self.authorities
     }
 
-    /// The authorities that webpki knows as this: there may be several certificates of one name and key.
+    /// The authorities behind one of webpki's anchors: several certificates may have the same name and key.
     pub(super) fn like(&self, anchor: &TrustAnchor<'_>) -> impl Iterator<Item = &Authority> {
         self.authorities.iter().filter(move |authority| authority.anchor == *anchor)
     }

@@ -14,8 +14,8 @@ use crate::flow::Role;
 use crate::spiffe::{LeafError, spiffe_id_of};
 use crate::x509::{CertificateFacts, Fingerprint};
 
-/// Certificates that a peer may send besides its own. Real chains have one or two; looking for a way through
-/// many takes time that the peer chooses.
+/// Certificates that a peer may send besides its own. Real chains have one or two. With more, the peer would choose how much
+/// work the search for a path is.
 pub(super) const MOST_INTERMEDIATES: usize = 8;
 
 /// What a peer shows: its leaf certificate, and others towards an authority.

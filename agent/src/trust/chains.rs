@@ -10,14 +10,14 @@ use crate::x509::Fingerprint;
 /// A peer's certificates, its own first.
 pub type Chain = Arc<[CertificateDer<'static>]>;
 
-/// Chains that may be known before it is time to look for ones that nobody uses any more.
+/// Chains that are known before those out of use are looked for.
 const FEW: usize = 64;
 
 /// Chains in use. They are known by their content, so it does not matter whose they are.
 #[derive(Default)]
 pub(super) struct ChainsInUse {
     known: HashMap<Fingerprint, Weak<[CertificateDer<'static>]>>,
-    /// As many as there may be before the next look.
+    /// How many may be known before the next look for those out of use.
     enough: usize,
 }
 
@@ -33,7 +33,7 @@ impl ChainsInUse {
         }
         if self.known.len() >= self.enough {
             self.known.retain(|_, chain| chain.strong_count() > 0);
-            // Peers that show another chain each time cost one look for each as many.
+            // It grows with what is in use, so that each new chain costs the same, on average.
             self.enough = 2 * self.known.len() + FEW;
         }
         let chain = Chain::from(chain);

@@ -1,8 +1,8 @@
 //! Name constraints: the names that an authority may vouch for (RFC 5280, 4.2.1.10; X509-SVID, 4.2).
 //!
-//! webpki refuses every chain under an authority that constrains URIs or directory names, which is every SVID under one
-//! that is limited to its trust domain. So they are read here, from the certificates' own bytes: what cannot be read, or
-//! is of a kind that nobody here knows how to compare, permits nothing.
+//! webpki refuses every chain below an authority that constrains URIs or directory names. An authority that is limited to
+//! its trust domain constrains URIs, so all of its SVIDs would be refused. That is why constraints are read here, from the
+//! certificates' own bytes. A constraint that cannot be read or compared permits nothing.
 
 mod der;
 mod directory;
@@ -341,14 +341,14 @@ fn host(uri: &str) -> Option<&str> {
         Some(_) => return None,
         None => host,
     };
-    // Whoever reads `10.1` reads an address.
+    // Many programs read `10.1` as an address.
     let last = host.rsplit('.').next()?;
     let is_address = host.parse::<Ipv4Addr>().is_ok() || last.bytes().all(|b| b.is_ascii_digit());
     (is_domain(host) && !is_address).then_some(host)
 }
 
 impl fmt::Display for Name<'_> {
-    /// As short as it has to be: strangers choose names, and people read them.
+    /// Shortened: the names come from strangers, and people read them.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST: usize = 128;
         let text = match self {

@@ -1,9 +1,8 @@
 //! Whether a chain leads to an authority (RFC 5280, 6.1).
 //!
-//! webpki looks for a way and checks each step of it: signatures, times, extended key usages, CRLs. The rules that it
-//! leaves out are kept here: what authorities may sign, how deep a root lets chains be, and name constraints of every
-//! kind. An intermediate authority with constraints that webpki cannot read is where its way ends; from there on it is
-//! looked for in [`above`].
+//! webpki looks for a path and checks each step of it: signatures, times, extended key usages, CRLs. The rules that it
+//! leaves out are checked here: what authorities may sign, how deep a root lets chains be, and name constraints of every
+//! kind. webpki's path ends at an intermediate authority with constraints that it cannot read; [`above`] goes on from there.
 
 mod above;
 
@@ -27,7 +26,7 @@ pub(super) struct Search<'a> {
     pub algorithms: &'a [&'static dyn SignatureVerificationAlgorithm],
 }
 
-/// A way from a leaf to an authority.
+/// A path from a leaf to an authority.
 #[derive(Debug)]
 pub(super) struct Proven {
     /// When all certificates of it are good.
@@ -141,10 +140,10 @@ impl<'c> Link<'c> {
 }
 
 impl Search<'_> {
-    /// Looks for a way from a leaf to an authority.
+    /// Looks for a path from a leaf to an authority.
     ///
     /// # Errors
-    /// If there is none. Of a way that is complete but breaks a rule, that rule.
+    /// If there is none. If there is one that breaks a rule, that rule.
     pub fn prove(&self, peer: PeerChain<'_>) -> Result<Proven, PathError> {
         if self.revocation.is_some_and(Revocation::denies_everybody) {
             return Err(webpki::Error::UnknownRevocationStatus.into());
@@ -159,7 +158,7 @@ impl Search<'_> {
         }
         let plain: Vec<_> =
             peer.intermediates.iter().filter(|one| !is_beyond(one)).cloned().collect();
-        // One that webpki would not have is no way to anywhere.
+        // Those that webpki refuses lead nowhere.
         let ends: Vec<_> = constrained.iter().filter_map(|one| above::end(one).ok()).collect();
         let anchors: Vec<_> = self.anchors.as_slice().iter().chain(&ends).cloned().collect();
         self.search(&leaf, peer, &anchors, &plain, &constrained)
@@ -175,7 +174,7 @@ impl Search<'_> {
     ) -> Result<Proven, PathError> {
         let outcome: RefCell<Option<Result<Proven, PathError>>> = RefCell::default();
         let climb = above::Climb::new(self, peer);
-        // webpki shows each way that it has found, and goes on looking if we do not like it.
+        // webpki calls this with each path that it has found, and looks for another one if this refuses.
         let complete = |path: &VerifiedPath<'_>| {
             let below: Vec<_> = std::iter::once(peer.leaf.clone())
                 .chain(path.intermediate_certificates().map(|certificate| certificate.der()))
@@ -252,16 +251,16 @@ impl Search<'_> {
         Ok(Proven { validity, used: below.len().saturating_sub(1) })
     }
 
-    /// Whether an authority lets a chain be as it is, and each authority in it as well.
+    /// Whether an authority allows all of a chain below it, and each authority in the chain as well.
     fn vouches(&self, authority: &CertificateDer<'_>, below: &[Link<'_>]) -> Result<(), PathError> {
-        // Its own key proves what is an authority and a leaf at once.
+        // A leaf that is the authority itself is proved by its own key.
         if below.first().is_some_and(|leaf| leaf.der == authority.as_ref()) {
             return Ok(());
         }
         for (depth, link) in below.iter().enumerate().skip(1) {
             self.vouches_one(link, &below[..depth])?;
         }
-        // The first version knows no extensions (RFC 5280, 4.1.2.1).
+        // Certificates of version 1 have no extensions (RFC 5280, 4.1.2.1).
         let root = Link::read(authority)?;
         self.vouches_one(&root, below)?;
         root.may_sign_crls(self.revocation)?;
@@ -275,7 +274,7 @@ impl Search<'_> {
             return Ok(());
         };
         below.iter().enumerate().try_for_each(|(depth, link)| {
-            // The subject of an authority's certificate for another key of its own is its own (RFC 5280, 6.1.3, b).
+            // In a certificate for another key of its own, an authority names itself: that is not constrained (RFC 5280, 6.1.3, b).
             let is_its_own = depth > 0 && link.is_self_issued();
             let names = names_of(&link.certificate, !is_its_own);
             names.and_then(|names| constraints.check(&names)).map_err(|it| authority.constrains(it))

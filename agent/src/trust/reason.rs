@@ -1,9 +1,9 @@
-//! Why a chain or a CRL is not believed, in words of ours: those of the library are names out of its code.
+//! Reasons why a chain or a CRL is refused, for operators: the library's own texts are names from its code.
 
 use rustls_pki_types::UnixTime;
 use webpki::Error;
 
-/// What webpki refuses, for people. It goes on after "does not chain to ...: ".
+/// Why webpki refuses something. The text goes on after "does not chain to ...: ".
 #[must_use]
 pub fn reason(error: &Error) -> String {
     match error {

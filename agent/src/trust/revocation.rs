@@ -1,4 +1,4 @@
-//! CRLs (RFC 5280, 5) and what to do where they do not say.
+//! CRLs (RFC 5280, 5), and what to do if they give no answer.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use super::reason;
 use super::validity::Validity;
 use crate::x509::{Fingerprint, next_update};
 
-/// What to do where the CRLs give no answer.
+/// What to do if the CRLs give no answer.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[serde(rename_all = "lowercase")]
 pub enum OnDoubt {
@@ -30,9 +30,9 @@ pub struct Revocation {
     lists: Vec<CertRevocationList<'static>>,
     /// The same, as they came.
     raw: Vec<Box<[u8]>>,
-    /// What of certificates whose issuer has no CRL here?
+    /// For certificates whose issuer has no CRL here.
     unknown: OnDoubt,
-    /// What if a CRL is past its `nextUpdate`?
+    /// For CRLs past their `nextUpdate`.
     expired: OnDoubt,
     fingerprint: Fingerprint,
     validity: Validity,
@@ -90,13 +90,13 @@ impl Revocation {
         })
     }
 
-    /// SHA-256 of the lists, in order, and of what to do where they do not say.
+    /// SHA-256 of the lists, in order, and of what to do if they give no answer.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
 
-    /// Until when what the lists say stays what they say.
+    /// When the lists are current.
     pub(super) fn validity(&self) -> Validity {
         self.validity
     }
@@ -107,15 +107,15 @@ impl Revocation {
         self.lists.is_empty() && self.unknown == OnDoubt::Deny
     }
 
-    /// True if one of the lists bears this name for who has made it.
+    /// True if one of the lists names this issuer.
     pub(super) fn has_list_of(&self, issuer: &X509Name<'_>) -> bool {
         self.lists.iter().any(|list| is_of(list, issuer))
     }
 
-    /// Looks a certificate up in the lists of its issuer, as webpki does it for those that it looks at.
+    /// Looks a certificate up in the lists of its issuer, in the same way as webpki.
     ///
     /// # Errors
-    /// If it is revoked, if a list of this name is not what it should be, or if the lists do not say and should.
+    /// If it is revoked, if a list of its issuer is invalid or overdue, or if no list tells and that means to deny.
     pub(super) fn look_up(
         &self,
         serial: &[u8],
@@ -136,7 +136,7 @@ impl Revocation {
             if list.find_serial(serial)?.is_some() {
                 return Err(Error::CertRevoked);
             }
-            // One for some certificates alone (RFC 5280, 5.2.5) may not be for this one.
+            // A CRL for a part of the certificates (RFC 5280, 5.2.5) may not cover this one.
             is_known |= list.issuing_distribution_point().is_none();
         }
         if is_known || self.unknown == OnDoubt::Allow {

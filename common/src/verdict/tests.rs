@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use super::*;
 use crate::net::{AGENT_PORT, AGENT_PORTS_V6, Address};
 use proptest::prelude::*;
@@ -160,4 +162,127 @@ fn a_protected_link_local_destination_is_refused() {
     };
     let link_local = endpoint([0xfe80_0000_u32.to_be(), 0, 0, 1_u32.to_be()], 80);
     assert_eq!(decide(OutboundMode::Prefer, &link_local, &c), Verdict::Deny(Denial::LinkLocal));
+}
+
+/// A rule as it is written: whose, for which port, and for which addresses.
+#[derive(Clone, Debug)]
+struct Rule {
+    scope: u32,
+    port: u32,
+    /// In the last byte of an IPv4 address.
+    prefix: (u8, u32),
+    action: Action,
+}
+
+impl Rule {
+    fn length(&self) -> u32 {
+        120 + self.prefix.1
+    }
+
+    /// The bits of a last byte that count.
+    fn mask(&self) -> u8 {
+        (0xff00_u16 >> self.prefix.1) as u8
+    }
+
+    fn key(&self) -> DestinationKey {
+        let address = v4(10, 0, 0, self.prefix.0 & self.mask(), 0).address;
+        DestinationKey { scope: self.scope, port: self.port, address }
+    }
+
+    fn value(&self) -> Destination {
+        Destination::new(self.action, self.length())
+    }
+
+    fn matches(&self, workload: u32, last: u8, port: u32) -> bool {
+        (self.scope == SCOPE_ALL || self.scope == workload)
+            && (self.port == PORT_ANY || self.port == port)
+            && (last ^ self.prefix.0) & self.mask() == 0
+    }
+}
+
+fn written_rule() -> impl Strategy<Value = Rule> {
+    let length = prop_oneof![1 => 0..=7_u32, 1 => Just(8)];
+    (0..3_u32, 0..3_u32, (0..16_u8, length), any::<bool>()).prop_map(
+        |(scope, port, prefix, protect)| Rule {
+            scope,
+            port,
+            prefix,
+            action: if protect { Action::Protect } else { Action::Bypass },
+        },
+    )
+}
+
+/// The kernel's two maps: what is about one address, and all else.
+#[derive(Default)]
+struct Tables {
+    addresses: HashMap<DestinationKey, Destination>,
+    prefixes: Vec<(DestinationKey, Destination)>,
+}
+
+impl Tables {
+    /// As the agent writes them; of two rules for the very same, the last.
+    fn new(rules: &[Rule]) -> Self {
+        let mut tables = Self::default();
+        for rule in rules {
+            if rule.length() == ADDRESS_BITS {
+                tables.addresses.insert(rule.key(), rule.value());
+            } else {
+                let same = |(key, value): &(DestinationKey, Destination)| {
+                    (*key, value.prefix_len) == (rule.key(), rule.length())
+                };
+                tables.prefixes.retain(|entry| !same(entry));
+                tables.prefixes.push((rule.key(), rule.value()));
+            }
+        }
+        tables
+    }
+
+    fn best(&self, workload: u32, destination: &Endpoint) -> Best {
+        let last = |address: &Address| address.v4().unwrap().to_ne_bytes()[3];
+        let longest_prefix = |key: &DestinationKey| {
+            let matches = |(known, value): &&(DestinationKey, Destination)| {
+                let mask = (0xff00_u16 >> (value.prefix_len - 120)) as u8;
+                (known.scope, known.port) == (key.scope, key.port)
+                    && (last(&known.address) ^ last(&key.address)) & mask == 0
+            };
+            let matching = self.prefixes.iter().filter(matches);
+            matching.max_by_key(|(_, value)| value.prefix_len).map(|(_, value)| value)
+        };
+        best_rule(workload, destination, |key| self.addresses.get(key), longest_prefix)
+    }
+}
+
+/// All rules looked at one by one: the longest prefix, then the port, then protection.
+fn best_of_all(rules: &[Rule], workload: u32, last: u8, port: u32) -> Option<Action> {
+    // Of two rules for the very same, the last has taken the place of the first.
+    let identity = |rule: &Rule| (rule.key(), rule.length());
+    let in_force = rules
+        .iter()
+        .enumerate()
+        .filter(|(at, rule)| rules[at + 1..].iter().all(|later| identity(later) != identity(rule)));
+    let matching = in_force.map(|(_, rule)| rule).filter(|r| r.matches(workload, last, port));
+    let rank =
+        |rule: &&Rule| (rule.length(), rule.port != PORT_ANY, rule.action == Action::Protect);
+    matching.max_by_key(rank).map(|rule| rule.action)
+}
+
+proptest! {
+    /// Rules about single addresses in a map of their own change no verdict.
+    #[test]
+    fn two_tables_say_what_all_rules_say(
+        rules in prop::collection::vec(written_rule(), 0..40), workload in 1..3_u32, last in 0..16_u8, port in 1..3_u16,
+    ) {
+        let best = Tables::new(&rules).best(workload, &v4(10, 0, 0, last, port));
+        prop_assert_eq!(best.action(), best_of_all(&rules, workload, last, port.into()));
+    }
+}
+
+#[test]
+fn a_rule_about_the_address_itself_outdoes_every_prefix() {
+    let prefix = |names_port| {
+        let rule = Destination::new(Action::Protect, ADDRESS_BITS - 1);
+        Best::default().or(Some(&rule), names_port)
+    };
+    let address = Best::default().or(Some(&Destination::new(Action::Bypass, ADDRESS_BITS)), false);
+    assert!(address.0 > prefix(true).0 && prefix(true).0 > prefix(false).0);
 }

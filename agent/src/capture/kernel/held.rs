@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::maps::PINNED;
+use super::maps::{PINNED, WORKLOAD_IDS};
 use super::pins::Pins;
 use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, map_info, program_by_id, program_info};
@@ -74,6 +74,15 @@ impl HeldMaps {
             put_back.push(map.name);
         }
         Ok(put_back)
+    }
+
+    /// Has the numbers of workloads, which no program asks for, live as long as a program: what bears one lives as long.
+    ///
+    /// # Errors
+    /// If the kernel has no memory for it.
+    pub fn keep_ids_with(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        let mut ids = self.maps.iter().filter(|map| map.name == WORKLOAD_IDS);
+        ids.try_for_each(|map| bpf::bind_map(program, map.fd.as_fd()))
     }
 
     /// Checks that a program uses the maps that are held.

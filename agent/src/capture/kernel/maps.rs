@@ -12,22 +12,28 @@ use sheath_common::flow::{
     SOURCE_PREFIX_BITS, SilentKey, SourceKey, SteeredKey, Unreachable, UnreachableKey,
 };
 use sheath_common::net::{Address, Endpoint};
-use sheath_common::selector::{MAX_SELECTORS, Selector};
-use sheath_common::verdict::{Action, DESTINATION_PREFIX_BITS, Destination, DestinationKey};
-use sheath_common::workload::{NO_WORKLOAD, Workload};
+use sheath_common::workload::Workload;
 
+use super::destinations::DestinationMaps;
+use super::pattern_maps::PatternMaps;
 use super::pins::Pins;
-use crate::steering::{KernelRule, kernel_port, mapped_length};
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
+/// Name of the map with the numbers of workloads. No program uses it.
+pub const WORKLOAD_IDS: &str = "WORKLOAD_IDS";
+
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 23] = [
+pub const PINNED: [&str; 27] = [
+    WORKLOAD_IDS,
     "WORKLOADS",
     "DEPARTED",
     "OVERFLOW",
     "CAPTURE",
-    "SELECTORS",
-    "DESTINATIONS",
+    "PATTERNS",
+    "BEGINNINGS",
+    "GENERATION",
+    "ADDRESSES",
+    "PREFIXES",
     "NAMESPACES",
     "SOURCES",
     "CONNECTED",
@@ -47,16 +53,13 @@ pub const PINNED: [&str; 23] = [
     "EVENTS",
 ];
 
-/// A destination prefix as the trie holds it.
-type DestinationPrefix = Prefix<DestinationKey>;
-
 #[derive(Debug)]
 pub struct Maps {
     pub workloads: Table<u64, Workload>,
     pub overflow: Table<u32, Overflow>,
     capture: Table<u32, u64>,
-    pub selectors: Table<u32, Selector>,
-    destinations: Table<DestinationPrefix, Destination>,
+    pub patterns: PatternMaps,
+    pub destinations: DestinationMaps,
     pub namespaces: Table<u64, u32>,
     pub sources: Table<Prefix<SourceKey>, Address>,
     pub flows: Table<FlowKey, Flow>,
@@ -85,8 +88,8 @@ impl Maps {
             workloads: Table::open(&pins.map("WORKLOADS"))?,
             overflow: Table::open(&pins.map("OVERFLOW"))?,
             capture: Table::open(&pins.map("CAPTURE"))?,
-            selectors: Table::open(&pins.map("SELECTORS"))?,
-            destinations: Table::open(&pins.map("DESTINATIONS"))?,
+            patterns: PatternMaps::open(pins)?,
+            destinations: DestinationMaps::open(pins)?,
             namespaces: Table::open(&pins.map("NAMESPACES"))?,
             sources: Table::open(&pins.map("SOURCES"))?,
             flows: Table::open(&pins.map("FLOWS"))?,
@@ -116,36 +119,6 @@ impl Maps {
         self.capture.insert(&0, &cgroup)
     }
 
-    /// Adds the rules about destinations. Old ones stay in force until [`Self::prune_rules`], so that nothing
-    /// that stays protected is ever unprotected.
-    ///
-    /// # Errors
-    /// If the map cannot be written, for want of room for instance.
-    pub fn add_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
-        for rule in rules {
-            let (key, value) = destination_entry(rule);
-            self.destinations.insert(&key, &value)?;
-        }
-        Ok(())
-    }
-
-    /// Removes all other rules about destinations. Only once the workloads' modes are in force too. Bypasses
-    /// go first: what covers them may be a protection that goes as well.
-    ///
-    /// # Errors
-    /// If the map cannot be read or written.
-    pub fn prune_rules(&self, rules: &[KernelRule]) -> io::Result<()> {
-        let key = |prefix: &DestinationPrefix| ({ prefix.bits }, { prefix.data });
-        let wanted: HashSet<_> = rules.iter().map(|rule| key(&destination_entry(rule).0)).collect();
-        let mut stale = self.destinations.entries()?;
-        stale.retain(|(prefix, _)| !wanted.contains(&key(prefix)));
-        stale.sort_by_key(|(_, rule)| rule.action() == Action::Protect);
-        for (prefix, _) in stale {
-            self.destinations.remove(&prefix)?;
-        }
-        Ok(())
-    }
-
     /// Adds ports on which workloads must not answer the network themselves.
     ///
     /// # Errors
@@ -169,51 +142,6 @@ impl Maps {
     pub fn set_activated(&self, ports: &HashSet<ActivatedKey>) -> io::Result<()> {
         ports.iter().try_for_each(|port| self.activated.insert(port, &0))?;
         prune_keys(&self.activated, ports)
-    }
-
-    /// Replaces the selectors by which new cgroups are recognised. There is no moment at which one that is
-    /// wanted is missing: the new ones are written behind the old ones before they take their place.
-    ///
-    /// # Errors
-    /// If the map cannot be read or written.
-    pub fn replace_selectors(&self, selectors: &[Selector]) -> io::Result<()> {
-        let old = self.selectors_in_use()?;
-        self.write_selectors(old, selectors)?;
-        self.write_selectors(0, selectors)
-    }
-
-    /// Writes selectors from an index on and ends the list behind them. Where there is no room, nothing is
-    /// written: the place in front is written next.
-    fn write_selectors(&self, from: u32, selectors: &[Selector]) -> io::Result<()> {
-        let end = from + selectors.len() as u32;
-        if end > MAX_SELECTORS {
-            return Ok(());
-        }
-        if from > 0 && end < MAX_SELECTORS {
-            self.selectors.insert(&end, &Selector::NONE)?;
-        }
-        // From the back: behind the end of the list nothing is seen until its first entry is there.
-        let mut entries: Vec<_> = (from..).zip(selectors).collect();
-        if from > 0 {
-            entries.reverse();
-        }
-        for (index, selector) in entries {
-            self.selectors.insert(&index, selector)?;
-        }
-        if end < MAX_SELECTORS {
-            self.selectors.insert(&end, &Selector::NONE)?;
-        }
-        Ok(())
-    }
-
-    fn selectors_in_use(&self) -> io::Result<u32> {
-        for index in 0..MAX_SELECTORS {
-            match self.selectors.get(&index)? {
-                Some(selector) if selector.workload.id != NO_WORKLOAD => {}
-                _ => return Ok(index),
-            }
-        }
-        Ok(MAX_SELECTORS)
     }
 
     /// Tells the kernel from which address connections of a namespace to a prefix leave.
@@ -325,15 +253,4 @@ where
         }
     }
     Ok(())
-}
-
-fn destination_entry(rule: &KernelRule) -> (DestinationPrefix, Destination) {
-    let length = u32::from(mapped_length(&rule.destination.prefix));
-    let data = DestinationKey {
-        scope: rule.scope,
-        port: kernel_port(&rule.destination),
-        address: rule.destination.prefix.addr().into(),
-    };
-    let bits = DESTINATION_PREFIX_BITS + length;
-    (Prefix { bits, data }, Destination::new(rule.action, length))
 }

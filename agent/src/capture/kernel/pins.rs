@@ -29,6 +29,12 @@ impl Pins {
         self.root().is_dir()
     }
 
+    /// The directory of the instance.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.instance
+    }
+
     fn root(&self) -> PathBuf {
         self.instance.join(format!("v{ABI}"))
     }

@@ -85,6 +85,8 @@ impl Loaded {
             }
             let program = program_fd(&self.ebpf, name)?;
             held.check(program.as_fd())?;
+            held.keep_ids_with(program.as_fd())
+                .map_err(CaptureError::during("cannot bind a map to a BPF program"))?;
             let result = AttachedProgram::new(name, hook, program, pin, &targets);
             attached.push(result.map_err(|error| CaptureError::Attach {
                 program: name,

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::capture::cgroups::is_below;
-use crate::sys::cgroup_id;
+use crate::capture::cgroups::{is_below, path_of};
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sock_diag::{SockDiag, TcpSocket};
 
@@ -57,17 +56,4 @@ fn with_cgroups(sockets: Vec<TcpSocket>, mount: &Path) -> io::Result<Vec<OwnedSo
         owned.push(OwnedSocket { socket, cgroup });
     }
     Ok(owned)
-}
-
-/// The path of a cgroup; `None` if it has been removed.
-fn path_of(mount: &Path, id: u64) -> io::Result<Option<PathBuf>> {
-    match cgroup_id::directory(mount, id) {
-        Ok(directory) => {
-            let below = directory.strip_prefix(mount).ok();
-            Ok(below.map(|below| Path::new("/").join(below)))
-        }
-        Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }

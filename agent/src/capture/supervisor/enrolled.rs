@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sheath_common::selector::{Selector, base};
 use sheath_common::workload::{Workload, WorkloadId};
 
 use super::declared_ports::compare;
@@ -14,8 +13,11 @@ use super::listening::Listening;
 use super::namespaces::Namespaces;
 use super::records::{CgroupRecords, Known};
 use super::workload::WorkloadState;
+use crate::capture::cgroups;
 use crate::capture::kernel::maps::Maps;
 use crate::capture::processes::Processes;
+use crate::capture::recognition::{Found, Recognition};
+use crate::capture::selectors::Selectors;
 use crate::desired;
 use crate::steering::Steering;
 
@@ -24,6 +26,9 @@ use crate::steering::Steering;
 pub struct Enrolled {
     workloads: Vec<WorkloadState>,
     enrolment: Enrolment,
+    /// How the workloads' cgroups are recognised, and what the kernel has been told of it.
+    recognition: Recognition,
+    told: Option<Selectors>,
     /// Enrolments of an earlier configuration have yet to be removed.
     is_pruning: bool,
 }
@@ -33,7 +38,8 @@ impl Enrolled {
     pub fn new(maps: Arc<Maps>, mount: PathBuf, processes: Arc<Processes>) -> Self {
         let records = CgroupRecords::new(maps, mount.clone());
         let enrolment = Enrolment::new(mount, records, processes);
-        Self { workloads: Vec::new(), enrolment, is_pruning: false }
+        let (workloads, recognition) = (Vec::new(), Recognition::default());
+        Self { workloads, enrolment, recognition, told: None, is_pruning: false }
     }
 
     /// From now on, processes that are new have just come. Before, the agent starts: those that it finds have been there.
@@ -45,7 +51,7 @@ impl Enrolled {
     /// cgroups of theirs itself; those that exist are found by looking.
     ///
     /// # Errors
-    /// If the map of selectors cannot be written.
+    /// If the maps of patterns cannot be written.
     pub fn set_workloads(&mut self, workloads: Vec<Arc<desired::Workload>>) -> io::Result<()> {
         let mut before: HashMap<_, _> =
             self.workloads.drain(..).map(|workload| (workload.id(), workload)).collect();
@@ -56,30 +62,19 @@ impl Enrolled {
                 None => WorkloadState::new(config),
             })
             .collect();
-        let bases = self.bases();
-        for workload in &mut self.workloads {
-            workload.note_bases(&bases);
+        self.recognition = Recognition::new(self.configs().map(AsRef::as_ref));
+        let above = self.recognition.above_others();
+        for (index, workload) in self.workloads.iter_mut().enumerate() {
+            workload.set_above_others(above.contains(&index));
         }
-        self.enrolment.records().set_selectors(&self.selectors(&bases))
-    }
-
-    /// What the kernel recognises new cgroups by: workloads first, then what they lie below.
-    fn selectors(&self, bases: &BTreeSet<String>) -> Vec<Selector> {
-        let of_workload = |workload: &WorkloadState| {
-            let selector = workload.config().selector()?;
-            Some(Selector { workload: workload.kernel_entry(None), ..selector })
-        };
-        let of_base = |path: &String| Selector::new(path.as_bytes(), Workload::BASE);
-        let of_bases = bases.iter().filter(|path| !path.is_empty()).filter_map(of_base);
-        self.workloads.iter().filter_map(of_workload).chain(of_bases).collect()
-    }
-
-    /// Paths of the cgroups that workloads lie below.
-    fn bases(&self) -> BTreeSet<String> {
-        let base_of = |workload: &WorkloadState| {
-            workload.config().cgroup.pattern().map(|pattern| base(pattern).to_owned())
-        };
-        self.workloads.iter().filter_map(base_of).collect()
+        let workloads = &self.workloads;
+        self.recognition.stand_for(|index| workloads[index].kernel_entry(None));
+        let selectors = self.recognition.selectors();
+        if self.told.as_ref() != Some(selectors) {
+            self.enrolment.records().set_selectors(selectors)?;
+            self.told = Some(selectors.clone());
+        }
+        Ok(())
     }
 
     pub fn configs(&self) -> impl Iterator<Item = &Arc<desired::Workload>> {
@@ -99,20 +94,66 @@ impl Enrolled {
     /// the workload's problem; the kernel keeps it closed meanwhile. Reports end with [`Self::finish_reports`].
     pub fn reconcile(&mut self, namespaces: &mut Namespaces, policy: &dyn Steering) {
         let seen = self.enrolment.records_mut().begin();
+        let found = self.enrolment.find(&self.recognition);
+        let mut bases: BTreeSet<_> = self.recognition.bases().iter().map(PathBuf::from).collect();
+        if let Ok(found) = &found {
+            self.add_nesting(found, &mut bases);
+        }
         let mut pass = Pass::new(namespaces, policy);
-        for workload in &mut self.workloads {
-            let problem = match self.enrolment.reconcile_workload(workload, &mut pass) {
-                Ok(problem) => problem,
-                Err(error) => {
-                    workload.set_unseen();
-                    pass.keep(workload);
-                    Some(format!("cannot be looked at: {error}"))
-                }
+        for index in 0..self.workloads.len() {
+            let looked = match &found {
+                Ok(found) => self.reconcile_workload(index, found, &mut pass),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
             };
+            let workload = &mut self.workloads[index];
+            let problem = looked.unwrap_or_else(|error| {
+                workload.set_unseen();
+                pass.keep(workload);
+                Some(format!("cannot be looked at: {error}"))
+            });
             workload.report_mut().begin(problem);
         }
-        let (bases, known) = (self.bases(), self.known());
+        let known = self.known();
         self.enrolment.records_mut().finish(seen, &bases, &known);
+    }
+
+    fn reconcile_workload(
+        &mut self,
+        index: usize,
+        all: &[Found],
+        pass: &mut Pass<'_>,
+    ) -> io::Result<Option<String>> {
+        let found = &all[index];
+        let taken = found.taken.last().map(|(cgroup, owner)| {
+            format!(
+                "the cgroup {} is also the workload `{}`, which comes first",
+                cgroups::shown(&cgroup.path),
+                self.workloads[*owner].name()
+            )
+        });
+        let problem = self.enrolment.reconcile_workload(&mut self.workloads[index], found, pass)?;
+        Ok(problem.or(taken))
+    }
+
+    /// Cgroups that are selected by their ids may lie below those of other workloads, and others below them: no pattern
+    /// tells. Adds where they lie to `bases`, and notes which workloads are above.
+    fn add_nesting(&mut self, all: &[Found], bases: &mut BTreeSet<PathBuf>) {
+        if !self.recognition.has_ids() {
+            return;
+        }
+        let mut owners = HashMap::new();
+        for (index, found) in all.iter().enumerate() {
+            let is_by_id = self.workloads[index].config().cgroup.pattern().is_none();
+            for cgroup in &found.selected {
+                owners.insert(cgroup.path.as_path(), index);
+                bases.extend(cgroup.path.parent().filter(|_| is_by_id).map(Path::to_owned));
+            }
+        }
+        for path in bases.iter().flat_map(|path| path.ancestors()) {
+            if let Some(index) = owners.get(path) {
+                self.workloads[*index].set_above_others(true);
+            }
+        }
     }
 
     fn known(&self) -> Known {

@@ -1,6 +1,6 @@
 //! Looking at one workload: its cgroups are found and recorded, and the namespaces of its processes served.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use crate::capture::cgroups::{self, WorkloadCgroup};
 use crate::capture::filters::{self, Blocked};
 use crate::capture::namespace::existing;
 use crate::capture::processes::Processes;
+use crate::capture::recognition::{Found, Recognition};
 use crate::desired::Existing;
 use crate::steering::Steering;
 
@@ -37,9 +38,6 @@ pub struct Enrolment {
 pub struct Pass<'p> {
     namespaces: &'p mut Namespaces,
     policy: &'p dyn Steering,
-    /// The workload of each cgroup: of several whose patterns match, the first in the configuration has it, as in the
-    /// kernel.
-    claimed: HashMap<u64, String>,
 }
 
 /// A cgroup of a workload, with all that there is of it.
@@ -51,19 +49,11 @@ struct FoundCgroup {
 
 impl<'p> Pass<'p> {
     pub fn new(namespaces: &'p mut Namespaces, policy: &'p dyn Steering) -> Self {
-        Self { namespaces, policy, claimed: HashMap::new() }
-    }
-
-    /// The workload of a cgroup that has been looked at already.
-    fn claim(&mut self, cgroup: u64, workload: &WorkloadState) {
-        self.claimed.entry(cgroup).or_insert_with(|| workload.name().to_owned());
+        Self { namespaces, policy }
     }
 
     /// What was known of a workload still holds when it cannot be looked at.
     pub fn keep(&mut self, workload: &WorkloadState) {
-        for (id, _) in workload.cgroups() {
-            self.claim(id, workload);
-        }
         for inode in workload.namespaces() {
             self.namespaces.keep(inode);
         }
@@ -93,30 +83,30 @@ impl Enrolment {
         cgroups::join(&self.mount, path)
     }
 
-    /// Finds what there is of a workload now, enrols it and has it served. Returns why the workload cannot be served as
-    /// configured, if so.
+    /// Finds the cgroups of all workloads that there are now.
+    ///
+    /// # Errors
+    /// If the hierarchy cannot be read.
+    pub fn find(&self, recognition: &Recognition) -> io::Result<Vec<Found>> {
+        recognition.find(&self.mount)
+    }
+
+    /// Enrols what has been found of a workload, and has it served. Returns why the workload cannot be served as configured,
+    /// if so.
     ///
     /// # Errors
     /// If it could not be seen what there is; then what was known of it still holds.
     pub fn reconcile_workload(
         &mut self,
         workload: &mut WorkloadState,
+        cgroups: &Found,
         pass: &mut Pass<'_>,
     ) -> io::Result<Option<String>> {
-        let cgroups = cgroups::find(&self.mount, workload.config())?;
-        let mut problem = self.refuse_too_long(workload, cgroups.too_long)?;
+        let mut problem = self.refuse_too_long(workload, &cgroups.too_long)?;
         let mut found = Vec::new();
-        for cgroup in cgroups.selected {
-            if let Some(owner) = pass.claimed.get(&cgroup.id) {
-                problem = Some(format!(
-                    "the cgroup {} is also the workload `{owner}`, which comes first",
-                    cgroups::shown(&cgroup.path)
-                ));
-                continue;
-            }
+        for cgroup in &cgroups.selected {
             let processes = cgroups::processes(&self.directory(&cgroup.path))?;
-            pass.claim(cgroup.id, workload);
-            found.push((cgroup, processes));
+            found.push((cgroup.clone(), processes));
         }
         let ids = found.iter().map(|(cgroup, _)| cgroup.id).collect();
         let processes = found.iter().flat_map(|(_, processes)| processes).copied().collect();
@@ -140,7 +130,7 @@ impl Enrolment {
     fn refuse_too_long(
         &mut self,
         workload: &mut WorkloadState,
-        too_long: Vec<WorkloadCgroup>,
+        too_long: &[WorkloadCgroup],
     ) -> io::Result<Option<String>> {
         let problem = too_long.first().map(|cgroup| {
             format!(

@@ -14,6 +14,7 @@ use super::rules::Rules;
 use super::start::{Attached, refuse_own_cgroup};
 use super::status::{Owners, StatusView};
 use crate::capture::error::CaptureError;
+use crate::capture::kernel::ids::WorkloadIds;
 use crate::capture::kernel::programs::Programs;
 use crate::capture::namespace::FlowStarter;
 use crate::capture::processes::Processes;
@@ -36,6 +37,7 @@ pub struct Reconciler {
     namespaces: Namespaces,
     listening: Listening,
     ports: PortSteering,
+    ids: Arc<WorkloadIds>,
     /// When to look whether processes that were new in a namespace have stayed there.
     look_again: Option<Instant>,
 }
@@ -51,7 +53,7 @@ impl Reconciler {
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        let Attached { maps, programs, steer_loader, rules, mount } = attached;
+        let Attached { maps, programs, steer_loader, rules, ids, mount } = attached;
         let mut namespaces = Namespaces::new(maps.clone(), steer_loader, starter, mount.clone())?;
         let mut enrolled = Enrolled::new(maps.clone(), mount.clone(), processes);
         let recorded = enrolled
@@ -64,8 +66,9 @@ impl Reconciler {
         namespaces.serve_own()?;
         let listening = Listening::new(mount.clone());
         let ports = PortSteering::new(maps, mount);
+        let look_again = None;
         let mut new =
-            Self { programs, rules, enrolled, namespaces, listening, ports, look_again: None };
+            Self { programs, rules, enrolled, namespaces, listening, ports, ids, look_again };
         new.reconcile();
         new.enrolled
             .serve_held(&mut new.namespaces)
@@ -172,6 +175,10 @@ impl Reconciler {
     fn prune(&mut self, recorded: &[u64]) -> io::Result<()> {
         self.enrolled.prune(recorded)?;
         self.rules.prune()?;
+        let named = self.enrolled.configs().map(|config| (config.name.as_str(), config.id));
+        if let Err(error) = self.ids.settle(&named.collect()) {
+            tracing::warn!(%error, "names of workloads that are gone stay in the table of ids");
+        }
         self.namespaces.detach_unserved()
     }
 

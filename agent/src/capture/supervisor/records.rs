@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED, Overflow};
 use sheath_common::maps::MAX_WORKLOADS;
-use sheath_common::selector::Selector;
 use sheath_common::workload::Workload;
 
 use crate::capture::cgroups;
 use crate::capture::kernel::maps::Maps;
+use crate::capture::selectors::Selectors;
 
 /// What the kernel knows of cgroups.
 #[derive(Debug)]
@@ -50,12 +50,12 @@ impl CgroupRecords {
         Self { maps, mount, marked, unrecorded }
     }
 
-    /// Has the kernel recognise new cgroups by these selectors, and by no others.
+    /// Has the kernel recognise new cgroups by these patterns, and by no others.
     ///
     /// # Errors
-    /// If the map cannot be written.
-    pub fn set_selectors(&self, selectors: &[Selector]) -> io::Result<()> {
-        self.maps.replace_selectors(selectors)
+    /// If the maps cannot be written.
+    pub fn set_selectors(&self, selectors: &Selectors) -> io::Result<()> {
+        self.maps.patterns.replace(selectors)
     }
 
     /// Before cgroups are looked at. Returns how many the kernel had seen until then that it could not record.
@@ -122,7 +122,7 @@ impl CgroupRecords {
 
     /// After all cgroups have been looked at: marks those that workloads lie below (`bases`), and the agent's own. Tells
     /// the kernel that what it had `seen` before is recorded now, or what still is not.
-    pub fn finish(&mut self, seen: io::Result<u64>, bases: &BTreeSet<String>, known: &Known) {
+    pub fn finish(&mut self, seen: io::Result<u64>, bases: &BTreeSet<PathBuf>, known: &Known) {
         let finished = self.mark_all(bases, known).and_then(|()| self.tell(seen?, known));
         if let Err(error) = finished {
             tracing::warn!(%error, "cgroups that could not be recorded stay refused");
@@ -138,10 +138,9 @@ impl CgroupRecords {
         self.maps.overflow.insert(&OVERFLOW_SETTLED, &now)
     }
 
-    fn mark_all(&mut self, bases: &BTreeSet<String>, known: &Known) -> io::Result<()> {
+    fn mark_all(&mut self, bases: &BTreeSet<PathBuf>, known: &Known) -> io::Result<()> {
         let own = cgroups::own()?;
-        let mut marks: Vec<_> =
-            bases.iter().map(|path| (Path::new(path), Workload::BASE)).collect();
+        let mut marks: Vec<_> = bases.iter().map(|path| (path.as_path(), Workload::BASE)).collect();
         if own != Path::new("/") {
             marks.push((&own, Workload::AGENT));
         }

@@ -45,7 +45,7 @@ impl Rules {
         workloads: &[Arc<desired::Workload>],
     ) -> io::Result<()> {
         let guarded = guarded_ports(workloads);
-        self.maps.add_rules(&policy.kernel_rules())?;
+        self.maps.destinations.add(&policy.kernel_rules())?;
         self.maps.add_guarded(&guarded)?;
         self.policy = policy;
         self.guarded = guarded;
@@ -57,7 +57,7 @@ impl Rules {
     /// # Errors
     /// If a map cannot be read or written.
     pub fn prune(&self) -> io::Result<()> {
-        self.maps.prune_rules(&self.policy.kernel_rules())?;
+        self.maps.destinations.prune(&self.policy.kernel_rules())?;
         self.maps.prune_guarded(&self.guarded)
     }
 

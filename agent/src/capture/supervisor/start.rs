@@ -9,9 +9,11 @@ use crate::capture::cgroups;
 use crate::capture::error::CaptureError;
 use crate::capture::kernel::events::Events;
 use crate::capture::kernel::filesystems;
-use crate::capture::kernel::held::{self, HeldMaps};
+use crate::capture::kernel::held::HeldMaps;
+use crate::capture::kernel::ids::WorkloadIds;
 use crate::capture::kernel::maps::Maps;
 use crate::capture::kernel::pins::{FreshPins, Pins};
+use crate::capture::kernel::prepared::Prepared;
 use crate::capture::kernel::programs::{self, Programs};
 use crate::capture::kernel::steering::SteerLoader;
 use crate::capture::kernel::targets::TargetPaths;
@@ -28,6 +30,7 @@ pub struct Attached {
     pub programs: Programs,
     pub steer_loader: SteerLoader,
     pub rules: Rules,
+    pub ids: Arc<WorkloadIds>,
     /// Where the cgroup v2 hierarchy is mounted.
     pub mount: PathBuf,
 }
@@ -59,20 +62,15 @@ impl Pinned {
 /// # Errors
 /// If the host lacks something, the kernel refuses something, or a workload selects the agent itself.
 pub fn attach(
-    instance: &str,
+    prepared: Prepared,
     root: &CaptureRoot,
     wanted: &Reconfiguration,
 ) -> Result<(Attached, Events, Pinned), CaptureError> {
-    filesystems::ensure_bpffs()?;
+    let Prepared { pins, fresh, ids } = prepared;
+    let pinned = Pinned { pins: pins.clone(), fresh };
     let tracefs = filesystems::ensure_tracefs()?;
     let mount = filesystems::cgroup_mount()?;
     refuse_own_cgroup(&wanted.workloads)?;
-    let pins = Pins::of(instance);
-    let fresh = FreshPins::begin(&pins)?;
-    if fresh.is_none() {
-        take_over(&pins).map_err(CaptureError::during("cannot take over the pinned maps"))?;
-    }
-    let pinned = Pinned { pins: pins.clone(), fresh };
     let mut loaded = programs::load(&pins)?;
     let events = Events::new(loaded.take_events()?)
         .map_err(CaptureError::during("cannot wait for kernel events"))?;
@@ -85,24 +83,11 @@ pub fn attach(
     let paths = TargetPaths { mount: mount.clone(), cgroup, tracefs };
     let programs = loaded.attach(&held, &maps, paths)?;
     let steer_loader = SteerLoader::new(held);
-    Ok((Attached { maps, programs, steer_loader, rules, mount }, events, pinned))
+    Ok((Attached { maps, programs, steer_loader, rules, ids, mount }, events, pinned))
 }
 
 fn open_maps(pins: &Pins) -> io::Result<(Arc<Maps>, Arc<HeldMaps>)> {
     Ok((Arc::new(Maps::open(pins)?), Arc::new(HeldMaps::open(pins)?)))
-}
-
-/// Makes sure that what an earlier agent has pinned fits this one, before its programs are replaced.
-fn take_over(pins: &Pins) -> io::Result<()> {
-    let recovered = held::recover_pins(pins)?;
-    if !recovered.is_empty() {
-        tracing::warn!(maps = ?recovered, "pins of maps were removed while no agent ran; put back");
-    }
-    match Maps::open(pins) {
-        // No program that is in force uses what is missing: it is made anew.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map(drop),
-    }
 }
 
 /// Refuses workloads that select the agent: one that captured itself would dial in circles.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use sheath_common::workload::{InboundMode, OutboundMode};
+use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
 
 use super::enrolled::Enrolled;
 use super::namespaces::Namespaces;
@@ -35,6 +35,8 @@ pub struct ProgramStatus {
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkloadStatus {
     pub name: String,
+    /// What the kernel calls it.
+    pub id: WorkloadId,
     pub spiffe_id: String,
     pub state: Protection,
     /// Empty unless the state is degraded.
@@ -157,6 +159,7 @@ impl Owners<'_> {
         };
         WorkloadStatus {
             name: config.name.clone(),
+            id: config.id,
             spiffe_id: config.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             state,
             reason: problem.unwrap_or_default(),

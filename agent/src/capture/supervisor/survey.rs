@@ -10,6 +10,7 @@ use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::namespace::owned_sockets;
 use crate::capture::proc::{self, NamespaceFile};
+use crate::capture::recognition;
 use crate::desired::{self, NamespaceKind};
 use crate::sys::netns::NetworkNamespace;
 
@@ -32,7 +33,7 @@ pub fn survey(mount: &Path, config: &Arc<desired::Workload>) -> io::Result<Surve
         return Ok(survey);
     }
     let (mut ids, mut processes) = (BTreeSet::new(), BTreeSet::new());
-    for cgroup in cgroups::find(mount, config)?.selected {
+    for cgroup in recognition::find(mount, config)?.selected {
         processes.extend(cgroups::processes(&cgroups::join(mount, &cgroup.path))?);
         workload.enrol(&cgroup, false);
         ids.insert(cgroup.id);

@@ -84,10 +84,9 @@ impl WorkloadState {
         &self.config.inbound.ports
     }
 
-    /// Notes whether other workloads lie below its cgroups: below any of `bases`.
-    pub fn note_bases(&mut self, bases: &BTreeSet<String>) {
-        let is_above = |path: &String| cgroups::selects(&self.config, Path::new(path));
-        self.is_above_others = bases.iter().any(is_above);
+    /// Notes whether other workloads may lie below its cgroups.
+    pub fn set_above_others(&mut self, is_above_others: bool) {
+        self.is_above_others = is_above_others;
     }
 
     /// What the kernel has to know of one of its cgroups.

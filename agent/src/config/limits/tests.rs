@@ -1,15 +1,27 @@
+use std::sync::Arc;
+
+use ipnet::Ipv4Net;
+
 use crate::config::tests::{EXAMPLE, error_with, parse};
+use crate::desired::Destination;
 
 #[test]
 fn what_is_beyond_a_limit_is_refused_with_the_limit_and_the_count() {
     let many =
         |count: usize, make: &dyn Fn(usize) -> String| -> String { (0..count).map(make).collect() };
-    let address = |number: usize| std::net::Ipv4Addr::from(0x0a80_0000 + number as u32);
-    let peers = many(131_072, &|n| format!("\"{}\",", address(n)));
-    let peers = format!("  - match: [{peers}]\n    spiffeIds: [\"spiffe://example.org/a\"]\n");
-    let error = parse(&format!("{EXAMPLE}{peers}")).unwrap_err();
-    // The peer of the example and its two bypasses count as well.
-    assert!(error.contains("131075 destinations in peers"), "{error}");
+    let with_peers = |count: u32, length: u8| {
+        let mut desired = parse(EXAMPLE).unwrap().desired;
+        let network = |n: u32| Ipv4Net::new((0x0a80_0000 + (n << (32 - length))).into(), length);
+        let destination = |n| Destination { prefix: network(n).unwrap().into(), port: None };
+        Arc::make_mut(&mut desired.peers[0]).destinations = (0..count).map(destination).collect();
+        super::check(&desired).unwrap_err().to_string()
+    };
+    // The two bypasses of the example count as well.
+    let error = with_peers(500_000, 32);
+    assert!(error.contains("500002 single addresses in peers"), "{error}");
+    assert!(error.contains("500000 are the most"), "{error}");
+    let error = with_peers(131_073, 31);
+    assert!(error.contains("131073 address prefixes in peers"), "{error}");
     assert!(error.contains("131072 are the most"), "{error}");
 
     let workload = |ports: &str, name: usize| {
@@ -21,19 +33,19 @@ fn what_is_beyond_a_limit_is_refused_with_the_limit_and_the_count() {
     let start = EXAMPLE.find("peers:").unwrap();
     let with =
         |workloads: &str| parse(&format!("{}{workloads}{}", &EXAMPLE[..start], &EXAMPLE[start..]));
-    assert!(with(&many(255, &|name| workload("80", name))).is_ok());
-    let error = with(&many(256, &|name| workload("80", name))).unwrap_err();
-    assert!(error.contains("257 workloads; 256 are the most"), "{error}");
+    assert!(with(&many(15_999, &|name| workload("80", name))).is_ok());
+    let error = with(&many(16_000, &|name| workload("80", name))).unwrap_err();
+    assert!(error.contains("16001 workloads; 16000 are the most"), "{error}");
     let every = many(65_535, &|port| format!("{},", port + 1));
     let error = with(&many(2, &|name| workload(&every, name))).unwrap_err();
     assert!(error.contains("131071 ports in inbound.ports"), "{error}");
 
-    let names = many(2_049, &|n| format!("\"a{n}.example.com:443\","));
+    let names = many(7_813, &|n| format!("\"a{n}.example.com:443\","));
     let external = format!(
         "externalPeers:\n  - name: many\n    match: [{names}]\n    trust: {{ system: true }}\n    expect: {{ dnsNames: [a] }}\n"
     );
     let error = parse(&format!("{EXAMPLE}{external}")).unwrap_err();
-    assert!(error.contains("each DNS name counts for 64; 131072 are the most"), "{error}");
+    assert!(error.contains("each DNS name counts for 64; 500000 are the most"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod tls;
 mod values;
 
 use std::net::IpAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
 use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
-use crate::desired::{Destination, Existing, NamespaceKind, PublishedPort};
+use crate::desired::{CgroupSelector, Destination, Existing, NamespaceKind, PublishedPort};
 use crate::sessions::ExpiredPeer;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::telemetry::LogFormat;
@@ -188,16 +188,20 @@ pub struct Workload {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Select {
     pub cgroup: Option<String>,
+    pub cgroup_id: Option<NonZeroU64>,
     pub systemd_unit: Option<String>,
 }
 
 impl Select {
-    /// The cgroup pattern that is meant.
-    pub fn pattern(self) -> Result<String, String> {
-        match (self.cgroup, self.systemd_unit) {
-            (Some(cgroup), None) => Ok(cgroup),
-            (None, Some(unit)) => unit_cgroup(&unit),
-            _ => Err("select needs exactly one of `cgroup` and `systemdUnit`".to_owned()),
+    /// The cgroups that are meant. A pattern is as it was written.
+    pub fn selector(self) -> Result<CgroupSelector, String> {
+        match (self.cgroup, self.cgroup_id, self.systemd_unit) {
+            (Some(cgroup), None, None) => Ok(CgroupSelector::Pattern(cgroup)),
+            (None, Some(id), None) => Ok(CgroupSelector::Id(id.get())),
+            (None, None, Some(unit)) => unit_cgroup(&unit).map(CgroupSelector::Pattern),
+            _ => {
+                Err("select needs exactly one of `cgroup`, `cgroupId` and `systemdUnit`".to_owned())
+            }
         }
     }
 }

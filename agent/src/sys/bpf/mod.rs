@@ -1,9 +1,10 @@
-//! `bpf(2)`, where aya has nothing: pinned maps that several tasks write through a shared reference, links of cgroup
-//! programs that are updated in place, and what is really attached.
+//! `bpf(2)`, where aya has nothing: pinned maps that several tasks write through a shared reference, one entry or many at a
+//! time, links of cgroup programs that are updated in place, and what is really attached.
 //!
 //! The shapes (`include/uapi/linux/bpf.h`) are those of `aya-obj`, as bindgen has made them: each field by its name.
 
 mod attached;
+mod batch;
 mod counters;
 mod link;
 mod objects;
@@ -22,6 +23,7 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 #[cfg(test)]
 pub use attached::attach_exclusively;
 pub use attached::{effective_programs, has_exclusive_program};
+pub use batch::bind_map;
 pub use counters::PerCpuCounters;
 pub use link::{AttachType, create_link, create_tracepoint_link, link_info, update_link};
 pub use objects::{

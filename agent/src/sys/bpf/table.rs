@@ -63,7 +63,16 @@ impl<K: Pod, V: Pod> Table<K, V> {
             ));
         }
         let name = path.file_name().unwrap_or_default().display().to_string();
-        Ok(Self { fd, name, room, _types: PhantomData })
+        Ok(Self::of(fd, name, room))
+    }
+
+    /// A map whose keys and values have the sizes of these types.
+    pub(super) fn of(fd: OwnedFd, name: String, room: u32) -> Self {
+        Self { fd, name, room, _types: PhantomData }
+    }
+
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Gives a command for one entry. Without a key, it is the one before the first.
@@ -105,7 +114,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
     }
 
     /// Kinds of maps differ in how they say that they are full, and neither speaks of a map.
-    fn or_full(&self, error: io::Error) -> io::Error {
+    pub(super) fn or_full(&self, error: io::Error) -> io::Error {
         if !matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) {
             return error;
         }
@@ -150,16 +159,6 @@ impl<K: Pod, V: Pod> Table<K, V> {
             }
         }
     }
-
-    pub fn entries(&self) -> io::Result<Vec<(K, V)>> {
-        let mut entries = Vec::new();
-        for key in self.keys()? {
-            if let Some(value) = self.get(&key)? {
-                entries.push((key, value));
-            }
-        }
-        Ok(entries)
-    }
 }
 
 /// Whether an entry may be there, must be, or must not: `BPF_ANY`, `BPF_EXIST`, `BPF_NOEXIST`.
@@ -190,43 +189,27 @@ fn or_missing(result: io::Result<()>) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_map_type};
+    use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE};
 
-    use super::super::open;
     use super::*;
-
-    const HASH: (bpf_map_type, u32) = (bpf_map_type::BPF_MAP_TYPE_HASH, 0);
-    const TRIE: (bpf_map_type, u32) = (bpf_map_type::BPF_MAP_TYPE_LPM_TRIE, BPF_F_NO_PREALLOC);
-
-    /// A map with room for one entry.
-    fn small(name: &str, (kind, flags): (bpf_map_type, u32)) -> Table<u64, u32> {
-        let mut attr = zeroed();
-        attr.__bindgen_anon_1.map_type = kind as u32;
-        attr.__bindgen_anon_1.key_size = size_of::<u64>() as u32;
-        attr.__bindgen_anon_1.value_size = size_of::<u32>() as u32;
-        attr.__bindgen_anon_1.max_entries = 1;
-        attr.__bindgen_anon_1.map_flags = flags;
-        let fd = open(bpf_cmd::BPF_MAP_CREATE, &mut attr).unwrap();
-        Table { fd, name: name.to_owned(), room: 1, _types: PhantomData }
-    }
 
     #[test]
     fn a_full_map_is_named_with_its_limit() {
-        for kind in [HASH, TRIE] {
-            let table = small("DESTINATIONS", kind);
+        for kind in [BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE] {
+            let table: Table<u64, u32> = Table::made(kind, "PREFIXES", 1).unwrap();
             // As a trie reads it: 32 bits, and the bits.
             let key = |number: u64| number << 32 | 32;
             table.insert(&key(1), &0).unwrap();
             let error = table.insert(&key(2), &0).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-            let expected = "the kernel's map DESTINATIONS is full; it has room for 1 entries";
+            let expected = "the kernel's map PREFIXES is full; it has room for 1 entries";
             assert!(error.to_string().contains(expected), "{error}");
         }
     }
 
     #[test]
     fn an_entry_that_is_gone_is_not_replaced() {
-        let table = small("SILENT", HASH);
+        let table: Table<u64, u32> = Table::made(BPF_MAP_TYPE_HASH, "SILENT", 1).unwrap();
         assert!(!table.replace(&1, &7).unwrap());
         assert_eq!(table.get(&1).unwrap(), None);
         table.insert_new(&1, &7).unwrap();
