@@ -12,10 +12,11 @@ use sheath_common::net::{Endpoint, IPPROTO_TCP};
 use sheath_common::verdict::{Denial, Verdict, decide};
 use sheath_common::workload::Workload;
 
-use crate::ctx::Family;
+use crate::ctx::sock_addr::{self, Family};
+use crate::ctx::{self, connected};
 use crate::maps::{NAMESPACES, best_rule, contains, unreachable};
 use crate::report::{by_current_task, count, send};
-use crate::{ctx, options, workload};
+use crate::{options, workload};
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
@@ -26,12 +27,12 @@ const EOPNOTSUPP: i32 = 95;
 const ECONNREFUSED: i32 = 111;
 
 pub fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
-    if ctx::protocol(ctx) != IPPROTO_TCP {
+    if sock_addr::protocol(ctx) != IPPROTO_TCP {
         return ALLOW;
     }
     let workload = workload::of_current_task();
     if workload.is_nobody() {
-        ctx::forget(ctx);
+        connected::forget(ctx);
         return ALLOW;
     }
     let destination = F::endpoint(ctx);
@@ -51,11 +52,11 @@ fn bypass(ctx: &SockAddrContext, workload: &Workload, destination: &Endpoint) ->
     if is_local && is_outbound(workload) {
         let connected =
             Connected { destination: *destination, workload: workload.id, ..Connected::default() };
-        if !ctx::remember(ctx, &connected) {
+        if !connected::remember(ctx, &connected) {
             return refuse(ctx, workload, destination, Denial::NoMemory);
         }
     } else {
-        ctx::forget(ctx);
+        connected::forget(ctx);
     }
     count(Counter::ConnectBypassed);
     ALLOW
@@ -77,7 +78,7 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
         return refuse(ctx, workload, destination, Denial::NamespaceNotReady);
     }
     // Bound to another device, its packets would leave by that, whatever their destination is turned to.
-    let device = ctx::bound_device(ctx);
+    let device = sock_addr::bound_device(ctx);
     if device != 0 && device != LOOPBACK {
         return refuse(ctx, workload, destination, Denial::BoundToDevice);
     }
@@ -87,14 +88,14 @@ fn protect<F: Family>(ctx: &SockAddrContext, workload: &Workload, destination: &
         destination: *destination,
         workload: workload.id,
         uid: owner.uid,
-        mark: ctx::mark(ctx),
+        mark: sock_addr::mark(ctx),
     };
     if let Some(errno) = unreachable(&key) {
         return refuse_with(ctx, workload, destination, Denial::Unreachable, errno);
     }
     let connected =
         Connected { destination: *destination, workload: workload.id, is_turned: 1, owner };
-    if !ctx::remember(ctx, &connected) {
+    if !connected::remember(ctx, &connected) {
         return refuse(ctx, workload, destination, Denial::NoMemory);
     }
     F::set_endpoint(ctx, &destination.turned());
@@ -130,7 +131,7 @@ fn refuse_with(
     reason: Denial,
     errno: i32,
 ) -> i32 {
-    ctx::forget(ctx);
+    connected::forget(ctx);
     count(Counter::ConnectDenied);
     send(Event {
         detail: reason as u32,
@@ -139,6 +140,6 @@ fn refuse_with(
         destination: *destination,
         ..by_current_task(EventKind::ConnectDenied)
     });
-    ctx::set_errno(errno);
+    sock_addr::set_errno(errno);
     REFUSE
 }

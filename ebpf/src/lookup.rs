@@ -11,16 +11,16 @@ use sheath_common::flow::{
 use sheath_common::guard::LOOPBACK;
 use sheath_common::net::{AF_INET6, Address, Endpoint, IPPROTO_TCP};
 
-use crate::ctx::{self, Lookup};
+use crate::ctx::sk_lookup::{self, Lookup};
 use crate::maps::{FLOWS, LISTENERS, LOCALS, SILENT, STEERED, WIRES, contains, copied};
 use crate::report::count;
 
 pub fn steer(ctx: &SkLookupContext) -> u32 {
-    let lookup = ctx::lookup(ctx);
+    let lookup = sk_lookup::lookup(ctx);
     if lookup.protocol != IPPROTO_TCP {
         return SK_PASS;
     }
-    let netns = ctx::lookup_netns();
+    let netns = sk_lookup::netns();
     if let Some(place) = lookup.local.agents_place() {
         return match is_expected(&lookup, netns, place) {
             true => hand_over(ctx, &lookup, netns, ListenerKind::Outbound),

@@ -27,6 +27,7 @@ mod coverage;
 mod ctx;
 mod enrol;
 mod guard;
+mod headers;
 mod local_leg;
 mod lookup;
 mod maps;
@@ -45,7 +46,7 @@ use aya_ebpf::programs::{
     SkBuffContext, SkLookupContext, SockAddrContext, SockContext, SockOpsContext, TracePointContext,
 };
 
-use crate::ctx::{V4, V6};
+use crate::ctx::sock_addr::{V4, V6};
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect_v4(ctx: SockAddrContext) -> i32 {

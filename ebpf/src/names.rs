@@ -4,7 +4,8 @@
 use aya_ebpf::programs::SockAddrContext;
 use sheath_common::flow::LegKey;
 
-use crate::ctx::{self, Family};
+use crate::ctx::sock_addr::Family;
+use crate::ctx::{self, connected};
 use crate::maps::{CLIENTS, copied, source};
 
 /// These hooks may only rewrite, never refuse.
@@ -12,7 +13,7 @@ const ALLOW: i32 = 1;
 
 /// A client sees the destination it asked for; a server sees the client that its connection stands for.
 pub fn peer<F: Family>(ctx: &SockAddrContext) -> i32 {
-    if let Some(connected) = ctx::connected(ctx).filter(|connected| connected.is_turned != 0) {
+    if let Some(connected) = connected::of_call(ctx).filter(|connected| connected.is_turned != 0) {
         F::set_endpoint(ctx, &connected.destination);
         return ALLOW;
     }
@@ -31,7 +32,7 @@ pub fn own<F: Family>(ctx: &SockAddrContext) -> i32 {
     if !F::ip(ctx).is_loopback() {
         return ALLOW;
     }
-    if let Some(connected) = ctx::connected(ctx)
+    if let Some(connected) = connected::of_call(ctx)
         && connected.is_turned != 0
         && let Some(address) = source(ctx::netns(ctx), &connected.destination.address)
     {

@@ -12,7 +12,8 @@ use sheath_common::flow::LocalLeg;
 use sheath_common::guard::SocketState;
 use sheath_common::net::IPPROTO_TCP;
 
-use crate::ctx::{connected_of, with_socket};
+use crate::ctx::connected;
+use crate::ctx::packet::with_socket;
 use crate::maps::{LOCAL_LEGS, OWN_LISTENERS};
 
 /// `BPF_F_CURRENT_NETNS` (UAPI), as the 64-bit argument that the helper takes.
@@ -100,7 +101,7 @@ pub fn with_sender(
         }
         let leg = bpf_sk_storage_get(legs, sk.cast(), null_mut(), 0).cast::<LocalLeg>().as_mut();
         let was_turned = leg.is_none()
-            && connected_of(sk.cast()).is_some_and(|connected| connected.is_turned != 0);
+            && connected::of_socket(sk.cast()).is_some_and(|connected| connected.is_turned != 0);
         let noted = note(leg, was_turned);
         bpf_sk_release(sk.cast());
         Some(noted)

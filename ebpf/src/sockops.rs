@@ -11,9 +11,10 @@ use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::{Connected, Flow, FlowKey, SilentKey};
 use sheath_common::workload::NO_WORKLOAD;
 
+use crate::ctx::{self, connected, sock_ops};
 use crate::maps::{FLOWS, NAMESPACES, SILENT, contains, copied};
+use crate::options;
 use crate::report::{count, send};
-use crate::{ctx, options};
 
 /// The return value means nothing for the callbacks used here.
 const DONE: u32 = 1;
@@ -23,7 +24,7 @@ const SYN_SENT: u32 = 2;
 const CLOSE: u32 = 7;
 
 pub fn event(ctx: &SockOpsContext) -> u32 {
-    match ctx::op(ctx) {
+    match sock_ops::op(ctx) {
         BPF_SOCK_OPS_TCP_CONNECT_CB => publish(ctx),
         BPF_SOCK_OPS_STATE_CB => withdraw(ctx),
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(ctx),
@@ -43,7 +44,7 @@ fn publish(ctx: &SockOpsContext) {
     let Some(connected) = turned(ctx) else {
         return;
     };
-    ctx::remember_above(ctx, &connected);
+    connected::remember_above(ctx, &connected);
     let mut flow = Flow {
         cookie: ctx::socket_cookie(ctx),
         // SAFETY: the helper takes no pointer.
@@ -68,7 +69,7 @@ fn publish(ctx: &SockOpsContext) {
 /// after the application has closed it, and needs the entry then.
 #[inline(always)]
 fn withdraw(ctx: &SockOpsContext) {
-    if ctx::arg(ctx, 0) != SYN_SENT || ctx::arg(ctx, 1) != CLOSE {
+    if sock_ops::arg(ctx, 0) != SYN_SENT || sock_ops::arg(ctx, 1) != CLOSE {
         return;
     }
     let Some(connected) = turned(ctx) else {
@@ -86,13 +87,13 @@ fn withdraw(ctx: &SockOpsContext) {
 #[inline(always)]
 fn listening(ctx: &SockOpsContext) {
     let netns = ctx::netns(ctx);
-    let port = SilentKey { netns, port: ctx::local(ctx).port, _reserved: 0 };
+    let port = SilentKey { netns, port: sock_ops::local(ctx).port, _reserved: 0 };
     let _ = SILENT.remove(&port);
     if !contains(&NAMESPACES, &netns) {
         send(Event {
             kind: EventKind::ListenElsewhere as u32,
             netns,
-            source: ctx::local(ctx),
+            source: sock_ops::local(ctx),
             ..Event::default()
         });
     }
@@ -101,12 +102,12 @@ fn listening(ctx: &SockOpsContext) {
 /// What was asked for, if the connection was turned to the agent.
 #[inline(always)]
 fn turned(ctx: &SockOpsContext) -> Option<Connected> {
-    ctx::connected_of_event(ctx).filter(|connected| connected.is_turned != 0)
+    connected::of_event(ctx).filter(|connected| connected.is_turned != 0)
 }
 
 #[inline(always)]
 fn key(ctx: &SockOpsContext, connected: &Connected) -> FlowKey {
-    let local = ctx::local(ctx);
+    let local = sock_ops::local(ctx);
     FlowKey {
         netns: ctx::netns(ctx),
         address: local.address,

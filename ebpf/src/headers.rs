@@ -1,0 +1,162 @@
+//! What the guards read of a packet's headers. A cgroup's hooks see the packet from its network header on, on the way out
+//! before any fragmentation.
+
+use aya_ebpf::programs::SkBuffContext;
+use sheath_common::guard::Route;
+use sheath_common::net::{Address, IPPROTO_TCP};
+
+use crate::ctx::packet;
+
+/// Offsets in the IPv4 header (RFC 791, 3.1).
+mod v4 {
+    pub const PROTOCOL: usize = 9;
+    pub const ADDRESSES: usize = 12;
+    /// Of a header without options.
+    pub const PAYLOAD: usize = 20;
+}
+
+/// Offsets in the IPv6 header (RFC 8200, 3).
+mod v6 {
+    pub const NEXT_HEADER: usize = 6;
+    pub const ADDRESSES: usize = 8;
+    pub const HEADERS: usize = 40;
+}
+
+/// The addresses in a packet's IP header.
+pub struct Addresses {
+    pub source: Address,
+    pub destination: Address,
+    pub is_v4: bool,
+}
+
+/// None if it is no IP packet.
+#[inline(always)]
+pub fn addresses(ctx: &SkBuffContext) -> Option<Addresses> {
+    if packet::is_v4(ctx) {
+        let [source, destination] = ctx.load::<[u32; 2]>(v4::ADDRESSES).ok()?;
+        let [source, destination] = [Address::from_v4(source), Address::from_v4(destination)];
+        return Some(Addresses { source, destination, is_v4: true });
+    }
+    let [a, b, c, d, e, f, g, h] = ctx.load::<[u32; 8]>(v6::ADDRESSES).ok()?;
+    Some(Addresses {
+        source: Address::from_v6([a, b, c, d]),
+        destination: Address::from_v6([e, f, g, h]),
+        is_v4: false,
+    })
+}
+
+/// How a packet comes to have its destination, and which port of it is meant if it was translated: zero otherwise, and
+/// not an option, whose absent part older kernels do not let programs copy.
+#[repr(C)]
+pub struct Detour {
+    pub route: Route,
+    pub port: u32,
+}
+
+/// A packet whose header names the end of its socket's connection is for nobody else, whatever headers follow: the kernel
+/// ends every route that an application asks for there.
+#[inline(always)]
+pub fn detour(ctx: &SkBuffContext, addresses: &Addresses, asked: &Address) -> Detour {
+    if addresses.destination == *asked {
+        Route::Direct.into()
+    } else if addresses.is_v4 {
+        detour_v4(ctx)
+    } else {
+        detour_v6(ctx)
+    }
+}
+
+/// The destination port in a packet's TCP header, zero if there is none.
+#[inline(always)]
+pub fn port_of(ctx: &SkBuffContext, addresses: &Addresses) -> u32 {
+    if addresses.is_v4 { port_v4(ctx) } else { detour_v6(ctx).port }
+}
+
+/// RFC 791, 3.1. A source route is an option, and options are not followed: one is as good as unreadable.
+#[inline(never)]
+fn detour_v4(ctx: &SkBuffContext) -> Detour {
+    const WITHOUT_OPTIONS: u8 = 0x45;
+
+    let (Ok(first), Ok(protocol)) = (ctx.load::<u8>(0), ctx.load::<u8>(v4::PROTOCOL)) else {
+        return Route::Unreadable.into();
+    };
+    if first != WITHOUT_OPTIONS {
+        Route::Unreadable.into()
+    } else if u32::from(protocol) == IPPROTO_TCP {
+        translated(ctx, v4::PAYLOAD)
+    } else {
+        Route::Encapsulated.into()
+    }
+}
+
+/// Behind whatever options there are (RFC 791, 3.1; RFC 9293, 3.1).
+#[inline(always)]
+fn port_v4(ctx: &SkBuffContext) -> u32 {
+    let Ok(first) = ctx.load::<u8>(0) else {
+        return 0;
+    };
+    translated(ctx, usize::from(first & 0x0f) * 4).port
+}
+
+/// RFC 8200, 4
+#[inline(never)]
+fn detour_v6(ctx: &SkBuffContext) -> Detour {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION_OPTIONS: u8 = 60;
+    const MAX_HEADERS: usize = 4;
+
+    let Ok(mut next) = ctx.load::<u8>(v6::NEXT_HEADER) else {
+        return Route::Unreadable.into();
+    };
+    let mut at = v6::HEADERS;
+    for _ in 0..MAX_HEADERS {
+        if u32::from(next) == IPPROTO_TCP {
+            return translated(ctx, at);
+        }
+        let is_extension = next == HOP_BY_HOP
+            || next == ROUTING
+            || next == FRAGMENT
+            || next == AUTHENTICATION
+            || next == DESTINATION_OPTIONS;
+        if !is_extension {
+            return Route::Encapsulated.into();
+        }
+        let Ok([following, length, third, fourth]) = ctx.load::<[u8; 4]>(at) else {
+            return Route::Unreadable.into();
+        };
+        if next == ROUTING && fourth != 0 {
+            // Segments left.
+            return Route::Sourced.into();
+        }
+        if next == FRAGMENT && (third != 0 || fourth != 0) {
+            // Not the whole of a packet.
+            return Route::Unreadable.into();
+        }
+        at += match next {
+            FRAGMENT => 8,
+            AUTHENTICATION => (length as usize + 2) * 4,
+            _ => (length as usize + 1) * 8,
+        };
+        next = following;
+    }
+    Route::Unreadable.into()
+}
+
+/// With the port from the TCP header at `tcp` (RFC 9293, 3.1).
+#[inline(always)]
+fn translated(ctx: &SkBuffContext, tcp: usize) -> Detour {
+    match ctx.load::<u16>(tcp + 2) {
+        Ok(port) => Detour { route: Route::Translated, port: u32::from(u16::from_be(port)) },
+        Err(_) => Route::Unreadable.into(),
+    }
+}
+
+impl From<Route> for Detour {
+    #[inline(always)]
+    fn from(route: Route) -> Self {
+        Self { route, port: 0 }
+    }
+}
