@@ -42,15 +42,59 @@ impl SocketState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// It is the socket's own.
-    Direct,
+    Direct = 0,
     /// It is another, and no header of the sender's explains it: the host translates addresses.
-    Translated,
+    Translated = 1,
     /// It is another, and so is the protocol: the host wraps what the socket sends.
-    Encapsulated,
+    Encapsulated = 2,
     /// The sender has written into the packet by which way it should go (RFC 791, 3.1; RFC 8200, 4.4).
-    Sourced,
+    Sourced = 3,
     /// It is another, and the headers cannot be followed to the end.
-    Unreadable,
+    Unreadable = 4,
+}
+
+impl Route {
+    /// An unknown code reads as [`Route::Unreadable`].
+    #[inline(always)]
+    const fn from_code(code: u32) -> Self {
+        match code {
+            0 => Self::Direct,
+            1 => Self::Translated,
+            2 => Self::Encapsulated,
+            3 => Self::Sourced,
+            _ => Self::Unreadable,
+        }
+    }
+}
+
+/// How a packet comes to have its destination, and which port of it is meant if it was translated; zero otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detour {
+    pub route: Route,
+    pub port: u16,
+}
+
+impl Detour {
+    /// As one number: what a BPF function can return.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u32 {
+        (self.route as u32) << 16 | self.port as u32
+    }
+
+    /// From [`Detour::to_bits`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self { route: Route::from_code(bits >> 16), port: bits as u16 }
+    }
+}
+
+impl From<Route> for Detour {
+    #[inline(always)]
+    fn from(route: Route) -> Self {
+        Self { route, port: 0 }
+    }
 }
 
 /// A packet of a TCP socket on its way out.

@@ -93,6 +93,20 @@ impl Best {
         }
     }
 
+    /// As a number: what a BPF function can return.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    /// From [`Best::to_bits`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     #[inline(always)]
     fn is_some(self) -> bool {
         self.0 != 0

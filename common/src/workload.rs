@@ -113,6 +113,22 @@ impl Workload {
         }
     }
 
+    /// All of it as one number: what a BPF function can return.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        let rest = [self.outbound, self.inbound, self.inbound_every_port, self.marks];
+        (self.id as u64) << 32 | u32::from_le_bytes(rest) as u64
+    }
+
+    /// From [`Workload::to_bits`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        let [outbound, inbound, inbound_every_port, marks] = (bits as u32).to_le_bytes();
+        Self { id: (bits >> 32) as u32, outbound, inbound, inbound_every_port, marks }
+    }
+
     /// The same workload, with the families in which its sockets do not reach the agent.
     #[must_use]
     pub const fn cut_off(self, v4: bool, v6: bool) -> Self {
@@ -186,6 +202,14 @@ mod tests {
         assert_eq!(w.outbound(), OutboundMode::Prefer);
         assert_eq!(w.inbound(), InboundMode::Permissive);
         assert!(w.inbound_every_port());
+    }
+
+    #[test]
+    fn a_workload_survives_its_bits() {
+        let w = Workload { id: 7, outbound: 1, inbound: 2, inbound_every_port: 3, marks: 4 };
+        for w in [w, Workload::NOBODY, Workload::REFUSED, Workload::BASE, Workload::AGENT] {
+            assert_eq!(Workload::from_bits(w.to_bits()), w);
+        }
     }
 
     #[test]

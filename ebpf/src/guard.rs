@@ -45,7 +45,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let source = Endpoint { address: addresses.source, port: socket.local_port };
     if is_local {
         let asked = Endpoint { address: asked, port: socket.remote_port };
-        let port = port_of(ctx, &addresses);
+        let port = port_of(ctx, &addresses).into();
         let destination = Endpoint { address: addresses.destination, port };
         if guard::comes_to_the_agent(&asked, &destination, &source) {
             return PASS;
@@ -72,7 +72,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         Finding::DropFromOutbound(reason) if guard::is_outbound(&workload) => reason,
         Finding::AskPolicy if guard::is_outbound(&workload) => {
             let asked = Endpoint { address: asked, port: socket.remote_port };
-            let header = Endpoint { address: addresses.destination, port: detour.port };
+            let header = Endpoint { address: addresses.destination, port: detour.port.into() };
             let translated = matches!(detour.route, Route::Translated).then_some(&header);
             if policy_allows(&workload, &asked, translated) {
                 return PASS;

@@ -1,8 +1,9 @@
 //! What the guards read of a packet's headers. A cgroup's hooks see the packet from its network header on, on the way out
 //! before any fragmentation.
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::SkBuffContext;
-use sheath_common::guard::Route;
+use sheath_common::guard::{Detour, Route};
 use sheath_common::net::{Address, IPPROTO_TCP};
 
 use crate::ctx::packet;
@@ -45,14 +46,6 @@ pub fn addresses(ctx: &SkBuffContext) -> Option<Addresses> {
     })
 }
 
-/// How a packet comes to have its destination, and which port of it is meant if it was translated: zero otherwise, and
-/// not an option, whose absent part older kernels do not let programs copy.
-#[repr(C)]
-pub struct Detour {
-    pub route: Route,
-    pub port: u32,
-}
-
 /// A packet whose header names the end of its socket's connection is for nobody else, whatever headers follow: the kernel
 /// ends every route that an application asks for there.
 #[inline(always)]
@@ -60,21 +53,28 @@ pub fn detour(ctx: &SkBuffContext, addresses: &Addresses, asked: &Address) -> De
     if addresses.destination == *asked {
         Route::Direct.into()
     } else if addresses.is_v4 {
-        detour_v4(ctx)
+        Detour::from_bits(detour_v4(ctx.skb.skb))
     } else {
-        detour_v6(ctx)
+        Detour::from_bits(detour_v6(ctx.skb.skb))
     }
 }
 
 /// The destination port in a packet's TCP header, zero if there is none.
 #[inline(always)]
-pub fn port_of(ctx: &SkBuffContext, addresses: &Addresses) -> u32 {
-    if addresses.is_v4 { port_v4(ctx) } else { detour_v6(ctx).port }
+pub fn port_of(ctx: &SkBuffContext, addresses: &Addresses) -> u16 {
+    if addresses.is_v4 { port_v4(ctx) } else { Detour::from_bits(detour_v6(ctx.skb.skb)).port }
+}
+
+/// [`follow_v4`] as a global function (`main.rs`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn detour_v4(skb: *mut __sk_buff) -> u32 {
+    follow_v4(&SkBuffContext::new(skb)).to_bits()
 }
 
 /// RFC 791, 3.1. A source route is an option, and options are not followed: one is as good as unreadable.
-#[inline(never)]
-fn detour_v4(ctx: &SkBuffContext) -> Detour {
+#[inline(always)]
+fn follow_v4(ctx: &SkBuffContext) -> Detour {
     const WITHOUT_OPTIONS: u8 = 0x45;
 
     let (Ok(first), Ok(protocol)) = (ctx.load::<u8>(0), ctx.load::<u8>(v4::PROTOCOL)) else {
@@ -91,16 +91,23 @@ fn detour_v4(ctx: &SkBuffContext) -> Detour {
 
 /// Behind whatever options there are (RFC 791, 3.1; RFC 9293, 3.1).
 #[inline(always)]
-fn port_v4(ctx: &SkBuffContext) -> u32 {
+fn port_v4(ctx: &SkBuffContext) -> u16 {
     let Ok(first) = ctx.load::<u8>(0) else {
         return 0;
     };
     translated(ctx, usize::from(first & 0x0f) * 4).port
 }
 
-/// RFC 8200, 4
+/// [`follow_v6`] as a global function (`main.rs`).
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn detour_v6(ctx: &SkBuffContext) -> Detour {
+extern "C" fn detour_v6(skb: *mut __sk_buff) -> u32 {
+    follow_v6(&SkBuffContext::new(skb)).to_bits()
+}
+
+/// RFC 8200, 4
+#[inline(always)]
+fn follow_v6(ctx: &SkBuffContext) -> Detour {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
@@ -149,14 +156,7 @@ fn detour_v6(ctx: &SkBuffContext) -> Detour {
 #[inline(always)]
 fn translated(ctx: &SkBuffContext, tcp: usize) -> Detour {
     match ctx.load::<u16>(tcp + 2) {
-        Ok(port) => Detour { route: Route::Translated, port: u32::from(u16::from_be(port)) },
+        Ok(port) => Detour { route: Route::Translated, port: u16::from_be(port) },
         Err(_) => Route::Unreadable.into(),
-    }
-}
-
-impl From<Route> for Detour {
-    #[inline(always)]
-    fn from(route: Route) -> Self {
-        Self { route, port: 0 }
     }
 }

@@ -14,6 +14,26 @@
 //! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`, `select` |
 //! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
 //! | `cgroup_populated` | tracepoint cgroup_notify_populated | `enrol` |
+//!
+//! # Global functions
+//!
+//! The verifier follows an ordinary function once for each state in which it is called: one that has many paths and is
+//! called in many states costs the product of the two. A *global* function (`BTF_FUNC_GLOBAL`; Linux 5.6, commit
+//! 51c39bb1d5d1) it follows once, for any arguments, and after a call it goes on with any result. That has brought
+//! `egress_guard` from 174 000 verified instructions down to 12 000.
+//!
+//! | function                   | module     |
+//! |----------------------------|------------|
+//! | `workload_of_current_task` | `workload` |
+//! | `workload_of_packet`       | `workload` |
+//! | `workload_guarding_packet` | `workload` |
+//! | `detour_v4`, `detour_v6`   | `headers`  |
+//! | `best_rule_bits`           | `maps`     |
+//!
+//! The price is a narrow interface. A global function is `extern "C"` and exported. It takes at most five arguments: the
+//! program's context, numbers, and pointers to memory of a known size, which it must check for null. It returns one number.
+//! The verifier forgets what it knew of the memory, and knows nothing of the number. So those functions are global that have
+//! many paths (cgroups, rules, headers) and a short answer; the others are inlined.
 
 #![no_std]
 #![no_main]

@@ -215,16 +215,27 @@ pub fn pattern(generation: u32, number: u32) -> Option<&'static Pattern> {
     unsafe { PATTERNS.get(&PatternKey { generation, number }) }
 }
 
-/// What the rules say about a destination. Not inlined: where it is called twice, the verifier would follow the way on for
-/// each of the ways through all of it.
-#[inline(never)]
+/// What the rules say about a destination.
+#[inline(always)]
 pub fn best_rule(workload: WorkloadId, destination: &Endpoint) -> Best {
+    Best::from_bits(best_rule_bits(workload, destination))
+}
+
+/// [`best_rule`] as a global function (`main.rs`). Nobody passes null, but the verifier does not know; the answer would be a
+/// rule that protects.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn best_rule_bits(workload: WorkloadId, destination: *const Endpoint) -> u32 {
+    // SAFETY: the callers' reference, which lives on their stack.
+    let Some(destination) = (unsafe { destination.as_ref() }) else {
+        return u32::MAX;
+    };
     // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
     let of_address = |key: &DestinationKey| unsafe { ADDRESSES.get(key) };
     let of_prefix = |key: &DestinationKey| {
         PREFIXES.get(&Key::new(DESTINATION_PREFIX_BITS + ADDRESS_BITS, *key))
     };
-    verdict::best_rule(workload, destination, of_address, of_prefix)
+    verdict::best_rule(workload, destination, of_address, of_prefix).to_bits()
 }
 
 /// The address a connection from `netns` to `destination` leaves from, as far as the agent has told.

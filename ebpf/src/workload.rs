@@ -1,9 +1,9 @@
 //! Which workload, if any, is behind a task or a packet: the innermost cgroup on the way from the root that
 //! is the root of one. [`Workload::NOBODY`] is none.
 //!
-//! The ways from the root are functions of their own, so that the verifier follows each once for each place that asks,
-//! and not once for each way to that place.
+//! The ways from the root are global functions (`main.rs`).
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id,
 };
@@ -15,24 +15,42 @@ use sheath_common::workload::Workload;
 use crate::maps::{OVERFLOW, ever, living};
 
 /// The workload of the task that makes the current system call.
-#[inline(never)]
+#[inline(always)]
 pub fn of_current_task() -> Workload {
-    // SAFETY: the helper takes no pointer.
-    innermost(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) }, living)
+    Workload::from_bits(workload_of_current_task())
 }
 
 /// The workload in whose cgroup the packet's socket was made. One whose cgroup is gone has no sockets any more.
-#[inline(never)]
+#[inline(always)]
 pub fn of_packet(ctx: &SkBuffContext) -> Workload {
-    // SAFETY: the helper takes the program's own context.
-    innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }, living)
+    Workload::from_bits(workload_of_packet(ctx.skb.skb))
 }
 
 /// The workload by whose rules the packet's socket is guarded: a cgroup that is gone may have left sockets in other hands.
-#[inline(never)]
+#[inline(always)]
 pub fn guarding_packet(ctx: &SkBuffContext) -> Workload {
+    Workload::from_bits(workload_guarding_packet(ctx.skb.skb))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn workload_of_current_task() -> u64 {
+    // SAFETY: the helper takes no pointer.
+    innermost(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) }, living).to_bits()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn workload_of_packet(skb: *mut __sk_buff) -> u64 {
     // SAFETY: the helper takes the program's own context.
-    innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }, ever)
+    innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) }, living).to_bits()
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn workload_guarding_packet(skb: *mut __sk_buff) -> u64 {
+    // SAFETY: the helper takes the program's own context.
+    innermost(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) }, ever).to_bits()
 }
 
 /// The current task's cgroup at a level, zero below its own.

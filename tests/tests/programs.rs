@@ -6,17 +6,17 @@ use std::fs;
 use sheath_tests::pair::Pair;
 
 /// The kernel's verifier follows a million instructions and refuses what has more (`BPF_COMPLEXITY_LIMIT_INSNS`). How many
-/// a program takes differs between kernels by as much as a half.
+/// a program takes differs between kernels by as much as a factor of five (Linux 6.1 and 6.18).
 const LIMIT: u64 = 1_000_000;
 
-/// One that is near the limit is refused by the next kernel.
+/// One that is near the limit is refused by the next kernel. A thousand take a millisecond to load.
 #[test]
 fn no_program_is_near_the_limit_of_the_verifier() {
     let pair = Pair::host();
     let verified = verified_instructions(pair.agent_a.pid());
     assert!(verified.len() >= 13, "{verified:?}");
     for (program, instructions) in &verified {
-        assert!(*instructions < LIMIT / 4, "program {program} takes {instructions}");
+        assert!(*instructions < LIMIT / 16, "program {program} takes {instructions}");
     }
 }
 

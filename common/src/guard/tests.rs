@@ -70,6 +70,12 @@ proptest! {
         prop_assert_eq!(departure.finding(), table(&departure));
     }
 
+    #[test]
+    fn a_detour_survives_its_bits(route in any_route(), port: u16) {
+        let detour = Detour { route, port };
+        prop_assert_eq!(Detour::from_bits(detour.to_bits()), detour);
+    }
+
     /// Whatever an address means: on another interface than loopback a confined socket sends nothing at all.
     #[test]
     fn nothing_of_a_confined_socket_passes_beyond_loopback(mut departure in any_departure()) {

@@ -286,3 +286,13 @@ fn a_rule_about_the_address_itself_outdoes_every_prefix() {
     let address = Best::default().or(Some(&Destination::new(Action::Bypass, ADDRESS_BITS)), false);
     assert!(address.0 > prefix(true).0 && prefix(true).0 > prefix(false).0);
 }
+
+/// What the BPF function that looks rules up returns where there is nothing that it could look up.
+#[test]
+fn all_ones_are_a_rule_that_protects() {
+    let destination = v4(10, 0, 0, 1, 443);
+    for mode in [OutboundMode::Prefer, OutboundMode::Require] {
+        let verdict = super::decide(mode, &destination, Best::from_bits(u32::MAX));
+        assert_eq!(verdict, Verdict::Protect);
+    }
+}
