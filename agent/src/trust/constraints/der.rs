@@ -1,9 +1,9 @@
-//! DER, as far as names and their constraints have it.
+//! The DER of names and their constraints.
 
 use x509_parser::asn1_rs::{Any, Class, FromDer, Tag};
 use x509_parser::prelude::X509Certificate;
 
-/// What is no DER, or not of the form that it should have.
+/// The bytes are not DER, or not of the expected form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable;
 
@@ -29,7 +29,7 @@ pub fn next(bytes: &[u8]) -> Result<(Any<'_>, &[u8]), Unreadable> {
     Ok((value, rest))
 }
 
-/// What is in a SEQUENCE, behind which there is nothing.
+/// The content of a SEQUENCE, behind which there must be nothing.
 pub fn sequence(bytes: &[u8]) -> Result<&[u8], Unreadable> {
     match next(bytes)? {
         (value, []) if value.tag() == Tag::Sequence && value.class() == Class::Universal => {
@@ -42,7 +42,7 @@ pub fn sequence(bytes: &[u8]) -> Result<&[u8], Unreadable> {
 /// The content of a value, and what is behind it.
 pub type Parts<'c> = (&'c [u8], &'c [u8]);
 
-/// What is in the constructed value `[tag]`, if that comes next, and what is behind it.
+/// The content of the constructed value `[tag]`, if that comes next, and what is behind it.
 pub fn optional(bytes: &[u8], tag: u32) -> Result<Option<Parts<'_>>, Unreadable> {
     if bytes.is_empty() {
         return Ok(None);
