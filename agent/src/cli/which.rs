@@ -55,7 +55,8 @@ impl Which {
 
     fn named(&self) -> Result<Instance, String> {
         let run_dir = self.run_dir.as_deref().unwrap_or(Path::new(DEFAULT_RUN_DIR));
-        Instance::new(self.instance.as_deref().unwrap_or(DEFAULT_INSTANCE), run_dir)
+        let name = self.instance.as_deref().unwrap_or(DEFAULT_INSTANCE);
+        Instance::new(name, run_dir).map_err(|error| error.to_string())
     }
 
     /// What the command line says must be what the file says: an agent that runs under another name than it was asked for

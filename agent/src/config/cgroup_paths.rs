@@ -5,17 +5,38 @@ use sheath_common::selector::PATTERN_LEN;
 
 use crate::capture::CaptureRoot;
 
+/// What is wrong with a cgroup in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CgroupPathError {
+    #[error("capture.cgroup `{0}` must be `auto` or a path below the cgroup v2 root")]
+    Root(String),
+    #[error("inbound.activator `{0}` must be a path below the cgroup v2 root, as `/init.scope`")]
+    Activator(String),
+    #[error("select needs exactly one of `cgroup`, `cgroupId` and `systemdUnit`")]
+    NotOneSelector,
+    #[error("select.systemdUnit `{0}` must name a unit that ends in `.service`")]
+    Unit(String),
+    #[error("select.cgroup `{0}` has an empty or dotted component")]
+    Component(String),
+    #[error("select.cgroup `{0}` is deeper than {MAX_CGROUP_DEPTH} levels")]
+    TooDeep(String),
+    #[error("select.cgroup `{0}` is longer than {PATTERN_LEN} bytes")]
+    TooLong(String),
+    #[error(
+        "{key} `{path}` is not below capture.cgroup `{root}`, where the programs would never see it"
+    )]
+    NotCaptured { key: &'static str, path: String, root: String },
+}
+
 /// # Errors
 /// If the text is not a path below the cgroup v2 root.
-pub fn capture_root(text: &str) -> Result<CaptureRoot, String> {
+pub fn capture_root(text: &str) -> Result<CaptureRoot, CgroupPathError> {
     if text == "auto" {
         return Ok(CaptureRoot::Auto);
     }
     let path = absolute(text);
     if path == "/" || path.split('/').any(|part| part == "..") {
-        return Err(format!(
-            "capture.cgroup `{text}` must be `auto` or a path below the cgroup v2 root"
-        ));
+        return Err(CgroupPathError::Root(text.to_owned()));
     }
     Ok(CaptureRoot::Below(path))
 }
@@ -24,12 +45,10 @@ pub fn capture_root(text: &str) -> Result<CaptureRoot, String> {
 ///
 /// # Errors
 /// If the text is not a path below the root, or lies outside of `capture.cgroup`.
-pub fn activator(text: &str, capture: &CaptureRoot) -> Result<String, String> {
+pub fn activator(text: &str, capture: &CaptureRoot) -> Result<String, CgroupPathError> {
     let path = absolute(text);
     if !is_plain(&path) {
-        return Err(format!(
-            "inbound.activator `{text}` must be a path below the cgroup v2 root, as `/init.scope`"
-        ));
+        return Err(CgroupPathError::Activator(text.to_owned()));
     }
     check_captured("inbound.activator", &path, capture)?;
     Ok(path)
@@ -39,16 +58,16 @@ pub fn activator(text: &str, capture: &CaptureRoot) -> Result<String, String> {
 ///
 /// # Errors
 /// If the pattern is too long or too deep for the kernel, or lies outside of `capture.cgroup`.
-pub fn pattern(text: &str, capture: &CaptureRoot) -> Result<String, String> {
+pub fn pattern(text: &str, capture: &CaptureRoot) -> Result<String, CgroupPathError> {
     let pattern = absolute(text);
     if !is_plain(&pattern) {
-        return Err(format!("select.cgroup `{pattern}` has an empty or dotted component"));
+        return Err(CgroupPathError::Component(pattern));
     }
     if pattern.split('/').skip(1).count() > MAX_CGROUP_DEPTH as usize {
-        return Err(format!("select.cgroup `{pattern}` is deeper than {MAX_CGROUP_DEPTH} levels"));
+        return Err(CgroupPathError::TooDeep(pattern));
     }
     if pattern.len() > PATTERN_LEN {
-        return Err(format!("select.cgroup `{pattern}` is longer than {PATTERN_LEN} bytes"));
+        return Err(CgroupPathError::TooLong(pattern));
     }
     check_captured("select.cgroup", &pattern, capture)?;
     Ok(pattern)
@@ -63,11 +82,16 @@ fn is_plain(path: &str) -> bool {
     !path.split('/').skip(1).any(|part| part.is_empty() || part == "." || part == "..")
 }
 
-fn check_captured(key: &str, path: &str, capture: &CaptureRoot) -> Result<(), String> {
+fn check_captured(
+    key: &'static str,
+    path: &str,
+    capture: &CaptureRoot,
+) -> Result<(), CgroupPathError> {
     match capture {
-        CaptureRoot::Below(root) if !capture.covers(path) => Err(format!(
-            "{key} `{path}` is not below capture.cgroup `{root}`, where the programs would never see it"
-        )),
+        CaptureRoot::Below(root) if !capture.covers(path) => {
+            let (path, root) = (path.to_owned(), root.clone());
+            Err(CgroupPathError::NotCaptured { key, path, root })
+        }
         _ => Ok(()),
     }
 }

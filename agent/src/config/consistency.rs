@@ -8,21 +8,48 @@ use std::sync::Arc;
 use super::raw;
 use crate::desired::{ExternalPeer, Peer, Place, Workload};
 
+/// What is wrong with a name, or with entries that have the same name or place.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("node is empty")]
+    EmptyNode,
+    #[error("a workload has an empty name")]
+    EmptyWorkload,
+    #[error("an external peer has an empty name")]
+    EmptyPeer,
+    #[error("the name `{0}` has control characters, which are not allowed")]
+    ControlCharacters(String),
+    #[error("node `{0}` has control characters, which are not allowed")]
+    ControlCharactersInNode(String),
+    #[error("two {what}s are called `{name}`")]
+    Twice { what: &'static str, name: String },
+    #[error("external peer `{peer}`: {place} is also in peers")]
+    PlaceOfAgents { peer: String, place: Place },
+    #[error("external peer `{peer}`: {place} is also a place of `{other}`")]
+    PlaceOfPeer { peer: String, place: Place, other: String },
+}
+
 /// # Errors
-/// If a name has control characters. Names are printed in tables, on terminals.
-pub fn check_names(raw: &raw::Config) -> Result<(), String> {
+/// If a name is empty or has control characters. Names are printed in tables, on terminals.
+pub fn check_names(raw: &raw::Config) -> Result<(), NameError> {
     let has_controls = |name: &str| name.contains(char::is_control);
     if raw.node.is_empty() {
-        return Err("node is empty".to_owned());
+        return Err(NameError::EmptyNode);
+    }
+    if raw.workloads.iter().any(|workload| workload.name.is_empty()) {
+        return Err(NameError::EmptyWorkload);
+    }
+    if raw.external_peers.iter().any(|peer| peer.name.is_empty()) {
+        return Err(NameError::EmptyPeer);
     }
     let workloads = raw.workloads.iter().map(|workload| &workload.name);
     let contexts = raw.tls_contexts.iter().map(|context| &context.name);
     let peers = raw.external_peers.iter().map(|peer| &peer.name);
     if let Some(name) = workloads.chain(contexts).chain(peers).find(|name| has_controls(name)) {
-        return Err(format!("the name `{name}` has characters that are not shown"));
+        return Err(NameError::ControlCharacters(name.clone()));
     }
     if has_controls(&raw.node) {
-        return Err(format!("node `{}` has characters that are not shown", raw.node));
+        return Err(NameError::ControlCharactersInNode(raw.node.clone()));
     }
     Ok(())
 }
@@ -30,16 +57,16 @@ pub fn check_names(raw: &raw::Config) -> Result<(), String> {
 /// # Errors
 /// If a name occurs twice.
 pub fn unique<'n, N>(
-    what: &str,
+    what: &'static str,
     names: impl IntoIterator<Item = &'n N>,
-) -> Result<HashSet<N>, String>
+) -> Result<HashSet<N>, NameError>
 where
     N: Clone + Eq + Hash + fmt::Display + 'n,
 {
     let mut seen = HashSet::new();
     for name in names {
         if !seen.insert(name.clone()) {
-            return Err(format!("two {what}s are called `{name}`"));
+            return Err(NameError::Twice { what, name: name.to_string() });
         }
     }
     Ok(seen)
@@ -49,21 +76,21 @@ where
 ///
 /// # Errors
 /// If an external peer is at a place that another entry also names.
-pub fn check_places(peers: &[Arc<Peer>], external: &[Arc<ExternalPeer>]) -> Result<(), String> {
+pub fn check_places(peers: &[Arc<Peer>], external: &[Arc<ExternalPeer>]) -> Result<(), NameError> {
     let of_agents: HashSet<_> = peers.iter().flat_map(|peer| &peer.destinations).collect();
     let mut places: HashMap<&Place, &str> = HashMap::new();
     for peer in external {
         for place in &peer.places {
-            let twice = |other: &str| {
-                format!("external peer `{}`: {place} is also said to be {other}", peer.name)
-            };
+            let named = || (peer.name.clone(), place.clone());
             if let Place::At(destination) = place
                 && of_agents.contains(destination)
             {
-                return Err(twice("in peers"));
+                let (peer, place) = named();
+                return Err(NameError::PlaceOfAgents { peer, place });
             }
             if let Some(other) = places.insert(place, &peer.name) {
-                return Err(twice(&format!("`{other}`")));
+                let ((peer, place), other) = (named(), other.to_owned());
+                return Err(NameError::PlaceOfPeer { peer, place, other });
             }
         }
     }
@@ -72,6 +99,6 @@ pub fn check_places(peers: &[Arc<Peer>], external: &[Arc<ExternalPeer>]) -> Resu
 
 /// # Errors
 /// If two workloads have the same name.
-pub fn check_workloads(workloads: &[Arc<Workload>]) -> Result<(), String> {
+pub fn check_workloads(workloads: &[Arc<Workload>]) -> Result<(), NameError> {
     unique("workload", workloads.iter().map(|workload| &workload.name)).map(drop)
 }

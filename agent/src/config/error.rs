@@ -2,9 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use super::cgroup_paths::CgroupPathError;
+use super::consistency::NameError;
+use super::identity::SourceError;
+use super::instance::InstanceError;
+use super::limits::OverLimit;
+use super::peers::PeerError;
+use super::tls::TlsSettingsError;
 use super::words;
+use super::workload::WorkloadError;
+use crate::desired::Origin;
+use crate::spiffe::TrustDomain;
 use crate::sys::files::ReadError;
+use crate::telemetry::NotAFilter;
 
+/// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read {}: {error}", path.display())]
@@ -14,12 +26,45 @@ pub enum ConfigError {
     Malformed { path: PathBuf, line: u64, reason: String },
     /// The document has the form, but what it says does not fit together.
     #[error("{}: {reason}", path.display())]
-    Invalid { path: PathBuf, reason: String },
+    Invalid {
+        path: PathBuf,
+        /// The text of `cause`, with control characters escaped.
+        reason: String,
+        cause: Box<Invalid>,
+    },
+}
+
+/// What does not fit together in a configuration. Each part of the file has errors of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum Invalid {
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error(transparent)]
+    LogLevel(#[from] NotAFilter),
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    #[error(transparent)]
+    CaptureRoot(#[from] CgroupPathError),
+    #[error(transparent)]
+    Sources(#[from] SourceError),
+    #[error("trustDomains `{name}`: {error}")]
+    TrustDomain { name: TrustDomain, error: TlsSettingsError },
+    #[error(transparent)]
+    TlsContext(TlsSettingsError),
+    #[error("workload `{name}`: {error}")]
+    Workload { name: String, error: WorkloadError },
+    #[error("{origin}: {error}")]
+    Peer { origin: Origin, error: PeerError },
+    #[error("external peer `{name}`: {error}")]
+    ExternalPeer { name: String, error: PeerError },
+    #[error(transparent)]
+    Limit(#[from] OverLimit),
 }
 
 impl ConfigError {
-    pub(super) fn invalid(path: &Path, reason: &str) -> Self {
-        Self::Invalid { path: path.to_owned(), reason: printable(reason) }
+    pub(super) fn invalid(path: &Path, cause: impl Into<Invalid>) -> Self {
+        let cause = Box::new(cause.into());
+        Self::Invalid { path: path.to_owned(), reason: printable(&cause.to_string()), cause }
     }
 
     pub(super) fn malformed(path: &Path, error: &serde_saphyr::Error) -> Self {

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{limits, raw};
+use super::limits::{self, SocketPathTooLong};
+use super::raw;
 use crate::identity::{
-    BundleFile, CaSettings, IdentityFiles, SourceSettings, SpireSelector, SpireSettings,
+    BundleFile, CaSettings, IdentityFiles, NotASelector, SourceSettings, SpireSelector,
+    SpireSettings,
 };
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::x509::KeyPairFiles;
@@ -23,17 +25,47 @@ pub struct Sources {
 }
 
 /// The workload that a source is for.
-pub struct For<'w> {
+pub struct Subject<'w> {
     pub name: &'w str,
     pub spiffe_id: Option<&'w SpiffeId>,
 }
 
 type Source = Arc<dyn SourceSettings>;
 
+/// What is wrong with sources of identities in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SourceError {
+    #[error("identity.{0} is not set up")]
+    NotSetUp(&'static str),
+    #[error("identity.source is `{0}`, but identity.{0} is not set up")]
+    DefaultNotSetUp(&'static str),
+    #[error("identity has several sources; identity.source must name the default one")]
+    NoDefault,
+    #[error("has no identity, as neither it nor the top of the file sets up a source")]
+    NoSource,
+    #[error("identity needs exactly one of `ca`, `files` and `spire`")]
+    NotOne,
+    #[error("has no spiffeId, which the embedded CA needs")]
+    NoSpiffeId,
+    #[error("identity.ca.svidTtl is shorter than a minute")]
+    ShortTtl,
+    #[error("identity.ca.svidTtl is longer than a year")]
+    LongTtl,
+    #[error(
+        "`{name}` cannot be the name of a directory below {}; set identity.files for it",
+        dir.display()
+    )]
+    DirectoryName { name: String, dir: PathBuf },
+    #[error("identity.spire.socket: {0}")]
+    SpireSocket(#[from] SocketPathTooLong),
+    #[error(transparent)]
+    SpireSelector(#[from] NotASelector),
+}
+
 impl Sources {
     /// # Errors
     /// If a setting is invalid, or if there are several sources and none is the default.
-    pub fn from_raw(raw: raw::Identity, trust_domain: &TrustDomain) -> Result<Self, String> {
+    pub fn from_raw(raw: raw::Identity, trust_domain: &TrustDomain) -> Result<Self, SourceError> {
         let ca = raw.ca.map(|ca| CaSettings {
             dir: ca.dir,
             trust_domain: trust_domain.clone(),
@@ -45,8 +77,7 @@ impl Sources {
         let files = raw.files.map(|files| files.dir);
         let spire = raw.spire.map(|spire| spire.socket);
         if let Some(socket) = &spire {
-            limits::check_socket(socket)
-                .map_err(|error| format!("identity.spire.socket: {error}"))?;
+            limits::check_socket(socket)?;
         }
         let is_set_up = [
             (raw::SourceKind::Ca, ca.is_some()),
@@ -63,26 +94,29 @@ impl Sources {
     /// If there is no such source, or if it cannot serve this workload.
     pub fn of(
         &self,
-        workload: &For<'_>,
+        workload: &Subject<'_>,
         raw: Option<raw::WorkloadIdentity>,
-    ) -> Result<Source, String> {
+    ) -> Result<Source, SourceError> {
         match raw {
             None => self.by_default(workload),
             Some(raw) => self.chosen(workload, raw),
         }
     }
 
-    fn by_default(&self, workload: &For<'_>) -> Result<Source, String> {
+    fn by_default(&self, workload: &Subject<'_>) -> Result<Source, SourceError> {
         match self.default {
             Some(raw::SourceKind::Ca) => self.ca(workload, None),
             Some(raw::SourceKind::Files) => self.files(workload),
             Some(raw::SourceKind::Spire) => self.spire(Vec::new()),
-            None => Err("has no identity, as neither it nor the top of the file sets up a source"
-                .to_owned()),
+            None => Err(SourceError::NoSource),
         }
     }
 
-    fn chosen(&self, workload: &For<'_>, raw: raw::WorkloadIdentity) -> Result<Source, String> {
+    fn chosen(
+        &self,
+        workload: &Subject<'_>,
+        raw: raw::WorkloadIdentity,
+    ) -> Result<Source, SourceError> {
         match raw {
             raw::WorkloadIdentity { ca: Some(ca), files: None, spire: None } => {
                 self.ca(workload, ca.svid_ttl.map(|ttl| ttl.0))
@@ -99,31 +133,32 @@ impl Sources {
             }
             raw::WorkloadIdentity { ca: None, files: None, spire: Some(spire) } => {
                 let selectors = spire.selectors.iter().map(|text| SpireSelector::parse(text));
-                let selectors = selectors.collect::<Result<_, _>>();
-                self.spire(selectors.map_err(|error| error.to_string())?)
+                self.spire(selectors.collect::<Result<_, _>>()?)
             }
-            _ => Err("identity needs exactly one of `ca`, `files` and `spire`".to_owned()),
+            _ => Err(SourceError::NotOne),
         }
     }
 
-    fn ca(&self, workload: &For<'_>, svid_ttl: Option<Duration>) -> Result<Source, String> {
-        let ca = self.ca.clone().ok_or("identity.ca is not set up")?;
+    fn ca(
+        &self,
+        workload: &Subject<'_>,
+        svid_ttl: Option<Duration>,
+    ) -> Result<Source, SourceError> {
+        let ca = self.ca.clone().ok_or(SourceError::NotSetUp("ca"))?;
         let svid_ttl = svid_ttl.unwrap_or(ca.svid_ttl);
         check_ttl(svid_ttl)?;
         if workload.spiffe_id.is_none() {
-            return Err("has no spiffeId, which the embedded CA needs".to_owned());
+            return Err(SourceError::NoSpiffeId);
         }
         Ok(Arc::new(CaSettings { svid_ttl, ..ca }))
     }
 
-    fn files(&self, workload: &For<'_>) -> Result<Source, String> {
+    fn files(&self, workload: &Subject<'_>) -> Result<Source, SourceError> {
         let dir = self.files.as_deref().unwrap_or(Path::new(""));
         let name = workload.name;
         if name.contains('/') || name.starts_with('.') {
-            return Err(format!(
-                "`{name}` cannot be the name of a directory below {}; say identity.files",
-                dir.display()
-            ));
+            let (name, dir) = (name.to_owned(), dir.to_owned());
+            return Err(SourceError::DirectoryName { name, dir });
         }
         let dir = dir.join(name);
         Ok(Arc::new(IdentityFiles {
@@ -136,8 +171,8 @@ impl Sources {
         }))
     }
 
-    fn spire(&self, selectors: Vec<SpireSelector>) -> Result<Source, String> {
-        let socket = self.spire.clone().ok_or("identity.spire is not set up")?;
+    fn spire(&self, selectors: Vec<SpireSelector>) -> Result<Source, SourceError> {
+        let socket = self.spire.clone().ok_or(SourceError::NotSetUp("spire"))?;
         Ok(Arc::new(SpireSettings { socket, selectors }))
     }
 
@@ -156,28 +191,22 @@ impl Sources {
 fn default(
     named: Option<raw::SourceKind>,
     set_up: Vec<raw::SourceKind>,
-) -> Result<Option<raw::SourceKind>, String> {
+) -> Result<Option<raw::SourceKind>, SourceError> {
     match (named, set_up.as_slice()) {
         (Some(source), set_up) if set_up.contains(&source) => Ok(Some(source)),
-        (Some(source), _) => {
-            let name = source.name();
-            Err(format!("identity.source is `{name}`, but identity.{name} is not set up"))
-        }
+        (Some(source), _) => Err(SourceError::DefaultNotSetUp(source.name())),
         (None, [only]) => Ok(Some(*only)),
         (None, []) => Ok(None),
-        (None, _) => {
-            Err("identity has several sources; identity.source must name the default one"
-                .to_owned())
-        }
+        (None, _) => Err(SourceError::NoDefault),
     }
 }
 
-fn check_ttl(ttl: Duration) -> Result<(), String> {
+fn check_ttl(ttl: Duration) -> Result<(), SourceError> {
     if ttl < Duration::from_secs(60) {
-        return Err("identity.ca.svidTtl is shorter than a minute".to_owned());
+        return Err(SourceError::ShortTtl);
     }
     if ttl > Duration::from_secs(366 * 24 * 60 * 60) {
-        return Err("identity.ca.svidTtl is longer than a year".to_owned());
+        return Err(SourceError::LongTtl);
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{ConfigError, limits, raw, read_yaml};
+use super::limits::{self, SocketPathTooLong};
+use super::{ConfigError, raw, read_yaml};
 use crate::sys::files;
 
 /// Directory of the admin socket and the lock, unless `runDir` says otherwise.
@@ -17,17 +18,25 @@ pub struct Instance {
     run_dir: PathBuf,
 }
 
+/// Why there can be no such instance.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstanceError {
+    #[error("instance `{0}` must be 1 to 64 letters, digits, `-` or `_`")]
+    Name(String),
+    #[error("runDir is too long: {0}")]
+    RunDir(#[from] SocketPathTooLong),
+}
+
 impl Instance {
     /// # Errors
-    /// If the name has characters other than letters, digits, `-` and `_`.
-    pub fn new(name: &str, run_dir: &Path) -> Result<Self, String> {
+    /// If the name has characters other than letters, digits, `-` and `_`, or if `run_dir` is too long.
+    pub fn new(name: &str, run_dir: &Path) -> Result<Self, InstanceError> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || name.len() > 64 || !name.chars().all(allowed) {
-            return Err(format!("instance `{name}` must be 1 to 64 letters, digits, `-` or `_`"));
+            return Err(InstanceError::Name(name.to_owned()));
         }
         let instance = Self { name: name.to_owned(), run_dir: run_dir.to_owned() };
-        limits::check_socket(&instance.admin_socket())
-            .map_err(|error| format!("runDir is too long: {error}"))?;
+        limits::check_socket(&instance.admin_socket())?;
         Ok(instance)
     }
 
@@ -41,7 +50,7 @@ impl Instance {
             .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         let names: raw::InstanceKeys = read_yaml(&text, path)?;
         Self::new(&names.instance, &names.run_dir)
-            .map_err(|reason| ConfigError::invalid(path, &reason))
+            .map_err(|error| ConfigError::invalid(path, error))
     }
 
     /// Directory of the instance's runtime files.

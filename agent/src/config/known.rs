@@ -12,18 +12,22 @@ pub struct Known<'c> {
     pub contexts: &'c HashSet<String>,
 }
 
+/// The ID is of a trust domain that has no bundle.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{id} is of the trust domain {}, for which trustDomains has no entry", id.trust_domain())]
+pub struct UnknownDomain {
+    id: SpiffeId,
+}
+
 impl Known<'_> {
     /// # Errors
     /// If no bundle of an ID's trust domain is configured.
-    pub fn check_ids(&self, ids: &[SpiffeId]) -> Result<(), String> {
+    pub fn check_ids(&self, ids: &[SpiffeId]) -> Result<(), UnknownDomain> {
         let foreign =
             |id: &&SpiffeId| !self.any_domain && !self.domains.contains(id.trust_domain());
         match ids.iter().find(foreign) {
             None => Ok(()),
-            Some(id) => Err(format!(
-                "{id} is of the trust domain {}, for which trustDomains has no entry",
-                id.trust_domain()
-            )),
+            Some(id) => Err(UnknownDomain { id: id.clone() }),
         }
     }
 }

@@ -42,8 +42,8 @@ use identity::Sources;
 use known::Known;
 use workload::WorkloadReader;
 
-pub use error::ConfigError;
-pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
+pub use error::{ConfigError, Invalid};
+pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance, InstanceError};
 pub use limits::OverLimit;
 pub use reload::NeedsRestart;
 
@@ -86,7 +86,7 @@ impl Config {
     /// As for [`Config::load`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw: raw::Config = read_yaml(text, path)?;
-        Self::from_raw(raw, path).map_err(|reason| ConfigError::invalid(path, &reason))
+        Self::from_raw(raw, path).map_err(|cause| ConfigError::invalid(path, cause))
     }
 
     /// The settings of the control plane.
@@ -112,9 +112,9 @@ impl Config {
         tracing::debug!(config = ?self, "configuration in full");
     }
 
-    fn from_raw(raw: raw::Config, path: &Path) -> Result<Self, String> {
+    fn from_raw(raw: raw::Config, path: &Path) -> Result<Self, Invalid> {
         check_names(&raw)?;
-        telemetry::filter(&raw.log.level).map_err(|error| error.to_string())?;
+        telemetry::filter(&raw.log.level)?;
         let instance = Instance::new(&raw.instance, &raw.run_dir)?;
         let dns = Dns {
             servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),
@@ -145,7 +145,7 @@ impl Config {
             reuse: raw.sessions.reuse.into(),
             limits: raw.limits.into(),
         };
-        limits::check(&config.desired).map_err(|error| error.to_string())?;
+        limits::check(&config.desired)?;
         Ok(config)
     }
 }
@@ -167,16 +167,16 @@ struct Lists {
 }
 
 impl Lists {
-    fn read(self, file: &File<'_>, sources: &Sources) -> Result<Desired, String> {
+    fn read(self, file: &File<'_>, sources: &Sources) -> Result<Desired, Invalid> {
         let path = &file.path;
         let trust_domains = each(self.trust_domains, |index, entry| {
-            tls::trust_domain(
-                Origin::named(path, "trustDomains", index, &entry.name.to_string()),
-                entry,
-            )
+            let name = entry.name.clone();
+            let origin = Origin::named(path, "trustDomains", index, &name.to_string());
+            tls::trust_domain(origin, entry).map_err(|error| Invalid::TrustDomain { name, error })
         })?;
         let tls_contexts = each(self.tls_contexts, |index, context| {
-            tls::context(Origin::named(path, "tlsContexts", index, &context.name), context)
+            let origin = Origin::named(path, "tlsContexts", index, &context.name);
+            tls::context(origin, context).map_err(Invalid::TlsContext)
         })?;
         let mut domains = unique("trust domain", trust_domains.iter().map(|entry| &entry.name))?;
         domains.insert(file.trust_domain.clone());
@@ -184,14 +184,21 @@ impl Lists {
         let known =
             Known { domains: &domains, any_domain: sources.may_federate(), contexts: &contexts };
         let reader = WorkloadReader { file, sources, known: &known };
-        let workloads = each(self.workloads, |index, workload| reader.read(index, workload))?;
+        let workloads = each(self.workloads, |index, workload| {
+            let name = workload.name.clone();
+            reader.read(index, workload).map_err(|error| Invalid::Workload { name, error })
+        })?;
         consistency::check_workloads(&workloads)?;
         let peers = each(self.peers, |index, peer| {
-            peers::peer(Origin::indexed(path, "peers", index), peer, &known)
+            let origin = Origin::indexed(path, "peers", index);
+            peers::peer(origin.clone(), peer, &known)
+                .map_err(|error| Invalid::Peer { origin, error })
         })?;
         let external_peers = each(self.external_peers, |index, peer| {
-            let origin = Origin::named(path, "externalPeers", index, &peer.name);
+            let name = peer.name.clone();
+            let origin = Origin::named(path, "externalPeers", index, &name);
             peers::external_peer(origin, peer, &known)
+                .map_err(|error| Invalid::ExternalPeer { name, error })
         })?;
         unique("external peer", external_peers.iter().map(|peer| &peer.name))?;
         check_places(&peers, &external_peers)?;
@@ -203,8 +210,8 @@ impl Lists {
 /// Reads each entry of a list.
 fn each<R, T>(
     list: Vec<R>,
-    read: impl Fn(usize, R) -> Result<T, String>,
-) -> Result<Vec<Arc<T>>, String> {
+    read: impl Fn(usize, R) -> Result<T, Invalid>,
+) -> Result<Vec<Arc<T>>, Invalid> {
     let read = |(index, entry)| read(index, entry).map(Arc::new);
     list.into_iter().enumerate().map(read).collect()
 }

@@ -1,53 +1,66 @@
 //! Peers and external peers in the configuration.
 
-use super::known::Known;
-use super::{raw, tls};
+use super::known::{Known, UnknownDomain};
+use super::raw;
+use super::tls::{self, TlsSettingsError};
 use crate::desired::{Destination, ExternalPeer, Origin, Peer, Place};
 
+/// What is wrong with the entry of a peer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PeerError {
+    #[error("match is empty")]
+    NoMatch,
+    #[error("names nobody; add spiffeIds or pins")]
+    Nobody,
+    /// Connections to the destination are never protected, for this reason.
+    #[error("`{destination}` {why}; no peer can be there")]
+    NeverProtected { destination: Destination, why: &'static str },
+    #[error("`{0}` is this host itself; no peer can be there")]
+    ThisHost(Place),
+    #[error(transparent)]
+    UnknownDomain(#[from] UnknownDomain),
+    #[error(transparent)]
+    Tls(#[from] TlsSettingsError),
+}
+
 /// # Errors
-/// The reason, with the key of the entry.
-pub fn peer(origin: Origin, raw: raw::Peer, known: &Known<'_>) -> Result<Peer, String> {
-    let within = |reason: String| format!("{origin}: {reason}");
+/// What is wrong with the entry.
+pub fn peer(origin: Origin, raw: raw::Peer, known: &Known<'_>) -> Result<Peer, PeerError> {
     if raw.destinations.is_empty() {
-        return Err(within("match is empty".to_owned()));
+        return Err(PeerError::NoMatch);
     }
     if raw.spiffe_ids.is_empty() && raw.pins.is_empty() {
-        return Err(within("names nobody, neither by spiffeIds nor by pins".to_owned()));
+        return Err(PeerError::Nobody);
     }
-    check_reachable(&raw.destinations).map_err(within)?;
-    known.check_ids(&raw.spiffe_ids).map_err(within)?;
-    let pins = tls::pins(raw.pins).map_err(within)?;
+    check_reachable(&raw.destinations)?;
+    known.check_ids(&raw.spiffe_ids)?;
+    let pins = tls::pins(raw.pins)?;
     Ok(Peer { destinations: raw.destinations, spiffe_ids: raw.spiffe_ids, pins, origin })
 }
 
 /// # Errors
-/// The reason, with the name of the peer.
+/// What is wrong with the entry.
 pub fn external_peer(
     origin: Origin,
     raw: raw::ExternalPeer,
     known: &Known<'_>,
-) -> Result<ExternalPeer, String> {
-    let name = raw.name.clone();
-    let within = |reason: String| format!("external peer `{name}`: {reason}");
-    if name.is_empty() {
-        return Err("an external peer has an empty name".to_owned());
-    }
+) -> Result<ExternalPeer, PeerError> {
     if raw.places.is_empty() {
-        return Err(within("match is empty".to_owned()));
+        return Err(PeerError::NoMatch);
     }
-    check_reachable(raw.places.iter().filter_map(Place::destination)).map_err(within)?;
+    check_reachable(raw.places.iter().filter_map(Place::destination))?;
     if let Some(place) = raw.places.iter().find(|place| place.is_this_host()) {
-        return Err(within(format!("`{place}` is this host itself; no peer can be there")));
+        return Err(PeerError::ThisHost(place.clone()));
     }
-    let server_name = raw.sni.as_deref().map(tls::dns_name).transpose().map_err(within)?;
+    let server_name = raw.sni.as_deref().map(tls::dns_name).transpose()?;
     Ok(ExternalPeer {
         origin,
         places: raw.places.clone(),
         family: raw.family,
         server_name,
         connect_timeout: raw.connect_timeout.map(|period| period.0),
-        tls: tls::standard(raw.into(), known).map_err(within)?,
-        name,
+        name: raw.name.clone(),
+        tls: tls::standard(raw.into(), known)?,
     })
 }
 
@@ -55,10 +68,10 @@ pub fn external_peer(
 /// If connections to one of the destinations are never protected: its entry would have no effect.
 fn check_reachable<'d>(
     destinations: impl IntoIterator<Item = &'d Destination>,
-) -> Result<(), String> {
+) -> Result<(), PeerError> {
     for destination in destinations {
         if let Some(why) = destination.never_protected() {
-            return Err(format!("`{destination}` {why}; no peer can be there"));
+            return Err(PeerError::NeverProtected { destination: *destination, why });
         }
     }
     Ok(())

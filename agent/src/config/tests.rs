@@ -269,7 +269,7 @@ fn what_would_believe_too_much_or_nobody_is_refused() {
             "certificate: other",
             "nor the name of an entry of tlsContexts",
         ),
-        ("certificate: billing-client", "certificate: none", "has to show a certificate"),
+        ("certificate: billing-client", "certificate: none", "has to present a certificate"),
         ("name: billing-client", "name: svid", "cannot be the name"),
         ("expect: { dnsNames: [Client.example.com] }", "expect: {}", "merely valid is not enough"),
         ("trust: { system: true }, ", "", "expect needs trust"),

@@ -4,10 +4,13 @@ use std::net::IpAddr;
 
 use sheath_common::workload::{InboundMode, MAX_NAME, NO_WORKLOAD};
 
-use super::identity::{For, Sources};
-use super::known::Known;
-use super::{File, cgroup_paths, raw, tls};
+use super::cgroup_paths::{self, CgroupPathError};
+use super::identity::{SourceError, Sources, Subject};
+use super::known::{Known, UnknownDomain};
+use super::tls::{self, TlsSettingsError};
+use super::{File, raw};
 use crate::desired::{CgroupSelector, Inbound, Origin, Outbound, PublishedPort, Workload};
+use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// Reads workloads, checked against the rest of the file.
 pub struct WorkloadReader<'c> {
@@ -16,32 +19,64 @@ pub struct WorkloadReader<'c> {
     pub known: &'c Known<'c>,
 }
 
+/// What is wrong with the entry of a workload.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WorkloadError {
+    #[error("its name is longer than {MAX_NAME} bytes")]
+    LongName,
+    #[error("{id} is not in the trust domain {domain}")]
+    ForeignId { id: SpiffeId, domain: TrustDomain },
+    #[error(transparent)]
+    Cgroup(#[from] CgroupPathError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("inbound.allow names nobody, so nobody could connect")]
+    NobodyAllowed,
+    #[error("inbound.ports must name ports from 1 to 65535, or be left out for every port")]
+    Ports,
+    #[error(
+        "inbound.publishedPorts: `{}:{}` leads to port {}, which is not among inbound.ports",
+        .0.published,
+        .0.port,
+        .0.port
+    )]
+    PublishedPort(PublishedPort),
+    #[error("inbound.addresses needs inbound.ports")]
+    AddressesWithoutPorts,
+    #[error("inbound.addresses: {0} is no address of a host; leave the key out for all addresses")]
+    Unspecified(IpAddr),
+    #[error(
+        "inbound.tls.ports is for permissive mode; in strict mode the agent answers every TLS client"
+    )]
+    TlsPorts,
+    #[error(transparent)]
+    UnknownDomain(#[from] UnknownDomain),
+    #[error(transparent)]
+    Tls(#[from] TlsSettingsError),
+}
+
 impl WorkloadReader<'_> {
     /// # Errors
-    /// The reason, with the name of the workload.
-    pub fn read(&self, index: usize, raw: raw::Workload) -> Result<Workload, String> {
+    /// What is wrong with the entry.
+    pub fn read(&self, index: usize, raw: raw::Workload) -> Result<Workload, WorkloadError> {
         let name = raw.name;
-        let within = |reason: String| format!("workload `{name}`: {reason}");
-        if name.is_empty() {
-            return Err("a workload has an empty name".to_owned());
-        }
         if name.len() > MAX_NAME {
-            return Err(within(format!("its name is longer than {MAX_NAME} bytes")));
+            return Err(WorkloadError::LongName);
         }
         let File { path, trust_domain, capture } = self.file;
-        let selector = raw.select.selector().and_then(|selector| match selector {
+        let cgroup = match raw.select.selector()? {
             CgroupSelector::Pattern(text) => {
-                cgroup_paths::pattern(&text, capture).map(CgroupSelector::Pattern)
+                CgroupSelector::Pattern(cgroup_paths::pattern(&text, capture)?)
             }
-            CgroupSelector::Id(_) => Ok(selector),
-        });
-        let cgroup = selector.map_err(within)?;
+            by_id @ CgroupSelector::Id(_) => by_id,
+        };
         if let Some(id) = raw.spiffe_id.as_ref().filter(|id| id.trust_domain() != *trust_domain) {
-            return Err(within(format!("{id} is not in the trust domain {trust_domain}")));
+            let (id, domain) = (id.clone(), (*trust_domain).clone());
+            return Err(WorkloadError::ForeignId { id, domain });
         }
-        let subject = For { name: &name, spiffe_id: raw.spiffe_id.as_ref() };
-        let source = self.sources.of(&subject, raw.identity).map_err(within)?;
-        let inbound = raw.inbound.map(|inbound| self.read_inbound(inbound)).transpose();
+        let subject = Subject { name: &name, spiffe_id: raw.spiffe_id.as_ref() };
+        let source = self.sources.of(&subject, raw.identity)?;
+        let inbound = raw.inbound.map(|inbound| self.read_inbound(inbound)).transpose()?;
         let outbound = raw
             .outbound
             .map(|outbound| Outbound { mode: outbound.mode.into(), bypass: outbound.bypass });
@@ -51,28 +86,25 @@ impl WorkloadReader<'_> {
             cgroup,
             spiffe_id: raw.spiffe_id,
             source,
-            inbound: inbound.map_err(within)?.unwrap_or_default(),
+            inbound: inbound.unwrap_or_default(),
             outbound: outbound.unwrap_or_default(),
             existing: raw.existing,
             name,
         })
     }
 
-    fn read_inbound(&self, raw: raw::Inbound) -> Result<Inbound, String> {
+    fn read_inbound(&self, raw: raw::Inbound) -> Result<Inbound, WorkloadError> {
         let mode = raw.mode.into();
         let nobody = raw.allow.is_empty() && raw.allow_pins.is_empty() && raw.tls.is_none();
         if mode != InboundMode::Disabled && nobody {
-            return Err("inbound.allow names nobody, so nobody could connect".to_owned());
+            return Err(WorkloadError::NobodyAllowed);
         }
         check_ports(&raw)?;
         self.known.check_ids(&raw.allow)?;
         if raw.tls.as_ref().is_some_and(|tls| !tls.ports.is_empty())
             && mode != InboundMode::Permissive
         {
-            return Err(
-                "inbound.tls.ports is for permissive mode: in strict mode every TLS client is ours"
-                    .to_owned(),
-            );
+            return Err(WorkloadError::TlsPorts);
         }
         let activator = raw.activator.map(|path| cgroup_paths::activator(&path, self.file.capture));
         Ok(Inbound {
@@ -91,26 +123,21 @@ impl WorkloadReader<'_> {
 
 /// # Errors
 /// If ports, published ports and addresses contradict each other.
-fn check_ports(raw: &raw::Inbound) -> Result<(), String> {
+fn check_ports(raw: &raw::Inbound) -> Result<(), WorkloadError> {
     if raw.ports.as_ref().is_some_and(|ports| ports.is_empty() || ports.contains(&0)) {
-        return Err("inbound.ports must name ports from 1 to 65535, or be left out for every port"
-            .to_owned());
+        return Err(WorkloadError::Ports);
     }
     if let Some(ports) = &raw.ports {
         let stray = raw.published_ports.iter().find(|published| !ports.contains(&published.port));
-        if let Some(PublishedPort { published, port }) = stray {
-            return Err(format!(
-                "inbound.publishedPorts: `{published}:{port}` leads to port {port}, which is not among inbound.ports"
-            ));
+        if let Some(stray) = stray {
+            return Err(WorkloadError::PublishedPort(*stray));
         }
     }
     if raw.ports.is_none() && !raw.addresses.is_empty() {
-        return Err("inbound.addresses needs inbound.ports".to_owned());
+        return Err(WorkloadError::AddressesWithoutPorts);
     }
     if let Some(address) = raw.addresses.iter().find(|address| address.is_unspecified()) {
-        return Err(format!(
-            "inbound.addresses: {address} is no address of a host; leave the key out for all addresses"
-        ));
+        return Err(WorkloadError::Unspecified(*address));
     }
     Ok(())
 }

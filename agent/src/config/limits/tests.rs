@@ -59,6 +59,6 @@ fn what_could_not_be_made_or_shown_is_refused() {
     assert!(error.contains("identity.spire.socket: the socket"), "{error}");
     for (from, to) in [("name: web", "name: \"we\\eb\""), ("node: node-a", "node: \"a\\nb\"")] {
         let error = error_with(from, to);
-        assert!(error.contains("characters that are not shown"), "{error}");
+        assert!(error.contains("control characters"), "{error}");
     }
 }

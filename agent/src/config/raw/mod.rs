@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
+use super::cgroup_paths::CgroupPathError;
 use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
 use crate::desired::{CgroupSelector, Destination, Existing, NamespaceKind, PublishedPort};
 use crate::sessions::ExpiredPeer;
@@ -194,25 +195,24 @@ pub struct Select {
 
 impl Select {
     /// The cgroups that are meant. A pattern is as it was written.
-    pub fn selector(self) -> Result<CgroupSelector, String> {
+    ///
+    /// # Errors
+    /// If not exactly one of the keys is there, or if the unit is no service.
+    pub fn selector(self) -> Result<CgroupSelector, CgroupPathError> {
         match (self.cgroup, self.cgroup_id, self.systemd_unit) {
             (Some(cgroup), None, None) => Ok(CgroupSelector::Pattern(cgroup)),
             (None, Some(id), None) => Ok(CgroupSelector::Id(id.get())),
             (None, None, Some(unit)) => unit_cgroup(&unit).map(CgroupSelector::Pattern),
-            _ => {
-                Err("select needs exactly one of `cgroup`, `cgroupId` and `systemdUnit`".to_owned())
-            }
+            _ => Err(CgroupPathError::NotOneSelector),
         }
     }
 }
 
 /// The cgroup in which systemd keeps a service of the system manager, unless its `Slice=` says otherwise:
 /// instances of a template have a slice of their own (systemd.slice(5), systemd.unit(5)).
-fn unit_cgroup(unit: &str) -> Result<String, String> {
+fn unit_cgroup(unit: &str) -> Result<String, CgroupPathError> {
     if unit.contains('/') || !unit.ends_with(".service") {
-        return Err(format!(
-            "select.systemdUnit `{unit}` must name a unit that ends in `.service`"
-        ));
+        return Err(CgroupPathError::Unit(unit.to_owned()));
     }
     match unit.split_once('@') {
         Some((template, _)) if !template.is_empty() => {
