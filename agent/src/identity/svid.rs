@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use rustls::sign::CertifiedKey;
 
 use crate::flow::PeerId;
-use crate::spiffe::{SpiffeId, spiffe_id_of};
+use crate::spiffe::{LeafError, SpiffeId, spiffe_id_of};
 use crate::trust::Trust;
 use crate::x509::{CertificateFacts, Fingerprint, KeyPair};
 
@@ -36,8 +36,8 @@ pub struct Snapshot {
 pub enum UnfitCertificate {
     #[error("the certificate is of {found}, not of {expected}")]
     OtherId { found: SpiffeId, expected: SpiffeId },
-    #[error("the certificate is no X.509-SVID of {expected}: {reason}")]
-    NoSvid { expected: SpiffeId, reason: String },
+    #[error("the certificate is no X.509-SVID of {expected}: {error}")]
+    NoSvid { expected: SpiffeId, error: LeafError },
     #[error("the certificate has expired")]
     Expired,
     #[error("the certificate is not valid yet")]
@@ -61,11 +61,8 @@ impl Svid {
                 return Err(UnfitCertificate::OtherId { found, expected: expected.clone() });
             }
             (Some(Ok(found)), _) => Some(found),
-            (Some(Err(reason)), Some(expected)) => {
-                return Err(UnfitCertificate::NoSvid {
-                    expected: expected.clone(),
-                    reason: reason.to_string(),
-                });
+            (Some(Err(error)), Some(expected)) => {
+                return Err(UnfitCertificate::NoSvid { expected: expected.clone(), error });
             }
             (_, _) => None,
         };

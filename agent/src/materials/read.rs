@@ -19,8 +19,9 @@ use crate::x509::{
 pub enum MaterialError {
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("{}: {reason}", path.display())]
-    NoAuthority { path: PathBuf, reason: String },
+    /// One of the certificates cannot be an authority.
+    #[error("{}: {}", path.display(), reason(.error))]
+    NoAuthority { path: PathBuf, error: webpki::Error },
     #[error("{}: {error}", path.display())]
     Crl { path: PathBuf, error: CrlError },
     /// CRLs that are invalid together, though each file is valid.
@@ -43,6 +44,10 @@ pub struct CrlSet {
 
 type Read<T> = Result<(T, Fingerprint), MaterialError>;
 
+/// Reads the authorities of a source.
+///
+/// # Errors
+/// If the file cannot be read, or if a certificate in it cannot be an authority.
 pub fn certificates(source: &CertificateSource) -> Read<Vec<CertificateDer<'static>>> {
     match source {
         CertificateSource::File(path) => certificates_of_file(path),
@@ -53,13 +58,15 @@ pub fn certificates(source: &CertificateSource) -> Read<Vec<CertificateDer<'stat
 fn certificates_of_file(path: &Path) -> Read<Vec<CertificateDer<'static>>> {
     let CertificateFile { certificates, bytes } = CertificateFile::read(path)?;
     // Checked by webpki, which will use them.
-    Anchors::new(&certificates).map_err(|error| MaterialError::NoAuthority {
-        path: path.to_owned(),
-        reason: reason(&error),
-    })?;
+    Anchors::new(&certificates)
+        .map_err(|error| MaterialError::NoAuthority { path: path.to_owned(), error })?;
     Ok((certificates, Fingerprint::of(&bytes)))
 }
 
+/// Reads the CRLs of an entry.
+///
+/// # Errors
+/// If a file cannot be read, or if a CRL in it cannot be used.
 pub fn crls(wanted: &CrlFiles) -> Read<CrlSet> {
     let mut lists = Vec::new();
     let mut facts = Vec::new();
@@ -82,6 +89,10 @@ pub fn crls(wanted: &CrlFiles) -> Read<CrlSet> {
     Ok((CrlSet { revocation: Arc::new(revocation), facts }, Fingerprint::of(&everything)))
 }
 
+/// Reads the certificate and key of a TLS context.
+///
+/// # Errors
+/// If a file cannot be read, if the two do not match, or if the certificate is not valid now.
 pub fn key_pair(files: &KeyPairFiles) -> Read<KeyPair> {
     let pair = KeyPair::read(files)?;
     let now = SystemTime::now();

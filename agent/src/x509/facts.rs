@@ -1,4 +1,4 @@
-//! What people want to know about a certificate or a CRL.
+//! Facts about a certificate or a CRL, for people.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use x509_parser::prelude::{
 
 use super::{Fingerprint, X509Error};
 
-/// Facts of one certificate. They say nothing about whether it is to be believed.
+/// Facts of one certificate. They do not mean that it is trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFacts {
     /// In hexadecimal.
@@ -88,7 +88,7 @@ pub fn next_update(crl: &[u8]) -> Option<SystemTime> {
     Some(system_time(next_update))
 }
 
-/// Names are whatever their maker liked, and are shown on terminals.
+/// Escapes control characters: names may hold anything, and are shown on terminals.
 fn printable(name: &str) -> String {
     name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -23,23 +23,40 @@ const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 const ADVICE: &str = "take ECDSA with P-256, or RSA with 2048 bits";
 
+/// Why a key cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnusableKey {
+    #[error("it is damaged, or no key at all")]
+    Damaged,
+    #[error("it is {0}, which is not supported; {ADVICE}")]
+    Kind(&'static str),
+    /// An algorithm without a name here, by its object identifier.
+    #[error("it is a key of the algorithm {0}, which is not supported; {ADVICE}")]
+    Algorithm(String),
+    #[error(
+        "it is an RSA key of {bits} bits, where {} to {} are needed; {ADVICE}",
+        RSA_BITS.start(),
+        RSA_BITS.end()
+    )]
+    Rsa { bits: usize },
+    #[error("it is an ECDSA key on the curve {0}, which TLS does not know; {ADVICE}")]
+    Curve(String),
+}
+
 /// Says why a key that the library refuses cannot be used.
 #[must_use]
-pub fn why_unusable(key: &PrivateKeyDer<'_>) -> String {
+pub fn why_unusable(key: &PrivateKeyDer<'_>) -> UnusableKey {
     let reason = match key {
         PrivateKeyDer::Pkcs1(key) => rsa(key.secret_pkcs1_der()),
         PrivateKeyDer::Sec1(key) => sec1(key.secret_sec1_der()),
         PrivateKeyDer::Pkcs8(key) => pkcs8(key.secret_pkcs8_der()),
         _ => None,
     };
-    reason.map_or_else(
-        || "it is damaged, or no key at all".to_owned(),
-        |reason| format!("{reason}; {ADVICE}"),
-    )
+    reason.unwrap_or(UnusableKey::Damaged)
 }
 
 /// PrivateKeyInfo (RFC 5208, 5).
-fn pkcs8(der: &[u8]) -> Option<String> {
+fn pkcs8(der: &[u8]) -> Option<UnusableKey> {
     let (_, info) = Any::from_der(der).ok()?;
     let (rest, _version) = u32::from_der(info.data).ok()?;
     let (rest, algorithm) = AlgorithmIdentifier::from_der(rest).ok()?;
@@ -59,27 +76,25 @@ fn pkcs8(der: &[u8]) -> Option<String> {
         (X448, "an X448 key, which signs nothing"),
     ];
     match names.iter().find(|(oid, _)| oid == kind) {
-        Some((_, name)) => Some(format!("it is {name}, which is not supported")),
+        Some((_, name)) => Some(UnusableKey::Kind(name)),
         None if *kind == ED25519 => None,
-        None => Some(format!("it is a key of the algorithm {kind}, which is not supported")),
+        None => Some(UnusableKey::Algorithm(kind.to_string())),
     }
 }
 
-/// RSAPrivateKey (RFC 8017, A.1.2). Nothing if its length is not what is wrong.
-fn rsa(der: &[u8]) -> Option<String> {
+/// RSAPrivateKey (RFC 8017, A.1.2). `None` if its length is not what is wrong.
+fn rsa(der: &[u8]) -> Option<UnusableKey> {
     let (_, key) = Any::from_der(der).ok()?;
     let (rest, _version) = u32::from_der(key.data).ok()?;
     let (_, modulus) = Any::from_der(rest).ok()?;
     let leading = modulus.data.iter().position(|byte| *byte != 0)?;
     let significant = &modulus.data[leading..];
     let bits = significant.len() * 8 - significant.first()?.leading_zeros() as usize;
-    let (least, most) = (RSA_BITS.start(), RSA_BITS.end());
-    (!RSA_BITS.contains(&bits))
-        .then(|| format!("it is an RSA key of {bits} bits, where {least} to {most} are needed"))
+    (!RSA_BITS.contains(&bits)).then_some(UnusableKey::Rsa { bits })
 }
 
 /// ECPrivateKey (RFC 5915, 3).
-fn sec1(der: &[u8]) -> Option<String> {
+fn sec1(der: &[u8]) -> Option<UnusableKey> {
     let (_, key) = Any::from_der(der).ok()?;
     let (rest, _version) = u32::from_der(key.data).ok()?;
     let (rest, _secret) = Any::from_der(rest).ok()?;
@@ -88,13 +103,13 @@ fn sec1(der: &[u8]) -> Option<String> {
     curve(&name.oid().ok()?)
 }
 
-/// Curves that TLS 1.3 signs on are three (RFC 8446, 4.2.3). Nothing for one of these.
-fn curve(oid: &Oid<'_>) -> Option<String> {
+/// TLS 1.3 signs on three curves (RFC 8446, 4.2.3). `None` for one of these.
+fn curve(oid: &Oid<'_>) -> Option<UnusableKey> {
     if [P256, P384, P521].contains(oid) {
         return None;
     }
     let name = if *oid == SECP256K1 { "secp256k1".to_owned() } else { oid.to_string() };
-    Some(format!("it is an ECDSA key on the curve {name}, which TLS does not know"))
+    Some(UnusableKey::Curve(name))
 }
 
 #[cfg(test)]

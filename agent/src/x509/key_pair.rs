@@ -8,7 +8,9 @@ use rustls::sign::{CertifiedKey, SigningKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use super::{CertificateFacts, CertificateFile, FileError, X509Error, private_key, why_unusable};
+use super::{
+    CertificateFacts, CertificateFile, FileError, UnusableKey, X509Error, private_key, why_unusable,
+};
 use crate::sys::files;
 
 /// Mode bits by which others than the owner could read a key.
@@ -50,9 +52,9 @@ pub enum KeyPairError {
     #[error("the key does not belong to the certificate")]
     Mismatch,
     #[error("the key cannot be used: {0}")]
-    Key(String),
+    Key(UnusableKey),
     #[error("{}: the key cannot be used: {reason}", path.display())]
-    KeyFile { path: PathBuf, reason: String },
+    KeyFile { path: PathBuf, reason: UnusableKey },
 }
 
 impl KeyPair {

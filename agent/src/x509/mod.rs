@@ -1,4 +1,4 @@
-//! Certificates, keys and CRLs as files and messages hold them, and what people want to know about them.
+//! Certificates, keys and CRLs as files and messages hold them, and facts about them for people.
 
 mod facts;
 mod files;
@@ -11,7 +11,7 @@ mod sections;
 pub use facts::{CertificateFacts, CrlFacts, next_update};
 pub use files::{CertificateFile, FileError};
 pub use fingerprint::Fingerprint;
-pub use key_kind::why_unusable;
+pub use key_kind::{UnusableKey, why_unusable};
 pub use key_pair::{KeyPair, KeyPairError, KeyPairFiles};
 pub use pem::{
     MOST_CERTIFICATES, X509Error, certificates, concatenated_certificates, crls, private_key,

@@ -1,8 +1,8 @@
 //! Certificates, keys and CRLs, as files hold them.
 //!
-//! All PEM goes through [`sections`]: as many entries as BEGIN lines, or the file is refused as a whole. A section that
-//! does not belong into a file is refused as well, and passed over only where it has a place of its own: a chain and
-//! its key may be in one file.
+//! All PEM goes through [`sections`]: as many entries as BEGIN lines, or the file is refused as a whole. A section that does
+//! not belong in a file is refused as well. Only the sections of a key are skipped where certificates are read, and the
+//! reverse: a chain and its key may be in one file.
 
 use base64ct::{Base64, Encoding};
 use rustls_pki_types::pem::{PemObject, SectionKind};
@@ -57,7 +57,7 @@ enum Kind {
     Crl,
     Key(SectionKind),
     EncryptedKey,
-    /// What programs write beside a key, and what nobody needs any more.
+    /// Parameters that programs write beside a key, and that are not needed any more.
     Parameters,
     Other,
 }

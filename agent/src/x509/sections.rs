@@ -31,7 +31,7 @@ pub struct Section<'t> {
     pub line: usize,
 }
 
-/// Why a text is not taken apart. Never with what the text holds: that may be a key.
+/// Why a text cannot be split into sections. It never quotes the text, which may be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
     #[error("line {0}: a BEGIN line must be `-----BEGIN LABEL-----` and nothing else")]

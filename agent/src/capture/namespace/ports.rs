@@ -1,4 +1,4 @@
-//! To whom the addresses and ports of a namespace belong.
+//! Who owns the addresses and ports of a namespace.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -7,7 +7,7 @@ use sheath_common::flow::{LEAVE, STEER};
 use sheath_common::net::Address;
 use sheath_common::workload::WorkloadId;
 
-/// What becomes of connections to an address and port.
+/// Who gets the connections to an address and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PortOwner {
     /// The agent takes them for this workload.
@@ -28,6 +28,17 @@ pub struct InboundPorts {
     activators: HashMap<WorkloadId, u64>,
 }
 
+/// Another workload has what a workload claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Taken {
+    #[error("another workload has every port of this network namespace")]
+    EveryPort,
+    #[error("another workload has port {0} of this network namespace")]
+    Port(u16),
+    #[error("another workload has {0} of this network namespace")]
+    Address(SocketAddr),
+}
+
 /// All addresses of a family.
 const EVERY: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 
@@ -36,11 +47,9 @@ impl InboundPorts {
     ///
     /// # Errors
     /// If another one has them.
-    pub fn claim_rest(&mut self, workload: WorkloadId) -> Result<(), String> {
+    pub fn claim_rest(&mut self, workload: WorkloadId) -> Result<(), Taken> {
         match self.rest {
-            Some(other) if other != workload => {
-                Err("another workload has every port of this network namespace".to_owned())
-            }
+            Some(other) if other != workload => Err(Taken::EveryPort),
             _ => {
                 self.rest = Some(workload);
                 Ok(())
@@ -57,7 +66,7 @@ impl InboundPorts {
         workload: WorkloadId,
         port: u16,
         addresses: Option<&BTreeSet<IpAddr>>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Taken> {
         let addresses: Vec<IpAddr> = match addresses {
             Some(addresses) => addresses.iter().copied().collect(),
             None => EVERY.to_vec(),
@@ -71,13 +80,8 @@ impl InboundPorts {
         }
         match taken {
             None => Ok(()),
-            Some(address) if address.is_unspecified() => {
-                Err(format!("another workload has port {port} of this network namespace"))
-            }
-            Some(address) => Err(format!(
-                "another workload has {} of this network namespace",
-                SocketAddr::new(address, port)
-            )),
+            Some(address) if address.is_unspecified() => Err(Taken::Port(port)),
+            Some(address) => Err(Taken::Address(SocketAddr::new(address, port))),
         }
     }
 
@@ -113,13 +117,13 @@ impl InboundPorts {
     /// True if this address and port have an entry, be it one for all addresses of the family.
     #[must_use]
     pub fn has(&self, address: IpAddr, port: u16) -> bool {
-        self.said(address, port).is_some()
+        self.entry(address, port).is_some()
     }
 
     /// The workload for which the agent takes connections to an address and port.
     #[must_use]
     pub fn owner(&self, at: SocketAddr) -> Option<WorkloadId> {
-        match self.said(at.ip(), at.port()) {
+        match self.entry(at.ip(), at.port()) {
             Some(PortOwner::Workload(workload)) => Some(workload),
             Some(PortOwner::Nobody | PortOwner::Others) => None,
             None => self.rest,
@@ -127,7 +131,7 @@ impl InboundPorts {
     }
 
     /// The entry that decides, as in the kernel: the most specific one.
-    fn said(&self, address: IpAddr, port: u16) -> Option<PortOwner> {
+    fn entry(&self, address: IpAddr, port: u16) -> Option<PortOwner> {
         let every = if address.is_ipv4() { EVERY[0] } else { EVERY[1] };
         let said = |address: IpAddr| self.places.get(&(address, port)).copied();
         said(address).or_else(|| said(every))

@@ -1,4 +1,4 @@
-//! Whose the ports of each namespace are. They follow the declaration, not the process.
+//! Who owns the ports of each namespace. The declaration decides, not the process.
 //!
 //! A declared port is the workload's wherever the workload is, and in the agent's own namespace also before it has
 //! been seen at all: a service manager may listen for it, or somebody else may be quicker. Once it is seen to live in a
@@ -14,10 +14,10 @@ use sheath_common::workload::WorkloadId;
 use super::declared_ports::no_declared_ports;
 use super::workload::WorkloadState;
 use crate::capture::namespace::owned_sockets::OwnedSocket;
-use crate::capture::namespace::ports::{InboundPorts, PortOwner};
+use crate::capture::namespace::ports::{InboundPorts, PortOwner, Taken};
 use crate::desired::NamespaceKind;
 
-/// A namespace, as far as it matters whose its ports are.
+/// What decides who owns the ports of a namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct NamespaceView<'p> {
     /// Inode number.
@@ -38,7 +38,7 @@ enum Tie {
     None,
 }
 
-/// Works out whose the ports of a namespace are. `workloads` are those that the network may call, and `activators` the
+/// Works out who owns the ports of a namespace. `workloads` are those that the network may call, and `activators` the
 /// cgroups that may listen for them. Also returns which workloads do not get theirs, and why.
 pub fn assign(
     view: NamespaceView<'_>,
@@ -57,7 +57,7 @@ pub fn assign(
             }
             Tie::Present => {
                 present.push(*workload);
-                view.claim(&mut ports, workload)
+                view.claim(&mut ports, workload).map_err(|taken| taken.to_string())
             }
             Tie::Possible => {
                 possible.push(*workload);
@@ -111,7 +111,7 @@ impl NamespaceView<'_> {
         workload: &WorkloadState,
     ) -> Result<(), String> {
         if !self.is_own {
-            return ports.claim_rest(workload.id());
+            return ports.claim_rest(workload.id()).map_err(|taken| taken.to_string());
         }
         for listener in self.listeners.iter().filter(|listener| workload.owns(listener)) {
             let addresses = listener.socket.listens_at().into_iter().collect();
@@ -121,7 +121,7 @@ impl NamespaceView<'_> {
     }
 
     /// Gives a workload its declared ports where they are known to be: as declared, or where it listens.
-    fn claim(&self, ports: &mut InboundPorts, workload: &WorkloadState) -> Result<(), String> {
+    fn claim(&self, ports: &mut InboundPorts, workload: &WorkloadState) -> Result<(), Taken> {
         let declared = &workload.config().inbound.addresses;
         let mut result = Ok(());
         for port in workload.ports() {

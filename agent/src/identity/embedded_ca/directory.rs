@@ -9,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::CaError;
+use super::{CaError, UnusableRoot};
 use crate::spiffe::TrustDomain;
 use crate::sys::files::{self, ReadError};
 use crate::x509::{self, CertificateFacts};
@@ -93,11 +93,9 @@ pub fn read_root(
 ) -> Result<Root, CaError> {
     let path = certificate_path(directory, number);
     let certificate = read_certificate(&path)?;
-    let facts =
-        CertificateFacts::of(&certificate).map_err(|error| unusable(&path, error.to_string()))?;
+    let facts = CertificateFacts::of(&certificate).map_err(|error| unusable(&path, error))?;
     if !uri_names(&certificate).contains(&trust_domain.id()) {
-        let reason = format!("the certificate is not of the trust domain {trust_domain}");
-        return Err(unusable(&path, reason));
+        return Err(unusable(&path, UnusableRoot::OtherDomain(trust_domain.clone())));
     }
     let key_path = key_path(directory, number);
     let read_key = || -> Result<_, ReadError> {
@@ -109,20 +107,15 @@ pub fn read_root(
         Ok((pem, mode)) => {
             // Whoever reads the key can issue any identity.
             if mode & 0o066 != 0 {
-                let reason =
-                    format!("others than its owner may use it (mode {mode:04o}); `chmod 600` it");
-                return Err(unusable(&key_path, reason));
+                return Err(unusable(&key_path, UnusableRoot::OpenKey(mode)));
             }
             // Not with rcgen's parser, which leaves copies in memory.
-            let der =
-                x509::private_key(&pem).map_err(|error| unusable(&key_path, error.to_string()))?;
-            let key = KeyPair::try_from(&*der).map_err(|_| {
-                unusable(&key_path, format!("the key cannot be used: {}", x509::why_unusable(&der)))
-            })?;
+            let der = x509::private_key(&pem).map_err(|error| unusable(&key_path, error))?;
+            let key = KeyPair::try_from(&*der)
+                .map_err(|_| unusable(&key_path, x509::why_unusable(&der)))?;
             let key = Zeroizing::new(key);
             if rcgen::PublicKeyData::subject_public_key_info(&*key) != facts.public_key {
-                let reason = "the certificate does not belong to the key beside it".to_owned();
-                return Err(unusable(&path, reason));
+                return Err(unusable(&path, UnusableRoot::OtherKey));
             }
             Some(key)
         }
@@ -137,10 +130,10 @@ pub fn read_root(
 /// If there is not exactly one certificate in the file.
 pub fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, CaError> {
     let pem = files::read(path, files::CREDENTIALS).map_err(|error| unreadable(path, error))?;
-    let mut found = x509::certificates(&pem).map_err(|error| unusable(path, error.to_string()))?;
+    let mut found = x509::certificates(&pem).map_err(|error| unusable(path, error))?;
     match (found.pop(), found.len()) {
         (Some(certificate), 0) => Ok(certificate),
-        _ => Err(unusable(path, "more than one certificate, where one root is wanted".to_owned())),
+        _ => Err(unusable(path, UnusableRoot::SeveralCertificates)),
     }
 }
 
@@ -158,8 +151,8 @@ pub fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
         .collect()
 }
 
-pub fn unusable(path: &Path, reason: String) -> CaError {
-    CaError::Unusable { path: path.to_owned(), reason }
+pub fn unusable(path: &Path, reason: impl Into<UnusableRoot>) -> CaError {
+    CaError::Unusable { path: path.to_owned(), reason: reason.into() }
 }
 
 fn unreadable(path: &Path, error: ReadError) -> CaError {

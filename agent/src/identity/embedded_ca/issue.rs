@@ -14,10 +14,10 @@ use rustls_pki_types::PrivateKeyDer;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::CaError;
-use super::directory::CLOCK_SKEW;
+use super::directory::{CLOCK_SKEW, unusable};
 use super::make::{common_name, uri};
 use super::roots::{RootState, RootStatus, Roots};
+use super::{CaError, UnusableRoot};
 use crate::follow::{Problem, jitter};
 use crate::identity::renewal::renewal_of;
 use crate::identity::{Snapshot, Svid};
@@ -199,10 +199,7 @@ impl EmbeddedCa {
 pub fn read(directory: &Path, trust_domain: &TrustDomain) -> Result<Roots, CaError> {
     let roots = Roots::read(directory, trust_domain)?;
     if roots.active(SystemTime::now()).is_none() {
-        return Err(CaError::Unusable {
-            path: directory.join("ca.crt"),
-            reason: "there is no root that is valid now and has its key beside it".to_owned(),
-        });
+        return Err(unusable(&directory.join("ca.crt"), UnusableRoot::NoneActive));
     }
     Ok(roots)
 }

@@ -12,9 +12,10 @@ mod source;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::spiffe::TrustDomain;
 use crate::sys::files::ReadError;
 use crate::trust::BundleError;
-use crate::x509::KeyPairError;
+use crate::x509::{KeyPairError, UnusableKey, X509Error};
 
 pub use issue::EmbeddedCa;
 pub use roots::{RootState, RootStatus, Roots};
@@ -30,12 +31,12 @@ pub enum CaError {
     #[error("{} exists; a CA is never overwritten", .0.display())]
     Exists(PathBuf),
     #[error("{}: {reason}", path.display())]
-    Unusable { path: PathBuf, reason: String },
+    Unusable { path: PathBuf, reason: UnusableRoot },
     #[error("has no spiffeId")]
     NoSpiffeId,
     #[error("no root is active")]
     NoActiveRoot,
-    #[error("{} is not in use yet; a further root would be one too many", .0.display())]
+    #[error("{} is not in use yet; wait until it is before you make another root", .0.display())]
     NextNotInUse(PathBuf),
     #[error(
         "certificates of earlier roots may still be in use; wait {}, or say --force",
@@ -52,4 +53,26 @@ pub enum CaError {
     Pair(#[from] KeyPairError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
+}
+
+/// Why a file of the CA cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableRoot {
+    #[error(transparent)]
+    Malformed(#[from] X509Error),
+    #[error("more than one certificate, where one root is wanted")]
+    SeveralCertificates,
+    #[error("the certificate is not of the trust domain {0}")]
+    OtherDomain(TrustDomain),
+    #[error("of no trust domain")]
+    NoTrustDomain,
+    /// Has the mode of the key's file.
+    #[error("others than its owner may use it (mode {0:04o}); `chmod 600` it")]
+    OpenKey(u32),
+    #[error("the key cannot be used: {0}")]
+    Key(#[from] UnusableKey),
+    #[error("the certificate does not belong to the key beside it")]
+    OtherKey,
+    #[error("there is no root that is valid now and has its key beside it")]
+    NoneActive,
 }

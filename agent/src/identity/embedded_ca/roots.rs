@@ -1,9 +1,9 @@
 //! The roots of an embedded CA, and their states.
 //!
 //! A root is trusted as soon as its certificate is in the [directory](super::directory). It becomes active, which means that
-//! SVIDs are issued from it, once it has been valid for [`CLOCK_SKEW`](super::directory::CLOCK_SKEW). So a root whose validity begins tomorrow is trusted
-//! for a day before it is used, on every node that has the directory, without any coordination. A root without its key is
-//! only trusted.
+//! SVIDs are issued from it, once it has been valid for [`CLOCK_SKEW`](super::directory::CLOCK_SKEW). So a root whose
+//! validity begins tomorrow is trusted for a day before it is used, on every node that has the directory, without any
+//! coordination. A root without its key is only trusted.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -11,10 +11,10 @@ use std::time::SystemTime;
 use pem::{EncodeConfig, LineEnding, Pem};
 use rustls_pki_types::CertificateDer;
 
-use super::CaError;
 use super::directory::{
     Root, certificate_path, file_name, numbers, read_certificate, read_root, unusable, uri_names,
 };
+use super::{CaError, UnusableRoot};
 use crate::spiffe::TrustDomain;
 use crate::x509::CertificateFacts;
 
@@ -84,7 +84,7 @@ impl Roots {
             .iter()
             .find_map(|uri| uri.strip_prefix("spiffe://"))
             .and_then(|name| name.parse().ok())
-            .ok_or_else(|| unusable(&path, "of no trust domain".to_owned()))
+            .ok_or_else(|| unusable(&path, UnusableRoot::NoTrustDomain))
     }
 
     /// The root to issue from: the youngest one that is due and has its key here.

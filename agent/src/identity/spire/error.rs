@@ -7,14 +7,17 @@ use tonic::{Code, Status};
 use super::PATIENCE;
 use crate::follow::Unfollowed;
 use crate::identity::Update;
-use crate::spiffe::SpiffeId;
+use crate::identity::svid::UnfitCertificate;
+use crate::spiffe::{SpiffeError, SpiffeId, TrustDomain};
+use crate::trust::BundleError;
+use crate::x509::{KeyPairError, X509Error};
 
 /// Why a session with the SPIRE agent ended, or has nothing to give.
 #[derive(Debug, thiserror::Error)]
 pub enum SpireError {
     #[error("cannot reach the SPIRE agent at {}: {reason}", socket.display())]
-    Unreachable { socket: PathBuf, reason: String },
-    #[error("the SPIRE agent lets this agent ask for nothing, or not for this workload: {}", .0.message())]
+    Unreachable { socket: PathBuf, reason: Unreachable },
+    #[error("the SPIRE agent does not let this agent ask for anything, or not for this workload: {}", .0.message())]
     Denied(Status),
     #[error("{}", failed(.0))]
     Failed(Status),
@@ -30,9 +33,43 @@ pub enum SpireError {
     #[error("the SPIRE agent has no SVID for the workload{}", expected.as_ref().map(|id| format!(" that is of {id}")).unwrap_or_default())]
     NoSvid { expected: Option<SpiffeId> },
     #[error("what the SPIRE agent sent cannot be used: {0}")]
-    Unusable(String),
+    Unusable(#[from] UnusableMessage),
     #[error(transparent)]
     Unfollowed(#[from] Unfollowed),
+}
+
+/// Why no connection to the SPIRE agent can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreachable {
+    #[error("identity.spire.socket must be an absolute path")]
+    RelativePath,
+    #[error("nobody listens there")]
+    NotListening,
+    #[error("it is no socket")]
+    NoSocket,
+    #[error("there is no such socket")]
+    Missing,
+    #[error("it cannot be inspected")]
+    Unknown,
+}
+
+/// What is wrong with a message of the SPIRE agent.
+#[derive(Debug, thiserror::Error)]
+pub enum UnusableMessage {
+    #[error(transparent)]
+    KeyPair(#[from] KeyPairError),
+    #[error(transparent)]
+    Certificate(#[from] UnfitCertificate),
+    #[error("a certificate without a SPIFFE ID")]
+    NoSpiffeId,
+    #[error(transparent)]
+    Authorities(#[from] X509Error),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("two bundles of {0}")]
+    TwoBundles(TrustDomain),
+    #[error("the trust domain `{name}` {error}")]
+    TrustDomain { name: String, error: SpiffeError },
 }
 
 /// A message for a status. The text of the status is SPIRE's own only if SPIRE has answered.
@@ -50,11 +87,11 @@ fn failed(status: &Status) -> String {
             return "the SPIRE agent's answer cannot be read".to_owned();
         }
         Code::DeadlineExceeded => "does not answer in time",
-        Code::ResourceExhausted => "has too much to do",
+        Code::ResourceExhausted => "is overloaded",
         Code::Unauthenticated => {
             "does not know this agent; see authorized_delegates in its configuration"
         }
-        Code::InvalidArgument => "does not take the question",
+        Code::InvalidArgument => "does not accept the request",
         Code::NotFound => "knows nothing of the workload",
         _ => "fails",
     };
@@ -71,10 +108,6 @@ impl From<Status> for SpireError {
 }
 
 impl SpireError {
-    pub fn unusable(error: impl ToString) -> Self {
-        Self::Unusable(error.to_string())
-    }
-
     /// The consequence for the workload. Its identity is withdrawn only if the SPIRE agent says so.
     pub fn into_update(self) -> Update {
         match self {

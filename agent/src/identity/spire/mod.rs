@@ -23,7 +23,7 @@ use super::{Processes, Source, Update, Updates};
 use crate::follow::{Backoff, Following, Unfollowed};
 use crate::sys::pidfd::PidFd;
 
-use error::SpireError;
+use error::{SpireError, Unreachable};
 
 pub use settings::{NotASelector, SpireSelector, SpireSettings};
 
@@ -95,10 +95,8 @@ impl SpireSource {
 
     async fn connect(&self) -> Result<DelegatedIdentityClient<Channel>, SpireError> {
         let unreachable = |reason| SpireError::Unreachable { socket: self.socket.clone(), reason };
-        let endpoint =
-            Endpoint::parse(&format!("unix:{}", self.socket.display())).map_err(|_| {
-                unreachable("identity.spire.socket must be an absolute path".to_owned())
-            })?;
+        let endpoint = Endpoint::parse(&format!("unix:{}", self.socket.display()))
+            .map_err(|_| unreachable(Unreachable::RelativePath))?;
         let channel = connector::connect(&endpoint).await.map_err(|error| {
             tracing::debug!(%error, "SPIRE");
             unreachable(why_unreachable(&self.socket))
@@ -152,15 +150,14 @@ impl SpireSource {
     }
 }
 
-fn why_unreachable(socket: &Path) -> String {
+fn why_unreachable(socket: &Path) -> Unreachable {
     use std::os::unix::fs::FileTypeExt;
     match socket.metadata().map(|metadata| metadata.file_type().is_socket()) {
-        Ok(true) => "nobody listens there",
-        Ok(false) => "it is no socket",
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "there is no such socket",
-        Err(_) => "it cannot be looked at",
+        Ok(true) => Unreachable::NotListening,
+        Ok(false) => Unreachable::NoSocket,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Unreachable::Missing,
+        Err(_) => Unreachable::Unknown,
     }
-    .to_owned()
 }
 
 /// A process of the workload. Its descriptor is opened before its cgroup is checked, so the number cannot be reused in

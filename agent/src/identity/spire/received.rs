@@ -9,7 +9,7 @@ use spire_api::pb::spire::api::agent::delegatedidentity::v1::{
 };
 use zeroize::Zeroizing;
 
-use super::error::SpireError;
+use super::error::{SpireError, UnusableMessage};
 use crate::identity::{Snapshot, Svid};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::trust::{Trust, TrustBundle};
@@ -48,10 +48,10 @@ fn svid(sent: &X509svidWithKey) -> Result<Svid, SpireError> {
     let chain: Vec<_> =
         chain.unwrap_or_default().iter().map(|der| CertificateDer::from(der.to_vec())).collect();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(sent.x509_svid_key.to_vec()));
-    let pair = KeyPair::new(chain, &Zeroizing::new(key)).map_err(SpireError::unusable)?;
-    let svid = Svid::new(pair, None, None).map_err(SpireError::unusable)?;
+    let pair = KeyPair::new(chain, &Zeroizing::new(key)).map_err(UnusableMessage::from)?;
+    let svid = Svid::new(pair, None, None).map_err(UnusableMessage::from)?;
     if svid.id.is_none() {
-        return Err(SpireError::unusable("a certificate without a SPIFFE ID"));
+        return Err(UnusableMessage::NoSpiffeId.into());
     }
     Ok(svid)
 }
@@ -67,10 +67,11 @@ fn trust(
         if !wanted.contains(&domain) {
             continue;
         }
-        let authorities = x509::concatenated_certificates(der).map_err(SpireError::unusable)?;
-        let bundle = TrustBundle::new(domain.clone(), authorities).map_err(SpireError::unusable)?;
+        let authorities = x509::concatenated_certificates(der).map_err(UnusableMessage::from)?;
+        let bundle =
+            TrustBundle::new(domain.clone(), authorities).map_err(UnusableMessage::from)?;
         if bundles.insert(domain.clone(), Arc::new(bundle)).is_some() {
-            return Err(SpireError::Unusable(format!("two bundles of {domain}")));
+            return Err(UnusableMessage::TwoBundles(domain).into());
         }
     }
     Ok(Trust::of_bundles(bundles.into_values()))
@@ -79,7 +80,8 @@ fn trust(
 /// The protocol defines `example.org`; SPIRE sends `spiffe://example.org`.
 fn trust_domain(key: &str) -> Result<TrustDomain, SpireError> {
     let name = key.strip_prefix("spiffe://").unwrap_or(key);
-    name.parse().map_err(|error| SpireError::Unusable(format!("the trust domain `{key}` {error}")))
+    name.parse()
+        .map_err(|error| UnusableMessage::TrustDomain { name: key.to_owned(), error }.into())
 }
 
 #[cfg(test)]

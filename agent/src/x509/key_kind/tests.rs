@@ -47,7 +47,7 @@ fn each_kind_of_key_that_cannot_be_used_has_a_reason_of_its_own() {
         (pkcs8(&DSA, &[], &[2, 1, 7]), "a DSA key"),
         (pkcs8(&oid!(2.16.840.1.101.3.4.3.18), &[], &[]), "algorithm 2.16.840.1.101.3.4.3.18"),
     ] {
-        let reason = why_unusable(&key);
+        let reason = why_unusable(&key).to_string();
         assert!(reason.contains(expected) && reason.contains("P-256"), "{expected}: {reason}");
     }
     for damaged in [
@@ -56,6 +56,6 @@ fn each_kind_of_key_that_cannot_be_used_has_a_reason_of_its_own() {
         sec1_key(&P384),
         PrivatePkcs8KeyDer::from(vec![0x30, 0x84]).into(),
     ] {
-        assert!(why_unusable(&damaged).starts_with("it is damaged"), "{}", why_unusable(&damaged));
+        assert_eq!(why_unusable(&damaged), UnusableKey::Damaged);
     }
 }
