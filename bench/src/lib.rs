@@ -1,4 +1,4 @@
-//! Sheath beside the proxies that people use, under the same load.
+//! Sheath and the proxies that people use, under the same load.
 //!
 //! A [`contender::Contender`] is a way from a client on one node to the services on another: direct, by way of two
 //! plain relays, two agents, or two proxies with mutual TLS between them. A [`load::Load`] is what is sent that way

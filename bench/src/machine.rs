@@ -1,4 +1,4 @@
-//! What a run was made on: figures without it are worth nothing.
+//! The machine of a run: figures mean nothing without it.
 
 use std::fs;
 use std::process::Command;
@@ -20,6 +20,10 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// Reads what there is to say of this machine.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read, or if a program does not tell its version.
     pub fn look() -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).with_context(|| path.to_owned());
         let processor = value(&read("/proc/cpuinfo")?, "model name").context("no model name")?;

@@ -1,4 +1,4 @@
-//! What processes have used so far, from `/proc` (proc(5)).
+//! Processor time, memory and descriptors of processes, from `/proc` (proc(5)).
 
 use std::fs;
 
@@ -6,6 +6,9 @@ use anyhow::{Context, Result};
 use nix::unistd::{SysconfVar, sysconf};
 
 /// A process and all that descend from it: nginx's workers are children of the process that was started.
+///
+/// # Errors
+/// If `/proc` cannot be listed.
 pub fn family(pid: u32) -> Result<Vec<u32>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot list /proc")? {
@@ -26,6 +29,9 @@ pub fn family(pid: u32) -> Result<Vec<u32>> {
 }
 
 /// Seconds of processor time, user and system, of all threads, also of those that have ended.
+///
+/// # Errors
+/// If one of the processes has ended.
 pub fn cpu_seconds(pids: &[u32]) -> Result<f64> {
     let hertz = sysconf(SysconfVar::CLK_TCK).ok().flatten().context("no clock tick")?;
     let ticks = |pid: &u32| -> Result<u64> {
@@ -38,6 +44,9 @@ pub fn cpu_seconds(pids: &[u32]) -> Result<f64> {
 }
 
 /// Resident memory in KiB. What processes share counts for each.
+///
+/// # Errors
+/// If one of the processes has ended.
 pub fn resident_kib(pids: &[u32]) -> Result<u64> {
     let resident = |pid: &u32| -> Result<u64> {
         resident(&read(*pid, "status")?).context("no resident memory in a status file")
@@ -46,6 +55,9 @@ pub fn resident_kib(pids: &[u32]) -> Result<u64> {
 }
 
 /// Open descriptors.
+///
+/// # Errors
+/// If one of the processes has ended.
 pub fn open_files(pids: &[u32]) -> Result<u64> {
     let files = |pid: &u32| -> Result<u64> {
         let dir = format!("/proc/{pid}/fd");

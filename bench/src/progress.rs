@@ -1,11 +1,11 @@
-//! What is going on, on standard error: a line for each step; on a terminal, one line that is written anew.
+//! Progress on standard error: a line for each step; on a terminal, one line that is rewritten.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// Steps that take longer than this are worth a line.
+/// Steps that take longer than this get a line.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a run has got to.
@@ -22,6 +22,9 @@ impl Progress {
     }
 
     /// Does one step of the run.
+    ///
+    /// # Errors
+    /// Those of `work`.
     pub fn step<T>(&mut self, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.done += 1;
         let line = format!("[{}/{}] {name}", self.done, self.steps);

@@ -18,7 +18,7 @@ pub struct Plan {
     pub scale: Scale,
 }
 
-/// Sets all contenders up, sees that each is what it claims to be, and plays the plan.
+/// Sets all contenders up, checks that each is what it claims to be, and plays the plan.
 ///
 /// # Errors
 /// When a contender or a load fails: there are no results with holes.

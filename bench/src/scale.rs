@@ -5,13 +5,13 @@ use std::time::Duration;
 /// How much of each load.
 #[derive(Clone, Copy)]
 pub struct Scale {
-    /// How long a load lasts that can last as long as one likes.
+    /// How long a load lasts whose length can be chosen.
     pub duration: Duration,
     /// How many idle flows are looked at, one number after the other.
     pub idle: &'static [u32],
     /// Rounds in which idle flows are looked at: memory varies less than time.
     pub idle_rounds: u32,
-    /// How long memory must not have changed after all flows have closed, so that it will not any more.
+    /// How long memory must be unchanged after all flows have closed, before it counts as stable.
     pub idle_still: Duration,
     /// Requests for redis, without pipelining.
     pub requests: u32,

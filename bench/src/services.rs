@@ -43,6 +43,9 @@ pub struct Services {
 
 impl Services {
     /// Returns when all of them listen.
+    ///
+    /// # Errors
+    /// If a directory or a command cannot be made.
     pub fn start(place: &Place, dir: &Path) -> Result<Self> {
         let dir = dir.join("services");
         let start = |name: &'static str, port: u16, program: &str, arguments: &[&str]| {

@@ -1,4 +1,4 @@
-//! What Sheath wants to reach, and how near it is.
+//! Goals for Sheath, and how near it is.
 
 use crate::contender::{DIRECT, ENVOY, RELAY, SHEATH, SHEATH_FRESH};
 use crate::load::idle::{AFTER_CLIENT, AFTER_SERVER, FLOW_CLIENT, FLOW_SERVER};
@@ -37,7 +37,7 @@ enum Measure {
     },
     /// Sheath's own figure.
     Plain { load: &'static str, quantities: &'static [&'static str] },
-    /// Two of Sheath's own figures: how often the second is in the first.
+    /// Two of Sheath's own figures: the first divided by the second.
     Within { load: &'static str, pairs: &'static [(&'static str, &'static str)] },
 }
 

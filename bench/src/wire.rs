@@ -1,4 +1,4 @@
-//! Is a contender what it claims to be? Looked at once, before anything is measured: whoever carries plaintext, or
+//! Is a contender what it claims to be? This is checked once, before anything is measured: a contender that carries plaintext, or
 //! lets anybody in, would win.
 
 use std::fmt;
@@ -117,7 +117,7 @@ fn refuses_strangers(contender: &Contender, words: &str) -> Result<()> {
 
 fn plaintext(to: SocketAddr, words: &str) -> String {
     let mut heard = Vec::new();
-    // Whatever goes wrong is as good as a refusal.
+    // Any failure counts as a refusal.
     let _ = TcpStream::connect(to).and_then(|mut stream| {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(words.as_bytes())?;

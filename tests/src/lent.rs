@@ -27,11 +27,17 @@ pub fn listener(place: &Place, dir: &Path, listen: SocketAddr) -> TcpListener {
 }
 
 /// Asks the lender at `path` for a socket.
+///
+/// # Errors
+/// If the lender does not answer, or sends no socket.
 pub fn borrow(path: &Path) -> io::Result<Socket> {
     take(&UnixStream::connect(path)?)
 }
 
 /// Takes the socket that comes over a Unix socket.
+///
+/// # Errors
+/// If none comes.
 pub fn take(from: &UnixStream) -> io::Result<Socket> {
     let mut byte = [0];
     let mut data = [IoSliceMut::new(&mut byte)];

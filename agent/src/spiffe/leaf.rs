@@ -28,6 +28,9 @@ pub enum LeafError {
 }
 
 /// The SPIFFE ID of a leaf certificate that keeps the rules.
+///
+/// # Errors
+/// The first rule that it breaks.
 pub fn spiffe_id_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, LeafError> {
     let (rest, certificate) = X509Certificate::from_der(leaf).map_err(|_| LeafError::Malformed)?;
     if !rest.is_empty() {
@@ -47,7 +50,7 @@ pub fn spiffe_id_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, LeafError> {
         return Err(LeafError::NoDigitalSignature);
     }
     let uri = single_uri(&certificate)?;
-    // x509-parser is lenient about encodings. What webpki, the judge of the chain, does not read so is not so.
+    // x509-parser is lenient about encodings. webpki, which verifies the chain, must read the same name.
     if EndEntityCert::try_from(leaf).is_ok_and(|judged| !judged.valid_uri_names().eq([uri])) {
         return Err(LeafError::Malformed);
     }

@@ -1,4 +1,4 @@
-//! Waiting for a moment, and for a time of day: the clock may be set meanwhile, and the machine may sleep.
+//! Waiting for an instant, and for a time of day: the clock may be set meanwhile, and the machine may sleep.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,7 +25,7 @@ pub async fn sleep_until(time: SystemTime) {
     }
 }
 
-/// Waits until the clock says something. It may go back as well as on.
+/// Waits until `is_it` is true of the clock's time. The clock may go back as well as on.
 pub async fn reaches(is_it: impl Fn(SystemTime) -> bool) {
     while !is_it(SystemTime::now()) {
         tokio::time::sleep(SHORT_LOOK).await;

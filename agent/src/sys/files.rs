@@ -1,10 +1,10 @@
-//! Reading what somebody else puts there: configuration, certificates, keys, CRLs, names; and writing so that nobody ever
-//! reads a half of it.
+//! Reading files that others write: configuration, certificates, keys, CRLs, names; and writing files so that nobody ever
+//! reads half of one.
 //!
-//! Every file of the outside is read here and nowhere else, as the test at the end of `tests.rs` sees to. A path can
+//! Such files are read here and nowhere else; the test at the end of `tests.rs` checks it. A path can
 //! lead to anything: to a FIFO, where the agent would wait for whoever put it there; to a device without an end, with
 //! all memory locked; to a file that grows while it is read; to one that anybody may write. What the kernel itself
-//! writes (`/proc`, `/sys`, cgroups) is not of the outside.
+//! writes (`/proc`, `/sys`, cgroups) does not count.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -21,17 +21,17 @@ pub struct Kind {
     hands: Hands,
 }
 
-/// In whose hands a file may be.
+/// Who may own and write a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hands {
-    /// Root's, or those of whoever runs this, and nobody else may write it: it says what the agent does.
+    /// Root, or the user that runs this; nobody else may write it. Such a file controls the agent.
     Own,
-    /// Those of any one user or group: who hands out certificates is not always root.
+    /// Any one user or group: certificates are not always written by root.
     Somebodys,
 }
 
 impl Kind {
-    /// Files of the system's, which others may hand out, up to so many bytes.
+    /// Files of any owner, up to so many bytes.
     #[must_use]
     pub const fn up_to(longest: u64) -> Self {
         Self { longest, hands: Hands::Somebodys }
@@ -51,7 +51,7 @@ pub const CRLS: Kind = Kind::up_to(64 * MIB);
 /// What the agent itself has written for its next run.
 pub const STATE: Kind = Kind { longest: 16 * MIB, hands: Hands::Own };
 
-/// Why a file is not read. Whoever says so adds its path.
+/// Why a file is not read. The caller adds its path to the message.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("there is no such file")]
@@ -107,13 +107,16 @@ pub struct Opened {
     metadata: Metadata,
 }
 
-/// Opens a regular file, and nothing else.
+/// Opens a regular file.
+///
+/// # Errors
+/// If it cannot be opened, or is anything else.
 pub fn open(path: &Path) -> Result<Opened, ReadError> {
     let mut options = OpenOptions::new();
     // Without waiting: for the other end of a FIFO, or for a terminal.
     options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC);
     let file = options.open(path)?;
-    // Of the very file that is read, not of what the path may have become.
+    // Of the file that is open: the path may lead to another one by now.
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(ReadError::NotRegular(what_else(&metadata)));
@@ -138,7 +141,10 @@ impl Opened {
         self.metadata.mode() & 0o7777
     }
 
-    /// All of it, if it is what files of this kind may be.
+    /// All of its bytes.
+    ///
+    /// # Errors
+    /// If it is longer than files of this kind may be, in other hands, or cannot be read.
     pub fn read(self, kind: Kind) -> Result<Vec<u8>, ReadError> {
         self.check_hands(kind)?;
         let longest = kind.longest;
@@ -167,17 +173,23 @@ impl Opened {
 }
 
 /// All of a regular file.
+///
+/// # Errors
+/// As [`open`] and [`Opened::read`].
 pub fn read(path: &Path, kind: Kind) -> Result<Vec<u8>, ReadError> {
     open(path)?.read(kind)
 }
 
 /// All of a regular file that is text.
+///
+/// # Errors
+/// As [`read`], and if it is not UTF-8.
 pub fn read_text(path: &Path, kind: Kind) -> Result<String, ReadError> {
     let text = String::from_utf8(read(path, kind)?);
     text.map_err(|error| ReadError::NotText(error.utf8_error().valid_up_to()))
 }
 
-/// What becomes of a file that has the name already.
+/// What happens to a file that has the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfThere {
     Replace,

@@ -1,10 +1,13 @@
-//! What the process denies itself before it holds a key.
+//! Limits that the process sets itself before it holds a key.
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// No core dumps, nothing in swap, no ptrace by unprivileged processes, no new privileges through exec; as many descriptors as
 /// the system allows.
+///
+/// # Errors
+/// If the system refuses one of these.
 pub fn apply() -> nix::Result<()> {
     nix::sys::prctl::set_dumpable(false)?;
     nix::sys::prctl::set_no_new_privs()?;

@@ -1,9 +1,9 @@
-//! What the allocator keeps at hand.
+//! The allocator's caches.
 
 use std::ptr::null_mut;
 
-/// Gives back what the allocator keeps at hand for the calling thread: few bytes, but each of them may be all that keeps
-/// a page from going back to the system. By itself the allocator looks at them only while the thread allocates.
+/// Empties the allocator's cache of the calling thread: few bytes, but each of them may be all that keeps
+/// a page from going back to the system. By itself the allocator empties it only while the thread allocates.
 pub fn give_back() {
     // SAFETY: the name ends with NUL, and the command takes no values (jemalloc(3), thread.tcache.flush).
     let result = unsafe {

@@ -1,7 +1,7 @@
-//! What the system offers: kernel interfaces that no library in use covers, and safe forms of those that one does.
+//! Kernel interfaces: those that no library in use covers, and safe forms of others.
 //!
-//! All of the agent's `unsafe` is in this folder: the crate's root has it refused elsewhere. One attribute is not, the name of
-//! the allocator's settings in `main.rs`.
+//! All of the agent's `unsafe` is in this folder: `lib.rs` has the compiler refuse it elsewhere. One attribute is not, the
+//! name of the allocator's settings in `main.rs`.
 
 pub mod bpf;
 pub mod cgroup_id;

@@ -40,6 +40,9 @@ impl Kind {
     }
 
     /// True if the process is in the host's own.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
     pub fn is_hosts(self) -> io::Result<bool> {
         Ok(fs::metadata(self.of("self"))?.ino() == self.initial())
     }

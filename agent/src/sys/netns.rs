@@ -23,11 +23,17 @@ pub struct NetworkNamespace {
 
 impl NetworkNamespace {
     /// The agent's own.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
     pub fn own() -> io::Result<Self> {
         Self::from_file(File::open("/proc/self/ns/net")?, None)
     }
 
     /// The namespace at `path` (as `/proc/<pid>/ns/net`), to be entered from `own`.
+    ///
+    /// # Errors
+    /// If the file cannot be opened.
     pub fn open(path: &Path, own: &Self) -> io::Result<Self> {
         Self::other(File::open(path)?, own)
     }
@@ -87,6 +93,9 @@ impl NetworkNamespace {
     }
 
     /// The kernel's cookie of the namespace: never reused while the machine runs.
+    ///
+    /// # Errors
+    /// If the thread cannot enter the namespace, or no socket can be made there.
     pub fn cookie(&self) -> io::Result<u64> {
         self.run(|| {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;

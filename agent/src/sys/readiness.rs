@@ -1,8 +1,8 @@
-//! Reading and writing sockets with as few system calls as there can be.
+//! Reading and writing sockets with as few system calls as possible.
 //!
 //! A write that takes less than it was given has filled the socket: asking once more, only to be told `EAGAIN`, would be
 //! wasted. What happens in between is not lost, as the runtime takes note of every event that comes after the call began.
-//! Nothing of the kind is true of reads: one that ends at urgent data is short, too.
+//! This is not true of reads: one that ends at urgent data is short, too.
 
 use std::borrow::Borrow;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -49,15 +49,15 @@ pub fn poll_write(
 /// Why a connection has failed, once it has.
 pub type Failure<'s> = Pin<Box<dyn Future<Output = io::Error> + Send + 's>>;
 
-/// Waits until a connection fails: by a reset, or because nobody answers any more. After the end of a stream, reading does
-/// not tell that any more, and only writing or this does.
+/// Waits until a connection fails: by a reset, or because the peer does not answer any more. After the end of a stream,
+/// reading no longer shows a failure; only writing or this does.
 pub fn failure<'s>(stream: impl Borrow<TcpStream> + Send + 's) -> Failure<'s> {
     Box::pin(async move {
         let stream = stream.borrow();
         let failed = stream.ready(Interest::ERROR).await;
         match failed.and_then(|_| stream.take_error()) {
             Ok(Some(error)) | Err(error) => error,
-            // Somebody else has been told.
+            // The error has been taken by another call.
             Ok(None) => io::ErrorKind::ConnectionReset.into(),
         }
     })

@@ -156,6 +156,9 @@ impl SockDiag {
     }
 
     /// Aborts a connection: its owner sees `ECONNABORTED`, its peer a reset.
+    ///
+    /// # Errors
+    /// Those of the kernel: `NotFound` if the connection is gone.
     pub fn destroy(&self, socket: &TcpSocket) -> io::Result<()> {
         let request = request(socket.family, StateFlags::all(), socket.id.clone());
         self.send(NLM_F_ACK, SockDiagDestroy::new(request))?;

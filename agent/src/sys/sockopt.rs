@@ -44,7 +44,7 @@ where
     SockRef::from(socket).set_tcp_quickack(true)
 }
 
-/// Gives a wire leg that is about to connect what the application has asked of its own socket.
+/// Sets the options that the application has set on its own socket on a wire leg that is about to connect.
 pub fn take_over(socket: &Socket, asked: &Asked, destination: SocketAddr) -> io::Result<()> {
     if asked.traffic_class != 0 {
         match destination {

@@ -1,4 +1,4 @@
-//! TCP for those who read and write by way of tokio's traits.
+//! TCP for readers and writers that use tokio's traits.
 
 use std::borrow::Borrow;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::readiness;
 
-/// A connection, owned or borrowed, of which nothing stays unread. When read by way of the trait, a [`TcpStream`] itself
+/// A connection, owned or borrowed, that leaves nothing unread. Read through the trait, a [`TcpStream`] itself
 /// takes a short read for an emptied socket, and waits; but a read that ends at urgent data is short, too.
 #[derive(Debug)]
 pub struct Tcp<S>(pub S);

@@ -1,4 +1,4 @@
-//! Waiting for files to change, also where they are replaced by way of symbolic links, as Kubernetes does with
+//! Waiting for files to change, also where they are replaced through symbolic links, as Kubernetes does with
 //! the volumes of Secrets and ConfigMaps (`..data`).
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
-/// How often files are looked at without being told: directories may be replaced, and some file systems tell
+/// How often files are checked without a notice: directories may be replaced, and some file systems notify of
 /// nothing.
 const POLL: Duration = Duration::from_secs(20);
 /// How long to wait after the first sign of a change: several files often change together.
@@ -24,7 +24,7 @@ pub struct Watch {
     /// `None` if the kernel has no more to give; then the clock has to do.
     inotify: Option<AsyncFd<Watched>>,
     directories: BTreeSet<PathBuf>,
-    /// When to tell of a change that nobody has been told of yet.
+    /// When to report a change that has not been reported yet.
     pending: Option<Instant>,
     next_poll: Instant,
 }
@@ -61,7 +61,7 @@ impl Watch {
                     .map_err(std::io::Error::other)
             })
             .inspect_err(|error| {
-                tracing::warn!(%error, "changes of files are only noticed every {POLL:?}");
+                tracing::warn!(%error, "no inotify watch; changes of files are noticed only every {POLL:?}");
             })
             .ok();
         let watch = Self { inotify, directories, pending: None, next_poll: Instant::now() + POLL };

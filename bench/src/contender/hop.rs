@@ -61,6 +61,10 @@ pub struct Credentials {
 const LIFE: Duration = Duration::from_hours(24);
 
 impl Credentials {
+    /// Issues them anew.
+    ///
+    /// # Errors
+    /// If a file cannot be read or written.
     pub fn issue(world: &World) -> Result<Self> {
         let dir = world.dir.path().join("credentials");
         let ca = Ca::named("the authority of the proxies", TRUST_DOMAIN);
@@ -96,6 +100,10 @@ pub struct Hop<'a> {
 }
 
 impl<'a> Hop<'a> {
+    /// Makes the directory of this side.
+    ///
+    /// # Errors
+    /// If it cannot be made.
     pub fn new(world: &World, side: Side, credentials: &'a Credentials) -> Result<Self> {
         let node = match side {
             Side::Client => &world.a,
@@ -144,6 +152,9 @@ impl<'a> Hop<'a> {
     }
 
     /// Writes a file into this side's directory.
+    ///
+    /// # Errors
+    /// If it cannot be written.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let file = self.dir.join(name);
         std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;

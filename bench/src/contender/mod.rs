@@ -59,7 +59,7 @@ pub struct Proxy {
 pub const DIRECT: &str = "direct";
 pub const RELAY: &str = "relay";
 pub const SHEATH: &str = "sheath";
-/// Sheath with a handshake for each connection, where it would else use a session again.
+/// Sheath with a handshake for each connection, where it would otherwise reuse a session.
 pub const SHEATH_FRESH: &str = "sheath-fresh";
 pub const ENVOY: &str = "envoy";
 
@@ -71,7 +71,7 @@ static PROXIES: [Proxy; 5] = [
     Proxy { name: "nginx", start: nginx::start, encrypts: true, hybrid: false },
 ];
 
-/// Tells what of a fresh handshake's price is the group's.
+/// Shows how much of a fresh handshake's cost is that of the group.
 static ENVOY_HYBRID: Proxy =
     Proxy { name: "envoy-hybrid", start: envoy::start_hybrid, encrypts: true, hybrid: true };
 
@@ -123,6 +123,9 @@ pub const SIDES: [Side; 2] = [Side::Client, Side::Server];
 
 impl Contender {
     /// Returns when everything listens.
+    ///
+    /// # Errors
+    /// If something of it cannot be set up.
     pub fn start(entry: &Entry) -> Result<Self> {
         let world = World::new();
         for node in [&world.a, &world.b] {
@@ -187,6 +190,9 @@ impl Contender {
     }
 
     /// The processes of one side; none if nothing stands in between.
+    ///
+    /// # Errors
+    /// If `/proc` cannot be read.
     pub fn processes(&self, side: Side) -> Result<Vec<u32>> {
         match &self.middle {
             Middle::Nothing => Ok(Vec::new()),

@@ -1,4 +1,4 @@
-//! What flows cost on which nothing moves: memory and descriptors of each side. Looked at with a fresh pair, so that
+//! The cost of idle flows: memory and descriptors of each side. It is measured with a fresh pair, so that
 //! nothing of other loads is left in it.
 
 use std::io::{BufRead, BufReader, Write};
@@ -27,7 +27,7 @@ pub const FLOW_SERVER: &str = "rss_per_flow_server";
 pub const AFTER_CLIENT: &str = "rss_after_client";
 pub const AFTER_SERVER: &str = "rss_after_server";
 
-/// How long a pair may take until it has let go of what belonged to closed flows.
+/// How long a pair may take to release what belonged to closed flows.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at what may still change.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -152,7 +152,7 @@ fn look(contender: &Contender) -> Result<[Holdings; 2]> {
     Ok([client?, server?])
 }
 
-/// Looks until what is seen is complete and has not changed for so long, or time is up. Returns what was seen last.
+/// Reads again and again until the values are complete and have been unchanged for so long, or time is up. Returns the last ones.
 fn settle(
     contender: &Contender,
     still: Duration,

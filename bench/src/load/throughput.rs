@@ -17,7 +17,7 @@ pub struct Throughput {
     pub buffers: Option<&'static str>,
 }
 
-/// What the guides of many an application still advise to.
+/// The size that the guides of many applications still recommend.
 pub const SMALL: &str = "16K";
 
 impl Load for Throughput {

@@ -17,6 +17,10 @@ pub struct Times {
 }
 
 impl Times {
+    /// Reads what [`take`] has printed.
+    ///
+    /// # Errors
+    /// If the text is something else.
     pub fn parse(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("not a clock's result")?;
         let time = |name: &str| value[name].as_f64().with_context(|| format!("no {name}"));

@@ -18,6 +18,10 @@ pub struct Churn {
 }
 
 impl Churn {
+    /// Reads what [`churn`] has printed.
+    ///
+    /// # Errors
+    /// If the text is something else.
     pub fn parse(text: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(text).context("not a churn's result")?;
         let connections = value["connections"].as_u64().context("no number of connections")?;

@@ -1,4 +1,4 @@
-//! Small programs that this one is besides: it starts itself again in the place of a client, a server or a proxy.
+//! Small programs that are part of this one: it starts itself again as a client, a server or a proxy.
 
 mod clock;
 mod connect;
@@ -59,6 +59,10 @@ impl FromStr for Way {
 }
 
 impl Play {
+    /// Plays it to its end.
+    ///
+    /// # Errors
+    /// If a connection or a port fails.
     pub fn run(self) -> Result<()> {
         match self {
             Self::Echo { port } => echo::serve(port),
@@ -73,6 +77,9 @@ impl Play {
     }
 
     /// The command that plays this in another place.
+    ///
+    /// # Errors
+    /// If the path of this program is not known.
     pub fn command(&self, place: &Place) -> Result<Command> {
         let program = std::env::current_exe().context("this program's own path")?;
         let mut command = place.command(program);

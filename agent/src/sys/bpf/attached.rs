@@ -1,4 +1,4 @@
-//! What is attached to a cgroup or a network namespace, whoever has attached it.
+//! The programs that are attached to a cgroup or a network namespace, our own and those of others.
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -1,4 +1,4 @@
-//! Links: what holds a program in its place, also without the process that has made it.
+//! Links: they keep a program attached, also without the process that made them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! `bpf(2)`, where aya has nothing: pinned maps that several tasks write through a shared reference, one entry or many at a
+//! `bpf(2)`, where aya lacks something: pinned maps that several tasks write through a shared reference, one entry or many at a
 //! time, links of cgroup programs that are updated in place, and what is really attached.
 //!
 //! The shapes (`include/uapi/linux/bpf.h`) are those of `aya-obj`, as bindgen has made them: each field by its name.
@@ -61,7 +61,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 
 // ---- the system call -----------------------------------------------------------------------------------
 
-/// Arguments that say nothing yet. A command looks at its own member alone, and wants zeros behind what it knows.
+/// Empty arguments. A command reads its own member alone, and wants zeros behind what it knows.
 fn zeroed() -> bpf_attr {
     // SAFETY: all members are made of integers.
     unsafe { std::mem::zeroed() }
@@ -72,12 +72,12 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd() as u32
 }
 
-/// Gives a command that returns nothing but whether it has succeeded.
+/// Runs a command that returns no more than success or failure.
 fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
     raw(command, attr).map(drop)
 }
 
-/// Gives a command that makes a descriptor.
+/// Runs a command that makes a descriptor.
 fn open(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     // SAFETY: the kernel has just made the descriptor for us; it fits, as all descriptors do.
     raw(command, attr).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })

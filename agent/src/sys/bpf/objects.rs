@@ -1,4 +1,4 @@
-//! Programs and maps as the kernel lists them: by id, with their names and what they use, whoever has made them.
+//! Programs and maps as the kernel lists them: by id, with their names and what they use, our own and those of others.
 
 use std::ffi::c_char;
 use std::io;

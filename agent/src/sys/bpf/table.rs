@@ -1,4 +1,4 @@
-//! Maps by their bytes.
+//! Pinned maps with typed keys and values.
 
 use std::io;
 use std::marker::PhantomData;
@@ -75,7 +75,7 @@ impl<K: Pod, V: Pod> Table<K, V> {
         self.fd.as_fd()
     }
 
-    /// Gives a command for one entry. Without a key, it is the one before the first.
+    /// Runs a command for one entry. Without a key, it is the position before the first entry.
     fn call(
         &self,
         command: bpf_cmd,
