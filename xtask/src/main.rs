@@ -19,6 +19,8 @@ mod lint;
 mod modules;
 mod prerequisites;
 mod programs;
+#[cfg(test)]
+mod promises;
 mod test;
 mod tool;
 mod wheel;

@@ -1,24 +1,34 @@
-//! What Sheath promises. Scenarios in `tests/tests/` name the promise that they show.
+//! What Sheath promises. Scenarios, the files in `tests/tests/`, show that each promise is kept.
 //!
 //! 1. **No plaintext leaves.** Of a flow that policy protects, no byte of the application crosses the node's edge
 //!    unencrypted: not at the start, not during enrolment, not when the agent is killed, not by any trick with sockets
 //!    that an unprivileged process has. Programs and maps are pinned, so the redirect outlives the agent and fails
 //!    closed. A second, independent program at the edge drops what did not come through the agent, and counts it.
+//!    Shown by `no_plaintext`, `enrolment`, `enrolment_limits`, `capture_root`, `fail_closed`, `lost_pins`, `guards`, `diverted`,
+//!    `socket_matrix`, `socket_tricks`.
 //! 2. **No fallback.** A destination that is known to be protected is reached by mutual TLS or not at all.
+//!    Shown by `modes`, `peers`, `external_names`.
 //! 3. **Identity comes from the kernel, never from an address.** The workload of a flow is what the kernel recorded
 //!    about the calling cgroup at `connect()`. A lookup that misses is a reset, never a guess.
-//! 4. **The peer is the expected peer.** Its certificate leads to the bundle of its trust domain, and bears a SPIFFE ID, a
-//!    name or a pin that the destination is expected to have. "Some valid certificate" is not enough.
+//!    Shown by `identity`, `workload_ids`, `ownership`, `abuse`.
+//! 4. **The peer is the expected peer.** Its certificate leads to the bundle of its trust domain, and has a SPIFFE ID that
+//!    is expected at the destination; or it has a name or a pin that is expected there. "Some valid certificate" is not enough.
+//!    Shown by `no_plaintext`, `peers`, `pinned_peers`, `external_peers`, `federation`, `live_sessions`.
 //! 5. **The kernel steers, the end of the TLS connection decides.** Nothing is decided about an identity before the
 //!    handshake has proved it, and no byte of the application is delivered before the decision.
+//!    Shown by `peers`, `inbound_tls`.
 //! 6. **TCP is still TCP.** Each direction can end by itself. A refused or reset destination is a reset for the
-//!    application, never a clean end; so is TLS that is cut. Whoever reads slowly slows the writer down. Servers may
+//!    application, never a clean end; so is TLS that is cut. A slow reader slows the writer down. Servers may
 //!    speak first.
+//!    Shown by `tcp`, `dead_servers`, `session_loss`.
 //! 7. **The application sees the addresses it asked for**: the real peer, and the workload's own address.
+//!    Shown by `addresses`.
 //! 8. **The wire keeps its ports.** TLS runs on the application's own destination port, so that firewalls and flow logs
 //!    keep their meaning, and any standard peer of mutual TLS can call a workload and be called.
+//!    Shown by `no_plaintext`, `addresses`, `interop_openssl`, `interop_nginx`, `interop_envoy`, `interop_stunnel`.
 //! 9. **Truth in status.** What the agent reports is what it has observed, never what it was told to do. It looks again,
 //!    and repairs what it finds broken.
+//!    Shown by `status`, `lost_pins`.
 //!
-//! One thing is not promised yet: that replacing the agent resets no live connection. What belongs to a live flow can be
+//! One thing is not promised yet: that replacing the agent resets no live connection. The state of a live flow can be
 //! saved and restored ([`relay`](crate::relay), [`wire::saved`](crate::wire::saved)); handing it over to another process comes later.
