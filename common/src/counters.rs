@@ -30,9 +30,9 @@ pub enum Counter {
     GuardDroppedConfined = 11,
     /// Of those dropped outbound: to this very host, by an interface that leads elsewhere.
     GuardDroppedLoopbackAddress = 12,
-    /// Of those dropped outbound: by a way that the sender has chosen.
+    /// Of those dropped outbound: with a route that the sender chose.
     GuardDroppedSourceRouted = 13,
-    /// Of those dropped outbound: with headers that cannot be followed.
+    /// Of those dropped outbound: with headers that cannot be parsed.
     GuardDroppedUnreadable = 14,
     /// TCP sockets refused to workloads where the programs are not attached.
     SocketRefused = 15,

@@ -1,4 +1,5 @@
-//! Whose a process or a socket is, from the cgroups above it, also where not every workload's cgroup could be recorded.
+//! Which workload a process or a socket belongs to, by the cgroups above it, also where not every workload's cgroup could be
+//! recorded.
 //!
 //! A cgroup's id grows with the time at which it was made and is never used again (`__kernfs_new_node`), and a cgroup is
 //! younger than those above it. So "made since then" is a comparison of ids.
@@ -9,7 +10,7 @@ use crate::workload::Workload;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overflow {
-    /// In the kernel's entry, how many there have been; in the agent's, how many of those it has seen to since.
+    /// In the kernel's entry, how many there have been; in the agent's, how many of those it has recorded since.
     pub count: u64,
     /// The first of them; zero in the agent's entry if it knows of none.
     pub since: u64,
@@ -43,7 +44,7 @@ impl Overflow {
     }
 }
 
-/// The way from the root cgroup down to a task's or a socket's own.
+/// The walk from the root cgroup down to a task's or a socket's own.
 #[derive(Clone, Copy, Debug)]
 pub struct Walk {
     found: Workload,
@@ -82,8 +83,7 @@ impl Walk {
         self.found
     }
 
-    /// True if the way may lead on to something that only what could be found, or nobody, knows: a workload further in may lie
-    /// there.
+    /// True if a workload further in may lie below what was found, or where no workload was found.
     #[inline(always)]
     #[must_use]
     pub fn may_lead_further(&self) -> bool {

@@ -15,7 +15,7 @@ pub struct Connected {
     pub owner: Owner,
 }
 
-/// Whose a connection is, as rules about packets see it.
+/// The owner of a connection, as rules about packets see it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Owner {
@@ -23,8 +23,8 @@ pub struct Owner {
     pub gid: u32,
 }
 
-/// What the owner of a connection has asked of its socket before `connect()`, as far as the connection that crosses the
-/// wire in its place can have the same. Zero is what nobody has asked for.
+/// Options that the application has set on its socket before `connect()`, as far as the connection that crosses the
+/// wire in its place can have the same. Zero stands for an option that was not set.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Asked {
@@ -85,8 +85,8 @@ pub struct LegKey {
     pub _reserved: u32,
 }
 
-/// Key of the `UNREACHABLE` map: who, from where, and to where. Rules about packets may lead another user's connection, or
-/// one with another mark, by another way.
+/// Key of the `UNREACHABLE` map: who, from where, and to where. Rules about packets may route the connections of another user, or
+/// those with another mark, differently.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UnreachableKey {
@@ -104,7 +104,7 @@ pub struct UnreachableKey {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unreachable {
-    /// Until when this is believed.
+    /// Until when this holds.
     pub until_ns: u64,
     /// When somebody has last been refused because of it.
     pub asked_ns: u64,
@@ -172,7 +172,8 @@ pub struct ActivatedKey {
     pub _reserved: u32,
 }
 
-/// Kept in the storage of the agent's socket towards a local server: whom it is for, and whom it has reached.
+/// Kept in the storage of the agent's socket towards a local server: the workload that it is for, and whose socket it has
+/// reached.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LocalLeg {
@@ -187,10 +188,10 @@ pub struct LocalLeg {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
-    /// None that a program of ours runs for.
+    /// None yet, or one that no program of ours runs for.
     Nobody = 0,
     TheWorkload = 1,
-    /// Once so, always so.
+    /// Not the workload's. This never changes again.
     SomebodyElse = 2,
 }
 

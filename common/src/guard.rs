@@ -1,7 +1,7 @@
 //! What the guards do with a packet: pure, total, and the same in the kernel and on the host.
 //!
-//! A guard goes by what proves something: the interface, the state of the socket, the addresses in the IP header.
-//! What an address means proves nothing about where a packet goes, and headers are only followed where they can
+//! A guard decides by facts that nobody can forge: the interface, the state of the socket, the addresses in the IP header.
+//! The meaning of an address proves nothing about where a packet goes, and headers are only parsed where they can
 //! change the answer. The truth table is in ARCHITECTURE.md, under "The guards".
 
 use crate::net::{Address, Endpoint};
@@ -45,11 +45,11 @@ pub enum Route {
     Direct = 0,
     /// It is another, and no header of the sender's explains it: the host translates addresses.
     Translated = 1,
-    /// It is another, and so is the protocol: the host wraps what the socket sends.
+    /// It is another, and so is the protocol: the host encapsulates the socket's packets.
     Encapsulated = 2,
-    /// The sender has written into the packet by which way it should go (RFC 791, 3.1; RFC 8200, 4.4).
+    /// The sender has written a route into the packet (RFC 791, 3.1; RFC 8200, 4.4).
     Sourced = 3,
-    /// It is another, and the headers cannot be followed to the end.
+    /// It is another, and the headers cannot be parsed to the end.
     Unreadable = 4,
 }
 
@@ -100,12 +100,12 @@ impl From<Route> for Detour {
 /// A packet of a TCP socket on its way out.
 #[derive(Clone, Copy, Debug)]
 pub struct Departure {
-    /// Index of the interface that it leaves by: what goes by loopback is asked of only where it was turned to the agent
+    /// Index of the interface that it leaves by. On loopback only connections that were turned to the agent are checked
     /// ([`comes_to_the_agent`]).
     pub interface: u32,
     pub state: SocketState,
-    /// True if a workload has connected the socket to the agent or to loopback: whatever made the socket, it stays
-    /// there.
+    /// True if a workload has connected the socket to the agent or to loopback. It must not send beyond loopback, whoever
+    /// made the socket.
     pub is_confined: bool,
     /// From the IP header.
     pub source: Address,
@@ -124,9 +124,9 @@ pub enum DropReason {
     Confined = 2,
     /// Sent to this very host, by an interface that leads elsewhere.
     LoopbackAddress = 3,
-    /// Its sender has chosen the way that it takes.
+    /// Its sender has chosen its route.
     SourceRouted = 4,
-    /// Its headers cannot be followed.
+    /// Its headers cannot be parsed.
     Unreadable = 5,
     /// A connection to a port on which only the agent answers.
     Port = 6,
@@ -150,7 +150,7 @@ impl DropReason {
     }
 }
 
-/// What a packet's own facts say.
+/// What the packet's own facts decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
     Pass,
@@ -160,9 +160,9 @@ pub enum Finding {
     DropFromAny(DropReason),
     /// To be dropped if a workload has sent it whose outbound connections are the agent's affair.
     DropFromOutbound(DropReason),
-    /// It opens a connection: it depends on what policy says of where it goes.
+    /// It opens a connection: policy about its destination decides.
     AskPolicy,
-    /// It answers for a listening socket: it depends on whose the port is.
+    /// It answers for a listening socket: the owner of the port decides.
     AskPort,
 }
 

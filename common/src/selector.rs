@@ -1,11 +1,11 @@
 //! Recognising a workload's cgroup by its path, in the kernel at the moment the cgroup is made and on the
 //! host for those that exist already.
 //!
-//! There may be many thousand patterns, and a cgroup is made in no time. So patterns are found by what they begin with:
-//! the `BEGINNINGS` trie knows, of all beginnings (the characters of a pattern up to its first wildcard), the longest that a
-//! path has. From there a chain leads through all patterns with that beginning, and on to those with shorter ones that the
-//! path has as well. Whoever follows it meets every pattern that may match, and few others: a path without wildcards is as
-//! good as looked up. Of those that begin alike, most end in another way than the path, which one comparison tells.
+//! There may be many thousand patterns, and making a cgroup must stay fast. So patterns are found by their beginnings, the
+//! characters up to their first wildcard: the `BEGINNINGS` trie returns the longest beginning that a
+//! path has. From there a chain leads through all patterns with that beginning, and on to those with shorter beginnings that the
+//! path has as well. The chain has every pattern that may match, and few others: for a path without wildcards it is no more than
+//! a lookup. Of patterns that begin alike, most end in another way than the path, which one comparison tells.
 //!
 //! Patterns are numbered. Of several that match, the lowest number has the cgroup.
 
@@ -28,7 +28,7 @@ pub const MAX_SELECTED: u32 = 16_000;
 /// Patterns: those of workloads, and the paths below which they lie.
 pub const MAX_PATTERNS: u32 = 2 * MAX_SELECTED;
 
-/// In place of a pattern's number: none.
+/// Stands for no pattern.
 pub const NONE: u32 = u32::MAX;
 
 /// Key of the `PATTERNS` map.

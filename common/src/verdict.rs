@@ -174,11 +174,11 @@ pub enum Denial {
     Unreachable = 7,
     /// The caller's cgroup could not be recorded as a workload, or its path is too long to tell whether it is one.
     NotEnrolled = 8,
-    /// A packet filter on the caller's cgroup keeps it from the agent.
+    /// A packet filter on the caller's cgroup blocks its way to the agent.
     CutOff = 9,
 }
 
-/// What becomes of a connection.
+/// What is done with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Untouched; never enters user space.
@@ -189,7 +189,7 @@ pub enum Verdict {
     Deny(Denial),
 }
 
-/// What a verdict follows from.
+/// The ground of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ground {
     /// Nothing that is configured: it holds for everybody.
@@ -208,7 +208,7 @@ pub fn decide(mode: OutboundMode, destination: &Endpoint, best: Best) -> Verdict
     decide_by(mode, destination, best).0
 }
 
-/// The same, and what it follows from.
+/// The same decision, with its ground.
 #[inline(always)]
 #[must_use]
 pub fn decide_by(mode: OutboundMode, destination: &Endpoint, best: Best) -> (Verdict, Ground) {

@@ -59,12 +59,12 @@ const V6: u8 = 2;
 const ABOVE: u8 = 4;
 
 impl Workload {
-    /// None at all: everything of it is left alone. A value and not an option, whose absent part older kernels do not
-    /// let programs copy.
+    /// No workload: everything is left alone. It is a value and not an `Option`, because older kernels do not let programs copy
+    /// the absent part of one.
     pub const NOBODY: Self =
         Self::new(NO_WORKLOAD, OutboundMode::Disabled, InboundMode::Disabled, false);
 
-    /// In place of a workload where it cannot be told which: nothing is open to it, and nothing of it to others.
+    /// Stands for a workload that cannot be determined: all of its connections are refused, in both directions.
     pub const REFUSED: Self = Self::new(REFUSED, OutboundMode::Require, InboundMode::Strict, true);
 
     /// No workload, but a cgroup below which a selector recognises some.

@@ -50,7 +50,7 @@ impl Glob {
         depth(self.as_bytes())
     }
 
-    /// Looks at a path on the host, as the kernel's side does.
+    /// Compares a path on the host, as the kernel's side does.
     #[must_use]
     pub fn select(&self, path: &[u8]) -> Selection {
         let is_cut = path.len() > MAX_PATH;
@@ -82,8 +82,8 @@ pub fn depth(path: &[u8]) -> usize {
     path.iter().filter(|c| **c == b'/').count()
 }
 
-/// The last characters of a text, up to eight, in one number: the last one lowest. To see at once that a path ends in another
-/// way.
+/// The last characters of a text, up to eight, in one number, the last one lowest. One comparison shows that a path ends in
+/// another way.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ending {
