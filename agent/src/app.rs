@@ -33,7 +33,7 @@ use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
 use crate::workers::Workers;
 
-/// Between two looks for what bursts of flows have left behind.
+/// How often memory that bursts of flows have left behind is given back.
 const TIDY: Duration = Duration::from_secs(5);
 
 /// Why the agent did not start, or stopped without being told to.
@@ -49,7 +49,7 @@ pub enum StartError {
     Io { what: String, error: io::Error },
     #[error("{0} has ended, which it never should; please report this")]
     Ended(&'static str),
-    /// A source of identities has none to give, or a workload gets no number.
+    /// A source of identities cannot be opened, or a workload gets no number.
     #[error("{0}")]
     Source(Problem),
     #[error(transparent)]
@@ -155,10 +155,10 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let (control_requests, control_inbox) = mpsc::channel(4);
     let mut controlling = tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
     let caretaker = pipeline.clone();
-    // On a thread for flows: the allocator keeps at hand what a thread frees, and `tidy` is sure to empty the hands of
+    // On a thread for flows: the allocator keeps a cache for each thread that frees memory, and `tidy` reaches the caches of
     // these alone.
     let looking_after =
-        pipeline.workers.next().spawn(async move { caretaker.idle.look_after().await });
+        pipeline.workers.next().spawn(async move { caretaker.idle.evict_expired().await });
     let tidying = tokio::spawn(tidy(pipeline.clone()));
     let mut supervising = tokio::spawn(supervisor.run(supervisor_inbox));
     let reloading = tokio::spawn(reload_on(hangup, control_requests.downgrade()));
@@ -169,20 +169,20 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     service_manager::ready();
     let asked = pipeline.clone();
     let proving = tokio::spawn(service_manager::keep_proving(move || asked.workers.all_answer()));
-    // What starting has left behind on this thread, which only waits from now on.
+    // Starting has left free memory in the cache of this thread, which only waits from now on.
     heap::give_back();
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
-        // Without it nothing is looked after: better to be started anew.
+        // Without it, capture is not repaired: it is better to be started anew.
         _ = &mut supervising => return Err(StartError::Ended("the supervisor")),
         _ = &mut controlling => return Err(StartError::Ended("the control plane")),
     }
     tracing::info!(flows = pipeline.counters.flows(), "draining");
     service_manager::stopping();
-    // With the admin server goes the last sender of requests to the supervisor, and so it ends. The control plane
-    // stays: flows that are still live must go on being good.
+    // The admin server has the last sender of requests to the supervisor. Without it the supervisor ends. The control plane
+    // stays: live flows must be judged until they end.
     reloading.abort();
     serving.abort();
     let _ = supervising.await;
@@ -200,7 +200,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Makes sure of the files that the runtime opens, which panics for want of them.
+/// Checks that the runtime can open the files that it needs: without them it panics.
 fn room_to_start() -> Result<(), StartError> {
     const ROOM: usize = 32;
     descriptors::can_open(ROOM).map_err(StartError::io(format!(
@@ -208,7 +208,7 @@ fn room_to_start() -> Result<(), StartError> {
     )))
 }
 
-/// Now and then gives back what is left of a burst of flows, and of workloads that are gone.
+/// Gives memory back that bursts of flows have left, and forgets workloads that are gone.
 async fn tidy(pipeline: Arc<Pipeline>) {
     loop {
         tokio::time::sleep(TIDY).await;
@@ -249,12 +249,12 @@ async fn reload_on(mut hangup: Signal, control: mpsc::WeakSender<ControlRequest>
         }
         drop(control);
         if let Ok(Err(reason)) = reloaded.await {
-            tracing::error!(%reason, "configuration not reloaded; the one before stays in force");
+            tracing::error!(%reason, "configuration not reloaded; the previous one stays in force");
         }
     }
 }
 
-/// Cores to work on flows with.
+/// Threads for flows: one for each core.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
@@ -278,7 +278,7 @@ pub fn lock(instance: &Instance) -> Result<Flock<File>, StartError> {
         .map_err(|_| StartError::AlreadyRunning(instance.name.clone()))
 }
 
-/// Tells this run's flow ids from those of other runs.
+/// A random number that distinguishes this run's flow ids from those of other runs.
 fn run_number(provider: &CryptoProvider) -> u32 {
     let mut bytes = [0; 4];
     match provider.secure_random.fill(&mut bytes) {

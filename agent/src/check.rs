@@ -27,7 +27,7 @@ use crate::terminal::{Cell, Mood, Table};
 
 pub use host::requirements;
 
-/// How bad it is.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
@@ -63,7 +63,7 @@ impl Finding {
     }
 }
 
-/// Looks at the host and the configuration, changing nothing.
+/// Checks the host and the configuration. Changes nothing.
 #[must_use]
 pub fn check(config: &Config) -> Vec<Finding> {
     let mut findings = requirements();
@@ -80,7 +80,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Where each identity comes from, and whether it does.
+/// Whether each workload would get an identity from its source.
 fn identities(desired: &Desired) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut seen = HashSet::new();
@@ -201,14 +201,14 @@ fn workloads<'d>(desired: &'d Desired) -> Vec<Finding> {
         }
         owners.extend(found.selected.iter().map(|cgroup| (cgroup.id, workload.name.as_str())));
         let count = found.selected.len();
-        // What runs has been tried.
+        // The filters of a running unit have been tried.
         let lacks = workload.cgroup.pattern().and_then(units::service);
         let lacks = lacks.filter(|_| count == 0).and_then(units::lacks);
         if let Some(lacks) = lacks {
             Finding::error(
                 "workload",
                 format!(
-                    "`{}`: its unit keeps it from the agent, which it meets on loopback",
+                    "`{}`: its unit blocks loopback, over which the workload reaches the agent",
                     workload.name
                 ),
                 format!(
@@ -228,7 +228,7 @@ fn workloads<'d>(desired: &'d Desired) -> Vec<Finding> {
     desired.workloads.iter().map(look).collect()
 }
 
-/// File systems on the network, which no program sees the kernel read and write.
+/// Network file systems: the kernel reads and writes them without any program of ours seeing it.
 fn mounts(desired: &Desired) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
@@ -246,14 +246,14 @@ fn mounts(desired: &Desired) -> Vec<Finding> {
             Finding::warning(
                 "mounts",
                 format!("`{}` sees {}", workload.name, listed.join(", ")),
-                "the kernel fetches that by connections of its own, which nothing here protects: mount NFS with `xprtsec=mtls`, or through a tunnel",
+                "the kernel uses connections of its own for it, which Sheath does not protect: mount NFS with `xprtsec=mtls`, or through a tunnel",
             )
         })
     };
     desired.workloads.iter().filter_map(look).collect()
 }
 
-/// Packet filters of others that keep a workload from the agent.
+/// Packet filters of others that block a workload's way to the agent.
 fn filtered(mount: &Path, workload: &Workload, cgroups: &[WorkloadCgroup]) -> Option<Finding> {
     let serves = workload.inbound.mode != InboundMode::Disabled;
     let look = |cgroup: &WorkloadCgroup| {

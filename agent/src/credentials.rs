@@ -21,20 +21,20 @@ pub struct Credentials {
 
 /// The state of one workload's identity.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub struct IdentityState {
     /// `None` before the first snapshot, and after the identity was withdrawn.
     pub credentials: Option<Arc<Credentials>>,
     /// Kind of its source.
     pub source: &'static str,
     /// Why there is no identity, or no newer one.
-    pub problem: Option<Trouble>,
+    pub problem: Option<IdentityProblem>,
     pub next_renewal: Option<SystemTime>,
 }
 
 /// What is wrong with a workload's identity.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum Trouble {
-    #[error("its source has not said anything yet")]
+pub enum IdentityProblem {
+    #[error("its source has delivered nothing yet")]
     Silent,
     /// The source reports a problem.
     #[error("{0}")]
@@ -55,26 +55,26 @@ pub enum Trouble {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NoIdentity {
     #[error("the workload has no identity: {0}")]
-    Missing(Trouble),
+    Missing(IdentityProblem),
     #[error("the workload cannot prove its identity any more: {0}")]
-    Expired(Trouble),
+    Expired(IdentityProblem),
 }
 
 impl Credentials {
-    /// Why peers would refuse it now, if it is known that they would.
-    fn trouble(&self, now: SystemTime) -> Option<Trouble> {
+    /// Why peers would refuse the certificate now, if they would.
+    fn trouble(&self, now: SystemTime) -> Option<IdentityProblem> {
         if self.svid.has_expired(now) {
-            return Some(Trouble::Expired);
+            return Some(IdentityProblem::Expired);
         }
         let not_before = self.svid.facts.not_before;
-        self.svid.is_not_valid_yet(now).then_some(Trouble::NotValidYet { not_before })
+        self.svid.is_not_valid_yet(now).then_some(IdentityProblem::NotValidYet { not_before })
     }
 }
 
-impl Held {
-    /// What is wrong with it, if anything is.
+impl IdentityState {
+    /// What is wrong with the identity, if anything is.
     #[must_use]
-    pub fn trouble(&self) -> Option<Trouble> {
+    pub fn trouble(&self) -> Option<IdentityProblem> {
         let problem = self.problem.clone();
         problem.or_else(|| self.credentials.as_ref()?.trouble(SystemTime::now()))
     }
@@ -83,7 +83,7 @@ impl Held {
 /// The current identities of all workloads. Reading takes no lock.
 #[derive(Debug, Default)]
 pub struct Identities {
-    held: ArcSwap<HashMap<WorkloadId, Arc<Held>>>,
+    held: ArcSwap<HashMap<WorkloadId, Arc<IdentityState>>>,
 }
 
 impl Identities {
@@ -93,7 +93,8 @@ impl Identities {
     /// If there are none, or if they have expired.
     pub fn current(&self, workload: WorkloadId) -> Result<Arc<Credentials>, NoIdentity> {
         let held = self.held(workload);
-        let reason = || held.as_ref().and_then(|held| held.trouble()).unwrap_or(Trouble::Silent);
+        let reason =
+            || held.as_ref().and_then(|held| held.trouble()).unwrap_or(IdentityProblem::Silent);
         match held.as_ref().and_then(|held| held.credentials.clone()) {
             None => Err(NoIdentity::Missing(reason())),
             Some(credentials) if credentials.svid.has_expired(SystemTime::now()) => {
@@ -104,12 +105,12 @@ impl Identities {
     }
 
     #[must_use]
-    pub fn held(&self, workload: WorkloadId) -> Option<Arc<Held>> {
+    pub fn held(&self, workload: WorkloadId) -> Option<Arc<IdentityState>> {
         self.held.load().get(&workload).cloned()
     }
 
     /// Replaces all identities. Existing flows keep their credentials.
-    pub fn publish(&self, held: HashMap<WorkloadId, Arc<Held>>) {
+    pub fn publish(&self, held: HashMap<WorkloadId, Arc<IdentityState>>) {
         self.held.store(Arc::new(held));
     }
 }

@@ -46,8 +46,8 @@ impl fmt::Display for FlowId {
     }
 }
 
-/// What the wire leg of an outbound flow takes over from the application's socket: whose it is, and what had been asked of
-/// it when `connect()` was called. With another it would be another connection; it may even take another way.
+/// What the wire leg of an outbound flow takes over from the application's socket: its owner, and the socket options that were
+/// set when `connect()` was called. Routes may depend on them, so a session is never reused with others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Inherited {
     pub owner: Owner,
@@ -129,7 +129,7 @@ impl Protection {
     }
 }
 
-/// Parameters of a session, by the names that the TLS library has for them. Empty before the handshake.
+/// Parameters of a session, by the TLS library's names. Empty before the handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Negotiated {
     pub version: &'static str,
@@ -151,15 +151,15 @@ pub struct Transferred {
 pub enum Outcome {
     /// Both directions ended in order.
     Ok,
-    /// Policy said no, here or there.
+    /// Policy denied it, at this end or at the peer's.
     Denied,
     /// The destination could not be reached.
     Refused,
     /// One side broke it off.
     Reset,
-    /// It was good, and is not any more.
+    /// Policy, trust or identity have changed, and no longer allow it.
     Revoked,
-    /// Something of the agent's own failed.
+    /// The agent itself failed.
     Error,
 }
 

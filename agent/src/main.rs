@@ -2,12 +2,12 @@
 
 #![deny(unsafe_code)]
 
-/// Gives back to the system what flows no longer use, also with all memory locked: by unmapping it, as the system
+/// Gives memory that flows no longer use back to the system, although all memory is locked. It unmaps pages: the system
 /// refuses `MADV_DONTNEED` for locked pages.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Read by the allocator when the process starts (jemalloc(3), TUNING): few arenas, and what is free for longer than a
+/// Read by the allocator when the process starts (jemalloc(3), TUNING): few arenas, and memory that is free for longer than a
 /// second goes back.
 // SAFETY: the name and the type are those that the allocator documents.
 #[allow(unsafe_code, reason = "the allocator wants a name in the program itself")]

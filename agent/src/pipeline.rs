@@ -2,7 +2,7 @@
 //!
 //! Five stages, each taking what the one before it made: **capture** says who dialled what, **policy** says
 //! what should happen and whom to expect, **identity** gives the workload's certificate, **tls** proves both
-//! ends, and **relay** moves the bytes. What a stage returns is needed by the next, so none can run early or
+//! ends, and **relay** moves the bytes. Each stage needs what the one before it returns, so none can run early or
 //! twice; and no byte of the application moves before the peer's identity has been proved and approved.
 //!
 //! ```text
@@ -10,9 +10,9 @@
 //! inbound:   wire ──▶ capture ─▶ policy ─▶ identity ─▶ tls ─▶ dial ─▶ relay ──▶ application
 //! ```
 //!
-//! [`FlowHandler`] is what capture calls for each connection. Beside the story stand: [`admit`], how an inbound
-//! connection is told from plaintext and proved; [`dial`], the other leg; [`reuse`], flow after flow in one session between agents;
-//! [`outcome`], what is counted and logged of a flow.
+//! Capture calls [`FlowHandler`] for each connection. The other files: [`admit`] tells an inbound
+//! connection from plaintext and has its client proved; [`dial`] makes the other leg; [`reuse`] carries flow after flow in one
+//! session between agents; [`outcome`] counts and logs each flow.
 
 mod admit;
 mod dial;
@@ -37,7 +37,7 @@ use crate::sessions::{Basis, IdleSessions, Live, WireLeg};
 use crate::sys::sockopt;
 use crate::telemetry::AgentCounters;
 use crate::tls;
-use crate::wire::{Abort, Endpoints, Refused, Session};
+use crate::wire::{Abort, Endpoints, RefusalCode, Session};
 use crate::workers::Workers;
 
 use admit::Admission;
@@ -136,7 +136,7 @@ impl Pipeline {
         let mut live = match self.published.sessions.open(flow.facts(basis), flow.revision) {
             Ok(live) => live,
             Err(revoked) => {
-                session.refuse(Refused::NOT_ALLOWED);
+                session.refuse(RefusalCode::NOT_ALLOWED);
                 return Err(revoked.into());
             }
         };

@@ -1,4 +1,4 @@
-//! What the control plane hands to the data path: values that are swapped whole, and read without waiting for anybody.
+//! What the control plane hands to the data path: values that are swapped whole, and that are read without a lock.
 
 use std::sync::Arc;
 

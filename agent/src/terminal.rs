@@ -1,7 +1,7 @@
 //! Tables and colours for people.
 //!
-//! A table always has its colours; [`anstream::print`] takes them out where nobody would see them: beyond a terminal, and
-//! for those who want none (no-color.org).
+//! A table always has its colours. [`anstream::print`] removes them where the output is no terminal, and
+//! for users who want none (no-color.org).
 
 use std::fmt::{self, Display};
 use std::io::Write;
@@ -18,11 +18,11 @@ pub struct Table {
 #[derive(Debug, Default)]
 struct Row {
     cells: Vec<Cell>,
-    /// Below the row, and not aligned with it.
+    /// Lines below the row, not aligned with it.
     notes: Vec<String>,
 }
 
-/// One place of a table. What a terminal would obey is replaced in it.
+/// One cell of a table. Control characters in it are escaped.
 #[derive(Clone, Debug)]
 pub struct Cell(String);
 
@@ -105,7 +105,7 @@ impl Display for Table {
     }
 }
 
-/// What ends a line, moves on to another cell or commands the terminal is shown as what it is: no text.
+/// Escapes characters that would end a line, begin another cell or command the terminal.
 fn harmless(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
 }

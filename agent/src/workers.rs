@@ -1,7 +1,7 @@
-//! The threads that flows are worked on: one for each core, with a runtime of its own, so that all that happens to a
-//! flow happens on one core and nothing is handed over.
+//! The threads that carry flows: one for each core, each with a runtime of its own. All work on a flow is done on one core, and
+//! no thread hands it to another.
 //!
-//! A flow stays where it was accepted, unless there are more there than elsewhere.
+//! A flow stays on the thread that accepted it, unless that has more flows than others.
 
 use std::cell::Cell;
 use std::io;
@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 thread_local! {
-    /// The number of the worker that the thread is, if it is one.
+    /// The number of this thread among the workers, if it is one.
     static OWN: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
@@ -28,27 +28,31 @@ pub struct Workers {
 #[derive(Debug)]
 struct Worker {
     runtime: Handle,
-    /// Flows that are worked on here.
+    /// Flows that it carries.
     load: Arc<AtomicUsize>,
 }
 
-/// A place for one flow, taken for as long as this lives.
+/// The share of a worker that one flow takes, for as long as this lives.
 #[derive(Debug)]
-pub struct Place {
+pub struct FlowSlot {
+    /// Of the thread that is to carry the flow.
     pub runtime: Handle,
-    /// It is not the thread that was asked.
+    /// That is not the thread that asked for the slot.
     is_elsewhere: bool,
     load: Arc<AtomicUsize>,
 }
 
-impl Place {
-    /// The same connection, waited on by this place's thread, which must be the calling one.
-    pub fn settle(&self, stream: TcpStream) -> io::Result<TcpStream> {
+impl FlowSlot {
+    /// Registers a connection with this slot's thread, which must be the calling one.
+    ///
+    /// # Errors
+    /// If the runtime refuses the descriptor.
+    pub fn adopt(&self, stream: TcpStream) -> io::Result<TcpStream> {
         if self.is_elsewhere { TcpStream::from_std(stream.into_std()?) } else { Ok(stream) }
     }
 }
 
-impl Drop for Place {
+impl Drop for FlowSlot {
     fn drop(&mut self) {
         self.load.fetch_sub(1, Relaxed);
     }
@@ -56,6 +60,9 @@ impl Drop for Place {
 
 impl Workers {
     /// Starts `count` of them.
+    ///
+    /// # Errors
+    /// If a thread, or its runtime, cannot be started.
     pub fn start(count: usize) -> io::Result<Self> {
         let end = CancellationToken::new();
         let start = |number| {
@@ -72,21 +79,21 @@ impl Workers {
         Ok(Self { all, next: AtomicUsize::default(), _end: end.drop_guard() })
     }
 
-    /// The worker whose turn it is, for something that lasts.
+    /// The next worker in turn, for a task that lasts as long as the agent.
     #[must_use]
     pub fn next(&self) -> &Handle {
         let number = self.next.fetch_add(1, Relaxed) % self.all.len();
         &self.all[number].runtime
     }
 
-    /// Has all of them do something in between.
+    /// Runs `what` once on each thread.
     pub fn each(&self, what: fn()) {
         for worker in &self.all {
             worker.runtime.spawn(async move { what() });
         }
     }
 
-    /// Done when each of them has come to it: none hangs.
+    /// Completes when every thread has answered: none of them hangs.
     pub fn all_answer(&self) -> impl Future<Output = ()> + use<> {
         let asked: Vec<_> = self.all.iter().map(|worker| worker.runtime.spawn(async {})).collect();
         async move {
@@ -96,17 +103,17 @@ impl Workers {
         }
     }
 
-    /// Where a flow should be worked on that begins on this thread.
+    /// A slot for a flow that was accepted on this thread.
     #[must_use]
-    pub fn place(&self) -> Place {
+    pub fn slot(&self) -> FlowSlot {
         let load = |number: &usize| self.all[*number].load.load(Relaxed);
         let own = OWN.get();
         let idlest = (0..self.all.len()).min_by_key(load).unwrap_or_default();
-        // To move costs more than to wait for one other.
+        // Moving a flow costs more than waiting for one other.
         let number = own.filter(|own| load(own) <= load(&idlest) + 1).unwrap_or(idlest);
         let worker = &self.all[number];
         worker.load.fetch_add(1, Relaxed);
-        Place {
+        FlowSlot {
             runtime: worker.runtime.clone(),
             is_elsewhere: own != Some(number),
             load: worker.load.clone(),
@@ -121,23 +128,23 @@ mod tests {
     #[test]
     fn flows_stay_where_they_begin_while_the_load_is_even() {
         let workers = Workers::start(2).unwrap();
-        let places = |count: usize| -> Vec<Place> {
-            std::iter::repeat_with(|| workers.place()).take(count).collect()
+        let slots = |count: usize| -> Vec<FlowSlot> {
+            std::iter::repeat_with(|| workers.slot()).take(count).collect()
         };
         // From outside, evenly.
-        let held = places(10);
+        let held = slots(10);
         let loads = || -> Vec<usize> {
             workers.all.iter().map(|worker| worker.load.load(Relaxed)).collect()
         };
         assert_eq!(loads(), [5, 5]);
         drop(held);
         OWN.set(Some(0));
-        let first = workers.place();
+        let first = workers.slot();
         assert!(!first.is_elsewhere);
-        let second = workers.place();
+        let second = workers.slot();
         assert!(!second.is_elsewhere);
         // From here on it would not be even.
-        let third = workers.place();
+        let third = workers.slot();
         assert!(third.is_elsewhere);
         assert_eq!(loads(), [2, 1]);
         drop((first, second, third));
@@ -183,8 +190,8 @@ mod tests {
     fn work_is_done_on_the_thread_of_its_worker() {
         let workers = Workers::start(2).unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
-        let place = workers.place();
-        place.runtime.spawn(async move { sender.send(OWN.get()) });
+        let slot = workers.slot();
+        slot.runtime.spawn(async move { sender.send(OWN.get()) });
         assert_eq!(receiver.recv().unwrap(), Some(0));
     }
 }

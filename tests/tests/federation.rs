@@ -68,7 +68,7 @@ fn a_domain_of_which_nothing_is_believed_is_refused_by_name() {
     assert_ne!(seen.ended_by(), None, "{seen:?}");
     assert_eq!(echo.pending(), 0);
     let line = pair.agent_b.wait_for_access("the refusal", |line| line.outcome == "denied");
-    assert!(line.reason.contains("that there is no bundle for"), "{line:?}");
+    assert!(line.reason.contains("there is no bundle for the trust domain of"), "{line:?}");
     assert_eq!(line.peer_id, spiffe_id("client"));
 }
 

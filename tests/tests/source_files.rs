@@ -408,7 +408,7 @@ fn without_a_bundle_nobody_is_believed() {
     assert_eq!(certs.authorities("client", TRUST_DOMAIN), None);
     pair.assert_refused();
     let line = pair.agent_a.wait_for_access("the refusal", |line| line.outcome == "denied");
-    assert!(line.reason.contains("trust domain that there is no bundle for"), "{line:?}");
+    assert!(line.reason.contains("there is no bundle for the trust domain of"), "{line:?}");
     scene.root.write_certificate(&scene.dir.path().join("client/ca.crt"));
     wait::wait_until("the bundle", GENEROUS, || {
         pair.agent_a.certs().authorities("client", TRUST_DOMAIN).is_some()

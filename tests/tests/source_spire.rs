@@ -375,7 +375,7 @@ fn a_federated_peer_is_believed_by_its_own_bundle() {
     pair.agent_a.wait_for_svid("client", &client);
     pair.assert_refused();
     let line = pair.agent_a.wait_for_access("the refusal", |line| line.outcome == "denied");
-    assert!(line.reason.contains("trust domain that there is no bundle for"), "{line:?}");
+    assert!(line.reason.contains("there is no bundle for the trust domain of"), "{line:?}");
     assert_eq!(pair.agent_a.certs().authorities("client", PARTNER), None);
 
     let entry = Entry::new(Subject::selectors(&SELECTORS), &client);

@@ -22,10 +22,10 @@ pub enum RequestError {
 fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => {
-            "there is no such socket; is it running, under this name?".to_owned()
+            "there is no such socket; start the agent, or name the right one with --config or --instance".to_owned()
         }
         io::ErrorKind::PermissionDenied => "permission denied; are you root?".to_owned(),
-        io::ErrorKind::ConnectionRefused => "it has ended; is it to be started again?".to_owned(),
+        io::ErrorKind::ConnectionRefused => "it has ended; start it again".to_owned(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!("it is running, and has not answered for {} s", TIME_LIMIT.as_secs())
         }

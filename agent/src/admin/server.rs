@@ -17,10 +17,10 @@ use super::{AgentInfo, Request, TIME_LIMIT};
 use crate::capture::SupervisorRequest;
 use crate::control::ControlRequest;
 
-/// In bytes; every request is shorter.
+/// Bytes; every request is shorter.
 const MAX_REQUEST: u64 = 64;
 
-/// The tasks that have the answers.
+/// Where requests are answered.
 #[derive(Debug)]
 pub struct Planes {
     pub supervisor: mpsc::Sender<SupervisorRequest>,
@@ -34,13 +34,13 @@ struct WeakPlanes {
     control: mpsc::WeakSender<ControlRequest>,
 }
 
-/// Something did not work.
+/// The answer to a request that failed.
 #[derive(Serialize)]
 struct Problem {
     error: String,
 }
 
-/// It worked, and there is nothing more to say.
+/// The answer to a request that succeeded, and has no result.
 #[derive(Serialize)]
 struct Done {
     ok: bool,
@@ -86,7 +86,7 @@ impl Server {
         Ok(Self { listener, _file: file })
     }
 
-    /// Answers requests until it is aborted. Then `planes` are dropped, and so those tasks end too.
+    /// Answers requests until it is aborted. Then `planes` are dropped, which ends the tasks behind them.
     pub async fn serve(self, info: AgentInfo, planes: Planes) {
         let info = Arc::new(info);
         let weak = WeakPlanes {

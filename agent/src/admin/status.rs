@@ -1,4 +1,4 @@
-//! What `sheath status` tells, as the agent puts it together.
+//! The document that `sheath status` shows.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::capture::{ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{NameView, NameViews};
-use crate::credentials::{Held, Identities};
+use crate::credentials::{Identities, IdentityState};
 use crate::identity::Svid;
 use crate::metrics::{Kind, Registry, Snapshot};
 use crate::telemetry::{AgentCounters, rfc3339};
@@ -57,7 +57,7 @@ pub struct Workload {
     pub flows: u64,
 }
 
-/// Where the workload's identity comes from, and what is wrong with that.
+/// Where the workload's identity comes from, and what is wrong with it.
 #[derive(Debug, Default, Serialize)]
 pub struct IdentityStatus {
     /// `ca`, `files` or `spire`.
@@ -73,7 +73,7 @@ pub struct SvidStatus {
     pub not_after: String,
 }
 
-/// Live entries of the maps that follow connections: none when none is alive.
+/// Entries of the maps that follow connections: none when no connection is open.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MapEntries {
     pub flows: u64,
@@ -134,7 +134,7 @@ fn counters(metrics: &Snapshot) -> BTreeMap<&'static str, u64> {
 }
 
 impl IdentityStatus {
-    fn new(held: &Held) -> Self {
+    fn new(held: &IdentityState) -> Self {
         Self {
             source: held.source,
             problem: held.trouble().map(|trouble| trouble.to_string()).unwrap_or_default(),

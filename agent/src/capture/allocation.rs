@@ -1,4 +1,4 @@
-//! Which number belongs to which name, without the kernel's map.
+//! Assigns numbers to names. It knows nothing of the kernel's map.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use sheath_common::workload::{FIRST_ID, LAST_ID, WorkloadId};
 pub enum Damage {
     #[error("as it does not say which number comes next")]
     Next,
-    #[error("as it has a name that is no text")]
+    #[error("as it has a name that is not UTF-8")]
     Name,
     #[error("as it has the number {0}, which was never given out")]
     Id(u64),
@@ -35,7 +35,7 @@ pub struct Allocation {
 pub struct Assigned {
     /// In the order of the names.
     pub ids: Vec<WorkloadId>,
-    /// Those that had none, with what they have got.
+    /// The names that had no number, with their new ones.
     pub new: Vec<(String, WorkloadId)>,
 }
 
@@ -46,7 +46,7 @@ impl Default for Allocation {
 }
 
 impl Allocation {
-    /// From what was written down.
+    /// Restores what was written down.
     ///
     /// # Errors
     /// If that cannot have come from here.

@@ -88,10 +88,11 @@ pub fn children(directory: &Path) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// A cgroup may be removed at any moment, which is no error. Neither is a path that no system call takes (PATH_MAX). If it
-/// would be a workload's, the kernel refuses it as too long; if it lies below a workload's, it is only not listed.
+/// `None` for a cgroup that has been removed, which may happen at any moment, or whose path no system call takes (PATH_MAX).
+/// If it would be a workload's, the kernel refuses it as too long; if it lies below a workload's, it is only not listed.
+///
 /// # Errors
-/// What else has gone wrong.
+/// Any other failure.
 pub fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

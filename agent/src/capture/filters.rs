@@ -48,7 +48,7 @@ pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-/// What the filters on a cgroup drop of what stays on loopback.
+/// Packets on loopback that the filters on a cgroup drop.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blocked {
     /// Names of the programs.
@@ -89,7 +89,7 @@ impl fmt::Display for Blocked {
         let addresses: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
         write!(
             f,
-            "the packet filter {} drops what it and the agent say to each other over loopback ({})",
+            "the packet filter {} drops packets between it and the agent on loopback ({})",
             self.by.join(", "),
             addresses.join(", ")
         )

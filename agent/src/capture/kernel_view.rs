@@ -6,8 +6,8 @@ use sheath_common::workload::{InboundMode, NO_WORKLOAD, Workload};
 use crate::desired;
 
 impl desired::Workload {
-    /// The workload in the form of the kernel's maps. One without a number is refused: there, it would be nobody, whom
-    /// nothing protects.
+    /// The workload in the form of the kernel's maps. Without a number, it is refused: the kernel would take it for no
+    /// workload, and protect nothing.
     #[must_use]
     pub fn kernel_view(&self) -> Workload {
         if self.id == NO_WORKLOAD {

@@ -1,5 +1,5 @@
-//! Which cgroups are which workloads', as a configuration says it: for the kernel, which recognises those that come, and for
-//! the agent, which finds those that are there.
+//! Which cgroups belong to which workloads by a configuration: for the kernel, which recognises new cgroups, and for
+//! the agent, which finds the existing ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,13 +15,13 @@ use super::cgroups::{WorkloadCgroup, is_there, join, path_of, unless_gone, walk}
 use super::selectors::Selectors;
 use crate::desired::{self, CgroupSelector};
 
-/// What there is of a workload.
+/// The cgroups that a workload selects now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     pub selected: Vec<WorkloadCgroup>,
     /// Cgroups whose paths are too long for the kernel to match.
     pub too_long: Vec<WorkloadCgroup>,
-    /// Cgroups that it selects too, but another workload before it, whose index that is.
+    /// Cgroups that an earlier workload selects as well, with the index of that.
     pub taken: Vec<(WorkloadCgroup, usize)>,
 }
 
@@ -73,7 +73,7 @@ impl Recognition {
         this
     }
 
-    /// Says what the kernel is to take the cgroups of each workload for.
+    /// Sets what the kernel records for the cgroups of each workload.
     pub fn stand_for(&mut self, entry: impl Fn(usize) -> Workload) {
         for (number, (index, _)) in self.owners.iter().enumerate() {
             self.selectors.stand_for(number, entry(*index));
@@ -96,7 +96,7 @@ impl Recognition {
         !self.ids.is_empty()
     }
 
-    /// Workloads below whose cgroups others may lie, as far as patterns tell.
+    /// Workloads whose cgroups may contain those of others, as far as patterns tell.
     #[must_use]
     pub fn above_others(&self) -> BTreeSet<usize> {
         let ancestors = self.bases.iter().flat_map(|path| Path::new(path).ancestors());
@@ -104,7 +104,7 @@ impl Recognition {
         ancestors.into_iter().flat_map(|path| self.about(path)).map(|(index, _)| index).collect()
     }
 
-    /// What the workloads' patterns say of a path, in their order. Of one that is too long, nobody but those asks whose paths
+    /// What the workloads' patterns say of a path, in their order. A path that is too long concerns only patterns that
     /// have as many components.
     fn about(&self, path: &Path) -> Vec<(usize, Selection)> {
         let path = path.as_os_str().as_bytes();

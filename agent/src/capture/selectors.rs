@@ -1,5 +1,5 @@
-//! What cgroups are recognised by: patterns in the order in which they count, arranged so that few have to be compared with
-//! a path (`common/src/selector.rs`). The kernel has the same arrangement.
+//! The patterns that recognise cgroups, in their order of precedence, arranged so that few have to be compared with
+//! a path (`common/src/selector.rs`). The kernel has them in the same arrangement.
 
 use sheath_common::selector::{
     BeginningKey, Glob, NONE, PATTERN_LEN, Pattern, PatternKey, Selection, beginning_bits, depth,
@@ -26,7 +26,7 @@ struct Beginning {
     head: u32,
     /// The most components that a pattern of its chain has.
     deepest: usize,
-    /// The longest of the others that this one begins with.
+    /// The longest other beginning that this one starts with.
     shorter: Option<usize>,
 }
 
@@ -47,7 +47,7 @@ impl Selectors {
         selectors
     }
 
-    /// Leads a chain from each beginning through its patterns to those of the next shorter one.
+    /// Links each beginning's patterns in a chain that goes on with those of the next shorter beginning.
     fn link(&mut self) {
         let begins: Vec<_> = self.patterns.iter().map(|p| p.glob.beginning().to_vec()).collect();
         let mut order: Vec<usize> = (0..self.patterns.len()).collect();
@@ -83,7 +83,7 @@ impl Selectors {
         }
     }
 
-    /// What the patterns say that say anything about a path: by number, the one that counts first.
+    /// The patterns that concern a path, by number, and what each says. The first one decides.
     #[must_use]
     pub fn about(&self, path: &[u8]) -> Vec<(usize, Selection)> {
         let mut found = Vec::new();

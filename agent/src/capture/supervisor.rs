@@ -57,7 +57,7 @@ pub use status::{
 };
 pub use survey::survey;
 
-/// How often everything is looked at without being asked.
+/// How often everything is reconciled without an event.
 const RECONCILE: Duration = Duration::from_secs(1);
 /// How often the programs are checked, and routes asked for again.
 const CHECK: Duration = Duration::from_secs(3);
@@ -170,7 +170,7 @@ impl Supervisor {
     }
 
     fn answer(&mut self, request: SupervisorRequest) {
-        // The one who asked may have gone.
+        // The receiver may be gone.
         match request {
             SupervisorRequest::Status(answer) => {
                 let _ = answer.send(self.reconciler.status());

@@ -117,7 +117,7 @@ fn capabilities(status: &str) -> Finding {
     }
 }
 
-/// Programs of others, attached in the way that shuts ours out.
+/// Programs of others that are attached exclusively, so that ours cannot be.
 pub fn attachments(config: &Config) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();

@@ -32,7 +32,7 @@ pub fn listeners(desired: &Desired) -> Vec<Finding> {
             }
             Err(error) => findings.push(Finding::warning(
                 "listeners",
-                within(&format!("it cannot be seen who listens: {error}")),
+                within(&format!("listening sockets cannot be listed: {error}")),
                 "run as root",
             )),
         }

@@ -1,5 +1,5 @@
-//! What systemd is told to keep from a unit, as long as that does not run: filters on its cgroup are tried instead once
-//! there are some.
+//! Network settings of a systemd unit that does not run yet. Once it runs, the filters on its cgroup are
+//! tried instead.
 
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ pub fn service(pattern: &str) -> Option<&str> {
     is_one.then_some(name)
 }
 
-/// What a unit lacks, in the words of its file; `None` where nothing is amiss, or nobody can be asked.
+/// The settings that a unit lacks, as its file has them; `None` if it lacks none, or systemd does not answer.
 pub fn lacks(unit: &str) -> Option<String> {
     let output = Command::new("systemctl")
         .args(["show", "--property", PROPERTIES, "--", unit])

@@ -36,7 +36,7 @@ pub enum CaCommand {
         #[command(flatten)]
         format: Format,
     },
-    /// Remove the roots before the active one. Certificates that they issued are not believed from then on.
+    /// Remove the roots before the active one. Certificates that they issued are not trusted from then on.
     Retire {
         #[command(flatten)]
         ca: Directory,
@@ -121,7 +121,9 @@ fn init(ca: &Directory, trust_domain: Option<String>, output: Output) -> Result<
         (Some(name), _) => TrustDomain::try_from(name).map_err(Failure::usage)?,
         (None, Some(domain)) => domain,
         (None, None) => {
-            return Err(Failure::usage("say --trust-domain NAME, or --config FILE, which has it"));
+            return Err(Failure::usage(
+                "name the trust domain: --trust-domain NAME, or --config FILE that has it",
+            ));
         }
     };
     let wrote = Roots::init(&directory, &trust_domain).map_err(Failure::new)?;

@@ -11,7 +11,7 @@ use super::reload::apply;
 use super::sources::Opened;
 use super::{Control, trust};
 use crate::capture::SupervisorRequest;
-use crate::credentials::{Credentials, Held, Trouble};
+use crate::credentials::{Credentials, IdentityProblem, IdentityState};
 use crate::policy::Policy;
 use crate::tls::TlsConfigs;
 use crate::wire::words;
@@ -52,7 +52,7 @@ impl Control {
     ) -> Option<Instant> {
         let policy = self.published.policy.load_full();
         let error = apply(supervisor, &self.desired.workloads, policy).await.err()?;
-        tracing::error!(%error, "capture does not enforce what a discovery has found; it is asked again");
+        tracing::error!(%error, "capture refuses what a discovery has found; it is tried again");
         Some(Instant::now() + STEER_AGAIN)
     }
 
@@ -79,9 +79,14 @@ impl Control {
     }
 
     /// The identity of a workload as it is now, ready for use.
-    fn hold(&self, workload: WorkloadId) -> Held {
+    fn hold(&self, workload: WorkloadId) -> IdentityState {
         let Some(followed) = self.sources.get(workload) else {
-            return Held { credentials: None, source: "", problem: None, next_renewal: None };
+            return IdentityState {
+                credentials: None,
+                source: "",
+                problem: None,
+                next_renewal: None,
+            };
         };
         let credentials = followed.snapshot.as_ref().map(|snapshot| {
             let policy = self.published.policy.load();
@@ -91,16 +96,16 @@ impl Control {
             let key = snapshot.svid.key.clone();
             TlsConfigs::new(self.provider.clone(), key, trust, &inbound)
                 .map(|tls| Arc::new(Credentials { svid: snapshot.svid.clone(), tls }))
-                .map_err(|error| Trouble::Tls(words::handshake(&error)))
+                .map_err(|error| IdentityProblem::Tls(words::handshake(&error)))
         });
         let (credentials, trouble) = match credentials.transpose() {
             Ok(credentials) => (credentials, None),
             Err(trouble) => (None, Some(trouble)),
         };
-        Held {
+        IdentityState {
             credentials,
             source: followed.kind(),
-            problem: trouble.or_else(|| followed.problem.clone().map(Trouble::Source)),
+            problem: trouble.or_else(|| followed.problem.clone().map(IdentityProblem::Source)),
             next_renewal: followed.snapshot.as_ref().and_then(|snapshot| snapshot.next_renewal),
         }
     }

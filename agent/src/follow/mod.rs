@@ -11,7 +11,7 @@ pub use backoff::{Backoff, jitter};
 pub use comparable::Comparable;
 pub use problem::Problem;
 
-/// Nobody listens any more.
+/// The receiver of updates is gone.
 #[derive(Debug, thiserror::Error)]
 #[error("nobody listens any more")]
 pub struct Unfollowed;

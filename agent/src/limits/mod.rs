@@ -12,7 +12,7 @@ pub use quota::{Permit, Quota};
 pub use quotas::Quotas;
 pub use unproven::UnprovenSlot;
 
-/// What each workload may take of the agent. The same for all.
+/// What each workload may take of the agent. The same for all workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Open at once; `None` for half of what the descriptors allow.
@@ -33,7 +33,7 @@ pub enum QuotaExceeded {
     Handshakes(u32),
     /// It was the oldest of the address that has the most of them.
     #[error(
-        "the workload has too many clients that have not proved who they are, and no address more than this one's"
+        "the workload has too many clients that have not proved who they are, and most of them have this one's address"
     )]
     Unproven,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::rate::Rate;
-use super::refusals::{Refusals, Refused};
+use super::refusals::{RefusalCounters, RefusalCounts};
 use super::unproven::{UnprovenClients, UnprovenSlot};
 use super::{QuotaExceeded, Quotas};
 use crate::wire::buffers::Account;
@@ -25,7 +25,7 @@ pub struct Quota {
     handshakes: Rate,
     cpus: Semaphore,
     unproven: Arc<UnprovenClients>,
-    pub(super) refused: Refused,
+    pub(super) refused: RefusalCounters,
 }
 
 impl Quota {
@@ -38,7 +38,7 @@ impl Quota {
             handshakes: Rate::new(limits.handshakes_per_second),
             cpus: Semaphore::new(of_all.cpus),
             unproven: UnprovenClients::new(MAX_UNPROVEN.min(capacity / 8)),
-            refused: Refused::default(),
+            refused: RefusalCounters::default(),
         }
     }
 
@@ -67,7 +67,7 @@ impl Quota {
         self.unproven.enter(client)
     }
 
-    /// Does for a client what it takes to prove who it is, for as long as it keeps its slot.
+    /// Runs `work`, in which a client proves who it is, for as long as the client keeps its slot.
     ///
     /// # Errors
     /// If another client gets the slot.
@@ -94,8 +94,8 @@ impl Quota {
         Arc::strong_count(&self.buffers) > 1
     }
 
-    pub(super) fn refusals(&self) -> Refusals {
-        Refusals {
+    pub(super) fn refusals(&self) -> RefusalCounts {
+        RefusalCounts {
             flows: self.refused.flows.get(),
             handshakes: self.refused.handshakes.get(),
             handshakes_delayed: self.refused.handshakes_delayed.get(),

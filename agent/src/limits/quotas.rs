@@ -8,7 +8,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use sheath_common::workload::WorkloadId;
 
 use super::quota::{Permit, Quota};
-use super::refusals::Refusals;
+use super::refusals::RefusalCounts;
 use super::{Limits, QuotaExceeded};
 use crate::wire::buffers::Buffers;
 
@@ -33,7 +33,7 @@ pub struct Quotas {
 pub(super) struct Workloads {
     pub living: HashMap<WorkloadId, Arc<Quota>>,
     /// What the quotas of workloads refused that are gone.
-    pub gone: Refusals,
+    pub gone: RefusalCounts,
 }
 
 impl Quotas {
@@ -60,7 +60,7 @@ impl Quotas {
         }
     }
 
-    /// Lets go of buffers that nobody has needed since the last call.
+    /// Frees buffers that were not needed since the last call.
     pub fn trim(&self) {
         self.buffers.trim();
     }
@@ -94,8 +94,8 @@ impl Quotas {
         Ok(permit)
     }
 
-    /// Lets a workload have one more connection from a client that has proved nothing: that is none of its flows, or
-    /// strangers could take them all. There are other slots for it ([`Quota::unproven`]).
+    /// Admits one more connection from a client that has proved nothing. It is not counted as one of the workload's flows:
+    /// otherwise strangers could take them all. It takes a slot of [`Quota::unproven`].
     ///
     /// # Errors
     /// If there are as many as there can be.

@@ -1,21 +1,21 @@
-//! What quotas refuse or slow down.
+//! Counters of what quotas refuse, or make wait.
 
 use std::ops::AddAssign;
 
 use crate::metrics::Counter;
 
-/// What one quota refuses or slows down.
+/// What one quota has refused, or made wait.
 #[derive(Debug, Default)]
-pub struct Refused {
+pub struct RefusalCounters {
     pub flows: Counter,
     pub handshakes: Counter,
     pub handshakes_delayed: Counter,
     pub unproven_evicted: Counter,
 }
 
-/// The same as read at one moment.
+/// The values of [`RefusalCounters`] at one moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Refusals {
+pub struct RefusalCounts {
     pub flows: u64,
     pub handshakes: u64,
     pub handshakes_delayed: u64,
@@ -23,7 +23,8 @@ pub struct Refusals {
     pub buffers_capped: u64,
 }
 
-pub type Count = fn(&Refusals) -> u64;
+/// Reads one of the values.
+pub type Count = fn(&RefusalCounts) -> u64;
 
 /// Names, help texts, and what is counted.
 pub const COUNTERS: [(&str, &str, Count); 5] = [
@@ -48,7 +49,7 @@ pub const COUNTERS: [(&str, &str, Count); 5] = [
     ),
 ];
 
-impl AddAssign for Refusals {
+impl AddAssign for RefusalCounts {
     fn add_assign(&mut self, other: Self) {
         self.flows += other.flows;
         self.handshakes += other.handshakes;

@@ -1,6 +1,6 @@
-//! Clients that are connected and have not proved who they are. There are so many slots for them; when all are taken, the oldest
-//! client of the source that has the most of them loses its slot. So no client waits for a slot, and a host that connects and
-//! says nothing, however often, costs the others nothing.
+//! Clients that are connected and have not proved who they are. They have a limited number of slots. When all are taken, the
+//! oldest client of the source that has the most of them loses its slot. So no client waits for a slot, and a host that
+//! connects and says nothing, however often, costs the others nothing.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -55,7 +55,7 @@ impl UnprovenClients {
         Arc::new(Self { slots: slots.max(1), clients: Mutex::default() })
     }
 
-    /// Gives a client a slot, if need be another client's.
+    /// Gives a client a slot. If none is free, another client loses its own.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> UnprovenSlot {
         let source = Source::of(address);
         let (sender, evicted) = oneshot::channel();
@@ -111,7 +111,7 @@ impl Clients {
 }
 
 impl UnprovenSlot {
-    /// Does something until another client gets the slot: then `None`.
+    /// Runs `work` until another client gets the slot: then `None`.
     pub async fn hold<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

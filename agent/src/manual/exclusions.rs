@@ -15,7 +15,7 @@
 //!
 //! # A wrong peer
 //!
-//! *Any valid certificate*: there is no way to configure that. *A certificate for another purpose or name*: the rules of RFC
+//! *Any valid certificate*: it cannot be configured. *A certificate for another purpose or name*: the rules of RFC
 //! 5280 that the library in use leaves out are checked besides ([`trust`](crate::trust)). *One that was good once*: sessions are judged
 //! again whenever policy, trust or identities change, and cut within a second. *By way of a library's shortcuts*: there is no
 //! resumption, no early data, and no session ticket is kept.
@@ -42,5 +42,5 @@
 //!
 //! # Exhaustion
 //!
-//! Flows, handshakes and buffers have a quota for each workload. Clients that have proved nothing share a room of their own, and
-//! whoever has most of it gives way first. Queues, retries and remembered answers have bounds and jitter.
+//! Flows, handshakes and buffers have a quota for each workload. Clients that have proved nothing share slots of their own, and
+//! the address with the most of them loses one first. Queues, retries and remembered answers have bounds and jitter.

@@ -1,11 +1,11 @@
 //! What the agent counts.
 //!
-//! The owner of a number keeps it: a [`Counter`], a [`Gauge`], a [`Histogram`], or a [`PerLabel`] of these. To count is one
+//! The owner of a number keeps it: a [`Counter`], a [`Gauge`], a [`Histogram`], or a [`PerLabel`] of these. Counting is one
 //! atomic instruction there, without a lock, a lookup or an allocation. When the agent starts, each owner registers its numbers
-//! with the [`Registry`], which gives them names and help texts, refuses what would clash, and reads them when somebody asks.
-//! What is not kept in such a number (a map of the kernel, a sum over workloads) is read by a function of the owner's.
+//! with the [`Registry`], which gives them names and help texts, refuses names that clash, and reads them on request.
+//! For a number that is not kept in this way (a map of the kernel, a sum over workloads), the owner registers a function.
 //!
-//! `sheath status` shows a [`Snapshot`]; whatever else shows metrics has to know no more than that.
+//! `sheath status` shows a [`Snapshot`]. Any other output of metrics needs no more than that.
 //!
 //! This module imports nothing of the agent, so that everything may count.
 

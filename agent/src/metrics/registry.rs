@@ -13,11 +13,11 @@ const WORKLOAD: &str = "workload";
 /// Workloads that have a series of their own; what is counted for others is in the total alone.
 const MAX_WORKLOADS: usize = 1024;
 
-/// What no name may end in: these endings are added where metrics are shown.
+/// Endings that no name may have: they are added where metrics are shown.
 const RESERVED_ENDINGS: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
 /// The label that is added to the buckets of histograms.
 const BUCKET_LABEL: &str = "le";
-/// What histograms end in.
+/// The ending of every histogram's name.
 const HISTOGRAM_ENDING: &str = "_seconds";
 
 /// Why something cannot be registered. The cause is in the code, never in the configuration.

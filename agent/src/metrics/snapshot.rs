@@ -1,4 +1,4 @@
-//! All metrics as they were at one moment, for whoever shows them.
+//! All metrics as they were at one moment, for every output.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Only goes up, from zero at the start of whoever counts.
+    /// Only goes up, from zero at the start of the agent or the programs.
     Counter,
     /// Goes up and down.
     Gauge,

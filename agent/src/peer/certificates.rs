@@ -9,7 +9,7 @@ use crate::flow::Role;
 use crate::trust::{AuthenticationError, Chain, PeerChain, Validity, VerifiedChains};
 use crate::x509::Fingerprint;
 
-/// What a peer has shown in its handshake, and for how long that is good.
+/// The certificates that a peer has shown in its handshake, and how long they are good.
 #[derive(Clone, Debug)]
 pub struct PeerCertificates {
     chain: Chain,
@@ -17,9 +17,9 @@ pub struct PeerCertificates {
     role: Role,
     /// When it was judged first.
     shown: UnixTime,
-    /// When the certificates are good that prove who the peer is: its own, and the authority's.
+    /// When all certificates of the chain are valid: the peer's own, and the authority's.
     validity: Validity,
-    /// When the CRLs say what has to be known of them.
+    /// When the CRLs cover all of them.
     unrevoked: Validity,
 }
 
@@ -43,7 +43,7 @@ impl PeerCertificates {
         self.fingerprint
     }
 
-    /// Judges the peer again, by what is trusted and expected now. That its certificate has expired meanwhile does not
+    /// Judges the peer again, by current trust and policy. That its certificate has expired meanwhile does not
     /// count: a session outlives it, unless it is told not to.
     ///
     /// # Errors

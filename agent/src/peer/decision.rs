@@ -1,4 +1,4 @@
-//! Whether somebody who has proved who it is may be at the other end of a flow.
+//! Authorization: whether a peer that has proved who it is may be at the other end of a flow.
 
 use super::expectation::{Alternative, Listed, Names, Nobody, Requirement};
 use crate::flow::PeerId;
@@ -42,10 +42,10 @@ impl Denial {
 }
 
 impl Alternative {
-    /// Whether this lets somebody be there who has proved, by its [method](Self::method), who it is.
+    /// Authorizes a peer that has proved who it is by this [method](Self::method).
     ///
     /// # Errors
-    /// What of it the peer does not meet.
+    /// The part of the requirement that the peer does not meet.
     pub fn authorize(&self, identity: &Identity<'_>) -> Result<Allowed, Denial> {
         let rule = || self.rule.clone();
         let (allowed, pins) = match &self.requirement {

@@ -7,7 +7,7 @@ use crate::origin::Origin;
 use crate::spiffe::SpiffeId;
 use crate::trust::{Authorities, Method, Pin};
 
-/// Who may be at the other end: alternatives, of which one will do. Without any, nobody may. Cheap to clone.
+/// Who may be at the other end: alternatives, of which one suffices. Without any, nobody may. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Expectation {
     rule: Option<Origin>,
@@ -15,10 +15,10 @@ pub struct Expectation {
     nobody: Nobody,
 }
 
-/// One way to be who is expected.
+/// One way to meet an expectation.
 #[derive(Clone, Debug)]
 pub struct Alternative {
-    /// The rule that it is from; of several that were put together, the first.
+    /// The rule that it comes from; of several that were combined, the first.
     pub rule: Origin,
     pub requirement: Requirement,
 }
@@ -105,7 +105,7 @@ impl Expectation {
         Self { rule: Some(rule), alternatives, nobody: Nobody::default() }
     }
 
-    /// One of these SPIFFE IDs, or one of these pins. `rule` is what applies, whoever comes; if there are none, `nobody` says
+    /// One of these SPIFFE IDs, or one of these pins. `rule` is the rule that applies. If there are none, `nobody` says
     /// why.
     #[must_use]
     pub fn any_of(
@@ -133,7 +133,7 @@ impl Expectation {
         Self { rule: Some(rule), alternatives: Arc::default(), nobody: why }
     }
 
-    /// This, or what another rule says, which is the one that applies.
+    /// This, or what another rule expects. The other rule is then the one that applies.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         let alternatives = self.alternatives.iter().chain(other.alternatives.iter()).cloned();

@@ -16,12 +16,12 @@ pub struct Inbound {
 pub struct InboundTls {
     pub profile: Profile,
     pub certificate: PresentedCertificate,
-    /// Who may call, besides those who may call anyway.
+    /// Who may call, in addition to the callers above.
     pub callers: Expectation,
 }
 
 impl Inbound {
-    /// Who may call, by the way in which it calls.
+    /// Who may call, as an agent or without one.
     #[must_use]
     pub fn expectation(&self, as_agent: bool) -> Expectation {
         match &self.standard {

@@ -1,5 +1,5 @@
-//! The judgement on a peer: who it is, and whether that one may be there. The same in both directions, at the handshake
-//! and ever after.
+//! The judgement on a peer: who it is, and whether it may be there. The same in both directions, at the handshake
+//! and whenever a live session is judged again.
 
 use rustls_pki_types::UnixTime;
 
@@ -13,11 +13,11 @@ use crate::trust::{AuthenticationError, Authenticator, PeerChain, Validity};
 pub struct Judge {
     /// Says who somebody is.
     pub authenticator: Authenticator,
-    /// Says whether that one may be there.
+    /// Says whether it may be there.
     pub expectation: Expectation,
 }
 
-/// A peer that is who it should be, and what that rests on.
+/// A peer that was let through, and what the judgement rests on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     pub peer: PeerId,
@@ -29,7 +29,7 @@ pub struct Judged {
     pub unrevoked: Validity,
 }
 
-/// A peer is not let through: for each alternative of what is expected there, why not.
+/// Why a peer is not let through: the cause for each alternative of the expectation.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{}", .causes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
 pub struct Refusal {
@@ -60,7 +60,7 @@ impl Cause {
 }
 
 impl Refusal {
-    /// For one reason, whichever of these would have done.
+    /// A refusal that has one cause for all alternatives.
     #[must_use]
     pub fn at_once(expected: &Expectation, cause: impl Into<Cause>) -> Self {
         Self { rule: expected.rule().cloned(), causes: vec![cause.into()] }

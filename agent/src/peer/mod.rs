@@ -1,7 +1,7 @@
 //! Who is at the other end of a flow, and in which TLS: what policy makes, and the tls stage and live sessions use.
 //!
-//! A peer is asked two questions, one after the other. *Who is it?* is answered by what its certificates prove
-//! ([`crate::trust`]). *May that one be here?* is answered by an [`Expectation`], which is what policy says of one place. A
+//! There are two questions about a peer, one after the other. *Who is it?* is answered by what its certificates prove
+//! ([`crate::trust`]). *May it be here?* is answered by an [`Expectation`], which policy makes for each place. A
 //! [`Judge`] asks both, at the handshake and whenever trust or policy change.
 
 mod certificate;

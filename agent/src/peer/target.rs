@@ -11,7 +11,7 @@ use crate::origin::Origin;
 /// The other end of an outbound flow.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// An agent, or whoever speaks TLS like one.
+    /// An agent, or a peer that speaks TLS like one.
     Agent(Expectation),
     /// A service without an agent.
     External {

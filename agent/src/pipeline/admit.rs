@@ -15,17 +15,17 @@ use crate::sys::sockopt;
 use crate::tls::{self, Detected, TlsConfigs, TlsError};
 use crate::wire::{Session, plain};
 
-/// What a client's first bytes have come to.
+/// What an inbound connection has turned out to be.
 pub enum Admission {
     /// A client that has proved who it is, and may call.
     Proved(WireLeg),
-    /// Nothing for us: it passes as it came.
+    /// A connection that is not for the agent: it passes unchanged.
     Permissive(Box<dyn Session>),
 }
 
 impl Pipeline {
-    /// Finds out who a client is, or that it does not speak to us. Strangers share the slots that there are for them until
-    /// then; afterwards it is one of the workload's flows.
+    /// Finds out who a client is, or that it does not speak to the agent. Until then strangers share a limited number of
+    /// slots; afterwards the connection is one of the workload's flows.
     pub(super) async fn admit(
         &self,
         mut flow: Inbound,
@@ -75,7 +75,7 @@ impl Pipeline {
         Ok(Admission::Proved(leg))
     }
 
-    /// How a connection to a permissive port passes, if it is not for us.
+    /// How a connection to a permissive port passes, if it is not for the agent.
     fn passes_through(&self, detected: Detected) -> Option<Protection> {
         match detected {
             Detected::Ours => None,

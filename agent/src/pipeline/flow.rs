@@ -40,9 +40,9 @@ pub struct Outbound {
     pub destination: SocketAddr,
     pub inherited: Inherited,
     pub permit: Permit,
-    /// What the peer is going to be judged by.
+    /// The state of policy and trust by which the peer will be judged.
     pub revision: Revision,
-    /// An idle session has failed the flow before anything was read for it: it must have a new one.
+    /// An idle session turned out to be dead before anything was read for the flow: it needs a new one.
     pub needs_new_session: bool,
 }
 
@@ -53,11 +53,11 @@ pub struct Inbound {
     pub client: SocketAddr,
     pub destination: SocketAddr,
     pub permit: Permit,
-    /// What the peer was judged by, or is going to be.
+    /// The state of policy and trust by which the peer was, or will be, judged.
     pub revision: Revision,
 }
 
-/// What will be told about a flow.
+/// The record of a flow: what is counted and logged of it.
 pub struct FlowLog {
     pub record: Box<FlowRecord>,
     /// Counts the flow as open for as long as this lives.
@@ -70,7 +70,7 @@ impl Outbound {
         SessionFacts { workload: self.workload, basis, stay }
     }
 
-    /// What a session of this flow may be used for again.
+    /// How long, and for what, a session of this flow may be reused.
     pub fn terms(&self, credentials: &Credentials) -> Terms {
         terms(&self.namespace, self.workload, credentials, self.revision)
     }
@@ -82,7 +82,7 @@ impl Inbound {
         SessionFacts { workload: self.workload, basis, stay }
     }
 
-    /// What the session may be used for again.
+    /// How long, and for what, the session may be reused.
     pub fn terms(&self, credentials: &Credentials) -> Terms {
         terms(&self.namespace, self.workload, credentials, self.revision)
     }
@@ -122,7 +122,7 @@ impl FlowLog {
     }
 }
 
-/// A flow that is idle must be small. What it needs for a moment only is on the heap, and only for that moment.
+/// Puts a future on the heap. An idle flow must be small: a future that runs only for a moment takes memory only for that moment.
 pub fn on_heap<F: Future>(moment: F) -> Pin<Box<F>> {
     Box::pin(moment)
 }

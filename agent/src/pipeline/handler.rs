@@ -1,4 +1,4 @@
-//! What capture starts for each connection it accepts.
+//! Starts a task for each connection that capture accepts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
 use crate::flow::Direction;
 use crate::limits::{Permit, QuotaExceeded};
 
-/// One task for each connection, from here to the last byte. Whatever ends it early drops both legs, which resets
+/// Starts one task for each connection, which lives until the last byte. If it ends early, both legs are dropped, which resets
 /// them.
 #[derive(Debug)]
 pub struct FlowHandler(pub Arc<Pipeline>);
@@ -71,7 +71,7 @@ impl FlowStarter for FlowHandler {
     }
 }
 
-/// A flow that is worked on.
+/// A flow that has been admitted.
 struct Started {
     pipeline: Arc<Pipeline>,
     /// The leg that was accepted.
@@ -81,7 +81,7 @@ struct Started {
 }
 
 impl FlowHandler {
-    /// Has a connection worked on by the thread that has least to do, if its workload may have one more.
+    /// Starts a flow on the thread that has the fewest, if its workload may have one more.
     fn start<W>(
         &self,
         stream: TcpStream,
@@ -96,14 +96,14 @@ impl FlowHandler {
             Ok(permit) => permit,
             Err(limit) => return log.conclude(Err(limit.into())),
         };
-        let place = pipeline.workers.place();
-        let runtime = place.runtime.clone();
+        let slot = pipeline.workers.slot();
+        let runtime = slot.runtime.clone();
         let working = async move {
-            match place.settle(stream) {
+            match slot.adopt(stream) {
                 Ok(stream) => work(Started { pipeline, stream, permit, log }).await,
                 Err(error) => log.conclude(Err(FlowError::Settle(error))),
             }
-            drop(place);
+            drop(slot);
         };
         self.0.tasks.spawn_on(working, &runtime);
     }

@@ -17,7 +17,7 @@ use crate::relay::RelayError;
 use crate::sessions::Revoked;
 use crate::telemetry::Ending;
 use crate::tls::TlsError;
-use crate::wire::{Refused, WireError};
+use crate::wire::{RefusalCode, WireError};
 
 impl Pipeline {
     /// A flow between a source and a destination, with what is known from the start.
@@ -75,7 +75,7 @@ pub enum FlowError {
     Relay(#[from] RelayError),
     /// By the peer, on a session that was open already.
     #[error("peer: {0}")]
-    NotAccepted(Refused),
+    NotAccepted(RefusalCode),
     #[error("the session ended before a flow was opened")]
     NoFlow,
     /// What made the session good is gone.
@@ -83,12 +83,12 @@ pub enum FlowError {
     Revoked(#[from] Revoked),
     #[error("close: {0}")]
     Close(io::Error),
-    #[error("no place to work on it: {0}")]
+    #[error("the flow's thread cannot take the connection: {0}")]
     Settle(io::Error),
 }
 
 impl FlowError {
-    /// The rule by which the flow is refused, if it is for the sake of one.
+    /// The rule that refuses the flow, if a rule does.
     #[must_use]
     pub fn rule(&self) -> Option<&Origin> {
         match self {
@@ -99,13 +99,13 @@ impl FlowError {
         }
     }
 
-    /// What a client is told whose flow was not taken for this reason. That the application cannot be reached is
-    /// remembered by the client's agent for a while, so it is not said of what the agent itself lacks.
+    /// The code for a client whose flow was not accepted for this reason. The client's agent remembers for a while that an
+    /// application is unreachable, so that code is not used where this agent itself lacks something.
     #[must_use]
-    pub fn refusal(&self) -> Refused {
+    pub fn refusal(&self) -> RefusalCode {
         match self {
-            Self::DialApp(error) if error.is_unreachable() => Refused::UNREACHABLE,
-            _ => Refused::INTERNAL,
+            Self::DialApp(error) if error.is_unreachable() => RefusalCode::UNREACHABLE,
+            _ => RefusalCode::INTERNAL,
         }
     }
 
@@ -114,8 +114,8 @@ impl FlowError {
     pub fn unreachable(&self) -> Option<i32> {
         match self {
             Self::DialWire(error) => unreachable_errno(error),
-            Self::NotAccepted(Refused::UNREACHABLE)
-            | Self::Relay(RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))) => {
+            Self::NotAccepted(RefusalCode::UNREACHABLE)
+            | Self::Relay(RelayError::Wire(WireError::Refused(RefusalCode::UNREACHABLE))) => {
                 Some(libc::ECONNREFUSED)
             }
             _ => None,
@@ -149,7 +149,7 @@ impl From<FlowError> for Ending {
     }
 }
 
-/// What it comes to that a peer does not accept a flow.
-fn refusal(code: Refused) -> Outcome {
-    if code == Refused::NOT_ALLOWED { Outcome::Denied } else { Outcome::Refused }
+/// The outcome of a flow that the peer does not accept.
+fn refusal(code: RefusalCode) -> Outcome {
+    if code == RefusalCode::NOT_ALLOWED { Outcome::Denied } else { Outcome::Refused }
 }

@@ -1,5 +1,5 @@
-//! Flow after flow in one session between agents: taken up by the client, served by the server. What made the session good
-//! is asked again for each.
+//! Flow after flow in one session between agents. The client reopens the session, the server serves it. For each flow the
+//! session is judged again.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use crate::flow::Direction;
 use crate::relay::RelayError;
 use crate::sessions::{NotReopened, Route, Terms, WireLeg};
 use crate::sys::clock;
-use crate::wire::{Abort, Endpoints, GoAway, NotAccepted, Refused, Session, WireError};
+use crate::wire::{Abort, Endpoints, GoAwayCode, NotAccepted, RefusalCode, Session, WireError};
 
 /// How a server's wait for the next flow ends.
 enum Next {
@@ -20,12 +20,12 @@ enum Next {
     /// The client has closed the session.
     Closed,
     Failed(WireError),
-    /// The session is not good for another.
-    Over(GoAway),
+    /// The session must not carry another flow.
+    Over(GoAwayCode),
 }
 
 impl Pipeline {
-    /// Client: [`Self::outbound`], and again if its session was over before anything of the application's was read: another
+    /// Client: [`Self::outbound`], and once more if its session had ended before anything was read from the application: another
     /// session may last longer.
     pub(super) async fn outbound_again(
         &self,
@@ -70,7 +70,7 @@ impl Pipeline {
                 Err(NotReopened::NotAccepted(NotAccepted::Refused(code))) => {
                     return Err(FlowError::NotAccepted(code));
                 }
-                // Nothing of the application's was on it: another session will do as well.
+                // Nothing was read from the application: another session can carry the flow.
                 Err(NotReopened::NotAccepted(NotAccepted::Over(reason))) => {
                     self.idle.ended(&route, reason);
                     self.counters.sessions_found_dead.increment();
@@ -78,7 +78,7 @@ impl Pipeline {
                 Err(NotReopened::NotAccepted(NotAccepted::Dead)) => {
                     self.counters.sessions_found_dead.increment();
                 }
-                // One wait for an answer that does not come is enough; other idle sessions may be as dead.
+                // Wait only once: other idle sessions may be as dead.
                 Err(NotReopened::Silent) => {
                     self.counters.sessions_found_dead.increment();
                     return Ok(None);
@@ -127,7 +127,7 @@ impl Pipeline {
             log.has_session(flow.client, &standing.proof);
             let policy = self.published.policy.load_full();
             if let Err(error) = policy.check_port(flow.workload, dialled.port(), arrived.port()) {
-                session.refuse(Refused::NOT_ALLOWED);
+                session.refuse(RefusalCode::NOT_ALLOWED);
                 return log.conclude(Err(error.into()));
             }
             drop(policy);
@@ -137,11 +137,11 @@ impl Pipeline {
                 result => return log.conclude(result.map(|_| ())),
             };
             log.conclude(Ok(()));
-            // Whatever leads one address to another may lead it elsewhere the next time.
+            // What translates the address may lead to another server the next time.
             if dialled.ip().to_canonical() != arrived.ip().to_canonical()
                 || dialled.port() != arrived.port()
             {
-                session.close(Some(GoAway::VIRTUAL));
+                session.close(Some(GoAwayCode::VIRTUAL));
                 return;
             }
         }
@@ -154,21 +154,21 @@ impl Pipeline {
         let idle = Instant::now() + 2 * self.idle.max_idle();
         tokio::select! {
             biased;
-            () = self.published.sessions.changed_since(terms.revision) => Next::Over(GoAway::CHANGED),
-            () = self.ending.cancelled() => Next::Over(GoAway::SHUTDOWN),
-            () = terms.place.cancelled() => Next::Over(GoAway::SHUTDOWN),
+            () = self.published.sessions.changed_since(terms.revision) => Next::Over(GoAwayCode::CHANGED),
+            () = self.ending.cancelled() => Next::Over(GoAwayCode::SHUTDOWN),
+            () = terms.place.cancelled() => Next::Over(GoAwayCode::SHUTDOWN),
             next = poll_fn(|cx| session.poll_next_flow(cx)) => match next {
                 Ok(Some(open)) => Next::Flow(open),
                 Ok(None) => Next::Closed,
                 Err(error) => Next::Failed(error),
             },
-            () = tokio::time::sleep_until(idle) => Next::Over(GoAway::IDLE),
-            () = clock::sleep_until(terms.good_until) => Next::Over(GoAway::AGE),
+            () = tokio::time::sleep_until(idle) => Next::Over(GoAwayCode::IDLE),
+            () = clock::sleep_until(terms.good_until) => Next::Over(GoAwayCode::AGE),
         }
     }
 }
 
-/// Ends a session that has no next flow, and says what that means for one that was waited for.
+/// Ends a session that has no next flow. Returns the error for a flow that was waited for.
 fn end_of(mut session: Box<dyn Session>, end: Next) -> FlowError {
     match end {
         Next::Failed(error) => {
@@ -181,7 +181,7 @@ fn end_of(mut session: Box<dyn Session>, end: Next) -> FlowError {
     FlowError::NoFlow
 }
 
-/// What the sessions are good for that a flow may use.
+/// The route of sessions that a flow may use.
 fn route(flow: &Outbound) -> Route {
     Route {
         workload: flow.workload,

@@ -1,7 +1,7 @@
-//! The policy stage: what is meant to happen to a flow, who must be at its other end, and which rule says so.
+//! The policy stage: how a flow is treated, who must be at its other end, and which rule says so.
 //!
-//! Who a peer is comes out in its handshake. What policy says of that goes forward as an [`Expectation`], which is asked there
-//! once the peer has proved who it is. Everything that policy decides names its rule, by the [`Origin`] of what was
+//! A peer proves who it is in its handshake. Policy hands an [`Expectation`] to the handshake, which is asked
+//! once the peer has proved it. Everything that policy decides names its rule, by the [`Origin`] of what was
 //! written.
 
 mod error;
@@ -24,7 +24,7 @@ use crate::steering::PrefixTable;
 pub use error::PolicyError;
 pub use steering::Decision;
 
-/// Everything that is wanted of flows, with the materials that it takes.
+/// The policy for all flows, with the materials that it needs.
 #[derive(Debug)]
 pub struct Policy {
     workloads: HashMap<WorkloadId, WorkloadPolicy>,
@@ -80,7 +80,7 @@ impl Policy {
         }
     }
 
-    /// How a workload treats what the network dials.
+    /// The mode of a workload's inbound connections.
     ///
     /// # Errors
     /// If the workload is unknown.
@@ -138,7 +138,7 @@ impl Policy {
         self.workload(workload).map(|config| config.origin.field("inbound.mode"))
     }
 
-    /// What is wanted of a workload.
+    /// The desired state of a workload.
     #[must_use]
     pub fn workload(&self, workload: WorkloadId) -> Option<&desired::Workload> {
         self.workloads.get(&workload).map(|policy| &*policy.config)

@@ -1,5 +1,5 @@
-//! Policy as capture sees it: the rules for the kernel, and what the kernel decides about outbound connections, by the same
-//! function over the same rules, and by which of them.
+//! Policy as capture sees it: the rules for the kernel, and what the kernel decides about outbound connections. It is
+//! computed by the same function over the same rules, and names the rule that decides.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ use crate::steering::{KernelRule, Steering, sum_up};
 /// Prefixes to which routes are looked up in each namespace.
 const MAX_ROUTED: usize = 1024;
 
-/// What becomes of a connection, and the rule that says so.
+/// What the kernel does with a connection, and the rule that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub verdict: Verdict,

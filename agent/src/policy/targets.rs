@@ -1,4 +1,4 @@
-//! What is expected of peers: made of what is wanted, and of the files that it names.
+//! Who is expected at each destination: made from the desired state and the files that it names.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -28,13 +28,13 @@ type Addresses<'d> = HashMap<&'d DnsName<'static>, &'d BTreeSet<IpAddr>>;
 enum Said {
     /// One of `peers`, by its index.
     Agent(usize),
-    /// Several for one destination: either's identities will do.
+    /// Several for one destination: the identities of each are expected.
     Agents(Vec<usize>),
     External(Target),
 }
 
 impl Said {
-    /// What one of `peers` says besides others, or in place of what is said of an external peer.
+    /// Adds one of `peers` to others, or puts it in place of an external peer.
     fn and_agent(said: Option<Self>, index: usize) -> Self {
         match said {
             None | Some(Self::External(_)) => Self::Agent(index),
@@ -120,14 +120,14 @@ pub fn build(
     (targets, by_name)
 }
 
-/// Adds the addresses that names resolve to. An entry for an address comes first, even if it is for a wide prefix: whoever
+/// Adds the addresses that names resolve to. An entry for an address comes first, even if it is for a wide prefix: who
 /// answers for a name must not decide about anything else. If two external peers are at one address and port, neither is
 /// believed to be there.
 fn add_named(table: &mut PrefixTable<Said>, named: Vec<(Destination, Target)>) {
     let mut found: HashMap<Destination, Target> = HashMap::new();
     for (destination, target) in named {
         if table.overlaps(&destination) {
-            tracing::warn!(%destination, "a name resolves to an address that the configuration itself speaks of, which counts");
+            tracing::warn!(%destination, "a DNS name resolves to an address that has an entry of its own; that entry decides");
             continue;
         }
         match found.entry(destination) {
@@ -136,7 +136,7 @@ fn add_named(table: &mut PrefixTable<Said>, named: Vec<(Destination, Target)>) {
             }
             Entry::Occupied(mut entry) => {
                 if !is_same_peer(entry.get(), &target) {
-                    tracing::warn!(%destination, "the names of two external peers resolve to one address; neither is believed there");
+                    tracing::warn!(%destination, "the DNS names of two external peers resolve to one address; neither is trusted there");
                     let rule = entry.get().rule().cloned().unwrap_or(Origin::BuiltIn);
                     let nobody = Expectation::nobody(rule, Nobody::Ambiguous);
                     entry.insert(Target::Agent(nobody));
@@ -217,7 +217,7 @@ fn presented(choice: &CertificateChoice, materials: &Materials) -> PresentedCert
     }
 }
 
-/// What a peer without an agent must prove. Where the files that say it could not be read, nobody can.
+/// What a peer without an agent must prove. If the files that say it could not be read, nobody is expected.
 fn expectation(rule: &Origin, tls: &StandardTls, materials: &Materials) -> Expectation {
     let pins = materials.pins(&tls.pins);
     // Pins that are asked for and cannot be read must not become no pins.

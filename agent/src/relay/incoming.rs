@@ -16,12 +16,12 @@ use crate::wire::{Collected, Ended, Filled, Wire};
 #[derive(Debug, Default)]
 pub struct Incoming {
     pub state: State,
-    /// Why the application takes nothing any more, as in [`super::Outgoing`].
+    /// The error with which the application stopped reading, as in [`super::Outgoing`].
     pub refused: Option<io::Error>,
 }
 
 impl Incoming {
-    /// Ready when nothing more comes from the wire. `is_last` says that nothing goes the other way any more; `turn` is what may
+    /// Ready when nothing more comes from the wire. `is_last` says that the other direction has ended; `turn` is how much may
     /// still be moved before others get their turn.
     pub fn poll(
         &mut self,
@@ -72,7 +72,7 @@ impl Incoming {
         }
     }
 
-    /// The application takes nothing any more.
+    /// The application has stopped reading.
     fn hung_up(&mut self, wire: &mut dyn Wire, error: io::Error) {
         wire.discard();
         self.state = State::Ended;

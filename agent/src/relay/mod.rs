@@ -1,8 +1,8 @@
 //! The relay stage: moves bytes between the two legs of a flow until both directions have ended.
 //!
-//! Both directions are in one future, in as few and as large steps as there can be: no task, no thread and no allocation
-//! for each direction or record. What a relay knows of its flow is a plain value, [`Relay`]; the bytes on their way are
-//! the wire's. So it can be paused between two polls, and go on later, here or in another process.
+//! One future moves both directions, in as few and as large steps as possible: there is no task, no thread and no allocation
+//! for each direction or record. The state of a relay is a plain value, [`Relay`]; the bytes on their way are
+//! the wire's. So a relay can be paused between two polls, and go on later, here or in another process.
 
 mod incoming;
 mod outgoing;
@@ -46,12 +46,12 @@ pub enum RelayError {
     Dead(Duration),
 }
 
-/// What a relay has come to.
+/// How a relay has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Done<P> {
     /// Both directions have ended in order.
     Ended,
-    /// It may go on. What it was told to pause for has come.
+    /// It was paused, and may go on. Has the output of what it was paused for.
     Paused(P),
 }
 
@@ -88,7 +88,7 @@ impl Relay {
     /// future: with the same legs, the relay goes on where it was.
     ///
     /// # Errors
-    /// The leg that failed, or that nothing has moved for too long. The peer has been told, as far as that was possible
+    /// If a leg fails, or nothing has moved for too long. The peer has been told, as far as that was possible
     /// at once. The caller then drops both legs, which resets them.
     pub async fn run<P: Future>(
         &mut self,
@@ -116,7 +116,7 @@ impl Relay {
     }
 }
 
-/// True if a connection is gone, so that reading from it comes to an end as well.
+/// True if the error says that the connection is gone, so that reading from it ends as well.
 fn is_hung_up(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -26,15 +26,15 @@ pub struct Outgoing {
     pub state: State,
     /// The end has left, too.
     pub is_sent: bool,
-    /// Bytes of the application's in what waits to be written.
+    /// Bytes of the application that wait to be written.
     pub waiting: usize,
-    /// Why the wire takes nothing any more. What the peer had said before is still on its way in the other direction, and
-    /// ends by itself.
+    /// The error with which the wire stopped taking bytes. What the peer has sent before still moves in the other direction, and
+    /// that direction ends by itself.
     pub refused: Option<io::Error>,
 }
 
 impl Outgoing {
-    /// Ready when nothing more goes to the wire. `turn` is what may still be moved before others get their turn.
+    /// Ready when nothing more goes to the wire. `turn` is how much may still be moved before other flows get their turn.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,

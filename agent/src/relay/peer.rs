@@ -13,13 +13,13 @@ use super::timers::Watch;
 use crate::sys::sockopt::{self, Answers};
 use crate::wire::WireError;
 
-/// How often the same data must have been sent again before nobody is believed to be there, and how often it must have been
+/// How often the same data must have been sent again before the peer is taken for dead, and how often it must have been
 /// asked whether there is room.
 const TRIES: u32 = 3;
 /// Until the next look at a peer that is suspected.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How a peer is.
+/// What is known of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// It owes nothing.
@@ -37,7 +37,7 @@ impl Watch {
         }
     }
 
-    /// Looks whether the peer has answered nothing for too long. `owing` is how long ago it got the first thing that it may
+    /// Checks whether the peer has answered nothing for too long. `owing` is how long ago it got the first thing that it may
     /// not have answered.
     pub fn look(
         &mut self,

@@ -1,17 +1,17 @@
-//! Applications with small send buffers.
+//! Prompt acknowledgements for applications with small send buffers.
 //!
 //! An application's leg runs over loopback, whose segments hold 64 KiB. A smaller buffer is less than one of them, and less
 //! than a receiver acknowledges at once: it waits for more, which does not come before it has acknowledged what there is
-//! (RFC 9293, 3.8.6.3). That is over after 40 ms, for each buffer.
+//! (RFC 9293, 3.8.6.3). Each buffer then waits for 40 ms.
 
 use tokio::net::TcpStream;
 
 use crate::sys::sockopt;
 
-/// What is shorter is a message, whose answer acknowledges it.
+/// A shorter write is a message, and its answer acknowledges it.
 const MESSAGE: u64 = 2 * 1024;
 
-/// Acknowledges what an application has sent as soon as there is nothing more of it.
+/// Acknowledges an application's bytes as soon as all of them have been read.
 #[derive(Debug, Default)]
 pub struct Prompt {
     acknowledged: u64,
@@ -27,7 +27,7 @@ impl Prompt {
         self.acknowledged
     }
 
-    /// All that `app` has sent so far was read, and is this much.
+    /// Everything that `app` has sent so far was read: `read` bytes in all.
     pub fn emptied(&mut self, app: &TcpStream, read: u64) {
         if read - self.acknowledged >= MESSAGE {
             // If it fails, the flow is slower.

@@ -1,4 +1,4 @@
-//! A relay at work: both directions, and the failure of a leg that nobody reads any more.
+//! A relay that runs: both directions, and the failure of a leg that is no longer read.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::flow::Transferred;
 use crate::sys::readiness::{self, Failure};
 use crate::wire::{Collected, Ended, Filled, Wire, WireError};
 
-/// Bytes that one direction of a flow may move before others get their turn.
+/// Bytes that one direction of a flow may move before other flows get their turn.
 const TURN: usize = 256 * 1024;
 
 /// A relay and the legs that it is between. Nothing of the flow's is here: it can be dropped between two polls.
@@ -46,7 +46,7 @@ impl<'r> Running<'r> {
             outgoing = self.poll_outgoing(cx, &mut sending)?;
         }
         if sending == 0 || receiving == 0 {
-            // There is more to do, after the others.
+            // There is more to move, after the other flows.
             cx.waker().wake_by_ref();
         }
         let app = match (outgoing, incoming) {
@@ -61,7 +61,7 @@ impl<'r> Running<'r> {
                 Some(ready!(self.poll_app_failure(cx)))
             }
         };
-        // The wire takes nothing any more, or else the application, if one of them does not.
+        // If the wire or the application has stopped taking bytes, that is the failure; the wire comes first.
         Poll::Ready(match (self.relay.outgoing.refused.take(), app) {
             (Some(error), _) => Err(WireError::Io(error).into()),
             (None, Some(error)) => Err(RelayError::App(error)),
@@ -88,7 +88,7 @@ impl<'r> Running<'r> {
         incoming.poll(cx, (self.app, &mut *self.wire), is_last, (&mut transferred.received, turn))
     }
 
-    /// Ready when the application fails, which has ended its direction and still listens.
+    /// Ready when the application fails after it has ended its direction.
     fn poll_app_failure(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let app = self.app;
         self.failure.get_or_insert_with(|| readiness::failure(app)).as_mut().poll(cx)
@@ -125,7 +125,7 @@ impl<'r> Running<'r> {
         }
     }
 
-    /// What has moved, and what waits to be taken: that is much more than a peer may take at once that reads slowly.
+    /// What has moved, and how much waits for the peer. A slow reader takes much less than that at once.
     fn progress(&self) -> (Transferred, usize) {
         (self.relay.transferred, self.wire.unsent())
     }

@@ -25,7 +25,7 @@ use crate::wire::flows::{Control, Flows, data_header};
 use crate::wire::record::ContentType;
 use crate::wire::records::RecordStream;
 use crate::wire::testing::{Raw, narrow_tcp_pair, sessions, tcp_pair, with_raw};
-use crate::wire::{Endpoints, GoAway, Refused, Reset, Session};
+use crate::wire::{Endpoints, GoAwayCode, RefusalCode, ResetCode, Session};
 
 /// For what should take no time at all.
 const GENEROUS: Duration = Duration::from_secs(30);

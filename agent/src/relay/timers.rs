@@ -7,18 +7,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// How long nothing may move, until a flow is broken off. `None` is for ever.
+/// How long nothing may move before a flow is reset. `None` is for ever.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdleTimeouts {
     /// With both directions open.
     pub idle: Option<Duration>,
     /// With one direction ended.
     pub half_closed: Option<Duration>,
-    /// While a peer acknowledges nothing of what was sent to it, and is sent again and again.
+    /// While a peer acknowledges nothing, although everything is sent to it again and again.
     pub dead_peer: Option<Duration>,
 }
 
-/// How long a flow may stand still until it takes less memory.
+/// How long a flow stands still before it releases memory.
 const REST: Duration = Duration::from_secs(1);
 
 /// Watches one flow. When something moves, only the time is noted. The timer is not set anew: when it goes off, it finds out
@@ -29,7 +29,7 @@ pub struct Watch {
     is_half_closed: bool,
     is_resting: bool,
     moved: Instant,
-    /// Since when the peer may owe an answer, and when to see whether it does.
+    /// Since when the peer may owe an answer, and when to check whether it does.
     owes: Option<Owes>,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -46,18 +46,18 @@ pub struct SavedWatch {
     is_half_closed: bool,
     is_resting: bool,
     moved_ago: Duration,
-    /// How long the peer may have owed an answer, and how long until it is looked at.
+    /// How long the peer may have owed an answer, and how long until the next check.
     owes: Option<(Duration, Duration)>,
 }
 
-/// What it is time for.
+/// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
-    /// It may be long until something moves again.
+    /// Nothing has moved for a while: memory can be released.
     Rest,
     /// The peer may have answered nothing for too long, which is so long: since it owes an answer, this much time has gone by.
     Look { limit: Duration, owing: Duration },
-    /// Nothing has moved for too long, which is so long.
+    /// Nothing has moved for this time, which is too long.
     End(Duration),
 }
 

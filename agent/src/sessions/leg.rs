@@ -1,4 +1,4 @@
-//! An open session of an agent, with what it rests on: the wire leg of one flow after the other.
+//! An open session with an approved peer: the wire leg of one flow after another.
 
 use std::future::poll_fn;
 use std::time::{Duration, Instant, SystemTime};
@@ -7,10 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Basis, Revision};
 use crate::tls::{Established, Proof};
-use crate::wire::{Endpoints, GoAway, NotAccepted, Session};
+use crate::wire::{Endpoints, GoAwayCode, NotAccepted, Session};
 
-/// How long a peer may take to answer on a session that has been idle. It may be there no more, without anybody having
-/// said so; then the flow goes on with another session.
+/// How long a peer may take to answer on a session that has been idle. It may be gone without
+/// notice; then the flow goes on with another session.
 const ANSWER: Duration = Duration::from_millis(200);
 
 /// A session whose peer is proved and approved.
@@ -20,7 +20,7 @@ pub struct WireLeg {
     pub standing: Box<Standing>,
 }
 
-/// What a session rests on, and for how long. It outlives each of the session's flows.
+/// What was proved about a session's peer, and how long it holds. It outlives each of the session's flows.
 #[derive(Debug)]
 pub struct Standing {
     pub proof: Proof,
@@ -29,15 +29,15 @@ pub struct Standing {
     pub terms: Terms,
 }
 
-/// What a session is good for.
+/// How long, and for what, a session may be used.
 #[derive(Debug)]
 pub struct Terms {
-    /// What the peer was judged by.
+    /// The state of policy and trust by which the peer was judged.
     pub revision: Revision,
     pub opened: Instant,
     /// When the first of the certificates that it rests on expires, those of the trust bundle among them.
     pub good_until: SystemTime,
-    /// Cancelled when the workload has gone from the place it is used from.
+    /// Cancelled when the workload has left the namespace that the session is used from.
     pub place: CancellationToken,
 }
 
@@ -45,12 +45,12 @@ pub struct Terms {
 #[derive(Debug)]
 pub enum NotReopened {
     NotAccepted(NotAccepted),
-    /// No answer has come in time. Others that have been idle may lead as little to anybody.
+    /// No answer has come in time. Other idle sessions may be dead as well.
     Silent,
 }
 
 impl Standing {
-    /// What makes a flow from the peer good.
+    /// The basis on which a flow from the peer is allowed.
     #[must_use]
     pub fn inbound(&self) -> Basis {
         let certificates = self.proof.certificates.clone();
@@ -59,7 +59,8 @@ impl Standing {
 }
 
 impl WireLeg {
-    /// Without a handshake of its own, a flow rests on nothing that a new handshake would not be believed by.
+    /// A later flow has no handshake of its own. So the session lasts no longer than a new handshake with the same chain
+    /// would succeed.
     #[must_use]
     pub fn new(established: Established, terms: Terms) -> Self {
         let Established { session, proof } = established;
@@ -69,7 +70,7 @@ impl WireLeg {
         Self { session, standing: Box::new(Standing { proof, is_with_agent, terms }) }
     }
 
-    /// Client: begins a flow on a session that has been idle, and waits until the peer has taken it. Before that, nothing
+    /// Client: begins a flow on a session that has been idle, and waits until the peer has accepted it. Before that, nothing
     /// of the application's has been sent.
     ///
     /// # Errors
@@ -98,7 +99,7 @@ impl WireLeg {
     }
 
     /// Ends the session between flows; a server may say why. Returns why the peer has ended it, if it was the peer.
-    pub fn close(self, reason: Option<GoAway>) -> Option<GoAway> {
+    pub fn close(self, reason: Option<GoAwayCode>) -> Option<GoAwayCode> {
         self.session.close(reason)
     }
 }

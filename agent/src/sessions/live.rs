@@ -1,8 +1,8 @@
-//! Sessions in use, and their end when what made them good is gone: a CA removed, a certificate revoked, a pin or
+//! Sessions in use. They end when what they rest on is gone: a CA removed, a certificate revoked, a pin or
 //! a rule withdrawn.
 //!
-//! A session keeps what its peer has shown. Whenever policy or trust change, everything is judged again by the
-//! same judge as at the handshake; who does not pass is cut off. Who still passes notices nothing.
+//! A session keeps the certificates that its peer has shown. Whenever policy or trust change, every session is judged again
+//! by the same judge as at the handshake. A session that does not pass is cut; one that passes goes on undisturbed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -36,18 +36,18 @@ pub enum ExpiredPeer {
 pub struct SessionFacts {
     pub workload: WorkloadId,
     pub basis: Basis,
-    /// Cancelled when the workload has gone from the place that the session is used from.
+    /// Cancelled when the workload has left the namespace that the session is used from.
     pub stay: CancellationToken,
 }
 
-/// What makes a session good.
+/// What a session rests on.
 #[derive(Clone, Debug)]
 pub enum Basis {
-    /// The other end is who must answer there.
+    /// The server is the one that is expected there.
     Outbound { target: Target, destination: SocketAddr, certificates: PeerCertificates },
-    /// The client is one that may call, in the way in which it has called.
+    /// The client is one that may call, as an agent or without one.
     Inbound { as_agent: bool, certificates: PeerCertificates },
-    /// The port lets through what is not for us.
+    /// The port is permissive: it lets through what is not for the agent.
     Permissive,
 }
 
@@ -99,17 +99,17 @@ impl SessionFacts {
     }
 }
 
-/// Why a session that was good is not any more.
+/// Why a session must end.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Revoked {
-    /// What is not for the agent does not pass any more.
+    /// The port was permissive when the session began.
     #[error("the port is strict now")]
     Strict,
     #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error("the workload has no identity any more")]
     NoIdentity,
-    /// The peer would not be believed now.
+    /// The peer would be refused now.
     #[error(transparent)]
     Peer(#[from] Refusal),
     #[error("the workload has gone")]
@@ -117,12 +117,12 @@ pub enum Revoked {
     #[error("the peer's certificate has expired, or its authority's")]
     Expired,
     /// Nobody is left to judge it.
-    #[error("the agent does not watch the session any more")]
+    #[error("the agent no longer judges the session")]
     Unwatched,
 }
 
 impl Revoked {
-    /// The rule by which the session ends, if it is for the sake of one.
+    /// The rule that ends the session, if a rule does.
     #[must_use]
     pub fn rule(&self) -> Option<&Origin> {
         match self {
@@ -142,7 +142,7 @@ pub struct Sessions {
     closes_expired: AtomicBool,
     /// Counts changes of what sessions are judged by.
     revision: AtomicU64,
-    /// Tells of them.
+    /// Notifies of them.
     changes: watch::Sender<()>,
     next: AtomicU64,
     live: Mutex<HashMap<u64, Entry>>,
@@ -154,7 +154,7 @@ struct Entry {
     cut: oneshot::Sender<Revoked>,
 }
 
-/// What a session was judged by. Taken before anything that it is judged by is.
+/// A state of policy and trust. It is taken before anything that a session is judged by is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revision(u64);
 
@@ -164,7 +164,7 @@ pub struct Live {
     sessions: Arc<Sessions>,
     number: u64,
     cut: oneshot::Receiver<Revoked>,
-    /// When the session ends with the certificates that its peer was believed by, if it does.
+    /// When the session ends because the peer's certificates expire, if it does.
     expires: Option<SystemTime>,
     /// Cancelled when the workload has gone.
     stay: CancellationToken,
@@ -184,7 +184,7 @@ impl Sessions {
         }
     }
 
-    /// What becomes of sessions that are opened from now on.
+    /// Sets what happens to sessions that are opened from now on.
     pub fn set_expired_peer(&self, expired_peer: ExpiredPeer) {
         self.closes_expired.store(expired_peer == ExpiredPeer::Close, Ordering::Relaxed);
     }
@@ -194,7 +194,7 @@ impl Sessions {
         Revision(self.revision.load(Ordering::Acquire))
     }
 
-    /// Waits until what sessions are judged by is no longer what it was.
+    /// Waits until policy or trust have changed since `revision`.
     pub async fn changed_since(&self, revision: Revision) {
         let mut changes = self.changes.subscribe();
         // The sender lives as long as this.
@@ -204,7 +204,7 @@ impl Sessions {
     /// Takes up a session whose handshake has been judged good at `revision`, for as long as the workload stays.
     ///
     /// # Errors
-    /// Why it is not good any more, if things have changed during the handshake.
+    /// Why it must end, if policy or trust have changed during the handshake.
     pub fn open(
         self: &Arc<Self>,
         facts: SessionFacts,
@@ -217,7 +217,7 @@ impl Sessions {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().insert(number, Entry { facts: facts.clone(), cut: sender });
         let live = Live { sessions: self.clone(), number, cut: receiver, expires, stay };
-        // Whoever changes things counts first and looks at all sessions then: either it sees this one, or this
+        // A change is counted first, and then all sessions are judged: either that judgement sees this one, or this
         // one sees the count.
         if self.revision() != revision {
             self.judge(&facts)?;
@@ -251,7 +251,7 @@ impl Sessions {
         let expectation = match &facts.basis {
             Basis::Permissive => {
                 return match policy.inbound_mode(facts.workload) {
-                    // Of a workload that is none any more nothing is asked.
+                    // A workload that is gone has no mode.
                     Ok(InboundMode::Strict) => Err(Revoked::Strict),
                     _ => Ok(()),
                 };

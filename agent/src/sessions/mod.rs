@@ -1,4 +1,5 @@
-//! Open TLS sessions: those in use are judged again whenever things change, those between flows wait for the next.
+//! Open TLS sessions: those in use are judged again whenever policy, trust or identities change; those between flows wait
+//! for the next.
 
 mod leg;
 mod live;

@@ -10,13 +10,13 @@ use sheath_common::workload::WorkloadId;
 use super::{Sessions, WireLeg};
 use crate::flow::Inherited;
 use crate::metrics::{OfWorkloads, Registry, RegistryError, Scalar};
-use crate::wire::GoAway;
+use crate::wire::GoAwayCode;
 
-/// How often sessions are looked for that are not good any more.
+/// How often sessions that have expired are searched for.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a session is good for: nobody else's flows, to nowhere else. Who is there, and that the workload is still who it
-/// was, is in the session's revision.
+/// What a session can be used for: only flows that agree in all of this. The peer's identity, and the workload's own,
+/// are covered by the session's revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     pub workload: WorkloadId,
@@ -25,12 +25,12 @@ pub struct Route {
     /// Where the application has bound its end, if it has.
     pub source: Option<IpAddr>,
     pub destination: SocketAddr,
-    /// What its connection has of the application's.
+    /// What its connection has taken over from the application's socket.
     pub inherited: Inherited,
 }
 
-/// How long it is believed that an address is a virtual one, and how many such addresses are remembered. It costs a flow
-/// one round trip to find out.
+/// How long an address is taken for a virtual one, and how many such addresses are remembered. Finding out costs a flow
+/// one round trip.
 const VIRTUAL_FOR: Duration = Duration::from_secs(10 * 60);
 const MOST_VIRTUAL: usize = 4096;
 
@@ -73,7 +73,7 @@ impl IdleSessions {
         Self { reuse, sessions, pool: Mutex::default(), virtuals: Mutex::default() }
     }
 
-    /// A session for another flow, the one that was used last; one of the calling thread's, if there is one.
+    /// Takes a session for another flow: the one that was used last, preferably one of the calling thread.
     #[must_use]
     pub fn take(&self, route: &Route) -> Option<WireLeg> {
         loop {
@@ -98,10 +98,10 @@ impl IdleSessions {
         }
     }
 
-    /// A server has ended a session, and says why. Where the address that was dialled may lead to others, sessions are not
-    /// kept: whatever stands for them there has to choose for each flow.
-    pub fn ended(&self, route: &Route, reason: GoAway) {
-        if reason != GoAway::VIRTUAL {
+    /// Notes that a server has ended a session, and why. Where the address that was dialled may lead to other servers,
+    /// sessions are not kept: the load balancer has to choose a server for each flow.
+    pub fn ended(&self, route: &Route, reason: GoAwayCode) {
+        if reason != GoAwayCode::VIRTUAL {
             return;
         }
         let mut virtuals = self.virtuals.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +125,7 @@ impl IdleSessions {
         }
     }
 
-    /// How long one may wait for its next flow.
+    /// How long a session may wait for its next flow.
     #[must_use]
     pub fn max_idle(&self) -> Duration {
         self.reuse.max_idle
@@ -157,8 +157,8 @@ impl IdleSessions {
         }
     }
 
-    /// Closes what is not good any more, at once when things have changed. Never ends.
-    pub async fn look_after(&self) {
+    /// Closes sessions that have expired, and at once those that a change has made unusable. Never ends.
+    pub async fn evict_expired(&self) {
         loop {
             let revision = self.sessions.revision();
             // Either will do.
@@ -199,7 +199,7 @@ impl Pool {
         idle
     }
 
-    /// Returns what there is no place for.
+    /// Adds a session. Returns the one for which there is no room.
     fn put(&mut self, route: Route, idle: Idle, limit: usize) -> Option<Idle> {
         let count = self.count.entry(route.workload).or_default();
         if *count < limit {

@@ -1,4 +1,4 @@
-//! What the kernel is told of policy, and what it makes of it: rules by destination. Policy makes them, capture puts them
+//! The rules by destination that the kernel decides by. Policy makes them, capture puts them
 //! into the kernel's maps; neither knows the other.
 
 mod prefix_table;
@@ -36,14 +36,14 @@ pub trait Steering: fmt::Debug + Send + Sync {
     /// The rules that steer connections in the kernel.
     fn kernel_rules(&self) -> Vec<KernelRule>;
 
-    /// Prefixes behind which somebody is reached by TLS, summed up where there are many.
+    /// Prefixes of destinations that are reached by TLS, summed up where there are many.
     fn protected_prefixes(&self) -> Vec<IpNet>;
 
     /// What the kernel decides about a connection of `workload` to `destination`; `None` of a workload that is none.
     fn verdict(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Verdict>;
 
-    /// The rule by which the kernel has refused a connection, if it was for the sake of one. `denial` is the
-    /// [code](sheath_common::verdict::Denial) of what it says.
+    /// The rule by which the kernel has refused a connection, if it was a rule. `denial` is the
+    /// [code](sheath_common::verdict::Denial) of the reason.
     fn rule_of_denial(
         &self,
         workload: WorkloadId,

@@ -19,7 +19,7 @@ pub struct Ending {
     pub reason: String,
 }
 
-/// Logs a connection that the kernel refused before it was one, for the sake of a rule or for another reason.
+/// Logs a connection that the kernel refused in `connect()`, by a rule or for another reason.
 pub fn log_denied_connect(
     workload: &str,
     destination: SocketAddr,

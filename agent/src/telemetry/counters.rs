@@ -194,7 +194,7 @@ impl AgentCounters {
     }
 }
 
-/// A flow that is counted as open. One that is dropped without a word is a reset: so are its legs.
+/// A flow that is counted as open. If it is dropped without a conclusion, it counts as reset: its legs are.
 #[derive(Debug)]
 pub struct OpenFlow {
     counters: Arc<AgentCounters>,
@@ -218,7 +218,7 @@ impl OpenFlow {
         Ok(done)
     }
 
-    /// Counts how the flow ended, and logs it. When the line is written, it is not counted as open any more.
+    /// Counts how the flow ended, and logs it. It is no longer counted as open when the line is written.
     pub fn conclude(mut self, record: &FlowRecord, ending: &Ending) {
         let duration = record.started.elapsed();
         self.counters.flow_seconds.of(self.direction).observe(duration);

@@ -1,4 +1,4 @@
-//! What the agent tells about itself: log lines, one access-log line for each flow, and what its data path counts.
+//! The agent's output: log lines, one access-log line for each flow, and what its data path counts.
 
 mod access_log;
 mod counters;

@@ -1,10 +1,10 @@
-//! Tells from the first bytes of a connection, which may be anything, whether it is for the agent.
+//! Tells from the first bytes of a connection whether it is for the agent. The bytes may be anything.
 
 use rustls::server::Acceptor;
 
 use crate::wire::modes::agent_protocols;
 
-/// What the bytes seen so far begin.
+/// What the bytes seen so far are the beginning of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstBytes {
     /// A ClientHello that offers one of our ALPN protocols.

@@ -11,7 +11,7 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 use rustls_pki_types::ServerName;
 
-use super::key_log::OwnLog;
+use super::key_log::SecretLog;
 use super::verifier::{ClientVerifier, ServerVerifier};
 use super::{TlsError, handshake_context};
 use crate::peer::{Expectation, ExternalPeer, Inbound, Judge, NoCertificate, Profile, Target};
@@ -202,7 +202,7 @@ impl ServerSetup {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.enable_secret_extraction = true;
-        config.key_log = Arc::new(OwnLog);
+        config.key_log = Arc::new(SecretLog);
         config.alpn_protocols.clone_from(&profile.alpn);
         Ok(Self { config: Arc::new(config), needs_library: profile.may_be_older() })
     }
@@ -246,6 +246,6 @@ fn client_config(
     config.resumption = Resumption::disabled();
     // Our record layer takes over after the handshake.
     config.enable_secret_extraction = true;
-    config.key_log = Arc::new(OwnLog);
+    config.key_log = Arc::new(SecretLog);
     Ok(config)
 }

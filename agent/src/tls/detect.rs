@@ -1,4 +1,4 @@
-//! What a connection to a permissive port begins with.
+//! Detects what a connection to a permissive port begins with.
 
 use std::io;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::client_hello::{FirstBytes, classify};
 
 /// How long a client may stay silent before it is taken for one that waits for the server to speak first.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Pause between two looks at a ClientHello that comes in pieces.
+/// Pause between two checks of a ClientHello that comes in pieces.
 const RECHECK: Duration = Duration::from_millis(5);
 /// More than any ClientHello needs; a longer one is not ours.
 const LONGEST_HELLO: usize = 16 * 1024;

@@ -1,20 +1,20 @@
-//! Why there is no session.
+//! Why a handshake failed.
 
 use std::io;
 use std::time::Duration;
 
 use super::SetupError;
-use super::verifier::Refused;
+use super::verifier::PeerRefused;
 use crate::flow::PeerId;
 use crate::peer::Refusal;
 use crate::wire::words;
 
-/// Why there is no session.
+/// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("no TLS handshake within {}", humantime::format_duration(*.0))]
     Timeout(Duration),
-    /// The peer has not proved who it is, or may not be there.
+    /// The peer has not proved who it is, or is not allowed there.
     #[error("peer refused: {0}")]
     Refused(Box<Refusal>),
     /// Its certificate cannot be used, whoever it is.
@@ -25,18 +25,18 @@ pub enum TlsError {
     Protocol(rustls::Error),
     #[error("TLS handshake: {}", words::handshake_io(.0))]
     Io(io::Error),
-    #[error("the peer showed no certificate that says who it is")]
+    #[error("the peer showed no certificate that proves who it is")]
     Anonymous,
     /// Where both sides must know each other.
     #[error("peer refused: the server did not request a client certificate, so it serves anybody")]
     NotMutual,
-    /// Our side has not what it takes.
+    /// Our side lacks something, such as a certificate.
     #[error(transparent)]
     Setup(#[from] SetupError),
 }
 
 impl TlsError {
-    /// Why the peer is not let through, if that is why there is no session.
+    /// Why the peer was refused, if that is why the handshake failed.
     #[must_use]
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
@@ -67,14 +67,14 @@ impl TlsError {
         }
     }
 
-    /// What our verifier has refused comes out as it went in.
+    /// Unwraps the refusal of our own verifier.
     fn refused(error: rustls::CertificateError) -> Self {
         let refused = match &error {
-            rustls::CertificateError::Other(other) => other.0.downcast_ref::<Refused>(),
+            rustls::CertificateError::Other(other) => other.0.downcast_ref::<PeerRefused>(),
             _ => None,
         };
         match refused {
-            Some(Refused(refusal)) => Self::Refused(Box::new(refusal.clone())),
+            Some(PeerRefused(refusal)) => Self::Refused(Box::new(refusal.clone())),
             None => Self::Certificate(error),
         }
     }

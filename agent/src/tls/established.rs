@@ -56,7 +56,7 @@ impl Facts {
 }
 
 impl Established {
-    /// What a handshake has come to. `trust` is what the peer was judged by.
+    /// The result of a handshake. `trust` is the trust by which the peer was judged.
     pub(super) fn new(
         session: Box<dyn Session>,
         facts: Facts,

@@ -1,6 +1,6 @@
-//! The handshake of sessions whose records are ours: rustls says what to send, and this sends and reads it.
+//! The handshake of sessions whose records are ours: rustls makes and reads the messages, this module sends and receives them.
 //!
-//! rustls is shown one record at a time and no more than it needs, so that what comes behind the handshake is left
+//! rustls is given one record at a time and no more than it needs, so that what comes behind the handshake is left
 //! for our own record layer.
 
 use std::io;
@@ -18,19 +18,19 @@ use zeroize::Zeroizing;
 use super::TlsError;
 use super::client_hello::offers;
 use super::established::Facts;
-use super::key_log::{self, Told};
+use super::key_log::{self, Secrets};
 use crate::flow::Role;
 use crate::limits::Quota;
 use crate::sys::tcp::Tcp;
 use crate::wire::record::{
     Cipher, HEADER, Keys, LONGEST_RECORD, Opener, Sealer, TrafficSecret, UnsupportedKeys,
 };
-use crate::wire::records::{RecordKeys, RecordStream, Remains};
+use crate::wire::records::{Leftover, RecordKeys, RecordStream};
 use crate::wire::{self, Session};
 
-/// More than the longest handshake message and the records it comes in, by far.
+/// Much more than the longest handshake message and the records it comes in.
 const LONGEST_FLIGHT: usize = 128 * 1024;
-/// What is read at once. No more than this of what comes behind a handshake is read along with it.
+/// Bytes read at once. No more than this of what comes behind a handshake is read along with it.
 const READ: usize = 4 * 1024;
 /// The longest end of a handshake that waits for the data it may travel with.
 const LONGEST_UNSENT: usize = 8 * 1024;
@@ -38,8 +38,8 @@ const LONGEST_UNSENT: usize = 8 * 1024;
 /// `ContentType` of anything that was ever TLS (RFC 8446, B.1, and RFC 6520, 3).
 const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 20..=24;
 
-/// One end of a handshake.
-trait Side: Sized {
+/// What rustls' connections of clients and of servers have in common.
+trait UnbufferedConnection: Sized {
     type Data;
     /// Whether this end sends what clients send.
     const IS_CLIENT: bool;
@@ -52,7 +52,7 @@ trait Side: Sized {
     fn into_secrets(self) -> Result<ExtractedSecrets, rustls::Error>;
 }
 
-impl Side for UnbufferedClientConnection {
+impl UnbufferedConnection for UnbufferedClientConnection {
     type Data = ClientConnectionData;
     const IS_CLIENT: bool = true;
 
@@ -72,7 +72,7 @@ impl Side for UnbufferedClientConnection {
     }
 }
 
-impl Side for UnbufferedServerConnection {
+impl UnbufferedConnection for UnbufferedServerConnection {
     type Data = ServerConnectionData;
     const IS_CLIENT: bool = false;
 
@@ -100,9 +100,9 @@ pub(super) async fn connect(
     quota: &Quota,
 ) -> Result<(Box<dyn Session>, Facts), TlsError> {
     let cpu = quota.cpu().await;
-    let side = UnbufferedClientConnection::new(config, name).map_err(TlsError::handshake)?;
+    let connection = UnbufferedClientConnection::new(config, name).map_err(TlsError::handshake)?;
     drop(cpu);
-    Handshake::new(side, wire, Vec::new()).complete(quota).await
+    Handshake::new(connection, wire, Vec::new()).complete(quota).await
 }
 
 /// Completes a handshake as the server. `read` has been read of the client.
@@ -112,8 +112,8 @@ pub(super) async fn accept(
     read: Vec<u8>,
     quota: &Quota,
 ) -> Result<(Box<dyn Session>, Facts), TlsError> {
-    let side = UnbufferedServerConnection::new(config).map_err(TlsError::handshake)?;
-    Handshake::new(side, wire, read).complete(quota).await
+    let connection = UnbufferedServerConnection::new(config).map_err(TlsError::handshake)?;
+    Handshake::new(connection, wire, read).complete(quota).await
 }
 
 /// Reads a ClientHello, and no more. Returns what was read, and whether it offers a protocol of agents.
@@ -144,16 +144,16 @@ pub(super) async fn read_hello(wire: &mut TcpStream) -> Result<(Vec<u8>, bool), 
     }
 }
 
-struct Handshake<S> {
-    side: S,
+struct Handshake<C> {
+    connection: C,
     wire: TcpStream,
-    /// From the peer, and not dealt with.
+    /// Received, and not yet processed.
     read: Vec<u8>,
-    /// How much of that rustls gets to see.
+    /// How much of that rustls is given.
     shown: usize,
-    /// For the peer, and not written.
+    /// For the peer, and not yet written.
     out: Vec<u8>,
-    told: Told,
+    secrets: Secrets,
 }
 
 /// What to do next.
@@ -164,9 +164,9 @@ enum Step {
     Done,
 }
 
-impl<S: Side> Handshake<S> {
-    fn new(side: S, wire: TcpStream, read: Vec<u8>) -> Self {
-        Self { side, wire, read, shown: 0, out: Vec::new(), told: Told::default() }
+impl<C: UnbufferedConnection> Handshake<C> {
+    fn new(connection: C, wire: TcpStream, read: Vec<u8>) -> Self {
+        Self { connection, wire, read, shown: 0, out: Vec::new(), secrets: Secrets::default() }
     }
 
     async fn complete(mut self, quota: &Quota) -> Result<(Box<dyn Session>, Facts), TlsError> {
@@ -189,25 +189,26 @@ impl<S: Side> Handshake<S> {
         if self.out.len() > LONGEST_UNSENT {
             self.flush().await?;
         }
-        let facts = Facts::of(self.side.state());
-        let protocol = self.side.state().alpn_protocol().map(<[u8]>::to_vec);
-        let keys = self.side.into_secrets().map_err(TlsError::handshake)?;
+        let facts = Facts::of(self.connection.state());
+        let protocol = self.connection.state().alpn_protocol().map(<[u8]>::to_vec);
+        let keys = self.connection.into_secrets().map_err(TlsError::handshake)?;
         let unusable = |error| TlsError::Io(io::Error::other(error));
         let sealing = Keys::new(keys.tx.0, &keys.tx.1).map_err(unusable)?;
         let opening = Keys::new(keys.rx.0, &keys.rx.1).map_err(unusable)?;
-        let (sending, receiving) = secrets::<S>(self.told, sealing.cipher()).map_err(unusable)?;
+        let (sending, receiving) =
+            in_order::<C>(self.secrets, sealing.cipher()).map_err(unusable)?;
         let sealer = Sealer::new(sealing);
         let opener =
-            if S::IS_CLIENT { Opener::of_server(opening) } else { Opener::of_client(opening) };
+            if C::IS_CLIENT { Opener::of_server(opening) } else { Opener::of_client(opening) };
         let keys = RecordKeys { sealer, opener, sending, receiving };
-        let remains = Remains { unread: self.read, unsent: self.out };
-        let records = RecordStream::new(self.wire, keys, quota.buffers.clone(), &remains)
+        let leftover = Leftover { unread: self.read, unsent: self.out };
+        let records = RecordStream::new(self.wire, keys, quota.buffers.clone(), &leftover)
             .map_err(TlsError::Io)?;
-        let role = if S::IS_CLIENT { Role::Client } else { Role::Server };
+        let role = if C::IS_CLIENT { Role::Client } else { Role::Server };
         Ok((wire::modes::start(protocol.as_deref(), records, role), facts))
     }
 
-    /// Goes as far as what has been read allows. True when the handshake is done.
+    /// Advances as far as the bytes read so far allow. True when the handshake is done.
     fn advance(&mut self) -> Result<bool, rustls::Error> {
         loop {
             match self.step()? {
@@ -222,11 +223,11 @@ impl<S: Side> Handshake<S> {
     }
 
     fn step(&mut self) -> Result<Step, rustls::Error> {
-        let (side, records) = (&mut self.side, &mut self.read[..self.shown]);
-        let (status, told) = key_log::listen(move || side.process(records));
+        let (connection, records) = (&mut self.connection, &mut self.read[..self.shown]);
+        let (status, secrets) = key_log::collect(move || connection.process(records));
         let UnbufferedStatus { discard, state } = status;
-        self.told.client = self.told.client.take().or(told.client);
-        self.told.server = self.told.server.take().or(told.server);
+        self.secrets.client = self.secrets.client.take().or(secrets.client);
+        self.secrets.server = self.secrets.server.take().or(secrets.server);
         let step = match state {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, &mut self.out).map(|()| Step::Again)
@@ -246,10 +247,10 @@ impl<S: Side> Handshake<S> {
         step
     }
 
-    /// Sends what rustls says to the peer about an error.
+    /// Sends the alert that rustls makes of an error.
     async fn alert(&mut self) {
-        // Asked when it has nothing to send, it would look at what it has refused once more.
-        while self.side.state().wants_write() && matches!(self.step(), Ok(Step::Again)) {}
+        // Only while it has something to send: otherwise it would process once more what it has refused.
+        while self.connection.state().wants_write() && matches!(self.step(), Ok(Step::Again)) {}
         let _ = self.flush().await;
     }
 
@@ -260,16 +261,16 @@ impl<S: Side> Handshake<S> {
     }
 }
 
-/// The secrets of both directions: what this side sends with comes first.
-fn secrets<S: Side>(
-    told: Told,
+/// The secrets of both directions. The one that this end sends with comes first.
+fn in_order<C: UnbufferedConnection>(
+    secrets: Secrets,
     cipher: Cipher,
 ) -> Result<(TrafficSecret, TrafficSecret), UnsupportedKeys> {
     let of = |secret: Option<Zeroizing<Vec<u8>>>| {
         TrafficSecret::new(cipher, &secret.ok_or(UnsupportedKeys)?)
     };
-    let (client, server) = (of(told.client)?, of(told.server)?);
-    Ok(if S::IS_CLIENT { (client, server) } else { (server, client) })
+    let (client, server) = (of(secrets.client)?, of(secrets.server)?);
+    Ok(if C::IS_CLIENT { (client, server) } else { (server, client) })
 }
 
 fn encode<Data>(mut data: EncodeTlsData<'_, Data>, out: &mut Vec<u8>) -> Result<(), rustls::Error> {

@@ -24,7 +24,7 @@ struct HandshakeContext {
     is_mutual: Cell<bool>,
 }
 
-/// What has come out in a handshake.
+/// The outcome of a handshake.
 pub(super) struct Outcome {
     /// Who the peer is, if it has shown that.
     pub peer: Option<Judged>,
@@ -84,13 +84,13 @@ pub(super) fn judge_server(server: PeerChain<'_>, now: UnixTime) -> Option<Resul
 
 /// The client has been judged, and may call.
 pub(super) fn client_is(client: Judged) {
-    // Outside of any handshake there is nobody to tell.
+    // Outside of a handshake there is no context.
     let _ = CONTEXT.try_with(|context| context.peer.set(Some(client)));
 }
 
 /// The server has requested our certificate, and can use it.
 pub(super) fn certificate_requested() {
-    // Outside of any handshake there is nobody to tell.
+    // Outside of a handshake there is no context.
     let _ = CONTEXT.try_with(|context| context.is_mutual.set(true));
 }
 

@@ -15,13 +15,13 @@ use crate::flow::Role;
 use crate::peer::{Judge, Refusal};
 use crate::trust::PeerChain;
 
-/// A refusal on its way through rustls.
+/// A [`Refusal`] in the form that rustls passes on.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct Refused(pub Refusal);
+pub struct PeerRefused(pub Refusal);
 
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
+impl From<PeerRefused> for Error {
+    fn from(refused: PeerRefused) -> Self {
         Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(refused))))
     }
 }
@@ -45,7 +45,7 @@ impl ServerCertVerifier for ServerVerifier {
     ) -> Result<ServerCertVerified, Error> {
         match handshake_context::judge_server(PeerChain { leaf, intermediates }, now) {
             Some(Ok(())) => Ok(ServerCertVerified::assertion()),
-            Some(Err(refusal)) => Err(Refused(refusal).into()),
+            Some(Err(refusal)) => Err(PeerRefused(refusal).into()),
             None => {
                 Err(Error::General("a certificate was shown outside of a handshake".to_owned()))
             }
@@ -87,7 +87,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let client = PeerChain { leaf, intermediates };
-        handshake_context::client_is(self.0.judge(client, Role::Client, now).map_err(Refused)?);
+        handshake_context::client_is(self.0.judge(client, Role::Client, now).map_err(PeerRefused)?);
         Ok(ClientCertVerified::assertion())
     }
 

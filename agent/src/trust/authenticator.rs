@@ -1,6 +1,6 @@
-//! Who a peer is: what its certificates prove, the same in both directions, at the handshake and ever after.
+//! Authentication: who a peer is by what its certificates prove. The same in both directions, at the handshake and later.
 //!
-//! Whether that one may be here is not asked. What is proved is an [`Identity`]; policy is asked about that.
+//! Whether it may be here is not asked. The result is an [`Identity`], about which policy decides.
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -155,7 +155,7 @@ impl<'a> Candidate<'a> {
     }
 }
 
-/// When the CRLs of a trust domain say what has to be known of its certificates.
+/// When the CRLs of a trust domain cover its certificates.
 fn telling(revocation: Option<&Revocation>) -> Validity {
     revocation.map_or(Validity::ALWAYS, Revocation::validity)
 }

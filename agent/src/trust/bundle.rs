@@ -45,13 +45,13 @@ impl TrustBundle {
         &self.trust_domain
     }
 
-    /// The same, but as it came to the agent earlier.
+    /// The same bundle, with an earlier time of arrival.
     #[must_use]
     pub fn loaded_at(self, loaded: SystemTime) -> Self {
         Self { loaded, ..self }
     }
 
-    /// When it came to the agent.
+    /// When the bundle reached the agent.
     #[must_use]
     pub fn loaded(&self) -> SystemTime {
         self.loaded

@@ -10,19 +10,19 @@ use crate::x509::Fingerprint;
 /// A peer's certificates, its own first.
 pub type Chain = Arc<[CertificateDer<'static>]>;
 
-/// Chains that are known before those out of use are looked for.
+/// Chains that may be known before those out of use are removed.
 const FEW: usize = 64;
 
-/// Chains in use. They are known by their content, so it does not matter whose they are.
+/// Chains in use, by their content.
 #[derive(Default)]
 pub(super) struct ChainsInUse {
     known: HashMap<Fingerprint, Weak<[CertificateDer<'static>]>>,
-    /// How many may be known before the next look for those out of use.
+    /// How many may be known before those out of use are removed again.
     enough: usize,
 }
 
 impl ChainsInUse {
-    /// The chain that is in use with this fingerprint, or this one from now on.
+    /// The chain in use with this fingerprint. If there is none, this chain is the one in use from now on.
     pub fn shared(
         &mut self,
         fingerprint: Fingerprint,

@@ -1,4 +1,4 @@
-//! Why a peer has not proved who it is.
+//! Why a peer could not be authenticated.
 
 use super::PathError;
 use super::authenticator::MOST_INTERMEDIATES;
@@ -12,22 +12,22 @@ pub enum AuthenticationError {
     #[error(transparent)]
     Leaf(#[from] LeafError),
     #[error(
-        "{id} is of a trust domain that there is no bundle for: add it to `trustDomains`, or have the identity's source federate with it"
+        "there is no bundle for the trust domain of {id}: add it to `trustDomains`, or have the identity's source federate with it"
     )]
     ForeignDomain { id: SpiffeId },
     #[error("the certificate of {id} does not chain to the bundle of its trust domain: {error}")]
     Chain { id: SpiffeId, error: PathError },
     #[error("the certificate does not chain to an authority that is trusted here: {0}")]
     Untrusted(PathError),
-    /// Of a certificate that nobody vouches for.
+    /// A pinned certificate, which no authority vouches for.
     #[error("the certificate is not valid now")]
     NotValidNow(Fingerprint),
     #[error("no status of the certificate is known, as the trust domain {0} has no usable CRL")]
     NoCrl(TrustDomain),
-    #[error("the peer showed no certificate that says who it is")]
+    #[error("the peer showed no certificate that proves who it is")]
     NoCertificate,
     #[error(
-        "the peer sends {sent} intermediate certificates, of which at most {MOST_INTERMEDIATES} are looked at"
+        "the peer sends {sent} intermediate certificates; at most {MOST_INTERMEDIATES} are accepted"
     )]
     TooLong { sent: usize },
 }

@@ -1,4 +1,4 @@
-//! Who somebody has proved to be.
+//! The identity that a peer has proved.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -10,14 +10,14 @@ use super::{Pin, Validity};
 use crate::spiffe::SpiffeId;
 use crate::x509::{CertificateFacts, Fingerprint};
 
-/// Who a peer is, as far as one method proves it. Has what was proved, and nothing else that a certificate says.
+/// Who a peer is, as far as one method proves it. Only names that were proved can be read from it.
 #[derive(Debug)]
 pub struct Identity<'c> {
     leaf: &'c CertificateDer<'c>,
     proved: Proved<'c>,
-    /// Read when they are asked for: most peers are known by their names. `None` if they cannot be.
+    /// Parsed on first use: most peers are known by their names. `None` if the certificate cannot be parsed.
     facts: OnceCell<Option<CertificateFacts>>,
-    /// When the certificates are good that prove it, from the peer's own to the authority's.
+    /// When all certificates are valid that prove it, from the peer's own to the authority's.
     pub validity: Validity,
     /// When the CRLs can tell that none of them is revoked.
     pub unrevoked: Validity,

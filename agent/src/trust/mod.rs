@@ -1,7 +1,7 @@
-//! Who somebody is: trust bundles and CRLs of trust domains, and what a peer's certificates prove by them.
+//! Authentication: trust bundles and CRLs of trust domains, and what a peer's certificates prove by them.
 //!
-//! An [`Authenticator`] has what one workload trusts. A peer is a [`Candidate`] until it has proved by some [`Method`] who it
-//! is; then there is an [`Identity`]. Whether that one may be at the other end of a flow is another question, which is
+//! An [`Authenticator`] holds the trust of one workload. A peer is a [`Candidate`] until it has proved by some [`Method`] who it
+//! is; then there is an [`Identity`]. Whether it may be at the other end of a flow is another question, which is
 //! [asked elsewhere](crate::peer).
 
 mod anchors;

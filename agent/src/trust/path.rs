@@ -48,7 +48,9 @@ pub enum PathError {
     MayNotSignCrls(String),
     #[error("its authority {0} is no CA by its basic constraints")]
     NoCa(String),
-    #[error("its authority {0} is not for the part that the peer plays, by its extended key usage")]
+    #[error(
+        "the extended key usage of its authority {0} does not allow the peer's role, client or server"
+    )]
     OtherUsage(String),
     #[error("there are more authorities below {0} than that allows")]
     TooDeep(String),
@@ -90,7 +92,7 @@ impl<'c> Link<'c> {
 
     /// True if webpki would refuse every SVID below it.
     pub(super) fn is_beyond_webpki(&self) -> bool {
-        // What cannot be read is for webpki to refuse.
+        // Constraints that cannot be read are refused by webpki.
         matches!(self.constraints(), Ok(Some(constraints)) if constraints.are_beyond_webpki())
     }
 
@@ -158,7 +160,7 @@ impl Search<'_> {
         }
         let plain: Vec<_> =
             peer.intermediates.iter().filter(|one| !is_beyond(one)).cloned().collect();
-        // Those that webpki refuses lead nowhere.
+        // No path leads through authorities that webpki refuses.
         let ends: Vec<_> = constrained.iter().filter_map(|one| above::end(one).ok()).collect();
         let anchors: Vec<_> = self.anchors.as_slice().iter().chain(&ends).cloned().collect();
         self.search(&leaf, peer, &anchors, &plain, &constrained)
@@ -274,7 +276,8 @@ impl Search<'_> {
             return Ok(());
         };
         below.iter().enumerate().try_for_each(|(depth, link)| {
-            // In a certificate for another key of its own, an authority names itself: that is not constrained (RFC 5280, 6.1.3, b).
+            // In a certificate for another key of its own, an authority names itself: that is not constrained (RFC 5280,
+            // 6.1.3, b).
             let is_its_own = depth > 0 && link.is_self_issued();
             let names = names_of(&link.certificate, !is_its_own);
             names.and_then(|names| constraints.check(&names)).map_err(|it| authority.constrains(it))

@@ -1,4 +1,4 @@
-//! Pins: certificates and keys that are believed for what they are, with no CA behind them (compare RFC 7469,
+//! Pins: certificates and keys that are trusted themselves, without a CA (compare RFC 7469,
 //! 2.4, for the digest of a public key).
 
 use crate::x509::{CertificateFacts, Fingerprint};

@@ -60,9 +60,7 @@ fn named(error: &Error) -> &'static str {
         Error::MaximumNameConstraintComparisonsExceeded
         | Error::MaximumPathBuildCallsExceeded
         | Error::MaximumPathDepthExceeded
-        | Error::MaximumSignatureChecksExceeded => {
-            "the chain takes more work to verify than any should"
-        }
+        | Error::MaximumSignatureChecksExceeded => "the chain takes too much work to verify",
         Error::CertNotValidForName(_) => "the certificate is for another name",
         Error::InvalidCrlSignatureForPublicKey => "the signature of a CRL is wrong",
         Error::IssuerNotCrlSigner => {

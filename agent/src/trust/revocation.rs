@@ -28,7 +28,7 @@ pub enum OnDoubt {
 /// The CRLs of one trust domain. Every certificate of a chain is looked up.
 pub struct Revocation {
     lists: Vec<CertRevocationList<'static>>,
-    /// The same, as they came.
+    /// The lists in DER.
     raw: Vec<Box<[u8]>>,
     /// For certificates whose issuer has no CRL here.
     unknown: OnDoubt,
@@ -168,7 +168,7 @@ impl Revocation {
     }
 }
 
-/// webpki has names without what they are wrapped in.
+/// webpki has names without the tag and length of their DER.
 fn is_of(list: &CertRevocationList<'_>, issuer: &X509Name<'_>) -> bool {
     Any::from_der(issuer.as_raw()).is_ok_and(|(_, name)| name.data == list.issuer())
 }

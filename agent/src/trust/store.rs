@@ -1,4 +1,4 @@
-//! The trust of one workload: a bundle for each trust domain it has anything to do with.
+//! The trust of one workload: a bundle for each trust domain of its own and of its peers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Revocation, TrustBundle, VerifiedChains};
 use crate::spiffe::TrustDomain;
 
-/// What is believed of one trust domain.
+/// The authorities and CRLs of one trust domain.
 #[derive(Clone, Debug)]
 pub struct DomainTrust {
     pub bundle: Arc<TrustBundle>,
@@ -27,7 +27,7 @@ impl Trust {
         Self { domains: Arc::new(domains), verified: Arc::default() }
     }
 
-    /// The same, but with proofs in common with others.
+    /// The same trust, with proofs that are shared with others.
     #[must_use]
     pub fn with_verified(self, verified: Arc<VerifiedChains>) -> Self {
         Self { verified, ..self }
@@ -52,7 +52,7 @@ impl Trust {
         &self.domains
     }
 
-    /// The chains that have been verified, by this trust or by any that it has its proofs in common with.
+    /// The chains that have been verified, by this trust or by any that shares its proofs.
     #[must_use]
     pub fn verified(&self) -> &VerifiedChains {
         &self.verified

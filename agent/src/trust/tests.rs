@@ -107,8 +107,8 @@ fn each_rule_of_the_standard_has_a_certificate_that_breaks_it() {
     let ids: [(&str, &str); 16] = [
         ("https://example.org/web", "does not begin with `spiffe://`"),
         ("SPIFFE://example.org/web", "does not begin with `spiffe://`"),
-        ("spiffe://other.org/web", "trust domain that there is no bundle for"),
-        ("spiffe://example.org.other.org/web", "trust domain that there is no bundle for"),
+        ("spiffe://other.org/web", "there is no bundle for the trust domain of"),
+        ("spiffe://example.org.other.org/web", "there is no bundle for the trust domain of"),
         ("spiffe://EXAMPLE.org/web", "trust domain with characters other than"),
         ("spiffe://example.org:443/web", "trust domain with characters other than"),
         ("spiffe://x@example.org/web", "trust domain with characters other than"),
@@ -198,7 +198,7 @@ fn intermediates_are_followed_as_far_as_they_may_go() {
     // Looking for a way through junk takes time.
     let mut padded = chain_of(&[&first]);
     padded.chain.extend((0..9).map(|_| first.certificate.clone()));
-    assert_refused(&authenticator, &padded, "padding", "of which at most 8 are looked at");
+    assert_refused(&authenticator, &padded, "padding", "at most 8 are accepted");
     // A leaf cannot make itself an authority.
     let leaf = ca.issue(svid("spiffe://example.org/db", |_| {}));
     let below = rcgen::Issuer::from_ca_cert_der(&leaf.chain[0], &leaf.key).unwrap();

@@ -1,9 +1,9 @@
 //! Chains that have been verified, so that a known peer costs no signatures.
 //!
-//! Only a proof is remembered: that a chain leads to these authorities, and that none of these CRLs speaks against it. It is
-//! part of the answer to who somebody is. Whether that one may be here is asked each time, and so is whether
+//! Only a proof is remembered: that a chain leads to these authorities, and that none of these CRLs revokes it. It is
+//! part of the answer to who a peer is. Whether the peer may be here is asked each time, and so is whether
 //! certificates and CRLs are good now; that the peer has the key is proved in each handshake. A [`Claim`] names everything by
-//! its content, so a proof is good for whoever asks, and nothing has to be forgotten when trust changes.
+//! its content, so a proof holds for every workload, and nothing has to be forgotten when trust changes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,9 +27,9 @@ pub(super) struct Claim {
     pub chain: Fingerprint,
     pub role: Role,
     pub anchors: Fingerprint,
-    /// The CRLs and what to do where they do not say; `None` if none are asked.
+    /// The CRLs, and what to do if they give no answer; `None` without CRLs.
     pub revocation: Option<Fingerprint>,
-    /// The signature algorithms that count: where their static list is, and how long.
+    /// The signature algorithms that are accepted: address and length of their static list.
     pub algorithms: (usize, usize),
 }
 
@@ -44,7 +44,8 @@ pub struct VerifiedChains {
 }
 
 impl VerifiedChains {
-    /// When the certificates of a proof of `claim` are good, if there is one, and both they and the CRLs are good `now`.
+    /// When the certificates of a proof of `claim` are valid. `None` if there is no proof, or the certificates or the CRLs
+    /// are not valid `now`.
     pub(super) fn find(&self, claim: &Claim, crls: Validity, now: UnixTime) -> Option<Validity> {
         let is_good = |validity: &Validity| validity.and(crls).contains(now);
         let validity = self.lock().get(claim).filter(is_good);
@@ -85,7 +86,7 @@ impl VerifiedChains {
         proofs.recent.len() + proofs.older.len()
     }
 
-    /// Registers what is counted of it.
+    /// Registers its counters.
     ///
     /// # Errors
     /// If a name is taken.

@@ -1,8 +1,8 @@
-//! Buffers for bytes on the move, leased only while they move: an idle flow holds none.
+//! Buffers for bytes in transit. They are leased only while bytes move: an idle flow holds none.
 //!
-//! A lease comes in three sizes. What is given back is kept for the next lease, up to a bound. What one workload's
-//! flows hold is counted: over its limit they get the smallest size alone, so that they go on, slowly, and
-//! nobody else pays for it.
+//! A lease has one of three sizes. A buffer that is given back is kept for the next lease, up to a bound. The bytes that one
+//! workload's flows hold are counted. Over its limit they get the smallest size alone: they go on, slowly, and no other
+//! workload notices.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -86,7 +86,7 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// Lets go of buffers that nobody has needed since the last call.
+    /// Frees buffers that were not needed since the last call.
     pub fn trim(&self) {
         for spare in &self.spare {
             for _ in 0..spare.fewest.load(Relaxed) {

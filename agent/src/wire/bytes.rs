@@ -17,7 +17,7 @@ use super::{Abort, Collected, Ended, Filled, SendError, Session, Slices, Wire, W
 use crate::flow::Role;
 use crate::sys::sockopt;
 
-/// Between agents, of which one does not know more.
+/// Between agents, of which one knows no later protocol.
 pub static AGENTS: Mode = Mode {
     name: "sheath/0",
     alpn: Some(b"sheath/0"),
@@ -33,7 +33,7 @@ pub static FOREIGN: Mode = Mode {
     restore: Some(|state, tcp, account| Bytes::restore(&FOREIGN, state, tcp, account)),
 };
 
-/// Whatever else was agreed on.
+/// Starts a session for any other protocol that was agreed on.
 pub fn start_foreign(records: RecordStream, role: Role) -> Box<dyn Session> {
     Box::new(Bytes::new(records, role, &FOREIGN))
 }
@@ -162,7 +162,7 @@ impl Wire for Bytes {
         self.records.rest_keys();
     }
 
-    /// There is no way to say more than TLS has alerts for; what cannot be said is a reset.
+    /// TLS has no alerts for most of it: a failure without an alert is a reset.
     fn abort(&mut self, why: Abort<'_>) {
         if let Abort::Wire(WireError::Record(error)) = why {
             self.records.alert(error);

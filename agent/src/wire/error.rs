@@ -1,8 +1,8 @@
-//! Why a wire carries nothing more.
+//! Why a wire has failed.
 
 use std::io;
 
-use super::flows::{FrameError, GoAway, Refused, Reset};
+use super::flows::{FrameError, GoAwayCode, RefusalCode, ResetCode};
 use super::record::{RecordError, SealError, UnsupportedKeys};
 use super::words;
 
@@ -22,19 +22,20 @@ pub enum WireError {
     #[error("wire: {0}")]
     Keys(#[from] UnsupportedKeys),
     #[error("peer: {0}")]
-    Reset(Reset),
+    Reset(ResetCode),
     #[error("peer: {0}")]
-    Refused(Refused),
-    /// The session came to its end before the flow was taken, and what had been sent is lost.
+    Refused(RefusalCode),
+    /// The session ended before the flow was accepted, and bytes of the application are lost.
     #[error("peer: {0}")]
-    GoneAway(GoAway),
-    /// The same, before anything of the application's was read: another session may carry the flow.
+    GoneAway(GoAwayCode),
+    /// The session ended before the flow was accepted and before anything was read from the application: another session may
+    /// carry the flow.
     #[error("peer: {0}")]
-    NotTaken(GoAway),
+    NotTaken(GoAwayCode),
 }
 
 impl WireError {
-    /// The connection has ended where it may not.
+    /// The connection has ended without an orderly close.
     #[must_use]
     pub fn cut() -> Self {
         Self::Io(io::ErrorKind::UnexpectedEof.into())
@@ -51,18 +52,18 @@ pub enum SendError {
     Wire(#[from] WireError),
 }
 
-/// Why a session takes no flow.
+/// Why a flow was not accepted on a session.
 #[derive(Debug)]
 pub enum NotAccepted {
-    /// The peer does not want it.
-    Refused(Refused),
-    /// The peer has not taken it, and never will: another session may.
+    /// The peer refuses it.
+    Refused(RefusalCode),
+    /// The session is dead, and the peer has not accepted the flow: another session may carry it.
     Dead,
     /// The same, and the peer has said why.
-    Over(GoAway),
+    Over(GoAwayCode),
 }
 
-/// Why a flow is broken off by our side.
+/// Why our side resets a flow.
 #[derive(Clone, Copy, Debug)]
 pub enum Abort<'e> {
     /// The application has failed.

@@ -18,7 +18,7 @@ pub static MODE: Mode = Mode { name: "tls-library", alpn: None, start: None, res
 /// What the library reads and writes.
 pub type LibraryStream = TlsStream<Tcp<Arc<TcpStream>>>;
 
-/// A session that the library has shaken hands for.
+/// A session whose handshake the library has completed.
 #[must_use]
 pub fn session(stream: LibraryStream, account: Arc<Account>) -> Box<dyn Session> {
     Box::new(Stream::new(stream, account))

@@ -41,15 +41,15 @@ use std::task::{Context, Poll};
 use tokio::net::TcpStream;
 
 pub use error::{Abort, NotAccepted, SendError, WireError};
-pub use flows::{GoAway, Refused, Reset};
+pub use flows::{GoAwayCode, RefusalCode, ResetCode};
 pub use mode::Mode;
 pub use pieces::{PIECES, Slices};
 use saved::{NotSaved, SavedWire};
 
-/// What the relay needs of whatever carries a flow: bytes one way, bytes the other way, an end of each, and the failure of
-/// the whole. The relay decides when; the wire knows how.
+/// What the relay needs of a session: bytes in each direction, the end of each, and the failure of
+/// the whole. The relay decides when bytes move; the wire knows how.
 pub trait Wire: fmt::Debug + Send {
-    /// The connection that all of it is on.
+    /// The TCP connection below.
     fn tcp(&self) -> &Arc<TcpStream>;
 
     /// Writes what waits to be written. Ready when nothing is left of it.
@@ -58,7 +58,7 @@ pub trait Wire: fmt::Debug + Send {
     /// What ends the session. An I/O error may still leave the other direction open.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WireError>>;
 
-    /// True if something must be written that nobody has asked for, as the answer to a KeyUpdate.
+    /// True if the wire has something of its own to write, such as the answer to a KeyUpdate.
     fn owes_write(&self) -> bool {
         false
     }
@@ -92,25 +92,25 @@ pub trait Wire: fmt::Debug + Send {
     /// What ends the session; final.
     fn collect(&mut self) -> Result<Collected, WireError>;
 
-    /// What was collected and not taken.
+    /// What was collected and not yet taken.
     fn collected(&self) -> Slices<'_>;
 
     /// Takes note that the application has taken so many bytes of what was collected.
     fn taken(&mut self, bytes: usize);
 
-    /// Drops what was collected: nobody takes it any more.
+    /// Drops what was collected: the application reads no more.
     fn discard(&mut self);
 
     /// Reads once from the peer. To be called when nothing is left of what was collected.
     ///
     /// # Errors
-    /// What ends the session, a connection that ends where it may not among it.
+    /// What ends the session, for instance a connection that ends without an orderly close.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<Filled, WireError>>;
 
     /// Gives back the buffers of a direction that has ended.
     fn rest(&mut self, direction: Ended);
 
-    /// Takes less memory while nothing moves; the next byte takes a little longer.
+    /// Releases memory while nothing moves; the next byte takes a little longer.
     fn rest_keys(&mut self) {}
 
     /// Tells the peer why the flow is over, as far as that can be done at once. The connection ends in order if all of it could
@@ -118,7 +118,7 @@ pub trait Wire: fmt::Debug + Send {
     fn abort(&mut self, why: Abort<'_>);
 }
 
-/// What has come of [`Wire::collect`].
+/// The result of [`Wire::collect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Collected {
     /// There may be more to come.
@@ -127,7 +127,7 @@ pub enum Collected {
     End,
 }
 
-/// What has come of [`Wire::poll_fill`].
+/// The result of [`Wire::poll_fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     Bytes(usize),
@@ -142,14 +142,14 @@ pub enum Ended {
     Receiving,
 }
 
-/// Who speaks with whom, as the client's application sees it.
+/// Both ends of a flow, as the client's application sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoints {
     pub source: SocketAddr,
     pub destination: SocketAddr,
 }
 
-/// A wire on which flows begin and end. What is said here for all of them is right for a session that is one flow, and never
+/// A wire on which flows begin and end. The default methods are for a session that is one flow, and never
 /// has another.
 pub trait Session: Wire {
     /// The kind it is of.
@@ -190,7 +190,7 @@ pub trait Session: Wire {
         Poll::Ready(Ok(None))
     }
 
-    /// Server: the flow is ours from here on.
+    /// Server: accepts the flow.
     ///
     /// # Errors
     /// What ends the session.
@@ -198,8 +198,8 @@ pub trait Session: Wire {
         Ok(())
     }
 
-    /// Server: there will be no flow. Where that cannot be said, it is a reset.
-    fn refuse(self: Box<Self>, code: Refused) {
+    /// Server: refuses the flow. If the protocol has no message for that, the connection is reset.
+    fn refuse(self: Box<Self>, code: RefusalCode) {
         let _ = code;
     }
 
@@ -215,7 +215,7 @@ pub trait Session: Wire {
     }
 
     /// Ends a session between flows in order; a server may say why. Returns why the peer has ended it, if it was the peer.
-    fn close(self: Box<Self>, reason: Option<GoAway>) -> Option<GoAway> {
+    fn close(self: Box<Self>, reason: Option<GoAwayCode>) -> Option<GoAwayCode> {
         let _ = reason;
         None
     }

@@ -14,9 +14,9 @@ use crate::flow::Role;
 pub struct Mode {
     /// Unique, and the same in every version of the agent: saved states bear it.
     pub name: &'static str,
-    /// The protocol that is agreed on for it (RFC 7301); `None` where the peer is not known for an agent.
+    /// The ALPN protocol that leads to it (RFC 7301); `None` where the peer is not known to be an agent.
     pub alpn: Option<&'static [u8]>,
-    /// Makes a session of what a handshake of ours has left; `None` where there is no such handshake.
+    /// Makes a session from a handshake of ours; `None` if none leads here.
     pub start: Option<Start>,
     /// Goes on with a session that was saved in another process; `None` where none can be.
     pub restore: Option<Restore>,

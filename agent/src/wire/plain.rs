@@ -1,4 +1,4 @@
-//! One flow as it came: the plaintext, or the applications' own TLS, that a permissive port lets through.
+//! One flow that passes unchanged: plaintext, or the applications' own TLS, on a permissive port.
 
 use std::net::TcpStream as StdTcpStream;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub static MODE: Mode = Mode { name: "plain", alpn: None, start: None, restore: 
 /// Version of the saved state.
 const VERSION: u16 = 1;
 
-/// A flow that passes as it came.
+/// A flow that passes unchanged.
 #[must_use]
 pub fn session(tcp: TcpStream, account: Arc<Account>) -> Box<dyn Session> {
     Box::new(Stream::new(Tcp(Arc::new(tcp)), account))

@@ -1,7 +1,7 @@
-//! A session's records on its TCP connection.
+//! The records of a session on its TCP connection.
 //!
-//! Two boxes, each over at most one leased buffer: what is sealed and waits to be written, and what was read and
-//! waits to be opened, or to be taken by the application. An idle session has neither.
+//! The outbox has sealed records that wait to be written. The inbox has what was read and
+//! waits to be opened, or to be taken by the application. Each leases at most one buffer; in an idle session neither does.
 
 mod inbox;
 mod outbox;
@@ -52,21 +52,21 @@ pub struct RecordKeys {
     pub receiving: TrafficSecret,
 }
 
-/// What has come from the peer.
+/// What has been received from the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// Bytes, at this place of [`RecordStream::buffer`].
     Data(Range<usize>),
     /// The peer has sent its last record.
     Closed,
-    /// Not even one record as a whole: more has to be read first.
+    /// Less than one record: more has to be read first.
     Nothing,
 }
 
-/// What a handshake leaves besides keys; less than the smallest buffer holds.
+/// Bytes that a handshake leaves over; fewer than the smallest buffer holds.
 #[derive(Debug, Default)]
-pub struct Remains {
-    /// Read from the peer, but not looked at.
+pub struct Leftover {
+    /// Read from the peer, and not processed.
     pub unread: Vec<u8>,
     /// The end of the handshake, which may travel with what comes next.
     pub unsent: Vec<u8>,
@@ -79,11 +79,11 @@ impl RecordStream {
         tcp: TcpStream,
         keys: RecordKeys,
         account: Arc<Account>,
-        remains: &Remains,
+        leftover: &Leftover,
     ) -> io::Result<Self> {
         let too_long = || io::Error::other("the end of a handshake that is too long");
-        let inbox = Inbox::holding(&account, &[], &remains.unread).ok_or_else(too_long)?;
-        let outbox = Outbox::holding(&account, &remains.unsent).ok_or_else(too_long)?;
+        let inbox = Inbox::holding(&account, &[], &leftover.unread).ok_or_else(too_long)?;
+        let outbox = Outbox::holding(&account, &leftover.unsent).ok_or_else(too_long)?;
         Ok(Self {
             tcp: Arc::new(tcp),
             runtime: Handle::current().id(),
@@ -228,7 +228,7 @@ impl RecordStream {
         }
     }
 
-    /// True if something has been read that nobody has dealt with.
+    /// True if something has been read and not consumed.
     #[must_use]
     pub fn has_unread(&self) -> bool {
         self.inbox.has_unread()
@@ -239,7 +239,7 @@ impl RecordStream {
         self.inbox.consume(bytes);
     }
 
-    /// Has bytes that were received wait for the application.
+    /// Keeps received bytes for the application.
     pub fn keep_for_app(&mut self, place: Range<usize>) {
         self.inbox.pieces.push(place);
     }
@@ -261,7 +261,7 @@ impl RecordStream {
         self.inbox.pieces.advance(bytes);
     }
 
-    /// The application takes nothing any more.
+    /// Drops what waits for the application, which reads no more.
     pub fn discard_for_app(&mut self) {
         self.inbox.pieces.clear();
     }
@@ -315,19 +315,19 @@ impl RecordStream {
     /// Tells the peer what is wrong with its records, if that can be done at once (RFC 8446, 6.2).
     pub fn alert(&mut self, error: &RecordError) {
         if let Some(alert) = error.alert() {
-            self.say_goodbye(alert);
+            self.send_alert(alert);
         }
     }
 
     /// Tells the peer that this direction is over, if that can be done at once.
-    pub fn say_goodbye(&mut self, alert: Alert) {
+    pub fn send_alert(&mut self, alert: Alert) {
         let _ = self.put(ContentType::Alert, &alert.content());
         let _ = self.poll_flush(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Ends the session. If all of it can be said at once, the connection may end in order as well; otherwise it is reset.
     pub fn close(&mut self) {
-        self.say_goodbye(Alert::CLOSE_NOTIFY);
+        self.send_alert(Alert::CLOSE_NOTIFY);
         if self.outbox.len() == 0 {
             let _ = sockopt::close_gracefully(&self.tcp);
         }

@@ -26,7 +26,7 @@ pub struct Encoded {
     bytes: Zeroizing<Vec<u8>>,
 }
 
-/// The state is not one that another process can go on with.
+/// Why a state cannot be saved for another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSaved {
     /// The records are those of the TLS library, whose state is its own.
@@ -36,7 +36,7 @@ pub enum NotSaved {
     Encoding,
 }
 
-/// A saved state cannot be gone on with.
+/// Why a saved state cannot be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum NotRestored {
     #[error("the state is of the unknown version {0}; was it saved by a later agent?")]
@@ -45,7 +45,7 @@ pub enum NotRestored {
     Mode(String),
     #[error("the state is damaged")]
     Decoding,
-    /// It says what no agent can have saved.
+    /// No agent can have saved such a state.
     #[error("the state contradicts itself: {0}")]
     Contradiction(&'static str),
     #[error("the connection cannot be used: {0}")]

@@ -1,4 +1,4 @@
-//! One flow on a stream that somebody else reads and writes: the TLS library's, or TCP itself.
+//! One flow on a stream that is not ours: the TLS library's, or TCP itself.
 
 use std::fmt::Debug;
 use std::io;
@@ -64,7 +64,7 @@ enum End {
     Sent,
 }
 
-/// The state of a [`Stream`], that of what it is on apart.
+/// The state of a [`Stream`], without that of the stream below.
 #[derive(Serialize, Deserialize)]
 pub struct SavedStream {
     unsent: Zeroizing<Vec<u8>>,
@@ -176,7 +176,7 @@ impl<S: Carrier> Wire for Stream<S> {
         }
     }
 
-    /// Nobody on the other end would understand more than a reset.
+    /// The other end would understand no more than a reset.
     fn abort(&mut self, _: Abort<'_>) {}
 }
 

@@ -10,7 +10,7 @@ use super::WireError;
 use super::buffers::Account;
 use super::record::testing::record;
 use super::record::{Cipher, ContentType, Keys, Opened, Opener, RESERVE, Sealer, TrafficSecret};
-use super::records::{RecordKeys, RecordStream, Remains};
+use super::records::{Leftover, RecordKeys, RecordStream};
 use crate::sys::sockopt;
 
 /// The two ends of a connection over loopback, set up as legs are.
@@ -53,13 +53,13 @@ fn session(
     account: &Arc<Account>,
     sending: u8,
     receiving: u8,
-    remains: &Remains,
+    leftover: &Leftover,
 ) -> RecordStream {
     let (sending, receiving) = (secret(sending), secret(receiving));
     let sealer = Sealer::new(sending.keys().unwrap());
     let opener = Opener::of_server(receiving.keys().unwrap());
     let keys = RecordKeys { sealer, opener, sending, receiving };
-    RecordStream::new(tcp, keys, account.clone(), remains).unwrap()
+    RecordStream::new(tcp, keys, account.clone(), leftover).unwrap()
 }
 
 /// Both ends of a session over a TCP connection.
@@ -67,8 +67,8 @@ pub(crate) fn sessions(
     (one, other): (TcpStream, TcpStream),
     accounts: [&Arc<Account>; 2],
 ) -> (RecordStream, RecordStream) {
-    let remains = Remains::default();
-    (session(one, accounts[0], 1, 2, &remains), session(other, accounts[1], 2, 1, &remains))
+    let leftover = Leftover::default();
+    (session(one, accounts[0], 1, 2, &leftover), session(other, accounts[1], 2, 1, &leftover))
 }
 
 /// A session whose peer sends what it is told to.
@@ -80,7 +80,7 @@ pub(crate) fn with_raw(
     let sealing = sending.keys().unwrap();
     let opener = Opener::of_server(receiving.keys().unwrap());
     let raw = Raw { tcp: other, sealing, opener, sending, receiving, received: Vec::new() };
-    (session(one, account, 1, 2, &Remains::default()), raw)
+    (session(one, account, 1, 2, &Leftover::default()), raw)
 }
 
 /// A peer that sends any record whatever, and looks at each it gets.

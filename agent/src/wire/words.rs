@@ -1,5 +1,5 @@
-//! What goes wrong in a handshake, in words of ours, with what to look at next. The library's own are names out of its
-//! code; they are there at the level `debug`.
+//! Messages about failed handshakes, with what to look at next. The library's own messages are names from its
+//! code; they are logged at the level `debug`.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! What is counted, as people read it: what there is none of is left out.
+//! Metrics as people read them. Those that are zero are left out.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -43,7 +43,7 @@ fn histogram(out: &mut String, name: &str, series: &Value) {
     let _ = writeln!(out, "{name:<24} {count:>12}  mean {mean}; half {half}, 99 % {most}");
 }
 
-/// The bound of the first bucket that has at least so many.
+/// The bound of the first bucket that counts at least `least` values.
 fn bound(distribution: &Value, least: f64) -> Option<f64> {
     let mut buckets = list(&distribution["buckets"]).iter();
     let bucket = buckets.find(|bucket| bucket["count"].as_f64().is_some_and(|own| own >= least));

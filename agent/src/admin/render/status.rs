@@ -41,7 +41,7 @@ pub fn render_status(status: &Value) -> String {
     out
 }
 
-/// True if all programs are in force, and no workload lacks anything. One that does not run yet lacks nothing.
+/// True if all programs are in force, and every workload is protected, or waits for its first process.
 #[must_use]
 pub fn is_well(status: &Value) -> bool {
     let is_protected = |workload: &Value| {
@@ -52,7 +52,7 @@ pub fn is_well(status: &Value) -> bool {
         && list(&status["workloads"]).iter().all(is_protected)
 }
 
-/// How wide a list of ports may get before it is cut.
+/// Characters of a list of ports before it is cut.
 const PORTS_WIDTH: usize = 24;
 /// How much of it is shown then.
 const FIRST_PORTS: usize = 10;
@@ -76,7 +76,7 @@ fn inbound(workload: &Value) -> String {
     format!("{mode} {first} and {} more", ports.len() - shown)
 }
 
-/// What DNS names stand for.
+/// What DNS names resolve to.
 fn names(names: &[Value]) -> Table {
     let mut table = Table::new(["NAME", "ADDRESSES"]);
     for name in names {
@@ -115,7 +115,7 @@ fn workloads(workloads: &[Value]) -> Table {
     table
 }
 
-/// What there is to say of a workload.
+/// The notes on a workload.
 fn notes(table: &mut Table, workload: &Value) {
     let reason = text(&workload["reason"]);
     if !reason.is_empty() {

@@ -1,5 +1,5 @@
-//! What the kernel knows of destinations. Rules about single addresses are in a hash map, where half a million are found as
-//! fast as one; those about prefixes are in a trie.
+//! The kernel's rules about destinations. Those about single addresses are in a hash map, where a lookup among half a million
+//! takes as long as one among few; those about prefixes are in a trie.
 
 use std::collections::HashMap;
 use std::io;
@@ -48,8 +48,8 @@ impl DestinationMaps {
         Ok(())
     }
 
-    /// Removes all other rules. Only once the workloads' modes are in force too. Bypasses go first: what covers them may be
-    /// a protection that goes as well.
+    /// Removes all other rules. Call it only when the workloads' modes are in force too. Bypasses go first: the rule that
+    /// covers one may be a protection that goes as well.
     ///
     /// # Errors
     /// If the maps cannot be read or written.

@@ -77,7 +77,7 @@ pub fn denial_reason(detail: u32) -> &'static str {
     const CUT_OFF: u32 = Denial::CutOff as u32;
     match detail {
         CUT_OFF => {
-            "a packet filter on the workload's cgroup keeps it from the agent (`sheath status` says which)"
+            "a packet filter on the workload's cgroup blocks its way to the agent (`sheath status` says which)"
         }
         NOT_ENROLLED => {
             "the cgroup could not be recorded as a workload, or its path is too long to tell (`sheath status` says which)"
@@ -109,12 +109,10 @@ pub fn drop_reason(detail: u32) -> &'static str {
             "a connection to the agent or to loopback leaves by another interface"
         }
         Some(DropReason::LoopbackAddress) => {
-            "it is meant for this host, and leaves by an interface that leads elsewhere"
+            "it is addressed to this host, but leaves by an interface that leads elsewhere"
         }
-        Some(DropReason::SourceRouted) => {
-            "the sender has chosen the way that it takes (source routing)"
-        }
-        Some(DropReason::Unreadable) => "its headers cannot be followed to where it goes",
+        Some(DropReason::SourceRouted) => "the sender chose its route (source routing)",
+        Some(DropReason::Unreadable) => "its headers cannot be parsed",
         Some(DropReason::Port) => "only the agent answers on this port",
         Some(DropReason::Diverted) => {
             "the connection was turned to the agent and would not have come to it: a rule translates or redirects what \

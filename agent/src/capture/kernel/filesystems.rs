@@ -59,7 +59,7 @@ fn is_cgroup2(path: &Path) -> bool {
 pub fn pins_outlive_the_agent() -> bool {
     let device = |root: &str| Some(fs::metadata(format!("{root}{BPFFS}")).ok()?.dev());
     let theirs = hosts_processes()[..2].iter().find_map(|pid| device(&format!("/proc/{pid}/root")));
-    // Where neither of them can be looked at, nothing speaks against it.
+    // If neither can be inspected, assume that it is the host's.
     theirs.is_none() || theirs == device("")
 }
 

@@ -76,7 +76,8 @@ impl HeldMaps {
         Ok(put_back)
     }
 
-    /// Has the numbers of workloads, which no program asks for, live as long as a program: what bears one lives as long.
+    /// Binds the table of workload numbers to a program, so that it lives as long as the program: sockets and entries may
+    /// bear numbers for that long. No program reads the table.
     ///
     /// # Errors
     /// If the kernel has no memory for it.

@@ -1,6 +1,6 @@
-//! The numbers by which the kernel knows workloads. Each name is given one of its own, which is written down where all else
-//! is that bears it, among the instance's pins: the next agent finds it there. A number is given out once. What still bears
-//! that of a workload that is gone, an entry or a socket, never comes to mean another.
+//! The numbers by which the kernel knows workloads. Each name gets its own number. The table of numbers is a pinned map of the
+//! instance, beside the maps that use the numbers, so the next agent finds it. A number is given out once: an entry or a socket
+//! with the number of a workload that is gone never comes to mean another workload.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, TryLockError};
@@ -32,7 +32,7 @@ pub struct WorkloadIds {
 }
 
 impl WorkloadIds {
-    /// Opens the table, or makes it where there is nothing yet that could bear a number.
+    /// Opens the table. Makes it if there is nothing yet that could bear a number.
     ///
     /// # Errors
     /// If it is not there though other maps are, or makes no sense.
@@ -71,7 +71,7 @@ impl WorkloadIds {
         if new.is_empty() {
             return Ok(ids);
         }
-        // Whoever has no room is no workload any more, or never was one. Its number is not given out again.
+        // A name that has no room is no workload any more, or never was one. Its number is not given out again.
         if before + new.len() >= ROOM as usize {
             let wanted: HashSet<_> = names.iter().copied().collect();
             self.forget(allocation.retain(|name| wanted.contains(name)))?;
@@ -88,7 +88,7 @@ impl WorkloadIds {
     ///
     /// # Errors
     /// If the table cannot be read or written.
-    pub fn settle(&self, in_force: &HashMap<&str, WorkloadId>) -> Result<(), IdError> {
+    pub fn keep_only(&self, in_force: &HashMap<&str, WorkloadId>) -> Result<(), IdError> {
         let _turn = take_turn(&self.pins).map_err(IdError::during("cannot be locked"))?;
         let mut allocation = self.read()?;
         self.forget(allocation.retain(|name| in_force.contains_key(name)))?;

@@ -1,4 +1,4 @@
-//! What capture has in the kernel: programs, maps, their pins and events; and what it looks for there.
+//! Capture's part in the kernel: programs, maps, their pins and events; file systems and mounts.
 
 pub mod destinations;
 pub mod events;

@@ -111,7 +111,7 @@ impl Pins {
         Ok(removed)
     }
 
-    /// Removes the pins of agents of another ABI: no agent takes what their programs turn to it any more. Only once the
+    /// Removes the pins of agents of another ABI, whose programs turn connections to an agent that is gone. Call it only when the
     /// programs of this one are in force.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The programs that run for cgroups: attached through pinned links, taken over from an earlier agent, and looked after.
+//! The programs that run for cgroups: attached through pinned links, taken over from an earlier agent, and repaired.
 
 use std::fs::{self, File};
 use std::io;
@@ -108,7 +108,7 @@ pub struct Programs {
     maps: Arc<Maps>,
     targets: Targets,
     attached: Vec<AttachedProgram>,
-    /// The cgroup to capture has been found missing, and that has been said.
+    /// The cgroup to capture is missing, and that has been logged.
     is_gone: bool,
 }
 
@@ -166,7 +166,7 @@ impl Programs {
                 "program or pin removed behind the agent's back; putting it back"
             );
             if let Err(error) = attached.repair(&self.targets, self.held.pins()) {
-                tracing::error!(program = attached.name, %error, "not put back");
+                tracing::error!(program = attached.name, %error, "program not attached again");
             }
         }
         self.tell_covered();
@@ -235,7 +235,7 @@ impl AttachedProgram {
         Ok(Self { name, hook, program, program_id, link, pin })
     }
 
-    /// What the kernel says, not what was asked of it.
+    /// True if the kernel says that it runs.
     fn is_in_force(&self, cgroup: &File) -> bool {
         match self.hook {
             Hook::Cgroup(attach_type) | Hook::Root(attach_type) => {

@@ -68,7 +68,7 @@ impl Targets {
         !matches!(hook, Hook::Root(_)) || self.root.is_some()
     }
 
-    /// The cgroup to capture has been removed and made anew: from now on it is the new one. True if so.
+    /// Changes over to the new cgroup if the one to capture has been removed and made anew. Returns true if so.
     pub fn follow(&mut self) -> bool {
         let Ok(cgroup) = File::open(&self.paths.cgroup) else {
             return false;

@@ -1,4 +1,4 @@
-//! Accepting what the kernel turns to the agent: one loop for each listener of a namespace.
+//! Accepts the connections that the kernel turns to the agent: one loop for each listener of a namespace.
 
 use std::fs::File;
 use std::io;
@@ -106,7 +106,7 @@ impl Accepting {
                 Ok((stream, remote)) => return (stream, canonical(remote)),
                 Err(error) if is_out_of_descriptors(&error) && self.shed(kind) => {}
                 Err(error) => {
-                    tracing::warn!(namespace = self.namespace.inode(), %error, "accept");
+                    tracing::warn!(namespace = self.namespace.inode(), %error, "cannot accept connections");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -132,14 +132,14 @@ impl Accepting {
         is_reset
     }
 
-    /// Takes what the kernel recorded about a connection that nobody serves. If it stayed, it would be taken for that of a
+    /// Removes the kernel's entry of a connection that nobody serves. If it stayed, it would be taken for that of a
     /// later connection from the same port, and neither would be served.
     fn forget(&self, socket: &Socket, remote: &SockAddr) {
         let local = socket.local_addr().ok().and_then(|local| local.as_socket());
         if let (Some(local), Some(remote)) = (local, remote.as_socket())
             && let Err(error) = self.namespace.take_flow(local, canonical(remote))
         {
-            tracing::warn!(%remote, %error, "trace of a connection stays in the map FLOWS");
+            tracing::warn!(%remote, %error, "entry of a connection stays in the map FLOWS");
         }
     }
 }

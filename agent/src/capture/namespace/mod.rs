@@ -1,7 +1,7 @@
-//! A network namespace with workloads in it, and all that the agent does there.
+//! A network namespace with workloads in it, and what the agent does there.
 //!
 //! [`Namespace`] is its state. Files below it know one part of that state each ([`ports`], [`presence`], `silent`, `sources`,
-//! `watched`); files above it are what is done there: [`serve`] opens and closes it, [`accept`] takes connections,
+//! `watched`). Files above it act on it: [`serve`] opens and closes it, [`accept`] takes connections,
 //! [`dial`] makes them.
 
 mod accept;

@@ -129,7 +129,7 @@ impl Namespace {
             steering.detach();
         }
         if let Err(error) = self.maps.forget_namespace(self.cookie) {
-            tracing::warn!(namespace = self.inode(), %error, "traces of a closed namespace stay in the maps");
+            tracing::warn!(namespace = self.inode(), %error, "entries of a closed namespace stay in the maps");
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::capture::kernel::maps::Maps;
 use crate::sys::netns::NetworkNamespace;
 use crate::sys::sock_diag::SockDiag;
 
-/// Refused connections make us look so often in so much time: several times in a row where a server goes down, comes up
+/// Refused connections trigger at most this many checks in the time below: several in a row where a server goes down, comes up
 /// and goes down again.
 const LOOKS: usize = 4;
 const WITHIN: Duration = Duration::from_secs(2);
@@ -28,12 +28,12 @@ pub struct SilentPorts {
     looks: Mutex<Looks>,
 }
 
-/// When there was a look because of a refused connection: the last ones.
+/// When refused connections triggered the last checks.
 #[derive(Debug, Default)]
 struct Looks(Vec<Instant>);
 
 impl Looks {
-    /// True if there may be another look now, which is then one of them.
+    /// True if another check may be made now. It is then counted.
     fn take(&mut self, now: Instant) -> bool {
         self.0.retain(|look| now.saturating_duration_since(*look) < WITHIN);
         let is_due = self.0.len() < LOOKS;
@@ -54,7 +54,7 @@ impl SilentPorts {
         if self.is_due()
             && let Err(error) = self.mark(&HashSet::from([port]))
         {
-            tracing::warn!(namespace = self.netns.inode(), port, %error, "cannot look who listens");
+            tracing::warn!(namespace = self.netns.inode(), port, %error, "cannot list the listening sockets");
         }
     }
 

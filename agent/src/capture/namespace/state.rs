@@ -1,4 +1,4 @@
-//! What the agent has of a network namespace, and whose its ports are.
+//! The state of a network namespace: its listeners, its steering, and who owns its ports.
 
 use std::collections::HashSet;
 use std::io;

@@ -48,7 +48,7 @@ impl Namespace {
             tokio::select! {
                 () = namespace.closed.cancelled() => {}
                 result = namespace.watch(&key, destination, &inherited, errno, limit) => if let Err(error) = result {
-                    tracing::warn!(%destination, %error, "cannot remember that a destination is out of reach");
+                    tracing::warn!(%destination, %error, "cannot record that a destination is unreachable");
                 }
             }
             let _ = namespace.maps.unreachable.remove(&key);

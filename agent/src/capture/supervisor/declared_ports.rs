@@ -47,7 +47,7 @@ pub fn compare(workload: &WorkloadState, listeners: &[OwnedSocket]) -> Findings 
     findings
 }
 
-/// True if somebody else's socket has a declared port where the workload would have it.
+/// True if another's socket occupies a declared port at an address of the workload's.
 fn is_in_the_way(other: &OwnedSocket, port: u16, workload: &WorkloadState) -> bool {
     let local = other.socket.local;
     let addresses = &workload.config().inbound.addresses;

@@ -1,4 +1,4 @@
-//! All workloads: enrolled as they are found, and what is known of each.
+//! All workloads, and what is known of each. They are enrolled as their cgroups are found.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -42,7 +42,7 @@ impl Enrolled {
         Self { workloads, enrolment, recognition, told: None, is_pruning: false }
     }
 
-    /// From now on, processes that are new have just come. Before, the agent starts: those that it finds have been there.
+    /// Ends the start. From now on, processes that are found have just come; those that a start finds have been there before.
     pub fn set_up(&mut self) {
         self.enrolment.set_up();
     }
@@ -85,7 +85,7 @@ impl Enrolled {
         self.workloads.iter()
     }
 
-    /// Those that the network may call by way of the agent.
+    /// Workloads that accept connections from the network through the agent.
     pub fn inbound(&self) -> impl Iterator<Item = &WorkloadState> {
         self.workloads.iter().filter(|workload| workload.is_inbound())
     }
@@ -109,7 +109,7 @@ impl Enrolled {
             let problem = looked.unwrap_or_else(|error| {
                 workload.set_unseen();
                 pass.keep(workload);
-                Some(format!("cannot be looked at: {error}"))
+                Some(format!("cannot be inspected: {error}"))
             });
             workload.report_mut().begin(problem);
         }
@@ -277,7 +277,7 @@ impl Enrolled {
         }
     }
 
-    /// Ends what is to be said of each workload, and logs what is new.
+    /// Ends the report of each workload, and logs what is new.
     pub fn finish_reports(&mut self) {
         self.workloads.iter_mut().for_each(WorkloadState::finish_report);
     }

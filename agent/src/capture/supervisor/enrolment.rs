@@ -1,4 +1,4 @@
-//! Looking at one workload: its cgroups are found and recorded, and the namespaces of its processes served.
+//! Enrols one workload: finds and records its cgroups, and has the namespaces of its processes served.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -33,7 +33,7 @@ pub struct Enrolment {
     is_up: bool,
 }
 
-/// One look at all workloads.
+/// One pass over all workloads.
 #[derive(Debug)]
 pub struct Pass<'p> {
     namespaces: &'p mut Namespaces,
@@ -52,7 +52,7 @@ impl<'p> Pass<'p> {
         Self { namespaces, policy }
     }
 
-    /// What was known of a workload still holds when it cannot be looked at.
+    /// Keeps what was known of a workload that cannot be inspected.
     pub fn keep(&mut self, workload: &WorkloadState) {
         for inode in workload.namespaces() {
             self.namespaces.keep(inode);
@@ -180,7 +180,7 @@ impl Enrolment {
         Ok(())
     }
 
-    /// What other people's packet filters keep from the agent of what a workload's processes in a cgroup send.
+    /// The packet filters of others that block a cgroup's processes on their way to the agent.
     fn blocked(
         &self,
         workload: &WorkloadState,
@@ -218,7 +218,7 @@ fn held_by(
     namespaces.keep_where_sockets_of(&cgroup.path, &left)
 }
 
-/// Why connections of a cgroup do not get to the agent, if so.
+/// Why connections of a cgroup do not reach the agent, if they do not.
 fn cut_off(workload: &WorkloadState, cgroup: u64) -> Option<String> {
     let blocked = workload.cgroup(cgroup)?.blocked()?;
     Some(format!("{blocked}; {}", blocked.advice()))

@@ -1,4 +1,4 @@
-//! What the log says of kernel events. Only so many in each interval, so that an application cannot fill the log.
+//! Logs kernel events. Their number in each interval is limited, so that an application cannot fill the log.
 
 use std::net::SocketAddr;
 

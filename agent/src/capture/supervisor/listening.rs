@@ -1,4 +1,4 @@
-//! Who listens in the namespaces in which that matters.
+//! The listening sockets of the namespaces in which they matter.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ impl Listening {
                 Err(error) => {
                     tracing::debug!(namespace = inode, %error, "listeners not seen");
                     self.problem =
-                        Some(format!("it cannot be seen who listens on its ports: {error}"));
+                        Some(format!("the sockets on its ports cannot be listed: {error}"));
                 }
             }
         }
@@ -47,17 +47,17 @@ impl Listening {
         self.sockets.retain(|inode, _| namespaces.get(*inode).is_some());
     }
 
-    /// Why it was not seen everywhere, if so.
+    /// Why the sockets of some namespace could not be listed, if so.
     pub fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
     }
 
-    /// Those who listen in a namespace; `None` where it does not matter or is not known.
+    /// The listening sockets of a namespace; `None` where they do not matter or are not known.
     pub fn in_namespace(&self, inode: u64) -> Option<&[OwnedSocket]> {
         self.sockets.get(&inode).map(Vec::as_slice)
     }
 
-    /// All of them, by namespace.
+    /// All listening sockets, by namespace.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[OwnedSocket])> {
         self.sockets.iter().map(|(inode, sockets)| (*inode, sockets.as_slice()))
     }

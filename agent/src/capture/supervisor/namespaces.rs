@@ -22,7 +22,7 @@ use crate::capture::proc::{self, NamespaceFile};
 use crate::sys::netns::{self, NetworkNamespace};
 use crate::sys::pidfd;
 
-/// An entry that no accepted connection has taken for so long never will be.
+/// An entry that no accepted connection has taken in this time never will be.
 const FLOW_LIFETIME: Duration = Duration::from_secs(120);
 
 /// The namespaces that are served, by inode number. The agent's own always is: a workload may appear in it at any time.
@@ -76,7 +76,7 @@ impl Namespaces {
         self.served.values().map(|served| &*served.namespace)
     }
 
-    /// Something of a workload is there, or is awaited there. False if the namespace is not served.
+    /// Notes that a workload is in a namespace, or may come to it. False if the namespace is not served.
     pub fn keep(&mut self, inode: u64) -> bool {
         match self.served.get_mut(&inode) {
             Some(served) => {
@@ -105,7 +105,7 @@ impl Namespaces {
                 // A process that has ended meanwhile is in no namespace.
                 Ok(None) => continue,
                 Err(error) => {
-                    problem = Some(format!("process {pid} cannot be looked at: {error}"));
+                    problem = Some(format!("process {pid} cannot be inspected: {error}"));
                     continue;
                 }
             };
@@ -245,7 +245,7 @@ impl Namespaces {
         self.served.retain(|inode, served| {
             let is_used = served.namespace.is_agents_own() || served.last_seen.elapsed() <= LINGER;
             if !is_used {
-                tracing::info!(namespace = inode, "network namespace let go");
+                tracing::info!(namespace = inode, "network namespace no longer served");
                 served.namespace.close();
             }
             is_used
@@ -273,7 +273,7 @@ impl Namespaces {
     pub fn check_and_repair(&self) {
         for namespace in self.iter() {
             if let Err(error) = namespace.repair(&self.steer_loader) {
-                tracing::error!(namespace = namespace.inode(), %error, "steering not put back");
+                tracing::error!(namespace = namespace.inode(), %error, "steering not attached again");
             }
             if let Err(error) = namespace.publish_sources(&self.prefixes) {
                 tracing::debug!(namespace = namespace.inode(), %error, "routes not read");
@@ -281,7 +281,7 @@ impl Namespaces {
         }
         for namespace in self.iter() {
             if let Err(error) = namespace.review_silent() {
-                tracing::warn!(namespace = namespace.inode(), %error, "cannot look who listens");
+                tracing::warn!(namespace = namespace.inode(), %error, "cannot list the listening sockets");
             }
         }
     }
@@ -317,7 +317,7 @@ impl Namespaces {
     pub fn abort(&self, cookies: &HashSet<u64>) {
         for namespace in self.iter() {
             if let Err(error) = existing::abort(namespace, cookies) {
-                tracing::warn!(namespace = namespace.inode(), %error, "connections whose packets are dropped are not ended");
+                tracing::warn!(namespace = namespace.inode(), %error, "cannot end connections whose packets are dropped");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Has the ports of each namespace steered to the agent, and those guarded on which service managers listen for workloads.
+//! Has the ports of each namespace steered to the agent, and guards the ports on which service managers listen for workloads.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -18,7 +18,7 @@ use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::kernel::maps::Maps;
 
-/// What the kernel is told of inbound ports.
+/// The inbound ports in the kernel.
 #[derive(Debug)]
 pub struct PortSteering {
     maps: Arc<Maps>,

@@ -1,4 +1,4 @@
-//! What the configuration wants and what there is on the host, brought together.
+//! Reconciles what the configuration wants with what there is on the host.
 
 use std::collections::HashSet;
 use std::io;
@@ -116,11 +116,11 @@ impl Reconciler {
             tracing::warn!(%error, "enrolments of an earlier configuration stay");
         }
         if let Err(error) = self.namespaces.sweep() {
-            tracing::warn!(%error, "traces of closed namespaces or lost connections stay in the maps");
+            tracing::warn!(%error, "entries of closed namespaces or lost connections stay in the maps");
         }
     }
 
-    /// What there is, after a look at everything.
+    /// The status, after another reconciliation.
     pub fn status(&mut self) -> StatusView {
         self.reconcile();
         let found = self.programs.check_and_repair();
@@ -133,7 +133,7 @@ impl Reconciler {
         owners.view(found)
     }
 
-    /// Puts another configuration in force, or leaves the one before.
+    /// Puts another configuration in force, or leaves the previous one.
     ///
     /// # Errors
     /// If a workload of it selects the agent itself, or it cannot be written into the maps.
@@ -145,7 +145,7 @@ impl Reconciler {
         };
         self.put_in_force(change).inspect_err(|_| {
             if let Err(again) = self.put_in_force(before) {
-                tracing::error!(error = %again, "the configuration before is not wholly back in force");
+                tracing::error!(error = %again, "the previous configuration is not completely back in force");
             }
         })
     }
@@ -176,7 +176,7 @@ impl Reconciler {
         self.enrolled.prune(recorded)?;
         self.rules.prune()?;
         let named = self.enrolled.configs().map(|config| (config.name.as_str(), config.id));
-        if let Err(error) = self.ids.settle(&named.collect()) {
+        if let Err(error) = self.ids.keep_only(&named.collect()) {
             tracing::warn!(%error, "names of workloads that are gone stay in the table of ids");
         }
         self.namespaces.detach_unserved()

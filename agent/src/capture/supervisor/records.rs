@@ -1,5 +1,5 @@
-//! The entries of cgroups in the kernel's map: whose each is, and that one for which there is no room is refused and not
-//! taken for nobody's (`common/src/enrolment.rs`).
+//! The entries of cgroups in the kernel's map: which workload each cgroup is. One for which there is no room is refused, and not
+//! taken for a cgroup outside of all workloads (`common/src/enrolment.rs`).
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::capture::cgroups;
 use crate::capture::kernel::maps::Maps;
 use crate::capture::selectors::Selectors;
 
-/// What the kernel knows of cgroups.
+/// The kernel's records of cgroups.
 #[derive(Debug)]
 pub struct CgroupRecords {
     maps: Arc<Maps>,
@@ -152,7 +152,7 @@ impl CgroupRecords {
         marked
     }
 
-    /// Has a cgroup, if it is there, stand in the map for what it is, unless it is a workload.
+    /// Records what a cgroup is, if it exists and is no workload.
     fn mark(&mut self, path: &Path, mark: &Workload, known: &Known) -> io::Result<()> {
         let Ok(metadata) = fs::metadata(cgroups::join(&self.mount, path)) else {
             return Ok(());

@@ -1,18 +1,18 @@
-//! What is to be said of one workload: drawn up while it is looked at, and logged where it is news.
+//! The report on one workload: collected while it is reconciled, and logged where it has changed.
 
-/// What was said when the workload was last looked at, and what has been found since.
+/// The last report, and what has been found since.
 #[derive(Debug, Default)]
 pub struct Report {
     said: Findings,
     found: Findings,
 }
 
-/// What there is to say.
+/// What a report says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Why the workload is not served as configured.
     pub problem: Option<String>,
-    /// What else there is to know about who listens on its ports.
+    /// Notes on the sockets that listen on its ports.
     pub notes: Vec<String>,
 }
 
@@ -31,7 +31,7 @@ impl Report {
         self.found.notes.push(note);
     }
 
-    /// Makes what has been found what is said, and returns what of it is new.
+    /// Completes the report. Returns what is new in it.
     pub fn finish(&mut self) -> Findings {
         let found = std::mem::take(&mut self.found);
         let is_new = |note: &&String| !self.said.notes.contains(note);
@@ -43,7 +43,7 @@ impl Report {
         news
     }
 
-    /// As of the last [`Self::finish`].
+    /// The report as of the last [`Self::finish`].
     pub fn said(&self) -> &Findings {
         &self.said
     }

@@ -1,4 +1,4 @@
-//! The rules that the kernel decides by, as the policy has them. What is new is in force before what is old goes: nothing
+//! The policy's rules in the kernel. New rules are in force before old ones are removed: nothing
 //! that stays protected is ever unprotected.
 
 use std::collections::HashSet;

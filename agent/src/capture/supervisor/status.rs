@@ -1,4 +1,4 @@
-//! What capture tells about itself: observed just now, never remembered from what was asked for.
+//! The status of capture: what is observed now, never what was once asked for.
 
 use std::net::SocketAddr;
 
@@ -48,7 +48,7 @@ pub struct WorkloadStatus {
     pub unprotected: Vec<UnprotectedConnection>,
     /// File systems on the network, which the kernel itself reads and writes in the clear.
     pub network_mounts: Vec<NetworkMount>,
-    /// What else there is to know about who listens on its ports.
+    /// Notes on the sockets that listen on its ports.
     pub notes: Vec<String>,
 }
 

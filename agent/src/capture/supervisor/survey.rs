@@ -14,7 +14,7 @@ use crate::capture::recognition;
 use crate::desired::{self, NamespaceKind};
 use crate::sys::netns::NetworkNamespace;
 
-/// What is to be said about who listens on a workload's ports now.
+/// Findings about the sockets that listen on a workload's ports now.
 #[derive(Debug, Default)]
 pub struct Survey {
     /// What keeps it from being served, or leaves a service of it unprotected.

@@ -1,4 +1,4 @@
-//! In which namespaces a workload is, was at home and may come back to, and where it listens. Namespaces go by their inode
+//! The namespaces that a workload is in, or has lived in and may come back to, and where it listens. Namespaces go by their inode
 //! numbers.
 
 use std::collections::{BTreeMap, BTreeSet};

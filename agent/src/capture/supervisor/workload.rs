@@ -37,7 +37,7 @@ pub struct WorkloadState {
 }
 
 impl WorkloadState {
-    /// One of which nothing has been seen.
+    /// A workload of which nothing has been seen yet.
     pub fn new(config: Arc<desired::Workload>) -> Self {
         Self {
             config,
@@ -116,7 +116,7 @@ impl WorkloadState {
         self.too_long = cgroups;
     }
 
-    /// A cgroup of its, that is new if it has not been seen before. Connections that are older than a new one are reset
+    /// Enters a cgroup of the workload, if it is new. Connections that are older than a new one are reset
     /// if `must_reset` says so.
     pub fn enrol(&mut self, cgroup: &WorkloadCgroup, must_reset: bool) -> &mut EnrolledCgroup {
         self.cgroups.entry(cgroup.id).or_insert_with(|| {
@@ -282,7 +282,7 @@ impl WorkloadState {
     pub fn finish_report(&mut self) {
         let news = self.report.finish();
         for note in news.notes {
-            tracing::warn!(workload = self.config.name, %note, "who listens");
+            tracing::warn!(workload = self.config.name, %note, "listening sockets");
         }
         if let Some(reason) = news.problem {
             tracing::warn!(workload = self.config.name, %reason, "workload not served as configured");

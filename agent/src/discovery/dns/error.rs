@@ -10,11 +10,11 @@ use super::system::NoServers;
 pub enum ResolutionError {
     #[error("there is no such name (NXDOMAIN)")]
     NoSuchName,
-    #[error("the name is there, but has no address")]
+    #[error("the name exists, but has no address")]
     NoAddress,
     #[error("the name server says {0}")]
     Failure(&'static str),
-    #[error("the name server says no (code {0})")]
+    #[error("the name server refuses to answer (code {0})")]
     Code(u16),
     #[error("no name server answers in time")]
     Timeout,
@@ -52,7 +52,7 @@ impl ResolutionError {
         match code {
             ResponseCode::NXDomain => Self::NoSuchName,
             ResponseCode::NoError => Self::NoAddress,
-            ResponseCode::ServFail => Self::Failure("SERVFAIL: it could not ask those who know"),
+            ResponseCode::ServFail => Self::Failure("SERVFAIL: it could not get an answer itself"),
             ResponseCode::Refused => Self::Failure("REFUSED: it does not answer this host"),
             ResponseCode::FormErr => Self::Failure("FORMERR: it did not understand the question"),
             ResponseCode::NotImp => Self::Failure("NOTIMP: it does not know this kind of question"),

@@ -29,7 +29,7 @@ impl Memory {
     /// Empty if the file is missing or damaged.
     pub fn recall(&self) -> Remembered {
         let told = |problem: &str| {
-            tracing::warn!(file = %self.path.display(), problem, "addresses of names are not recalled");
+            tracing::warn!(file = %self.path.display(), problem, "addresses of DNS names not read from the file");
         };
         match files::read(&self.path, files::STATE) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|_| {
@@ -60,7 +60,7 @@ impl Memory {
             .map_err(std::io::Error::other)
             .and_then(|text| files::write(&self.path, 0o600, &text, IfThere::Replace));
         if let Err(error) = kept {
-            tracing::warn!(file = %self.path.display(), %error, "addresses of names are not remembered");
+            tracing::warn!(file = %self.path.display(), %error, "addresses of DNS names not saved");
         }
     }
 }

@@ -34,7 +34,7 @@ async fn a_reset_of_either_application_is_a_reset_for_the_other() {
             let result = ended(one.task).await.result;
             assert!(matches!(result, Err(RelayError::App(_))), "{kind:?} {result:?}");
             match (kind, ended(other.task).await.result) {
-                (Kind::Flows, Err(RelayError::Wire(WireError::Reset(Reset::APPLICATION)))) => {}
+                (Kind::Flows, Err(RelayError::Wire(WireError::Reset(ResetCode::APPLICATION)))) => {}
                 (Kind::Bytes, Err(RelayError::Wire(WireError::Io(error)))) => {
                     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
                 }
@@ -54,11 +54,11 @@ async fn what_was_said_before_a_reset_frame_is_delivered() {
     let mut relay = Carried::start(wire, &account).await;
     let mut said = opening().encode().as_ref().to_vec();
     said.extend(data_frame(b"goodbye"));
-    said.extend(Control::Reset(Reset::REVOKED).encode().as_ref());
+    said.extend(Control::Reset(ResetCode::REVOKED).encode().as_ref());
     raw.send(ContentType::ApplicationData, &said).await;
     let result = ended(relay.task).await.result;
     assert!(
-        matches!(result, Err(RelayError::Wire(WireError::Reset(Reset::REVOKED)))),
+        matches!(result, Err(RelayError::Wire(WireError::Reset(ResetCode::REVOKED)))),
         "{result:?}"
     );
     let mut heard = [0; 7];
@@ -86,7 +86,7 @@ async fn a_flow_in_which_nothing_moves_is_broken_off() {
         assert!(matches!(result, Err(RelayError::Idle(SHORT))), "{kind:?} {result:?}");
         let result = ended(server.task).await.result;
         match (kind, result) {
-            (Kind::Flows, Err(RelayError::Wire(WireError::Reset(Reset::TIMEOUT)))) => {}
+            (Kind::Flows, Err(RelayError::Wire(WireError::Reset(ResetCode::TIMEOUT)))) => {}
             (Kind::Bytes, Err(RelayError::Wire(_))) => {}
             (_, other) => panic!("{kind:?} {other:?}"),
         }
@@ -214,7 +214,7 @@ async fn why_reset(relay: Carried) -> RelayError {
 async fn a_reset_behind_the_end_of_its_direction_is_heard_at_once() {
     type Break = fn(&mut Raw) -> Vec<u8>;
     let reset: Break = |raw| {
-        let frame = Control::Reset(Reset::APPLICATION).encode();
+        let frame = Control::Reset(ResetCode::APPLICATION).encode();
         raw.seal(ContentType::ApplicationData, frame.as_ref())
     };
     let alert: Break = |raw| raw.seal(ContentType::Alert, &Alert::INTERNAL_ERROR.content());
@@ -304,7 +304,7 @@ async fn an_application_that_dies_half_closed_resets_the_flow() {
             let result = ended(one.task).await.result;
             assert!(matches!(result, Err(RelayError::App(_))), "{kind:?} {result:?}");
             match (kind, ended(other.task).await.result) {
-                (Kind::Flows, Err(RelayError::Wire(WireError::Reset(Reset::APPLICATION)))) => {}
+                (Kind::Flows, Err(RelayError::Wire(WireError::Reset(ResetCode::APPLICATION)))) => {}
                 (Kind::Bytes, Err(RelayError::Wire(_))) => {}
                 (_, other) => panic!("{kind:?} {other:?}"),
             }

@@ -127,19 +127,22 @@ async fn answered(answer: &[u8]) -> RelayError {
 async fn answers_other_than_accepted_end_the_flow_with_their_reason() {
     use crate::wire::flows::FrameError;
 
-    let refused = Control::Refused(Refused::UNREACHABLE);
+    let refused = Control::Refused(RefusalCode::UNREACHABLE);
     let error = answered(&frame(refused)).await;
     assert!(
-        matches!(error, RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))),
+        matches!(error, RelayError::Wire(WireError::Refused(RefusalCode::UNREACHABLE))),
         "{error:?}"
     );
     let error = answered(&[frame(Control::Accepted), frame(refused)].concat()).await;
     assert!(
-        matches!(error, RelayError::Wire(WireError::Refused(Refused::UNREACHABLE))),
+        matches!(error, RelayError::Wire(WireError::Refused(RefusalCode::UNREACHABLE))),
         "{error:?}"
     );
-    let error = answered(&frame(Control::GoAway(GoAway::CHANGED))).await;
-    assert!(matches!(error, RelayError::Wire(WireError::NotTaken(GoAway::CHANGED))), "{error:?}");
+    let error = answered(&frame(Control::GoAway(GoAwayCode::CHANGED))).await;
+    assert!(
+        matches!(error, RelayError::Wire(WireError::NotTaken(GoAwayCode::CHANGED))),
+        "{error:?}"
+    );
     let error = answered(&data_frame(b"unasked")).await;
     assert!(
         matches!(error, RelayError::Wire(WireError::Frame(FrameError::OutOfOrder(_)))),
@@ -167,10 +170,10 @@ async fn go_away_tells_a_flow_that_is_lost_from_one_that_can_go_elsewhere() {
         while !heard.ends_with(&fin) {
             heard.extend(raw.receive().await.unwrap().unwrap().1);
         }
-        let go_away = frame(Control::GoAway(GoAway::CHANGED));
+        let go_away = frame(Control::GoAway(GoAwayCode::CHANGED));
         raw.send(ContentType::ApplicationData, &go_away).await;
         let error = ended(relay.task).await.result.unwrap_err();
-        let lost = matches!(error, RelayError::Wire(WireError::GoneAway(GoAway::CHANGED)));
+        let lost = matches!(error, RelayError::Wire(WireError::GoneAway(GoAwayCode::CHANGED)));
         assert!(
             lost == is_lost && (lost || matches!(error, RelayError::Wire(WireError::NotTaken(_)))),
             "{error:?}"

@@ -178,7 +178,7 @@ async fn a_flow_that_was_paused_ends_as_any_other() {
             let result = ended(here.task).await.result;
             assert!(matches!(result, Err(RelayError::App(_))), "{kind:?} {result:?}");
             match (kind, ended(there.task).await.result) {
-                (Kind::Flows, Err(RelayError::Wire(WireError::Reset(Reset::APPLICATION)))) => {}
+                (Kind::Flows, Err(RelayError::Wire(WireError::Reset(ResetCode::APPLICATION)))) => {}
                 (Kind::Bytes, Err(RelayError::Wire(WireError::Io(error)))) => {
                     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
                 }

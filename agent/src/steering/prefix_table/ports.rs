@@ -1,4 +1,4 @@
-//! What is said of one network, port by port. Mostly that is one thing.
+//! The values of one network by port. Mostly there is one value.
 
 use std::collections::BTreeMap;
 use std::mem;

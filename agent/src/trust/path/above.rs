@@ -1,7 +1,7 @@
-//! The way to an authority from an intermediate one with name constraints that webpki cannot read.
+//! The path from an intermediate authority with name constraints that webpki cannot read to a trusted authority.
 //!
-//! webpki refuses all that comes below such a certificate, and looks at no authority's certificate for its own sake. What
-//! it does for all others is done here for these and for those above them: the same rules, in the same order.
+//! webpki refuses every certificate below such an authority, and does not verify an authority's certificate by itself. What
+//! it does for all other authorities is done here for these and for those above them: the same rules, in the same order.
 
 use std::cell::Cell;
 
@@ -107,7 +107,7 @@ impl<'a> Climb<'a> {
         Err(refusal)
     }
 
-    /// What webpki asks of an authority between leaf and root, whoever has signed it.
+    /// The rules of webpki for an authority between leaf and root, whoever has signed it.
     fn may_stand(&self, authority: &Link<'_>, authorities_below: usize) -> Result<(), PathError> {
         let der = CertificateDer::from(authority.der);
         EndEntityCert::try_from(&der)?;

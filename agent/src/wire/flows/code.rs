@@ -1,5 +1,5 @@
-//! What frames give as reasons. Numbers that are not known are passed on as they are: a later agent may have more to
-//! say, and all of them mean the same for the flow.
+//! The error codes of frames. An unknown code is passed on as it is: a later agent may have more of
+//! them, and all of them mean the same for the flow.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ macro_rules! codes {
 
 codes! {
     /// Why a flow is not accepted.
-    Refused {
+    RefusalCode {
         UNREACHABLE = 1, "the application cannot be reached";
         NOT_ALLOWED = 2, "the peer's policy does not allow it";
         BUSY = 3, "the peer has too much to do";
@@ -35,8 +35,8 @@ codes! {
 }
 
 codes! {
-    /// Why a flow is broken off.
-    Reset {
+    /// Why a flow is reset.
+    ResetCode {
         APPLICATION = 1, "the application has reset the connection";
         REVOKED = 2, "what made the session good is gone";
         TIMEOUT = 3, "nothing has moved for too long";
@@ -46,7 +46,7 @@ codes! {
 
 codes! {
     /// Why a session is not used again.
-    GoAway {
+    GoAwayCode {
         IDLE = 1, "idle for too long";
         AGE = 2, "open for too long";
         CHANGED = 3, "policy, trust or identity have changed";

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr};
 
-use super::{GoAway, Refused, Reset};
+use super::{GoAwayCode, RefusalCode, ResetCode};
 use crate::wire::Endpoints;
 use crate::wire::record::LONGEST_CONTENT;
 
@@ -38,13 +38,13 @@ pub enum Control {
     /// Server: the flow is its own from here on. Before this frame a client may still try elsewhere.
     Accepted,
     /// Server: there will be no flow, or no data from it. The session is over.
-    Refused(Refused),
+    Refused(RefusalCode),
     /// The sender's direction has ended in order.
     Fin,
     /// The flow is broken off. The session is over.
-    Reset(Reset),
+    Reset(ResetCode),
     /// Server: no flow that is opened after this one will be accepted.
-    GoAway(GoAway),
+    GoAway(GoAwayCode),
 }
 
 /// The bytes of a control frame.
@@ -84,9 +84,9 @@ impl Control {
                 OPEN_PAYLOAD
             }
             Self::Accepted | Self::Fin => 0,
-            Self::Refused(Refused(code))
-            | Self::Reset(Reset(code))
-            | Self::GoAway(GoAway(code)) => {
+            Self::Refused(RefusalCode(code))
+            | Self::Reset(ResetCode(code))
+            | Self::GoAway(GoAwayCode(code)) => {
                 payload[0] = *code;
                 1
             }

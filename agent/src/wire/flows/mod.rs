@@ -9,7 +9,7 @@ mod frame;
 mod reader;
 mod session;
 
-pub use code::{GoAway, Refused, Reset};
+pub use code::{GoAwayCode, RefusalCode, ResetCode};
 pub use frame::{Control, Encoded, HEADER, Kind, LONGEST_DATA, data_header};
 pub use reader::{FrameError, Item, Reader, SavedReader};
 pub use session::{Flows, MODE};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{
     Control, ENDPOINT, HEADER, Kind, LONGEST_CONTROL, LONGEST_DATA, OPEN_PAYLOAD, endpoint,
 };
-use super::{GoAway, Refused, Reset};
+use super::{GoAwayCode, RefusalCode, ResetCode};
 use crate::wire::Endpoints;
 use crate::wire::saved::NotRestored;
 
@@ -33,11 +33,11 @@ pub struct Reader {
 enum Expects {
     /// From a client between flows.
     Open,
-    /// From a server between flows: nothing but a farewell.
+    /// From a server between flows: nothing but a GO_AWAY.
     Nothing,
     /// From a server after an OPEN.
     Answer,
-    /// From a server that has taken a flow, but may not have reached its application yet.
+    /// From a server that has accepted a flow, but may not have reached its application yet.
     First,
     /// From either, within a flow.
     Data,
@@ -120,7 +120,7 @@ impl Reader {
     /// Goes on with what a client or a server sends.
     ///
     /// # Errors
-    /// If no reader can have come to this.
+    /// If no reader can have this state.
     pub fn restore(saved: &SavedReader, is_of_client: bool) -> Result<Self, NotRestored> {
         let wrong = || NotRestored::Contradiction("frames that cannot have come so");
         let mut reader = if is_of_client { Self::of_client() } else { Self::of_server() };
@@ -256,9 +256,9 @@ impl Reader {
             }
             Kind::Accepted => Control::Accepted,
             Kind::Fin => Control::Fin,
-            Kind::Refused => Control::Refused(Refused(payload[0])),
-            Kind::Reset => Control::Reset(Reset(payload[0])),
-            Kind::GoAway => Control::GoAway(GoAway(payload[0])),
+            Kind::Refused => Control::Refused(RefusalCode(payload[0])),
+            Kind::Reset => Control::Reset(ResetCode(payload[0])),
+            Kind::GoAway => Control::GoAway(GoAwayCode(payload[0])),
         }))
     }
 

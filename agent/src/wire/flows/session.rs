@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::{Control, GoAway, Item, Reader, Refused, Reset, SavedReader, data_header};
+use super::{Control, GoAwayCode, Item, Reader, RefusalCode, ResetCode, SavedReader, data_header};
 use crate::flow::Role;
 use crate::wire::buffers::Account;
 use crate::wire::mode::Mode;
@@ -40,7 +40,7 @@ pub struct Flows {
     role: Role,
     /// Of what the peer sends.
     reader: Reader,
-    /// Something of the application's has been read for the flow that is open: it cannot be read again.
+    /// Bytes of the application have been read for the open flow. They cannot be read again, so no other session can carry it.
     has_read: bool,
 }
 
@@ -53,10 +53,10 @@ struct SavedFlows {
     has_read: bool,
 }
 
-/// What the peer has said when no flow is open.
-enum Said {
+/// What has come from the peer while no flow is open.
+enum Message {
     Frame(Control),
-    /// That the session is over.
+    /// The end of the session.
     Closed,
     /// Nothing yet.
     Nothing,
@@ -105,10 +105,10 @@ impl Flows {
             return Poll::Ready(Err(error));
         }
         loop {
-            match self.said()? {
-                Said::Frame(control) => return Poll::Ready(Ok(Some(control))),
-                Said::Closed => return Poll::Ready(Ok(None)),
-                Said::Nothing => {
+            match self.next_message()? {
+                Message::Frame(control) => return Poll::Ready(Ok(Some(control))),
+                Message::Closed => return Poll::Ready(Ok(None)),
+                Message::Nothing => {
                     if ready!(self.records.poll_fill(cx))? == 0 {
                         let is_clean = self.reader.is_between_flows();
                         let end = if is_clean { Ok(None) } else { Err(WireError::cut()) };
@@ -119,31 +119,31 @@ impl Flows {
         }
     }
 
-    /// Opens the next thing that has come, when no flow is open.
-    fn said(&mut self) -> Result<Said, WireError> {
+    /// Takes the next frame of what has come, when no flow is open.
+    fn next_message(&mut self) -> Result<Message, WireError> {
         loop {
             let place = match self.records.receive()? {
-                Received::Closed => return Ok(Said::Closed),
-                Received::Nothing => return Ok(Said::Nothing),
+                Received::Closed => return Ok(Message::Closed),
+                Received::Nothing => return Ok(Message::Nothing),
                 Received::Data(place) => place,
             };
             let (used, item) = self.reader.next(&self.records.buffer()[place])?;
             self.records.consume(used);
             if let Item::Control(control) = item {
-                return Ok(Said::Frame(control));
+                return Ok(Message::Frame(control));
             }
         }
     }
 
-    /// Looks at what the peer has said since the last flow.
-    fn last_words(&mut self) -> Result<Option<GoAway>, WireError> {
+    /// Takes the GO_AWAY that the peer has sent since the last flow, if there is one.
+    fn pending_go_away(&mut self) -> Result<Option<GoAwayCode>, WireError> {
         loop {
-            match self.said()? {
-                Said::Frame(Control::GoAway(reason)) => return Ok(Some(reason)),
-                Said::Frame(_) | Said::Closed => return Ok(None),
-                Said::Nothing => {}
+            match self.next_message()? {
+                Message::Frame(Control::GoAway(reason)) => return Ok(Some(reason)),
+                Message::Frame(_) | Message::Closed => return Ok(None),
+                Message::Nothing => {}
             }
-            // Whether the connection is there no more does not matter now.
+            // A connection that is gone does not matter now.
             if matches!(self.records.fill_now(), Ok(0) | Err(_)) {
                 return Ok(None);
             }
@@ -245,12 +245,12 @@ impl Wire for Flows {
 
     fn abort(&mut self, why: Abort<'_>) {
         match why {
-            Abort::Application => self.close_with(Control::Reset(Reset::APPLICATION)),
-            Abort::Timeout => self.close_with(Control::Reset(Reset::TIMEOUT)),
-            Abort::Revoked => self.close_with(Control::Reset(Reset::REVOKED)),
+            Abort::Application => self.close_with(Control::Reset(ResetCode::APPLICATION)),
+            Abort::Timeout => self.close_with(Control::Reset(ResetCode::TIMEOUT)),
+            Abort::Revoked => self.close_with(Control::Reset(ResetCode::REVOKED)),
             Abort::Wire(WireError::Record(error)) => self.records.alert(error),
             Abort::Wire(WireError::Frame(_)) => {
-                self.records.say_goodbye(Alert::UNEXPECTED_MESSAGE);
+                self.records.send_alert(Alert::UNEXPECTED_MESSAGE);
             }
             Abort::Wire(_) => {}
         }
@@ -307,7 +307,7 @@ impl Session for Flows {
         }
     }
 
-    fn refuse(mut self: Box<Self>, code: Refused) {
+    fn refuse(mut self: Box<Self>, code: RefusalCode) {
         self.close_with(Control::Refused(code));
     }
 
@@ -326,12 +326,12 @@ impl Session for Flows {
     }
 
     /// If the peer has said what it may not say between flows, then it is told so.
-    fn close(mut self: Box<Self>, reason: Option<GoAway>) -> Option<GoAway> {
+    fn close(mut self: Box<Self>, reason: Option<GoAwayCode>) -> Option<GoAwayCode> {
         if let Some(reason) = reason {
             self.close_with(Control::GoAway(reason));
             return None;
         }
-        match self.last_words() {
+        match self.pending_go_away() {
             Ok(reason) => {
                 self.records.close();
                 reason

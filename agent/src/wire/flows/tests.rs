@@ -134,9 +134,9 @@ fn frames_come_in_their_order_alone() {
     let opened = frame(Control::Open(open()));
     let accepted = frame(Control::Accepted);
     let fin = frame(Control::Fin);
-    let reset = frame(Control::Reset(Reset::APPLICATION));
-    let refused = frame(Control::Refused(Refused::UNREACHABLE));
-    let go_away = frame(Control::GoAway(GoAway::IDLE));
+    let reset = frame(Control::Reset(ResetCode::APPLICATION));
+    let refused = frame(Control::Refused(RefusalCode::UNREACHABLE));
+    let go_away = frame(Control::GoAway(GoAwayCode::IDLE));
     let hello = data(b"hello");
     let fine = |reader, frames: &[&Vec<u8>]| {
         read(reader, &frames.iter().map(|frame| (*frame).clone()).collect::<Vec<_>>())
@@ -181,8 +181,8 @@ fn behind_a_fin_the_other_one_is_waited_for() {
         Control::Open(open()),
         Control::Accepted,
         Control::Fin,
-        Control::Reset(Reset::APPLICATION),
-        Control::GoAway(GoAway::IDLE),
+        Control::Reset(ResetCode::APPLICATION),
+        Control::GoAway(GoAwayCode::IDLE),
     ]
     .map(frame);
     let ended = |mut reader: Reader, frames: [&Vec<u8>; 2]| {
@@ -268,6 +268,6 @@ fn malformed_frames_are_refused_by_their_header() {
 
 #[test]
 fn codes_have_words() {
-    assert_eq!(Refused::UNREACHABLE.to_string(), "the application cannot be reached");
-    assert_eq!(Reset(200).to_string(), "code 200");
+    assert_eq!(RefusalCode::UNREACHABLE.to_string(), "the application cannot be reached");
+    assert_eq!(ResetCode(200).to_string(), "code 200");
 }

@@ -112,7 +112,7 @@ impl Keys {
         self.expanded()?.open(nonce, header, ciphertext)
     }
 
-    /// Holds no more than it must until the next record.
+    /// Releases the expanded key until the next record.
     pub(super) fn rest(&mut self) {
         self.expanded = None;
     }

@@ -1,7 +1,7 @@
 //! The TLS 1.3 record layer (RFC 8446, 5) as it is after the handshake, without any I/O: [`Sealer`] and [`Opener`]
 //! turn plaintext into records and back, in place, in buffers of the caller's.
 //!
-//! rustls shakes hands and hands over the traffic keys; from there on nothing of a record is copied, and
+//! rustls does the handshake and hands over the traffic keys. From there on nothing of a record is copied, and
 //! nothing is allocated for it. A record that does not open, or that breaks a rule, ends the session: every
 //! error is final.
 
@@ -60,7 +60,7 @@ pub enum RecordError {
     Undecodable,
     #[error("a message with a value that is not allowed: {0}")]
     Illegal(&'static str),
-    #[error("more records without content than anybody needs")]
+    #[error("too many records without content")]
     Idle,
     /// The peer ends the session, and says why.
     #[error("the peer ended it with the TLS alert {0}")]
@@ -68,7 +68,7 @@ pub enum RecordError {
 }
 
 impl RecordError {
-    /// What to tell the peer (RFC 8446, 6.2); nothing if it was the peer that told us.
+    /// The alert to send to the peer (RFC 8446, 6.2); none if the peer itself has sent one.
     #[must_use]
     pub fn alert(&self) -> Option<Alert> {
         Some(match self {

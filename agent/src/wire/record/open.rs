@@ -38,7 +38,7 @@ pub struct SavedOpener {
 pub enum Opened {
     /// Content for the application, at this place of the buffer.
     Data(Range<usize>),
-    /// Nothing that concerns anybody.
+    /// Nothing to act on.
     Nothing,
     /// The peer's next record comes with its next keys: [`Opener::rekey`] before opening it.
     KeyUpdate {
@@ -145,9 +145,7 @@ impl Opener {
     ) -> Result<Self, NotRestored> {
         let bad_keys = |_| NotRestored::Contradiction("keys that TLS 1.3 does not have");
         if saved.idle > MOST_IDLE {
-            return Err(NotRestored::Contradiction(
-                "more records without content than there may be",
-            ));
+            return Err(NotRestored::Contradiction("too many records without content"));
         }
         Ok(Self {
             keys: secret.keys_from(saved.sequence).map_err(bad_keys)?,

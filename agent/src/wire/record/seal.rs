@@ -14,7 +14,7 @@ pub struct Sealer {
     keys: Keys,
 }
 
-/// What cannot be made a record.
+/// Why a record cannot be sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     #[error("the content does not fit into a record")]

@@ -24,7 +24,7 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// With bytes that are open, and bytes that are not. `None` if they are more than the largest buffer holds.
+    /// An inbox with bytes that are open, and bytes that are sealed. `None` if they are more than the largest buffer holds.
     pub fn holding(account: &Arc<Account>, open: &[u8], sealed: &[u8]) -> Option<Self> {
         let mut inbox = Self::default();
         let length = open.len() + sealed.len();
@@ -100,7 +100,7 @@ impl Inbox {
         Ok(read)
     }
 
-    /// The same, whether the runtime knows of anything to read or not.
+    /// The same, without asking the runtime whether there is anything to read.
     pub fn read_now(&mut self, tcp: &TcpStream, account: &Arc<Account>) -> io::Result<usize> {
         let read = nix::unistd::read(tcp, self.room(account))?;
         self.sealed.end += read;
@@ -128,7 +128,7 @@ impl Inbox {
         &mut self.lease.insert(lease)[begun..]
     }
 
-    /// Holds no more than it must while nothing comes: nothing, or the smallest buffer for a record that has begun.
+    /// Releases memory while nothing comes: it keeps nothing, or the smallest buffer for a record that has begun.
     pub fn rest(&mut self, account: &Arc<Account>) {
         if !self.open.is_empty() || !self.pieces.is_empty() {
             return;

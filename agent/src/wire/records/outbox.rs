@@ -49,7 +49,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// With these bytes waiting. `None` if they are more than the largest buffer holds.
+    /// An outbox in which these bytes wait. `None` if they are more than the largest buffer holds.
     pub fn holding(account: &Arc<Account>, bytes: &[u8]) -> Option<Self> {
         let mut outbox = Self::default();
         if !bytes.is_empty() {

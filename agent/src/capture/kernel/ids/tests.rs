@@ -37,11 +37,11 @@ fn the_next_agent_finds_what_was_given_out() {
     let instance = Instance::new();
     assert_eq!(instance.assign(&["web", "db"]), [1, 2]);
     assert_eq!(instance.assign(&["cache", "db", "web"]), [3, 2, 1]);
-    instance.open().unwrap().settle(&[("web", 1)].into()).unwrap();
+    instance.open().unwrap().keep_only(&[("web", 1)].into()).unwrap();
     assert_eq!(instance.assign(&["db", "web"]), [4, 1]);
     // Somebody has forgotten a name that is in force.
-    instance.open().unwrap().settle(&[("db", 4)].into()).unwrap();
-    instance.open().unwrap().settle(&[("db", 4), ("web", 1)].into()).unwrap();
+    instance.open().unwrap().keep_only(&[("db", 4)].into()).unwrap();
+    instance.open().unwrap().keep_only(&[("db", 4), ("web", 1)].into()).unwrap();
     assert_eq!(instance.assign(&["web", "cache", "db"]), [1, 5, 4]);
 }
 

@@ -43,7 +43,7 @@ fn the_example_is_what_we_write() {
         frame(Control::Fin),
         frame(Control::Accepted),
         frame(Control::Fin),
-        frame(Control::GoAway(GoAway::IDLE)),
+        frame(Control::GoAway(GoAwayCode::IDLE)),
     ];
     assert_eq!(example('C'), client.concat());
     assert_eq!(example('S'), server.concat());
@@ -60,7 +60,7 @@ fn the_example_is_what_we_read() {
     let mut reader = Reader::of_server();
     for (flow, controls) in [
         (first, vec![Control::Accepted, Control::Fin]),
-        (second, vec![Control::Accepted, Control::Fin, Control::GoAway(GoAway::IDLE)]),
+        (second, vec![Control::Accepted, Control::Fin, Control::GoAway(GoAwayCode::IDLE)]),
     ] {
         reader.expect_answer();
         assert_eq!(read_all(&mut reader, flow, &[3]).unwrap().0, controls);
@@ -96,13 +96,13 @@ fn the_tables_of_codes_say_what_our_logs_say() {
         codes.into_iter().zip(meanings).collect::<Vec<_>>()
     };
     for (code, meaning) in table("REFUSED") {
-        assert_eq!(Refused(code).to_string(), meaning);
+        assert_eq!(RefusalCode(code).to_string(), meaning);
     }
     for (code, meaning) in table("RESET") {
-        assert_eq!(Reset(code).to_string(), meaning);
+        assert_eq!(ResetCode(code).to_string(), meaning);
     }
     for (code, meaning) in table("GO_AWAY") {
-        assert_eq!(GoAway(code).to_string(), meaning);
+        assert_eq!(GoAwayCode(code).to_string(), meaning);
     }
     for (title, codes) in [("REFUSED", 4), ("RESET", 4), ("GO_AWAY", 5)] {
         assert_eq!(table(title).len(), codes);
