@@ -10,9 +10,9 @@
 //! inbound:   wire ──▶ capture ─▶ policy ─▶ identity ─▶ tls ─▶ dial ─▶ relay ──▶ application
 //! ```
 //!
-//! Capture calls [`FlowHandler`] for each connection. The other files: [`admit`] tells an inbound
-//! connection from plaintext and has its client proved; [`dial`] makes the other leg; [`reuse`] carries flow after flow in one
-//! session between agents; [`outcome`] counts and logs each flow.
+//! Capture calls [`FlowHandler`] for each connection. The other files: `admit` tells an inbound
+//! connection from plaintext and has its client proved; `dial` makes the other leg; `reuse` carries flow after flow in one
+//! session between agents; `outcome` counts and logs each flow.
 
 mod admit;
 mod dial;

@@ -71,7 +71,7 @@ pub fn path_of(mount: &Path, id: u64) -> io::Result<Option<PathBuf>> {
 /// Names of the cgroups in a directory; none if it is gone.
 ///
 /// # Errors
-/// As for [`walk`].
+/// As for `walk`.
 pub fn children(directory: &Path) -> io::Result<Vec<OsString>> {
     let Some(entries) = unless_gone(fs::read_dir(directory))? else {
         return Ok(Vec::new());
@@ -135,7 +135,7 @@ pub fn is_below(path: &Path, root: &Path) -> bool {
 /// Processes in a cgroup and below it.
 ///
 /// # Errors
-/// As for [`walk`].
+/// As for `walk`.
 pub fn processes(directory: &Path) -> io::Result<BTreeSet<u32>> {
     let mut pids = BTreeSet::new();
     collect_processes(directory, &mut pids)?;

@@ -128,7 +128,7 @@ pub fn blocked(cgroup: &File, own: &[IpAddr]) -> io::Result<Option<Blocked>> {
     Ok((!blocked.addresses.is_empty()).then_some(blocked))
 }
 
-/// [`blocked`] for a cgroup, or for the first below it that has such a filter. If the workload `serves` and has processes in
+/// `blocked` for a cgroup, or for the first below it that has such a filter. If the workload `serves` and has processes in
 /// the calling thread's namespace, the addresses of that namespace are tried as well.
 ///
 /// # Errors

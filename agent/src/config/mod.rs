@@ -1,6 +1,6 @@
 //! The configuration file: one YAML document, parsed into types that hold only what is valid.
 //!
-//! [`raw`] mirrors the file key by key. This module turns it into [`Config`]: it resolves defaults and checks keys against
+//! `raw` mirrors the file key by key. This module turns it into [`Config`]: it resolves defaults and checks keys against
 //! each other. Workloads, peers and trust become [`Desired`] values; each module gets the settings that it owns. The rest
 //! of the agent works with those alone and does not know the file.
 

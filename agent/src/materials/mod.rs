@@ -1,7 +1,7 @@
 //! Materials: bundles, pinned certificates, CRLs, and the key pairs of TLS contexts.
 //!
 //! Each is read again when it changes, and keeps its [last good](LastGood) content when it becomes invalid. The keys of the
-//! maps say where a material comes from; [`read`] reads it from there.
+//! maps say where a material comes from; `read` reads it from there.
 
 mod last_good;
 mod needs;

@@ -12,7 +12,7 @@
 //! | [`plain`] | TCP | permissive ports |
 //!
 //! The first two stand on [`records::RecordStream`], which puts the record layer of [`record`] on a TCP connection; the
-//! others on [`stream::Stream`]. A wire owns every byte that has been read and not been passed on, so that a relay can
+//! others on `stream::Stream`. A wire owns every byte that has been read and not been passed on, so that a relay can
 //! stop between two polls and lose nothing.
 //!
 //! To add a kind: a file beside these with an implementation of both traits, and a line in [`modes::MODES`].
