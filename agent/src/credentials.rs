@@ -15,7 +15,9 @@ use crate::tls::TlsConfigs;
 /// A workload's identity, ready for use.
 #[derive(Debug)]
 pub struct Credentials {
+    /// The certificate, its key and its identity.
     pub svid: Arc<Svid>,
+    /// The TLS configurations that were made from it.
     pub tls: TlsConfigs,
 }
 
@@ -28,6 +30,7 @@ pub struct IdentityState {
     pub source: &'static str,
     /// Why there is no identity, or no newer one.
     pub problem: Option<IdentityProblem>,
+    /// When the source plans the next renewal, if it knows.
     pub next_renewal: Option<SystemTime>,
 }
 

@@ -51,14 +51,17 @@ use outcome::FlowError;
 pub struct Pipeline {
     /// Policy, identities, and the sessions in use.
     pub published: Published,
+    /// What the data path counts.
     pub counters: Arc<AgentCounters>,
     /// What each workload may take of the agent.
     pub quotas: Arc<Quotas>,
     /// Sessions between flows, kept by clients for the next one.
     pub idle: Arc<IdleSessions>,
+    /// How long each part of a flow may take.
     pub timeouts: Timeouts,
+    /// Gives each flow its id.
     pub ids: FlowIds,
-    /// The threads that flows are worked on by.
+    /// The threads that carry flows.
     pub workers: Workers,
     /// The flows themselves: an agent that ends waits for them.
     pub tasks: TaskTracker,

@@ -76,9 +76,13 @@ pub enum SupervisorRequest {
 /// The task that keeps capture true.
 #[derive(Debug)]
 pub struct Supervisor {
+    /// The maps that are shared with the programs.
     maps: Arc<Maps>,
+    /// What is done.
     reconciler: Reconciler,
+    /// Events from the kernel.
     events: Events,
+    /// Logs events, at a limited rate.
     event_log: EventLog,
     /// Sockets whose connections are to be ended.
     dropped: DroppedSockets,

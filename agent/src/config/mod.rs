@@ -50,20 +50,29 @@ pub use reload::NeedsRestart;
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Of all identities of this node.
     pub trust_domain: TrustDomain,
+    /// Name of the node, for people.
     pub node: String,
+    /// Names pins, lock and admin socket.
     pub instance: Instance,
     /// Directory of the embedded CA, if it is set up.
     pub ca_dir: Option<PathBuf>,
+    /// The cgroup that the programs attach to.
     pub capture: CaptureRoot,
+    /// Level and format of the log.
     pub log: LogSettings,
+    /// How long each part of a flow may take.
     pub timeouts: Timeouts,
     /// How long live flows may go on after SIGTERM.
     pub drain: Duration,
     /// What finds further parts of the desired state.
     pub discoveries: Vec<Arc<dyn Discovery>>,
+    /// What happens to live sessions when a peer's certificate expires.
     pub expired_peer: ExpiredPeer,
+    /// Which sessions are kept for the next flow.
     pub reuse: Reuse,
+    /// The quota of each workload.
     pub limits: Limits,
     /// The desired state, as far as the file describes it.
     pub desired: Desired,

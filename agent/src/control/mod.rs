@@ -63,21 +63,29 @@ pub struct Settings {
 
 /// The control plane.
 pub struct Control {
+    /// Reads the configuration again.
     reread: Reread,
     /// The configuration's part of the desired state.
     configured: Desired,
     /// The desired state, merged from all producers.
     desired: Arc<Desired>,
+    /// Gives workloads their numbers.
     numbers: Numbers,
+    /// The cryptography of TLS configurations.
     provider: Arc<CryptoProvider>,
+    /// The last good content of files.
     materials: Materials,
+    /// Notices changes of those files.
     watch: Watch,
     /// The files that `watch` is for.
     watched: BTreeSet<PathBuf>,
     /// Chains that were verified, for all workloads.
     verified: Arc<VerifiedChains>,
+    /// What finds further parts of the desired state.
     discoveries: Discoveries,
+    /// The source of each workload's identity.
     sources: Sources,
+    /// What the data path reads.
     published: Published,
 }
 

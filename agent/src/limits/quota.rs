@@ -19,12 +19,19 @@ const MAX_UNPROVEN: usize = 1024;
 /// What one workload takes, and how much more it may.
 #[derive(Debug)]
 pub struct Quota {
+    /// Bytes in buffers.
     pub buffers: Arc<Account>,
+    /// Flows that may be open.
     max_flows: usize,
+    /// Flows that are open.
     flows: AtomicUsize,
+    /// Handshakes per second.
     handshakes: Rate,
+    /// Handshakes that may be computed at once.
     cpus: Semaphore,
+    /// Clients that have not proved who they are.
     unproven: Arc<UnprovenClients>,
+    /// What was refused, or made to wait.
     pub(super) refused: RefusalCounters,
 }
 

@@ -31,14 +31,18 @@ pub struct Timeouts {
 
 /// A connection that a workload has opened.
 pub struct Outbound {
+    /// Where the workload has opened it.
     pub namespace: Arc<Namespace>,
     pub workload: WorkloadId,
     /// The leg to the application.
     pub app: TcpStream,
     /// The application's end of it; loopback unless the application had bound its socket.
     pub source: SocketAddr,
+    /// Where the application has dialled.
     pub destination: SocketAddr,
+    /// Owner and options of the application's socket.
     pub inherited: Inherited,
+    /// Counts the flow in the workload's quota.
     pub permit: Permit,
     /// The state of policy and trust by which the peer will be judged.
     pub revision: Revision,
@@ -48,10 +52,14 @@ pub struct Outbound {
 
 /// A connection that the network has opened to a workload.
 pub struct Inbound {
+    /// Where it has arrived.
     pub namespace: Arc<Namespace>,
     pub workload: WorkloadId,
+    /// The client, as the application will see it.
     pub client: SocketAddr,
+    /// Where it has arrived: an address and port of the workload.
     pub destination: SocketAddr,
+    /// Counts the flow in the workload's quota.
     pub permit: Permit,
     /// The state of policy and trust by which the peer was, or will be, judged.
     pub revision: Revision,

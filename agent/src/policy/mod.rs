@@ -28,6 +28,7 @@ pub use steering::Decision;
 #[derive(Debug)]
 pub struct Policy {
     workloads: HashMap<WorkloadId, WorkloadPolicy>,
+    /// The other ends of outbound flows by destination.
     targets: PrefixTable<Arc<Target>>,
     /// External peers by name: what is expected of them also where their addresses have changed.
     external: HashMap<String, Target>,

@@ -58,10 +58,15 @@ pub enum Done<P> {
 /// The relay of one flow: how far each direction has come.
 #[derive(Debug)]
 pub struct Relay {
+    /// From the application to the wire.
     outgoing: Outgoing,
+    /// From the wire to the application.
     incoming: Incoming,
+    /// Acknowledges the application's bytes at once, where its buffer is small.
     prompt: Prompt,
+    /// The timers.
     watch: Watch,
+    /// Bytes moved so far.
     transferred: Transferred,
 }
 

@@ -136,6 +136,7 @@ impl Revoked {
 /// All live sessions of the agent.
 #[derive(Debug)]
 pub struct Sessions {
+    /// What sessions are judged by, with `identities`.
     policy: SharedPolicy,
     identities: Arc<Identities>,
     /// [`ExpiredPeer::Close`], for sessions from now on.
@@ -144,7 +145,9 @@ pub struct Sessions {
     revision: AtomicU64,
     /// Notifies of them.
     changes: watch::Sender<()>,
+    /// Key of the next session.
     next: AtomicU64,
+    /// The sessions in use.
     live: Mutex<HashMap<u64, Entry>>,
 }
 

@@ -21,12 +21,15 @@ pub struct Established {
 /// What a session's handshake has proved and agreed on.
 #[derive(Debug)]
 pub struct Proof {
+    /// Who the peer is.
     pub peer: PeerId,
     /// The rule that allows it.
     pub rule: Origin,
+    /// Its certificates, to judge it again.
     pub certificates: PeerCertificates,
     /// Both sides have shown certificates.
     pub is_mutual: bool,
+    /// Version, cipher suite and group.
     pub negotiated: Negotiated,
 }
 

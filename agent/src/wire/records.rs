@@ -30,16 +30,20 @@ pub use save::SavedRecords;
 /// A TLS 1.3 session after its handshake.
 #[derive(Debug)]
 pub struct RecordStream {
-    /// Shared with nobody but whoever waits for its failure.
+    /// Shared only with a future that waits for its failure.
     tcp: Arc<TcpStream>,
+    /// The runtime that waits for its events.
     runtime: runtime::Id,
     keys: RecordKeys,
     /// The peer has asked for our next keys.
     owes_key_update: bool,
     /// Nothing may be sent behind the alert that ends our direction (RFC 8446, 6.1).
     has_said_goodbye: bool,
+    /// Buffers are leased from it.
     account: Arc<Account>,
+    /// Sealed records that wait to be written.
     outbox: Outbox,
+    /// What has been read.
     inbox: Inbox,
 }
 

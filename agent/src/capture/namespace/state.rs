@@ -27,20 +27,27 @@ use crate::sys::netns::NetworkNamespace;
 #[derive(Debug)]
 pub struct Namespace {
     pub(super) netns: NetworkNamespace,
+    /// The kernel's cookie of it: its key in the maps.
     pub(super) cookie: u64,
     pub(super) maps: Arc<Maps>,
     /// Where the search for a free port for the next local leg begins.
     pub(super) next_port: AtomicU32,
-    /// `None` until it is first known whose the ports are; connections wait for it.
+    /// Who owns its ports; `None` until that is known, which connections wait for.
     ports: ArcSwapOption<InboundPorts>,
+    /// Wakes those who wait for `ports`.
     ports_known: Notify,
+    /// Its `sk_lookup` program; `None` until it is attached.
     steering: Mutex<Option<Steering>>,
     listeners: Mutex<Listeners>,
-    /// Cancelled when the namespace is let go.
+    /// Cancelled when the namespace is no longer served.
     pub(super) closed: CancellationToken,
+    /// Which workloads are in it.
     presence: Presence,
+    /// Its own addresses, and from which of them connections leave.
     sources: Sources,
+    /// Steered ports on which nothing listens.
     silent: SilentPorts,
+    /// Unreachable destinations that are dialled again.
     pub(super) watched: Watched,
 }
 
@@ -169,7 +176,7 @@ impl Namespace {
         self.silent.review(&declared)
     }
 
-    /// Cancelled when the workload has left the namespace, or the namespace is let go.
+    /// Cancelled when the workload has left the namespace, or the namespace is no longer served.
     #[must_use]
     pub fn presence(&self, workload: WorkloadId) -> CancellationToken {
         self.presence.of(workload)

@@ -31,12 +31,19 @@ pub struct Reconfiguration {
 /// The owners of all that changes, and the order in which they are asked.
 #[derive(Debug)]
 pub struct Reconciler {
+    /// What is attached.
     programs: Programs,
+    /// The policy in the kernel.
     rules: Rules,
+    /// The workloads.
     enrolled: Enrolled,
+    /// The namespaces that are served.
     namespaces: Namespaces,
+    /// The listening sockets.
     listening: Listening,
+    /// Who owns the ports.
     ports: PortSteering,
+    /// The table of workload numbers.
     ids: Arc<WorkloadIds>,
     /// When to look whether processes that were new in a namespace have stayed there.
     look_again: Option<Instant>,

@@ -27,12 +27,15 @@ pub struct WorkloadState {
     cgroups: BTreeMap<u64, EnrolledCgroup>,
     /// Cgroups that are refused because of their long paths.
     too_long: BTreeSet<u64>,
+    /// Processes in its cgroups.
     processes: BTreeSet<u32>,
     /// Other workloads may lie below its cgroups.
     is_above_others: bool,
-    /// It could not be looked at the last time: all this is what was seen before.
+    /// It could not be inspected the last time: all this is what was seen before.
     is_unseen: bool,
+    /// The namespaces that it is in.
     whereabouts: Whereabouts,
+    /// What status says of it.
     report: Report,
 }
 
