@@ -33,7 +33,7 @@ pub enum QuotaExceeded {
     Handshakes(u32),
     /// It was the oldest of the address that has the most of them.
     #[error(
-        "the workload has too many clients that have not proved who they are, and most of them have this one's address"
+        "the workload has too many clients that have not proved who they are, and no address has more of them than this one's"
     )]
     Unproven,
 }

@@ -80,7 +80,7 @@ impl Relay {
     }
 }
 
-/// The errno of a connection that has hung up. An error that does not come from the system is saved as `ECONNRESET`.
+/// The errno of a connection that has hung up. An error that does not come from the system is saved as `EPIPE`.
 fn errno(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EPIPE)
 }
