@@ -1,7 +1,7 @@
 //! Something on the way that leads connections elsewhere, byte for byte: a load balancer, or an attacker in the path.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -18,7 +18,7 @@ pub struct Balancer {
 
 impl Balancer {
     pub fn start(netns: &Arc<NetNs>, listen: SocketAddr, backends: &[SocketAddr]) -> Self {
-        let listener = netns.run(|| TcpListener::bind(listen)).expect("the balancer's listener");
+        let listener = netns.listen(listen);
         listener.set_nonblocking(true).expect("a listener that can be stopped");
         let backends = Arc::new(Mutex::new(backends.to_vec()));
         let stop = Arc::new(AtomicBool::new(false));

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -10,6 +11,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::Signal;
+
+use crate::wait::{self, GENEROUS};
 
 /// A network namespace, alive as long as this value or a process in it.
 pub struct NetNs {
@@ -49,6 +52,18 @@ impl NetNs {
             match inside.join() {
                 Ok(value) => value,
                 Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Listens at an address of this namespace. Whatever another test starts at this moment has a copy of the listener that
+    /// was there before, until it becomes its program.
+    #[track_caller]
+    pub fn listen(&self, at: SocketAddr) -> TcpListener {
+        wait::wait_for("the end of who listened before", GENEROUS, || {
+            match self.run(|| TcpListener::bind(at)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+                listener => Some(listener.expect("a listener")),
             }
         })
     }

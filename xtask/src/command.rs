@@ -6,7 +6,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -43,14 +43,32 @@ pub fn cargo_program() -> OsString {
 /// # Errors
 /// When it cannot be started, or ends with anything but success.
 pub fn run(command: &mut Command) -> Result<()> {
-    let program = Path::new(command.get_program());
-    let name = program.file_name().unwrap_or_default().display().to_string();
-    let status = command.status().with_context(|| format!("cannot start {name}"))?;
+    let status = command.status().with_context(|| format!("cannot start {}", name(command)))?;
+    ended_well(command, status)
+}
+
+/// Runs a command to its end, and returns what it has written to its standard output.
+///
+/// # Errors
+/// As [`run`], and if that is not UTF-8.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot start {}", name(command)))?;
+    ended_well(command, output.status)?;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn ended_well(command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
         let first = command.get_args().next().unwrap_or_default();
-        bail!("`{name} {}` failed ({status})", first.display());
+        bail!("`{} {}` failed ({status})", name(command), first.display());
     }
     Ok(())
+}
+
+fn name(command: &Command) -> String {
+    let program = Path::new(command.get_program());
+    program.file_name().unwrap_or_default().display().to_string()
 }
 
 fn command(program: impl AsRef<OsStr>, keep: impl Fn(&str) -> bool) -> Command {

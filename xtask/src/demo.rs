@@ -6,15 +6,15 @@ use std::os::unix::process::CommandExt;
 use anyhow::{Context, Result};
 
 use crate::prerequisites::Need;
-use crate::{command, console, ebpf, host, install, test, workspace};
+use crate::{command, console, ebpf, host, install, workspace};
 
 pub fn run(args: &[OsString]) -> Result<()> {
     host::require()?;
     install::ensure(&[Need::Bpf, Need::Scenarios])?;
     ebpf::build()?;
-    test::build_agent()?;
-    console::step("build demo", || {
-        command::run(command::cargo().args(["build", "--package", "sheath-tests", "--bins"]))
+    console::step("build agent and demo", || {
+        let packages = ["--package", "sheath", "--package", "sheath-tests"];
+        command::run(command::cargo().arg("build").args(packages).arg("--bins"))
     })?;
     // Becomes the demo instead of starting it: exit code and signals are the demo's own.
     let program = workspace::debug_program("demo");

@@ -1,17 +1,17 @@
 //! `cargo xtask fuzz`: builds the fuzz targets and runs them.
 //!
-//! A target is a file in `fuzz/src/bin`, its seeds are the files in `fuzz/corpus/<target>`. What a run makes
+//! A target is a file in `fuzz/targets`, its seeds are the files in `fuzz/corpus/<target>`. What a run makes
 //! stays out of the tree: inputs worth keeping, inputs that crash and logs are below `target/fuzz`.
 
-use std::env::consts::ARCH;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Child, Command, Stdio};
 use std::thread::available_parallelism;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
-use crate::prerequisites::{CARGO_FUZZ, Need};
+use crate::prerequisites::Need;
 use crate::{command, console, ebpf, install, workspace};
 
 /// How long each target runs as a part of the tests.
@@ -23,13 +23,13 @@ pub fn run(seconds: u64, target: Option<String>, inputs: &[PathBuf]) -> Result<(
     if let Some(name) = target {
         targets.retain(|target| target.name == name);
         if targets.is_empty() {
-            bail!("there is no fuzz target {name} in fuzz/src/bin");
+            bail!("there is no fuzz target {name} in fuzz/targets");
         }
     }
     install::ensure(&[Need::Bpf, Need::Fuzz])?;
     // The targets are linked with the agent, which embeds the BPF object.
     ebpf::build()?;
-    build()?;
+    build(&targets)?;
     if inputs.is_empty() {
         fuzz(&targets, seconds)
     } else {
@@ -39,37 +39,41 @@ pub fn run(seconds: u64, target: Option<String>, inputs: &[PathBuf]) -> Result<(
 
 /// The part of `cargo xtask test`, which has installed and built everything else.
 pub fn briefly() -> Result<()> {
-    build()?;
-    fuzz(&targets()?, SHORT)
+    let targets = targets()?;
+    build(&targets)?;
+    fuzz(&targets, SHORT)
 }
 
-/// Fuzzed is what ships: the versions in the agent's lock file. Cargo adds to the copy what only targets need.
-pub fn lock() -> Result<()> {
-    let changed = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
-    let (agents, ours) =
-        (workspace::root().join("Cargo.lock"), workspace::fuzz_dir().join("Cargo.lock"));
-    if changed(&ours) < changed(&agents) {
-        fs::copy(&agents, &ours).with_context(|| format!("cannot write {}", ours.display()))?;
-    }
-    Ok(())
-}
-
-fn build() -> Result<()> {
-    lock()?;
+/// Builds the targets, and puts each where it is found by its name.
+fn build(targets: &[Target]) -> Result<()> {
     console::step("build fuzz targets", || {
-        let program = CARGO_FUZZ.path().context("cargo-fuzz is not installed")?;
-        let mut command = command::plain(program);
-        command.env_remove("SHEATH_BPF_OBJECT").args(["build", "--target", &triple()]);
-        // Sanitizers look for errors of unsafe code, of which the parsers have none, and need a nightly.
-        command.args(["--sanitizer", "none"]);
-        // What is compiled is what ships, and no slower to compile than need be.
-        command.args(["--no-cfg-fuzzing", "--codegen-units", "16"]);
-        command::run(command.arg("--target-dir").arg(workspace::target_dir()))
+        let dir = workspace::fuzz_dir();
+        // Built as tests, together with these, their dependencies have the features that the tests' have: they are there.
+        let mut command = command::cargo();
+        command.args(["test", "--no-run", "--workspace", "--exclude", "sheath-ebpf"]);
+        command.args(targets.iter().flat_map(|target| ["--test", &target.name]));
+        command.arg("--config").arg(dir.join("instrumented.toml"));
+        command.env("RUSTC_WRAPPER", dir.join("rustc"));
+        command.args(["--message-format", "json-render-diagnostics"]);
+        let messages = command::output(&mut command)?;
+        for target in targets {
+            let built = program_in(&messages, &target.name)
+                .with_context(|| format!("cargo has not built {}", target.name))?;
+            let program = target.program()?;
+            fs::copy(&built, &program)
+                .with_context(|| format!("cannot write {}", program.display()))?;
+        }
+        Ok(())
     })
 }
 
-fn triple() -> String {
-    format!("{ARCH}-unknown-linux-gnu")
+/// The program of a test, as cargo's messages name it.
+fn program_in(messages: &str, test: &str) -> Option<PathBuf> {
+    messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).ok()?;
+        let is_its = message["target"]["kind"][0] == "test" && message["target"]["name"] == test;
+        message["executable"].as_str().filter(|_| is_its).map(PathBuf::from)
+    })
 }
 
 /// Runs every target for so many seconds, as many of them at a time as there are CPUs.
@@ -95,7 +99,7 @@ fn names(targets: &[Target]) -> String {
 }
 
 fn targets() -> Result<Vec<Target>> {
-    let sources = workspace::fuzz_dir().join("src/bin");
+    let sources = workspace::fuzz_dir().join("targets");
     let files = fs::read_dir(&sources).with_context(|| format!("no {}", sources.display()))?;
     let mut names: Vec<String> = files
         .filter_map(|file| file.ok()?.file_name().to_str()?.strip_suffix(".rs").map(str::to_owned))
@@ -113,7 +117,7 @@ impl Target {
     fn start(&self, seconds: u64) -> Result<Child> {
         let grown = self.own_dir("corpus")?;
         let log = File::create(self.log()?)?;
-        let mut command = self.program()?;
+        let mut command = self.command()?;
         command.arg(format!("-max_total_time={seconds}")).arg("-print_final_stats=1");
         command
             .args(["-verbosity=0", "-print_funcs=0"])
@@ -153,15 +157,13 @@ impl Target {
             if let Some(missing) = inputs.iter().find(|input| !input.is_file()) {
                 bail!("there is no file {}", missing.display());
             }
-            command::run(self.program()?.args(inputs))
+            command::run(self.command()?.args(inputs))
         })
     }
 
     /// The compiled target, with the limits for one input and the place for inputs that break it.
-    fn program(&self) -> Result<Command> {
-        let target_dir = workspace::target_dir();
-        let mut command =
-            command::plain(target_dir.join(triple()).join("release").join(&self.name));
+    fn command(&self) -> Result<Command> {
+        let mut command = command::plain(self.program()?);
         let artifacts = self.own_dir("artifacts")?;
         command.args(["-timeout=10", "-rss_limit_mb=1024"]);
         command.arg(format!("-artifact_prefix={}/", artifacts.display()));
@@ -170,6 +172,10 @@ impl Target {
 
     fn log(&self) -> Result<PathBuf> {
         Ok(self.own_dir("logs")?.join("log"))
+    }
+
+    fn program(&self) -> Result<PathBuf> {
+        Ok(self.own_dir("program")?.join(&self.name))
     }
 
     /// A directory for what a run of this target leaves behind.
@@ -196,6 +202,29 @@ mod tests {
                    artifact_prefix='/t/'; Test unit written to /t/crash-adc83b19\nBase64: Cg==\n";
         assert_eq!(after(log, "Test unit written to"), Some("/t/crash-adc83b19"));
         assert_eq!(after("INFO: Seed: 1\n", "Test unit written to"), None);
+    }
+
+    #[test]
+    fn a_target_is_found_in_cargos_words() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"leaf"},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"kind":["test"],"name":"leaf"},"executable":"/t/leaf-1f"}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+        );
+        assert_eq!(program_in(messages, "leaf"), Some("/t/leaf-1f".into()));
+        assert_eq!(program_in(messages, "pem"), None);
+    }
+
+    #[test]
+    fn cargo_knows_every_target() {
+        let manifest = fs::read_to_string(workspace::fuzz_dir().join("Cargo.toml")).unwrap();
+        for Target { name } in targets().unwrap() {
+            let entry =
+                format!(r#"{{ name = "{name}", path = "targets/{name}.rs", harness = false }}"#);
+            assert!(manifest.contains(&entry), "fuzz/Cargo.toml lacks {entry}");
+        }
     }
 
     #[test]

@@ -5,39 +5,33 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::prerequisites::{CARGO_DENY, Need};
-use crate::{command, console, ebpf, fuzz, install, workspace};
+use crate::{command, console, ebpf, install};
 
 pub fn run() -> Result<()> {
     require_component("fmt", "rustfmt")?;
     require_component("clippy", "clippy")?;
     install::ensure(&[Need::Bpf, Need::Lint])?;
-    fuzz::lock()?;
-    console::step("formatting", || {
-        formatting(&["--all"])?;
-        formatting(&["--manifest-path", FUZZ_MANIFEST])
-    })?;
+    console::step("formatting", formatting)?;
     ebpf::clippy()?;
     // The agent embeds the BPF object, so not even a check of it works without.
     ebpf::build()?;
     console::step("clippy, user space", || {
-        command::run(command::cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))
+        clippy(&["--workspace", "--exclude", "sheath-ebpf", "--all-targets"])
     })?;
-    console::step("clippy, fuzz targets", || {
-        let mut command = command::cargo();
-        command.args(["clippy", "--manifest-path", FUZZ_MANIFEST, "--bins", "--target-dir"]);
-        command::run(command.arg(workspace::target_dir()).args(["--", "-D", "warnings"]))
-    })?;
+    // What ships is built alone: the others must not be what turns on a feature that it needs.
+    console::step("clippy, the agent alone", || clippy(&["--package", "sheath", "--bins"]))?;
     console::step("licences, bans, sources", || deny_check(&["licenses", "bans", "sources"]))?;
     advisories()
 }
 
-const FUZZ_MANIFEST: &str = "fuzz/Cargo.toml";
-
-fn formatting(packages: &[&str]) -> Result<()> {
+fn formatting() -> Result<()> {
     // rustfmt colours its differences wherever TERM is set, terminal or not.
     let colour = if console::colours() { "auto" } else { "never" };
-    let mut command = command::cargo();
-    command::run(command.arg("fmt").args(packages).args(["--check", "--", "--color", colour]))
+    command::run(command::cargo().args(["fmt", "--all", "--check", "--", "--color", colour]))
+}
+
+fn clippy(what: &[&str]) -> Result<()> {
+    command::run(command::cargo().arg("clippy").args(what).args(["--", "-D", "warnings"]))
 }
 
 /// rustfmt and clippy belong to the toolchain; a minimal one lacks them.
@@ -63,14 +57,8 @@ fn advisories() -> Result<()> {
     console::step("advisories", || deny_check(&["--disable-fetch", "advisories"]))
 }
 
-/// Checks the dependencies of both workspaces.
 fn deny_check(what: &[&str]) -> Result<()> {
-    for manifest in ["Cargo.toml", FUZZ_MANIFEST] {
-        let mut command = deny()?;
-        command.args(["--manifest-path", manifest, "check"]);
-        command::run(command.arg("--hide-inclusion-graph").args(what))?;
-    }
-    Ok(())
+    command::run(deny()?.args(["check", "--hide-inclusion-graph"]).args(what))
 }
 
 fn deny() -> Result<Command> {

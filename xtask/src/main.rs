@@ -61,7 +61,7 @@ enum Command {
         /// How long each target runs
         #[arg(long, value_name = "N", default_value_t = 60, value_parser = value_parser!(u64).range(1..))]
         seconds: u64,
-        /// The name of a file in fuzz/src/bin
+        /// The name of a file in fuzz/targets
         target: Option<String>,
         /// Run the target on these files alone, for example on one that made it crash
         inputs: Vec<PathBuf>,
@@ -70,7 +70,7 @@ enum Command {
     Lint,
     /// Run every test, unit and integration, and the fuzz targets for a moment
     Test {
-        /// Passed on to `cargo test`, for example `-- --test tcp reset`
+        /// Passed on to `cargo test`, for example `-- --test scenarios tcp::`
         #[arg(last = true)]
         args: Vec<OsString>,
     },

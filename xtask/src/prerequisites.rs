@@ -27,12 +27,12 @@ impl Need {
     pub fn packages(self) -> Vec<Package> {
         match self {
             Self::Bpf if Core::find() == Core::Debian => DEBIAN_CORE.to_vec(),
-            Self::Lint if Core::find() == Core::Debian => DEBIAN_LINT.to_vec(),
-            Self::Bpf | Self::Lint => Vec::new(),
+            Self::Lint if Core::find() == Core::Debian => [&DEBIAN_LINT[..], &[CXX]].concat(),
+            Self::Bpf => Vec::new(),
             Self::Scenarios => SCENARIOS.to_vec(),
             Self::Interop => INTEROP.to_vec(),
-            // libFuzzer is C++.
-            Self::Fuzz => vec![CXX],
+            // libFuzzer is C++, and compiled even where clippy looks at the targets.
+            Self::Lint | Self::Fuzz => vec![CXX],
             Self::Bench => BENCH.to_vec(),
         }
     }
@@ -41,8 +41,7 @@ impl Need {
         match self {
             Self::Bpf => &[BPF_LINKER],
             Self::Lint => &[CARGO_DENY],
-            Self::Fuzz => &[CARGO_FUZZ],
-            Self::Scenarios | Self::Interop | Self::Bench => &[],
+            Self::Scenarios | Self::Interop | Self::Fuzz | Self::Bench => &[],
         }
     }
 
@@ -120,6 +119,3 @@ pub const BPF_LINKER: Tool = Tool {
 
 pub const CARGO_DENY: Tool =
     Tool { name: "cargo-deny", version: "0.20.2", features: &[], packages: &[], environment: None };
-
-pub const CARGO_FUZZ: Tool =
-    Tool { name: "cargo-fuzz", version: "0.13.2", features: &[], packages: &[], environment: None };

@@ -8,7 +8,7 @@ use crate::workspace;
 /// Where a promise names its scenarios.
 const SHOWN_BY: &str = "Shown by ";
 /// Folder of the scenarios.
-const SCENARIOS: &str = "tests/tests";
+const SCENARIOS: &str = "tests/scenarios";
 
 /// Names of scenarios by number of the promise.
 type Shown = BTreeMap<u32, BTreeSet<String>>;

@@ -1,11 +1,16 @@
 //! `cargo xtask test`: every test, unit and integration; without arguments also a short run of the fuzz targets.
 
+use std::env;
 use std::ffi::OsString;
+use std::thread::available_parallelism;
 
 use anyhow::Result;
 
 use crate::prerequisites::Need;
 use crate::{command, console, ebpf, fuzz, host, install, workspace};
+
+/// What tells Rust's test programs how many tests to run at a time.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 pub fn run(args: &[OsString]) -> Result<()> {
     host::require()?;
@@ -14,18 +19,23 @@ pub fn run(args: &[OsString]) -> Result<()> {
     needs.extend(everything.then_some(Need::Fuzz));
     install::ensure(&needs)?;
     ebpf::build()?;
-    build_agent()?;
+    console::step("build tests", || {
+        let mut command = command::cargo();
+        command.args(["test", "--no-run"]);
+        // Cargo builds a package's programs along with any of its benchmarks: so there is an agent, and of the features
+        // that all tests have it built with, or dependencies would be compiled once more.
+        command.args(if everything { &[][..] } else { &["--bench", "framing"] });
+        command::run(&mut command)
+    })?;
     console::step("tests", || {
         let mut command = command::cargo();
         command.arg("test").args(args).env("SHEATH_BIN", workspace::debug_program("sheath"));
+        if env::var_os(THREADS).is_none() {
+            // Scenarios wait for most of their time.
+            let cpus = available_parallelism().map_or(1, usize::from);
+            command.env(THREADS, (2 * cpus).to_string());
+        }
         command::run(&mut command)
     })?;
     if everything { fuzz::briefly() } else { Ok(()) }
-}
-
-/// The agent that the scenarios run.
-pub fn build_agent() -> Result<()> {
-    console::step("build agent", || {
-        command::run(command::cargo().args(["build", "--package", "sheath"]))
-    })
 }

@@ -42,7 +42,7 @@ pub fn release_program(name: &str) -> PathBuf {
     target_dir().join("release").join(name)
 }
 
-/// The fuzz targets' crate, a workspace of its own.
+/// The fuzz targets' crate.
 pub fn fuzz_dir() -> PathBuf {
     root().join("fuzz")
 }

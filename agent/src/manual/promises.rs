@@ -1,4 +1,4 @@
-//! What Sheath promises. Scenarios, the files in `tests/tests/`, show that each promise is kept.
+//! What Sheath promises. Scenarios, the files in `tests/scenarios/`, show that each promise is kept.
 //!
 //! 1. **No plaintext leaves.** Of a flow that policy protects, no byte of the application crosses the node's edge
 //!    unencrypted: not at the start, not during enrolment, not when the agent is killed, not by any trick with sockets

@@ -1,7 +1,7 @@
 //! Peers that speak the protocol of agents (docs/wire.md) to the letter, or not at all: whoever owns a certificate can.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -186,7 +186,7 @@ impl FlowServer {
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         config.send_tls13_tickets = 0;
         let (config, serve) = (Arc::new(config), Arc::new(serve));
-        let listener = netns.run(|| TcpListener::bind(listen)).expect("the rogue's listener");
+        let listener = netns.listen(listen);
         listener.set_nonblocking(true).expect("a listener that can be stopped");
         let sessions: Arc<AtomicUsize> = Arc::default();
         let threads: Arc<Mutex<Vec<JoinHandle<()>>>> = Arc::default();

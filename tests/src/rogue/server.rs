@@ -45,7 +45,7 @@ impl RogueServer {
     /// Answers every connection with `say`, receives to the end, and ends as told. With
     /// [`End::Truncate`] it does not wait for the client's end.
     pub fn start(netns: &NetNs, listen: SocketAddr, face: Face, say: &str, end: End) -> Self {
-        let listener = netns.run(|| TcpListener::bind(listen)).expect("the rogue's listener");
+        let listener = netns.listen(listen);
         Self::on(listener, face, say, end)
     }
 

@@ -11,6 +11,7 @@ use sheath_tests::pair::{Pair, Setting, client, say};
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Job, Socket, Step, errno_name};
 use sheath_tests::serial;
+use sheath_tests::status::Status;
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::Family;
 
@@ -79,6 +80,8 @@ fn failed_flows_leave_nothing() {
         pair.connect(pair.target(Family::V4), &[]);
         pair.connect(pair.target(Family::V4), &[Step::Reset]);
     }
+    // What is dialled once the server is gone would be remembered as unreachable.
+    pair.agent_a.wait_for_status("no flow", Status::is_idle);
     drop(server);
     // From an address of its own choice: what such a connection runs into is not remembered, so each is dialled.
     let source = SocketAddr::new(pair.client_addresses.of(Family::V4), 0);
@@ -98,7 +101,7 @@ fn failed_flows_leave_nothing() {
     }
     pair.agent_b.launch();
     before.assert_idle(&pair.agent_a, before.files_a);
-    pair.agent_b.wait_for_status("no flow", sheath_tests::status::Status::is_idle);
+    pair.agent_b.wait_for_status("no flow", Status::is_idle);
 }
 
 /// Strangers who connect and say nothing cost honest clients nothing, and are not kept for ever.
@@ -147,7 +150,7 @@ impl Rest {
         let _echo = pair.serve(Family::V4, &[Step::Echo]);
         assert_eq!(pair.connect(pair.target(Family::V4), &say("warm")).last().text, "warm");
         for agent in [&pair.agent_a, &pair.agent_b] {
-            agent.wait_for_status("no flow", sheath_tests::status::Status::is_idle);
+            agent.wait_for_status("no flow", Status::is_idle);
         }
         Self { files_a: pair.agent_a.open_files(), files_b: pair.agent_b.open_files() }
     }
@@ -158,7 +161,7 @@ impl Rest {
     }
 
     fn assert_idle(&self, agent: &Agent, files: usize) {
-        agent.wait_for_status("nothing left of any flow", sheath_tests::status::Status::is_idle);
+        agent.wait_for_status("nothing left of any flow", Status::is_idle);
         let closed = wait::try_for(GENEROUS, || (agent.open_files() <= files).then_some(()));
         assert!(closed.is_some(), "{} descriptors, {files} before", agent.open_files());
     }

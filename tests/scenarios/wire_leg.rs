@@ -1,7 +1,7 @@
 //! The connection that crosses the wire in place of the application's has what the application has asked of its own: whose
 //! it is, how it is marked, when it is given up; and it is there wherever the application's would be.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use sheath_tests::netns::{NetNs, must_succeed};
@@ -187,8 +187,7 @@ fn ports_in_use_towards_others_are_used_towards_a_peer() {
     for family in FAMILIES {
         let _echo = pair.serve(family, &[Step::Echo]);
         let elsewhere = pair.world.b.addresses.at(family, ELSEWHERE);
-        let _listener =
-            pair.world.b.netns.run(|| TcpListener::bind(elsewhere)).expect("a listener");
+        let _listener = pair.world.b.netns.listen(elsewhere);
         let connect = || TcpStream::connect(elsewhere).ok();
         let held: Vec<_> =
             pair.world.a.netns.run(|| std::iter::from_fn(connect).take(40).collect());

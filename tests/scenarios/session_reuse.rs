@@ -1,6 +1,7 @@
 //! Between agents a TLS session carries flow after flow. Applications notice nothing of it, and nobody gets a session
 //! that was not made for them.
 
+use std::thread;
 use std::time::Duration;
 
 use sheath_tests::config::{Config, Reuse, Sessions, Workload, spiffe_id};
@@ -424,6 +425,9 @@ fn a_pod_that_goes_takes_its_sessions_along() {
     let seen = probe::run(&place, &client(pair.target(Family::V4), &say("hello")));
     assert_eq!(seen.last().text, "hello", "{seen:?}");
     wait_kept(&pair, 1);
+    // Long enough to be at home there. Whoever asks for the status has the agent look.
+    thread::sleep(Duration::from_millis(300));
+    pair.agent_a.status();
     resident.kill();
     drop((place, pod));
     // The other end of the pod's link goes with its namespace.

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use sheath::config::{Config, ConfigError};
+use sheath::desired::CgroupSelector;
+use sheath_common::workload::MAX_NAME;
 
 fuzz_target!(|text: &str| {
     match Config::parse(text, Path::new("sheath.yaml")) {
@@ -23,14 +25,18 @@ fn check(config: &Config) {
     assert!(config.instance.directory().ends_with(&config.instance.name));
 
     let mut names = HashSet::new();
-    let mut ids = HashSet::new();
     for workload in &config.desired.workloads {
-        assert!(names.insert(&workload.name) && ids.insert(workload.id));
-        // The kernel gets the whole pattern, and one that is no path would match nothing.
-        assert!(workload.selector().is_some());
-        let components: Vec<_> = workload.cgroup.pattern().unwrap().split('/').collect();
-        assert!(matches!(components[..], ["", _, ..]));
-        assert!(components[1..].iter().all(|part| !["", ".", ".."].contains(part)));
+        assert!(names.insert(&workload.name) && workload.name.len() <= MAX_NAME);
+        match &workload.cgroup {
+            // The kernel gets the whole pattern, and one that is no path would match nothing.
+            CgroupSelector::Pattern(pattern) => {
+                assert!(workload.glob().is_some());
+                let components: Vec<_> = pattern.split('/').collect();
+                assert!(matches!(components[..], ["", _, ..]));
+                assert!(components[1..].iter().all(|part| !["", ".", ".."].contains(part)));
+            }
+            CgroupSelector::Id(id) => assert_ne!(*id, 0),
+        }
         let inbound = &workload.inbound;
         assert!(!inbound.ports.contains(&0));
         assert!(inbound.addresses.is_empty() || !inbound.ports.is_empty());
