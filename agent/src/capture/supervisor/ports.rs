@@ -135,9 +135,11 @@ impl NamespaceView<'_> {
         result
     }
 
-    /// Where somebody else listens on a declared port, and the workload is known to listen at other addresses alone.
+    /// Where somebody else listens on a declared port, and the workload is known to listen at other addresses alone. Nothing
+    /// is left to a socket whose cgroup is gone: it may have been a workload's, and then the guard drops what comes to it
+    /// without a word.
     fn leave_to_others(&self, ports: &mut InboundPorts, present: &[&WorkloadState]) {
-        for listener in self.listeners {
+        for listener in self.listeners.iter().filter(|listener| listener.cgroup.is_some()) {
             let port = listener.socket.local.port();
             let claimants: Vec<_> =
                 present.iter().filter(|workload| workload.ports().contains(&port)).collect();

@@ -79,6 +79,11 @@ impl Whereabouts {
         self.homes.retain(|inode| may_come_back(*inode));
     }
 
+    /// It will come back to none that it leaves.
+    pub fn forget_homes(&mut self) {
+        self.homes.clear();
+    }
+
     /// Namespaces of its own that it is at home in, or may come back to.
     pub fn homes(&self) -> &BTreeSet<u64> {
         &self.homes

@@ -217,6 +217,11 @@ impl WorkloadState {
     /// somebody listens on its ports, as a service manager does that starts it for each connection. The kernel does not
     /// know such a socket for the workload's, so only the steering closes it to strangers.
     pub fn update_homes(&mut self, namespaces: &mut Namespaces, listening: &Listening) {
+        // Whom nobody may call, nobody awaits: its namespaces go with its processes.
+        if !self.is_inbound() {
+            self.whereabouts.forget_homes();
+            return;
+        }
         let seen = self.seen();
         let Self { config, whereabouts, .. } = self;
         whereabouts.update_homes(&seen, namespaces.own_inode(), |inode| {
@@ -297,11 +302,8 @@ impl WorkloadState {
 fn is_awaited_by(config: &desired::Workload, listeners: &[OwnedSocket]) -> bool {
     let inbound = &config.inbound;
     let is_declared = |port| inbound.ports.is_empty() || inbound.ports.contains(&port);
-    inbound.mode != InboundMode::Disabled
-        && listeners
-            .iter()
-            .map(|listener| listener.socket.local)
-            .any(|local| !local.ip().is_loopback() && is_declared(local.port()))
+    let mut places = listeners.iter().map(|listener| listener.socket.local);
+    places.any(|local| !local.ip().is_loopback() && is_declared(local.port()))
 }
 
 #[cfg(test)]

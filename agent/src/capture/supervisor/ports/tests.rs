@@ -87,6 +87,10 @@ fn where_the_workload_listens_is_its_own_and_where_somebody_else_does_is_theirs(
     ] {
         assert_eq!(owner(&ports, at), expected, "{at}");
     }
+    // Whose a socket is can no longer be told.
+    let gone = OwnedSocket { cgroup: None, ..listeners[1].clone() };
+    let (ports, _) = assigned(OWN, &[&web], &[listeners[0].clone(), gone]);
+    assert_eq!(owner(&ports, "10.0.0.9:80"), Some(web.id()));
     // Where it is not known to listen, nobody else's socket takes the port from it.
     let others = [listener("/other", "10.0.0.9:80")];
     let quiet = staying("web", OWN);
