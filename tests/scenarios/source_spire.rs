@@ -4,6 +4,9 @@
 use std::collections::HashSet;
 use std::fs;
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 use rustls::pki_types::CertificateDer;
 use sheath_tests::agent::Agent;
 use sheath_tests::ca::{Ca, Leaf};
@@ -133,8 +136,8 @@ fn an_svid_is_had_by_a_process_of_the_workload() {
         let is_member = members.lines().any(|member| member == open.pid.to_string());
         assert!(is_member, "{open:?} is none of {members:?}");
         asked.insert(open.pid);
-        let pid = nix::unistd::Pid::from_raw(open.pid);
-        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
+        let pid = Pid::from_raw(open.pid);
+        kill(pid, Signal::SIGKILL).unwrap();
         scene.spire.b.wait_for_subscription("the end of the subscription", |subscription| {
             subscription.pid == open.pid && !subscription.open
         });
@@ -165,12 +168,10 @@ fn an_answer_about_a_process_that_has_ended_is_nobodys() {
         let number = u32::try_from(asked.pid).unwrap();
         let entry = Entry::new(Subject::Process(number), &somebody_elses);
         spire.b.register("somebody else", entry);
-        let pid = nix::unistd::Pid::from_raw(asked.pid);
-        nix::sys::signal::kill(pid, nix::sys::signal::SIGKILL).unwrap();
-        wait::wait_until("the end of the process", GENEROUS, || {
-            let members = fs::read_to_string(pair.server.cgroup.procs()).unwrap();
-            !members.lines().any(|member| member == asked.pid.to_string())
-        });
+        let pid = Pid::from_raw(asked.pid);
+        kill(pid, Signal::SIGKILL).unwrap();
+        // It leaves its cgroup before it has ended.
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).expect("a child");
         spire.b.hold(false);
         spire.b.wait_for_subscription("by another process", |subscription| {
             subscription.open && subscription.pid != asked.pid
