@@ -21,6 +21,7 @@ mod handler;
 mod outcome;
 mod reuse;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -112,7 +113,7 @@ impl Pipeline {
     }
 
     /// The network has dialled a workload.
-    async fn inbound(&self, flow: Inbound, tcp: TcpStream, mut log: FlowLog) {
+    async fn inbound(self: Arc<Self>, flow: Inbound, tcp: TcpStream, mut log: FlowLog) {
         let served = match on_heap(self.admit(flow, tcp, &mut log)).await {
             Ok((flow, Admission::Proved(leg))) if leg.session.carries_many() => {
                 return self.serve_each(flow, leg, log).await;
@@ -167,7 +168,7 @@ impl Pipeline {
         log: &mut FlowLog,
     ) -> Result<Option<Box<dyn Session>>, FlowError> {
         let mut relay = Relay::new(self.timeouts.idle);
-        let done = relay.run(app, &mut *session, live.revoked()).await;
+        let done = relay.run(app, &mut *session, pin!(live.revoked())).await;
         log.record.transferred = relay.transferred();
         match done? {
             Done::Ended => {

@@ -52,11 +52,11 @@ impl FlowStarter for FlowHandler {
         let AcceptedInbound { stream, client, destination, workload } = accepted;
         let log = self.0.begin(Direction::Inbound, workload, (client, destination));
         let permit = self.0.quotas.admit_unproven(workload);
-        self.start(stream, permit, log, move |started| async move {
+        self.start(stream, permit, log, move |started| {
             let Started { pipeline, stream: wire, permit, log } = started;
             let revision = pipeline.published.sessions.revision();
             let flow = Inbound { namespace, workload, client, destination, permit, revision };
-            pipeline.inbound(flow, wire, log).await;
+            pipeline.inbound(flow, wire, log)
         });
     }
 

@@ -13,7 +13,7 @@ mod saved;
 mod timers;
 
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -99,11 +99,12 @@ impl Relay {
         &mut self,
         app: &TcpStream,
         wire: &mut dyn Wire,
-        pause: P,
+        // Pinned by the caller: a future that is taken and pinned here would have two places in the flow's memory.
+        pause: Pin<&mut P>,
     ) -> Result<Done<P::Output>, RelayError> {
         let done = tokio::select! {
             biased;
-            reason = pin!(pause) => return Ok(Done::Paused(reason)),
+            reason = pause => return Ok(Done::Paused(reason)),
             done = Running::new(self, app, wire) => done,
         };
         match done {

@@ -9,6 +9,8 @@ mod plain;
 mod sessions;
 mod turns;
 
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +69,7 @@ impl Carried {
         sockopt::close_gracefully(&app).unwrap();
         let task = tokio::spawn(async move {
             let mut relay = Relay::new(timeouts);
-            let done = relay.run(&leg, &mut *wire, std::future::pending::<()>()).await;
+            let done = relay.run(&leg, &mut *wire, pin!(pending::<()>())).await;
             let moved = relay.transferred();
             match done {
                 Ok(_) => {

@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::ops::Range;
 
 /// Pieces that are written at once: as many as the largest buffer holds full records, and some for small ones.
-pub const PIECES: usize = 32;
+pub const PIECES: usize = 24;
 
 /// What is written at once.
 pub struct Slices<'b> {
@@ -55,12 +55,12 @@ impl Pieces {
     }
 
     pub fn slices<'b>(&self, buffer: &'b [u8]) -> Slices<'b> {
-        let mut places = self.places[self.waiting.clone()].iter();
-        let slices = std::array::from_fn(|_| {
-            let (start, end) = places.next().copied().unwrap_or_default();
-            IoSlice::new(&buffer[start as usize..end as usize])
-        });
-        Slices { slices, count: self.waiting.len() }
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let places = &self.places[self.waiting.clone()];
+        for (slice, (start, end)) in slices.iter_mut().zip(places) {
+            *slice = IoSlice::new(&buffer[*start as usize..*end as usize]);
+        }
+        Slices { slices, count: places.len() }
     }
 
     /// So many bytes have been written.

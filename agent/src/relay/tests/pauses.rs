@@ -57,7 +57,7 @@ impl Running {
         loop {
             // At its first poll the runtime does not know yet whether there is anything to do.
             let pause = polls(3 + pauses.next().unwrap());
-            match self.relay.run(&self.app, &mut *self.wire, pause).await {
+            match self.relay.run(&self.app, &mut *self.wire, pin!(pause)).await {
                 Ok(Done::Paused(())) => self = self.restored(),
                 Ok(Done::Ended) => {
                     sockopt::close_gracefully(&self.app).unwrap();
@@ -218,7 +218,7 @@ async fn what_waits_for_a_slow_application_goes_along() {
     let mut heard = Vec::new();
     while heard.len() < said.len() {
         let pause = tokio::time::sleep(Duration::from_millis(5));
-        let done = running.relay.run(&running.app, &mut *running.wire, pause).await.unwrap();
+        let done = running.relay.run(&running.app, &mut *running.wire, pin!(pause)).await.unwrap();
         assert!(matches!(done, Done::Paused(())));
         running = running.restored();
         let mut room = [0; 20_000];

@@ -30,7 +30,7 @@ async fn start_patient(patience: IdleTimeouts) -> Ends {
     let relay = tokio::spawn(async move {
         let mut relay = Relay::new(patience);
         let mut wire = crate::wire::plain::session(wire_leg, buffers);
-        let result = relay.run(&app_leg, &mut *wire, std::future::pending::<()>()).await;
+        let result = relay.run(&app_leg, &mut *wire, pin!(pending::<()>())).await;
         if result.is_ok() {
             sockopt::close_gracefully(&app_leg).unwrap();
             assert!(wire.finish().unwrap().is_none());
