@@ -206,6 +206,8 @@ impl Reader {
     }
 
     /// How many bytes of header and control payload the frame has, as far as that is known.
+    // Twice for each small frame.
+    #[inline(always)]
     fn wanted(&self) -> Result<usize, FrameError> {
         if self.have < HEADER {
             return Ok(HEADER);
