@@ -7,11 +7,16 @@ use crate::origin::Origin;
 use crate::spiffe::SpiffeId;
 use crate::trust::{Authorities, Method, Pin};
 
-/// Who may be at the other end: alternatives, of which one suffices. Without any, nobody may. Cheap to clone.
+/// Who may be at the other end: alternatives, of which one suffices. Without any, nobody may. Cheap to clone: each flow has
+/// one of its own.
 #[derive(Clone, Debug, Default)]
-pub struct Expectation {
+pub struct Expectation(Arc<Expected>);
+
+/// What clones of an expectation share.
+#[derive(Debug, Default)]
+struct Expected {
     rule: Option<Origin>,
-    alternatives: Arc<[Alternative]>,
+    alternatives: Vec<Alternative>,
     nobody: Nobody,
 }
 
@@ -98,11 +103,15 @@ impl Alternative {
 }
 
 impl Expectation {
+    fn new(rule: Option<Origin>, alternatives: Vec<Alternative>, nobody: Nobody) -> Self {
+        Self(Arc::new(Expected { rule, alternatives, nobody }))
+    }
+
     /// One alternative, by one rule.
     #[must_use]
     pub fn one(rule: Origin, requirement: Requirement) -> Self {
-        let alternatives = Arc::new([Alternative { rule: rule.clone(), requirement }]);
-        Self { rule: Some(rule), alternatives, nobody: Nobody::default() }
+        let alternatives = vec![Alternative { rule: rule.clone(), requirement }];
+        Self::new(Some(rule), alternatives, Nobody::default())
     }
 
     /// One of these SPIFFE IDs, or one of these pins. `rule` is the rule that applies. If there are none, `nobody` says
@@ -124,36 +133,36 @@ impl Expectation {
             let rule = first.rule.clone();
             alternatives.push(Alternative { rule, requirement: Requirement::Pinned(pins) });
         }
-        Self { rule: Some(rule), alternatives: alternatives.into(), nobody }
+        Self::new(Some(rule), alternatives, nobody)
     }
 
     /// Nobody.
     #[must_use]
     pub fn nobody(rule: Origin, why: Nobody) -> Self {
-        Self { rule: Some(rule), alternatives: Arc::default(), nobody: why }
+        Self::new(Some(rule), Vec::new(), why)
     }
 
     /// This, or what another rule expects. The other rule is then the one that applies.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
-        let alternatives = self.alternatives.iter().chain(other.alternatives.iter()).cloned();
-        Self { alternatives: alternatives.collect(), ..other.clone() }
+        let alternatives = self.alternatives().iter().chain(other.alternatives()).cloned();
+        Self::new(other.rule().cloned(), alternatives.collect(), other.why_nobody())
     }
 
     #[must_use]
     pub fn alternatives(&self) -> &[Alternative] {
-        &self.alternatives
+        &self.0.alternatives
     }
 
     /// The rule that applies: the one to change for somebody else to be expected. `None` if there is none.
     #[must_use]
     pub fn rule(&self) -> Option<&Origin> {
-        self.rule.as_ref()
+        self.0.rule.as_ref()
     }
 
     /// Why nobody is expected, if that is so.
     #[must_use]
     pub fn why_nobody(&self) -> Nobody {
-        self.nobody
+        self.0.nobody
     }
 }
