@@ -24,6 +24,9 @@ use socket2::{Domain, Type};
 /// Where redirected connections go.
 const AGENT_PORT: u16 = 15_001;
 
+/// How a TLS record begins that tells why a handshake failed (RFC 8446, section 5.1).
+const TLS_ALERT: &[u8] = &[21, 3];
+
 /// A flow is known by where it comes from. A stranger who connects from the same port, only to
 /// another address at which the agent can be reached, and who is accepted first, must not be taken
 /// for it.
@@ -214,8 +217,11 @@ fn besiege(pair: &Pair, target: SocketAddr, inode: u64, mut app: Probe) {
         }
         thread::sleep(Duration::from_millis(100));
         for socket in &mut plain {
-            let answered = socket.read(&mut [0; 64]).is_ok_and(|length| length > 0);
-            assert!(!answered, "a stranger was answered in plaintext");
+            let mut answer = [0; 64];
+            let length = socket.read(&mut answer).unwrap_or(0);
+            let answer = &answer[..length];
+            let refused = answer.is_empty() || answer.starts_with(TLS_ALERT);
+            assert!(refused, "a stranger was answered: {}", answer.escape_ascii());
         }
         assert_eq!(app.pending(), 0, "a stranger reached the application");
     }
