@@ -112,7 +112,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let control = Control::start(settings, reread, ids, processes.clone(), provider.clone());
     let mut control = control.map_err(StartError::Source)?;
     control.await_first_messages().await;
-    let (published, control_names) = (control.published(), control.name_views());
+    let (published, found) = (control.published(), control.found_views());
     let threads = threads();
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
@@ -147,7 +147,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         instance: config.instance.name.clone(),
         started,
         identities: published.identities,
-        names: control_names,
+        found,
         counters: pipeline.counters.clone(),
         metrics,
     };

@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod flow;
 pub mod follow;
 pub mod identity;
+pub mod kubernetes;
 pub mod limits;
 pub mod manual;
 pub mod materials;

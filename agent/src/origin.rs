@@ -16,6 +16,8 @@ pub enum Origin {
     File(Arc<FileKey>),
     /// Resolved by DNS, from this name.
     Dns(Arc<str>),
+    /// A pod of Kubernetes, or its namespace, whose label says so.
+    Pod { namespace: Arc<str>, name: Arc<str> },
 }
 
 /// A key of a file.
@@ -61,7 +63,7 @@ impl Origin {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File(key) => Some(&key.file),
-            Self::BuiltIn | Self::Dns(_) => None,
+            Self::BuiltIn | Self::Dns(_) | Self::Pod { .. } => None,
         }
     }
 }
@@ -72,6 +74,7 @@ impl fmt::Display for Origin {
             Self::BuiltIn => f.write_str("built-in"),
             Self::File(key) => key.fmt(f),
             Self::Dns(name) => write!(f, "DNS of {name}"),
+            Self::Pod { namespace, name } => write!(f, "pod {namespace}/{name}"),
         }
     }
 }

@@ -191,3 +191,23 @@ mod tests {
         }
     }
 }
+
+#[cfg(feature = "user")]
+mod as_text {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::PodUid;
+
+    impl Serialize for PodUid {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            serializer.collect_str(self)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for PodUid {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            <&str>::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        }
+    }
+}

@@ -39,6 +39,7 @@ mod no_plaintext;
 mod ownership;
 mod peers;
 mod pinned_peers;
+mod pod_discovery;
 mod programs;
 mod real_programs;
 mod reload;

@@ -69,6 +69,7 @@ pub fn config(world: &World, node: &Node) -> Config {
         limits: None,
         external_peers: Vec::new(),
         dns: None,
+        kubernetes: None,
         environment: Vec::new(),
         binary: binaries::sheath(),
     }

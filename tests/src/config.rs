@@ -32,12 +32,20 @@ pub struct Config {
     pub external_peers: Vec<ExternalPeer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Kubernetes>,
     /// Environment variables of the agent.
     #[serde(skip)]
     pub environment: Vec<(&'static str, PathBuf)>,
     /// The agent's program.
     #[serde(skip)]
     pub binary: PathBuf,
+}
+
+/// The API server that pods are found by.
+#[derive(Clone, Serialize)]
+pub struct Kubernetes {
+    pub kubeconfig: PathBuf,
 }
 
 /// Where identities come from, if a workload does not say otherwise.

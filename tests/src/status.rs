@@ -20,6 +20,9 @@ pub struct Status {
     /// Sessions that wait for the next flow.
     pub idle_sessions: u64,
     pub counters: BTreeMap<String, u64>,
+    // The benchmark compares with agents that do not have this yet.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     pub maps: Maps,
     // The benchmark compares with agents that do not have this yet.
     #[serde(default)]
@@ -84,6 +87,14 @@ pub struct Workload {
     // As above.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// What a discovery cannot find out.
+#[derive(Debug, Deserialize)]
+pub struct Problem {
+    pub discovery: String,
+    pub subject: String,
+    pub problem: String,
 }
 
 /// A DNS name of an external peer.

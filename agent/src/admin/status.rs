@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::capture::{ProgramStatus, StatusView, WorkloadStatus};
-use crate::control::{NameView, NameViews};
+use crate::control::{FoundViews, NameView, ProblemView};
 use crate::credentials::{Identities, IdentityState};
 use crate::identity::Svid;
 use crate::metrics::{Kind, Registry, Snapshot};
@@ -20,7 +20,7 @@ pub struct AgentInfo {
     pub instance: String,
     pub started: Instant,
     pub identities: Arc<Identities>,
-    pub names: NameViews,
+    pub found: FoundViews,
     pub counters: Arc<AgentCounters>,
     pub metrics: Registry,
 }
@@ -37,6 +37,8 @@ pub struct Status {
     pub workloads: Vec<Workload>,
     /// DNS names of external peers.
     pub names: Vec<NameView>,
+    /// What discoveries cannot find out.
+    pub problems: Vec<ProblemView>,
     /// Open now.
     pub flows: u64,
     /// Sessions kept for the next flow.
@@ -92,6 +94,7 @@ impl AgentInfo {
     pub fn status(&self, view: StatusView) -> Status {
         let metrics = self.metrics.snapshot();
         let workloads = view.workloads.into_iter();
+        let found = self.found.load();
         Status {
             node: self.node.clone(),
             instance: self.instance.clone(),
@@ -100,7 +103,8 @@ impl AgentInfo {
             uptime_seconds: self.started.elapsed().as_secs(),
             programs: view.programs,
             workloads: workloads.map(|capture| self.workload(capture)).collect(),
-            names: self.names.load().as_ref().clone(),
+            names: found.names.clone(),
+            problems: found.problems.clone(),
             flows: metrics.total(FLOWS),
             idle_sessions: metrics.total(IDLE_SESSIONS),
             counters: counters(&metrics),

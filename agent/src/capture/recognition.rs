@@ -61,6 +61,7 @@ impl Recognition {
                     }
                 }
                 CgroupSelector::Id(id) => this.ids.push((*id, index)),
+                CgroupSelector::Pod(_) => {}
             }
         }
         let bases = this.bases.iter().filter(|path| !path.is_empty());

@@ -36,13 +36,13 @@ pub fn check_names(raw: &raw::Config) -> Result<(), NameError> {
     if raw.node.is_empty() {
         return Err(NameError::EmptyNode);
     }
-    if raw.workloads.iter().any(|workload| workload.name.is_empty()) {
+    if raw.workloads.iter().flatten().any(|workload| workload.name.is_empty()) {
         return Err(NameError::EmptyWorkload);
     }
     if raw.external_peers.iter().any(|peer| peer.name.is_empty()) {
         return Err(NameError::EmptyPeer);
     }
-    let workloads = raw.workloads.iter().map(|workload| &workload.name);
+    let workloads = raw.workloads.iter().flatten().map(|workload| &workload.name);
     let contexts = raw.tls_contexts.iter().map(|context| &context.name);
     let peers = raw.external_peers.iter().map(|peer| &peer.name);
     if let Some(name) = workloads.chain(contexts).chain(peers).find(|name| has_controls(name)) {

@@ -6,6 +6,7 @@ use super::cgroup_paths::CgroupPathError;
 use super::consistency::NameError;
 use super::identity::SourceError;
 use super::instance::InstanceError;
+use super::kubernetes::KubernetesError;
 use super::limits::OverLimit;
 use super::peers::PeerError;
 use super::tls::TlsSettingsError;
@@ -57,6 +58,10 @@ pub enum Invalid {
     Peer { origin: Origin, error: PeerError },
     #[error("external peer `{name}`: {error}")]
     ExternalPeer { name: String, error: PeerError },
+    #[error(transparent)]
+    Kubernetes(#[from] KubernetesError),
+    #[error("it has neither `workloads` nor `kubernetes`, so nothing would be protected")]
+    NothingSelected,
     #[error(transparent)]
     Limit(#[from] OverLimit),
 }

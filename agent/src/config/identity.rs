@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::limits::{self, SocketPathTooLong};
 use super::raw;
+use crate::discovery::PodIdentities;
 use crate::identity::{
     BundleFile, CaSettings, IdentityFiles, NotASelector, SourceSettings, SpireSelector,
     SpireSettings,
@@ -45,6 +46,10 @@ pub enum SourceError {
     NoSource,
     #[error("identity needs exactly one of `ca`, `files` and `spire`")]
     NotOne,
+    #[error(
+        "identity.files cannot be the source for pods, which come and go; set up `ca` or `spire`"
+    )]
+    FilesForPods,
     #[error("has no spiffeId, which the embedded CA needs")]
     NoSpiffeId,
     #[error("identity.ca.svidTtl is shorter than a minute")]
@@ -86,6 +91,24 @@ impl Sources {
         ];
         let set_up = is_set_up.into_iter().filter_map(|(kind, is)| is.then_some(kind)).collect();
         Ok(Self { default: default(raw.source, set_up)?, ca, files, spire })
+    }
+
+    /// The source of pods' identities: the default one.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot serve pods.
+    pub fn of_pods(&self) -> Result<PodIdentities, SourceError> {
+        match self.default {
+            Some(raw::SourceKind::Ca) => {
+                self.ca.clone().map(PodIdentities::Ca).ok_or(SourceError::NotSetUp("ca"))
+            }
+            Some(raw::SourceKind::Spire) => {
+                let socket = self.spire.clone().ok_or(SourceError::NotSetUp("spire"))?;
+                Ok(PodIdentities::Spire { socket })
+            }
+            Some(raw::SourceKind::Files) => Err(SourceError::FilesForPods),
+            None => Err(SourceError::NoSource),
+        }
     }
 
     /// The source of a workload's identity: its own choice, or the default.

@@ -70,6 +70,12 @@ impl Instance {
         self.directory().join("names.json")
     }
 
+    /// File with what was known last of this node's pods.
+    #[must_use]
+    pub fn pods(&self) -> PathBuf {
+        self.directory().join("pods.json")
+    }
+
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
         self.directory().join("admin.sock")

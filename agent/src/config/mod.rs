@@ -10,6 +10,7 @@ mod error;
 mod identity;
 mod instance;
 mod known;
+mod kubernetes;
 mod limits;
 mod peers;
 mod raw;
@@ -131,10 +132,20 @@ impl Config {
         };
         let capture = cgroup_paths::capture_root(&raw.capture.cgroup)?;
         let sources = Sources::from_raw(raw.identity, &raw.trust_domain)?;
+        let mut discoveries: Vec<Arc<dyn Discovery>> = vec![Arc::new(dns)];
+        match raw.kubernetes {
+            Some(section) => {
+                let (node, domain) = (&raw.node, &raw.trust_domain);
+                let found = kubernetes::discovery(section, node, &instance, domain, &sources)?;
+                discoveries.push(Arc::new(found));
+            }
+            None if raw.workloads.is_none() => return Err(Invalid::NothingSelected),
+            None => {}
+        }
         let lists = Lists {
             trust_domains: raw.trust_domains,
             tls_contexts: raw.tls_contexts,
-            workloads: raw.workloads,
+            workloads: raw.workloads.unwrap_or_default(),
             peers: raw.peers,
             external_peers: raw.external_peers,
         };
@@ -149,7 +160,7 @@ impl Config {
             log: LogSettings { level: raw.log.level, format: raw.log.format },
             drain: raw.timeouts.drain.0,
             timeouts: raw.timeouts.into(),
-            discoveries: vec![Arc::new(dns)],
+            discoveries,
             expired_peer: raw.sessions.expired_peer,
             reuse: raw.sessions.reuse.into(),
             limits: raw.limits.into(),
@@ -211,8 +222,14 @@ impl Lists {
         })?;
         unique("external peer", external_peers.iter().map(|peer| &peer.name))?;
         check_places(&peers, &external_peers)?;
-        let endpoints = Vec::new();
-        Ok(Desired { workloads, peers, external_peers, trust_domains, tls_contexts, endpoints })
+        Ok(Desired {
+            workloads,
+            peers,
+            external_peers,
+            trust_domains,
+            tls_contexts,
+            ..Desired::default()
+        })
     }
 }
 

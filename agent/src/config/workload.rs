@@ -68,7 +68,7 @@ impl WorkloadReader<'_> {
             CgroupSelector::Pattern(text) => {
                 CgroupSelector::Pattern(cgroup_paths::pattern(&text, capture)?)
             }
-            by_id @ CgroupSelector::Id(_) => by_id,
+            other @ (CgroupSelector::Id(_) | CgroupSelector::Pod(_)) => other,
         };
         if let Some(id) = raw.spiffe_id.as_ref().filter(|id| id.trust_domain() != *trust_domain) {
             let (id, domain) = (id.clone(), (*trust_domain).clone());
@@ -114,7 +114,7 @@ impl WorkloadReader<'_> {
             addresses: raw.addresses.iter().map(IpAddr::to_canonical).collect(),
             namespace: raw.namespace,
             activator: activator.transpose()?,
-            allow: raw.allow,
+            allow: raw.allow.into_iter().map(Into::into).collect(),
             allow_pins: tls::pins(raw.allow_pins)?,
             tls: raw.tls.map(|inbound| tls::inbound(inbound, self.known)).transpose()?,
         })

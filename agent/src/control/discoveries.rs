@@ -27,8 +27,26 @@ pub struct NameView {
     pub problem: String,
 }
 
-/// All names, shared with `sheath status`.
-pub type NameViews = Arc<ArcSwap<Vec<NameView>>>;
+/// What a discovery cannot find out, in `sheath status`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct ProblemView {
+    /// The kind of the discovery.
+    pub discovery: &'static str,
+    /// For example a pod, or all pods.
+    pub subject: String,
+    pub problem: String,
+}
+
+/// What discoveries have found, as far as `sheath status` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub names: Vec<NameView>,
+    /// Those of names are with the names.
+    pub problems: Vec<ProblemView>,
+}
+
+/// It, shared with `sheath status`.
+pub type FoundViews = Arc<ArcSwap<Found>>;
 
 /// All discoveries that are followed.
 #[derive(Debug)]
@@ -42,7 +60,7 @@ pub struct Discoveries {
     random: &'static dyn SecureRandom,
     /// Conflicts that were logged.
     conflicts: BTreeSet<Conflict>,
-    names: NameViews,
+    shown: FoundViews,
 }
 
 #[derive(Debug)]
@@ -65,13 +83,13 @@ impl Discoveries {
             updates: mpsc::channel(16),
             random,
             conflicts: BTreeSet::new(),
-            names: NameViews::default(),
+            shown: FoundViews::default(),
         }
     }
 
-    /// The names, kept up to date.
-    pub fn name_views(&self) -> NameViews {
-        self.names.clone()
+    /// What was found, kept up to date.
+    pub fn views(&self) -> FoundViews {
+        self.shown.clone()
     }
 
     /// Follows these discoveries and ends all others. An unchanged one goes on undisturbed. Where the settings of one have
@@ -86,7 +104,7 @@ impl Discoveries {
             };
             self.followed.insert(kind, followed);
         }
-        self.show_names();
+        self.show();
     }
 
     fn begin(&mut self, discovery: &Arc<dyn Discovery>, found: Snapshot) -> FollowedDiscovery {
@@ -156,15 +174,17 @@ impl Discoveries {
                 false
             }
         };
-        self.show_names();
+        self.show();
         is_new
     }
 
-    fn show_names(&self) {
+    fn show(&self) {
         let found = self.followed.values().map(|followed| &followed.found);
-        let mut views: Vec<_> = found.flat_map(views).collect();
-        views.sort_by(|one, other| one.name.cmp(&other.name));
-        self.names.store(Arc::new(views));
+        let mut names: Vec<_> = found.flat_map(names).collect();
+        names.sort_by(|one, other| one.name.cmp(&other.name));
+        let problems =
+            self.followed.iter().flat_map(|(kind, followed)| problems(kind, &followed.found));
+        self.shown.store(Arc::new(Found { names, problems: problems.collect() }));
     }
 }
 
@@ -193,12 +213,23 @@ pub struct Merged {
     conflicts: BTreeSet<Conflict>,
 }
 
-fn views(Snapshot { desired, problems }: &Snapshot) -> impl Iterator<Item = NameView> {
+fn names(Snapshot { desired, problems }: &Snapshot) -> impl Iterator<Item = NameView> {
     let problem = |problems: &Problems, name: &str| problems.get(name).map(ToString::to_string);
     desired.endpoints.iter().map(move |known| NameView {
         name: known.name.as_ref().to_owned(),
         addresses: known.addresses.iter().copied().collect(),
         problem: problem(problems, known.name.as_ref()).unwrap_or_default(),
+    })
+}
+
+fn problems(
+    discovery: &'static str,
+    Snapshot { desired, problems }: &Snapshot,
+) -> impl Iterator<Item = ProblemView> {
+    let is_name =
+        |subject: &str| desired.endpoints.iter().any(|known| known.name.as_ref() == subject);
+    problems.iter().filter(move |(subject, _)| !is_name(subject)).map(move |(subject, problem)| {
+        ProblemView { discovery, subject: subject.clone(), problem: problem.to_string() }
     })
 }
 

@@ -39,7 +39,7 @@ use numbers::Numbers;
 use sources::Sources;
 
 pub use certificates::CertificatesView;
-pub use discoveries::{NameView, NameViews};
+pub use discoveries::{FoundViews, NameView, ProblemView};
 pub use reload::{NotApplied, ReloadError, Reread, Unreadable};
 
 /// How long a start waits for the first message of all sources and discoveries.
@@ -153,10 +153,10 @@ impl Control {
         Reconfiguration { workloads: self.desired.workloads.clone(), policy }
     }
 
-    /// The DNS names that are resolved, now and later.
+    /// What discoveries have found, now and later.
     #[must_use]
-    pub fn name_views(&self) -> NameViews {
-        self.discoveries.name_views()
+    pub fn found_views(&self) -> FoundViews {
+        self.discoveries.views()
     }
 
     /// What flows go by.

@@ -8,6 +8,7 @@ mod endpoints;
 mod merge;
 mod peer;
 mod place;
+mod pods;
 mod published_port;
 mod tls;
 mod trust;
@@ -23,6 +24,7 @@ pub use endpoints::Endpoints;
 pub use merge::Conflict;
 pub use peer::{ExternalPeer, Family, Peer};
 pub use place::Place;
+pub use pods::Pods;
 pub use published_port::PublishedPort;
 pub use tls::{CertificateChoice, InboundTls, StandardTls, TlsContext, TrustChoice};
 pub use trust::{CertificateSource, CrlFiles, PinSource, TrustDomainEntry};
@@ -39,6 +41,8 @@ pub struct Desired {
     pub tls_contexts: Vec<Arc<TlsContext>>,
     /// Addresses of the DNS names of external peers.
     pub endpoints: Vec<Arc<Endpoints>>,
+    /// `None` if nothing is known about pods.
+    pub pods: Option<Pods>,
 }
 
 impl Desired {

@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use sheath_common::pod_uid::PodUid;
 use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
 
 use super::{Destination, InboundTls, Origin, PinSource, PublishedPort};
 use crate::identity::SourceSettings;
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{IdPattern, SpiffeId};
 
 /// Processes that share one identity, and how their connections are treated.
 #[derive(Clone, Debug)]
@@ -63,6 +64,8 @@ pub enum CgroupSelector {
     Pattern(String),
     /// One existing cgroup, by the id that the kernel gave it.
     Id(u64),
+    /// The cgroup of a pod of Kubernetes.
+    Pod(PodUid),
 }
 
 impl CgroupSelector {
@@ -71,7 +74,7 @@ impl CgroupSelector {
     pub fn pattern(&self) -> Option<&str> {
         match self {
             Self::Pattern(pattern) => Some(pattern),
-            Self::Id(_) => None,
+            Self::Id(_) | Self::Pod(_) => None,
         }
     }
 }
@@ -81,6 +84,7 @@ impl fmt::Display for CgroupSelector {
         match self {
             Self::Pattern(pattern) => f.write_str(pattern),
             Self::Id(id) => write!(f, "with the id {id}"),
+            Self::Pod(uid) => write!(f, "of the pod {uid}"),
         }
     }
 }
@@ -100,7 +104,7 @@ pub struct Inbound {
     /// Path of the cgroup of a service manager that listens for the workload.
     pub activator: Option<String>,
     /// Who may call.
-    pub allow: Vec<SpiffeId>,
+    pub allow: Vec<IdPattern>,
     pub allow_pins: Vec<PinSource>,
     /// For clients without an agent.
     pub tls: Option<InboundTls>,

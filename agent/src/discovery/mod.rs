@@ -4,6 +4,7 @@
 //! plane merges the snapshots of all discoveries with the configuration.
 
 mod dns;
+mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::desired::Desired;
 use crate::follow::{Backoff, Comparable, Following, Problem, Unfollowed};
 
 pub use dns::{ADDRESSES_OF_A_NAME, Dns};
+pub use kubernetes::{Kubernetes, PodIdentities, Rules};
 
 /// Finds a part of the desired state. The value holds settings only and can be compared, so that a reload leaves an
 /// unchanged discovery undisturbed.

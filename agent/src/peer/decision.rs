@@ -3,7 +3,7 @@
 use super::expectation::{Alternative, Listed, Names, Nobody, Requirement};
 use crate::flow::PeerId;
 use crate::origin::Origin;
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{IdPattern, SpiffeId};
 use crate::trust::{Identity, Pin};
 use crate::x509::Fingerprint;
 
@@ -67,12 +67,11 @@ impl Alternative {
 
 fn named(
     identity: &Identity<'_>,
-    ids: &[Listed<SpiffeId>],
+    ids: &[Listed<IdPattern>],
     rule: &Origin,
 ) -> Result<Allowed, Denial> {
     let found = identity.spiffe_id().ok_or(Denial::Nobody(Nobody::Unnamed))?;
-    // Byte for byte.
-    match ids.iter().find(|listed| listed.value == *found) {
+    match ids.iter().find(|listed| listed.value.matches(found)) {
         Some(listed) => Ok(Allowed { peer: found.clone().into(), rule: listed.rule.clone() }),
         None => Err(Denial::NotNamed { found: found.clone(), rule: rule.clone() }),
     }

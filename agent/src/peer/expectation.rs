@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::origin::Origin;
-use crate::spiffe::SpiffeId;
+use crate::spiffe::IdPattern;
 use crate::trust::{Authorities, Method, Pin};
 
 /// Who may be at the other end: alternatives, of which one suffices. Without any, nobody may. Cheap to clone: each flow has
@@ -32,7 +32,7 @@ pub struct Alternative {
 #[derive(Clone, Debug)]
 pub enum Requirement {
     /// To be an X.509-SVID of one of these. If there are pins, the certificate must match one of them in addition.
-    Svid { ids: Vec<Listed<SpiffeId>>, pins: Vec<Pin> },
+    Svid { ids: Vec<Listed<IdPattern>>, pins: Vec<Pin> },
     /// A chain to one of these authorities, and one of these names. Pins as above.
     Names { authorities: Authorities, names: Names, pins: Vec<Pin> },
     /// To match one of these pins, and nothing else.
@@ -119,7 +119,7 @@ impl Expectation {
     #[must_use]
     pub fn any_of(
         rule: Origin,
-        ids: Vec<Listed<SpiffeId>>,
+        ids: Vec<Listed<IdPattern>>,
         pins: Vec<Listed<Pin>>,
         nobody: Nobody,
     ) -> Self {

@@ -1,7 +1,7 @@
 //! Expectations and judges for unit tests.
 
 use crate::origin::Origin;
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{IdPattern, SpiffeId};
 use crate::trust::testing::authenticator;
 use crate::trust::{Pin, Trust};
 
@@ -19,7 +19,8 @@ pub fn ids(texts: &[&str]) -> Expectation {
 /// One of these SPIFFE IDs, or one of these pins.
 pub fn ids_or_pins(ids: &[&str], pins: &[Pin]) -> Expectation {
     let rule = Origin::BuiltIn;
-    let ids: Vec<SpiffeId> = ids.iter().map(|text| text.parse().unwrap()).collect();
+    let exactly = |text: &&str| IdPattern::from(text.parse::<SpiffeId>().unwrap());
+    let ids: Vec<_> = ids.iter().map(exactly).collect();
     let (ids, pins) = (Listed::all(ids, &rule), Listed::all(pins.iter().copied(), &rule));
     Expectation::any_of(rule, ids, pins, Nobody::Unnamed)
 }

@@ -10,6 +10,7 @@ use super::testing::{ids, ids_or_pins, judge};
 use super::*;
 use crate::flow::Role;
 use crate::origin::Origin;
+use crate::spiffe::{IdPattern, SpiffeId};
 use crate::trust::testing::{Ca, Leaf, dns, svid, uri};
 use crate::trust::{AuthenticationError, Authorities, Pin, Trust};
 use crate::x509::Fingerprint;
@@ -103,7 +104,7 @@ fn nobody_is_let_through_where_nobody_is_expected() {
 fn a_judgement_names_the_rule_that_lists_the_peer() {
     let ca = Ca::new("example.org");
     let listed = |number: usize, name: &str| Listed {
-        value: format!("spiffe://example.org/{name}").parse().unwrap(),
+        value: exactly(&format!("spiffe://example.org/{name}")),
         rule: rule(number),
     };
     let pinned = self_signed(|_| {});
@@ -239,7 +240,7 @@ fn pins_beside_spiffe_ids_of_an_external_peer_are_required_in_addition() {
     let ca = Ca::new("example.org");
     let [pinned, other] = [(); 2].map(|()| ca.issue(svid(WEB, |_| {})));
     let pins = vec![Pin::Certificate(Fingerprint::of(&pinned.chain[0]))];
-    let ids = Listed::all([WEB.parse().unwrap()], &rule(0));
+    let ids = Listed::all([exactly(WEB)], &rule(0));
     let judge = judge(ca.trust(), Expectation::one(rule(0), Requirement::Svid { ids, pins }));
     assert_allowed(&judge, &pinned, WEB);
     assert_refused(&judge, &other, "expected but not pinned", "not pinned");
@@ -252,7 +253,7 @@ fn pins_beside_spiffe_ids_of_an_external_peer_are_required_in_addition() {
 fn judge_of_stranger(judge: &Judge) -> Judge {
     let [alternative] = judge.expectation.alternatives() else { panic!("one alternative") };
     let Requirement::Svid { pins, .. } = &alternative.requirement else { panic!("SPIFFE IDs") };
-    let ids = Listed::all(["spiffe://example.org/db".parse().unwrap()], &rule(0));
+    let ids = Listed::all([exactly("spiffe://example.org/db")], &rule(0));
     let requirement = Requirement::Svid { ids, pins: pins.clone() };
     Judge { expectation: Expectation::one(rule(0), requirement), ..judge.clone() }
 }
@@ -276,4 +277,22 @@ fn whether_somebody_may_is_not_remembered() {
     }
     let pinned = named_by(&ca, names("web.example.org"), pin(&leaf.chain[0]));
     assert_allowed(&judge(trust, pinned), &leaf, "dns:web.example.org");
+}
+
+#[test]
+fn any_identity_of_a_domain_is_expected_and_none_of_another() {
+    let (ca, other) = (Ca::new("example.org"), Ca::new("example.com"));
+    let ids = Listed::all([IdPattern::AnyOf("example.org".parse().unwrap())], &rule(0));
+    let requirement = Requirement::Svid { ids, pins: Vec::new() };
+    let trust = Trust::of_bundles([ca.bundle(), other.bundle()]);
+    let judge = judge(trust, Expectation::one(rule(0), requirement));
+    for id in [WEB, "spiffe://example.org/db"] {
+        assert_allowed(&judge, &ca.issue(svid(id, |_| {})), id);
+    }
+    let foreign = other.issue(svid("spiffe://example.com/web", |_| {}));
+    assert_refused(&judge, &foreign, "of a trusted domain, not expected", "not expected here");
+}
+
+fn exactly(id: &str) -> IdPattern {
+    id.parse::<SpiffeId>().unwrap().into()
 }

@@ -66,7 +66,8 @@ impl<'d> Agents<'d> {
             let peers: Vec<_> = entries.iter().filter_map(|index| peers.get(*index)).collect();
             let (mut ids, mut pins) = (Vec::new(), Vec::new());
             for peer in &peers {
-                ids.extend(Listed::all(peer.spiffe_ids.iter().cloned(), &peer.origin));
+                let named = peer.spiffe_ids.iter().cloned().map(Into::into);
+                ids.extend(Listed::all(named, &peer.origin));
                 pins.extend(Listed::all(materials.pins(&peer.pins), &peer.origin));
             }
             let rule = peers.first().map_or(Origin::BuiltIn, |first| first.origin.clone());
@@ -227,7 +228,8 @@ fn expectation(rule: &Origin, tls: &StandardTls, materials: &Materials) -> Expec
     let requirement = match &tls.trust {
         None => Requirement::Pinned(Listed::all(pins, rule)),
         Some(TrustChoice::Spiffe(ids)) => {
-            Requirement::Svid { ids: Listed::all(ids.iter().cloned(), rule), pins }
+            let ids = ids.iter().cloned().map(Into::into);
+            Requirement::Svid { ids: Listed::all(ids, rule), pins }
         }
         Some(TrustChoice::Authorities { from, crl, names }) => {
             chain(materials.certificates(from), crl.as_ref(), names, pins, materials)

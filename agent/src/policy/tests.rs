@@ -3,7 +3,7 @@ use crate::config::Config;
 use crate::desired::Destination;
 use crate::desired::Endpoints;
 use crate::peer::{Alternative, Nobody, Requirement};
-use crate::spiffe::SpiffeId;
+use crate::spiffe::{IdPattern, SpiffeId};
 use crate::steering::Steering;
 use proptest::prelude::*;
 use rustls_pki_types::DnsName;
@@ -51,10 +51,19 @@ fn of(text: &str, addresses: &Addresses) -> Policy {
 /// The SPIFFE IDs that an expectation names.
 fn ids(expectation: &Expectation) -> Vec<SpiffeId> {
     let ids = |alternative: &Alternative| match &alternative.requirement {
-        Requirement::Svid { ids, .. } => ids.iter().map(|listed| listed.value.clone()).collect(),
+        Requirement::Svid { ids, .. } => {
+            ids.iter().filter_map(|listed| exact(&listed.value)).collect()
+        }
         _ => Vec::new(),
     };
     expectation.alternatives().iter().flat_map(ids).collect()
+}
+
+fn exact(pattern: &IdPattern) -> Option<SpiffeId> {
+    match pattern {
+        IdPattern::Exactly(id) => Some(id.clone()),
+        IdPattern::AnyOf(_) => None,
+    }
 }
 
 fn web() -> WorkloadId {

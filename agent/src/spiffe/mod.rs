@@ -2,6 +2,8 @@
 
 mod id;
 mod leaf;
+mod pattern;
 
 pub use id::{SpiffeError, SpiffeId, TrustDomain};
 pub use leaf::{LeafError, spiffe_id_of};
+pub use pattern::IdPattern;

@@ -36,6 +36,10 @@ pub fn render_status(status: &Value) -> String {
     if !resolved.is_empty() {
         let _ = write!(out, "\n{}", names(resolved));
     }
+    let open = list(&status["problems"]);
+    if !open.is_empty() {
+        let _ = write!(out, "\n{}", problems(open));
+    }
     let _ = writeln!(out);
     metrics::render(&mut out, status);
     out
@@ -86,6 +90,15 @@ fn names(names: &[Value]) -> Table {
         if let Some(problem) = name["problem"].as_str().filter(|problem| !problem.is_empty()) {
             table.note(format!("not resolved: {problem}"));
         }
+    }
+    table
+}
+
+/// What discoveries cannot find out.
+fn problems(problems: &[Value]) -> Table {
+    let mut table = Table::new(["DISCOVERY", "OF", "PROBLEM"]);
+    for problem in problems {
+        table.row(["discovery", "subject", "problem"].map(|field| text(&problem[field])));
     }
     table
 }

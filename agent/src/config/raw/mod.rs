@@ -1,6 +1,7 @@
 //! The file as it is written: one struct per mapping, unknown keys refused.
 
 mod identity;
+mod kubernetes;
 mod tls;
 mod values;
 
@@ -20,6 +21,7 @@ use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::telemetry::LogFormat;
 
 pub use identity::{Identity, SourceKind, WorkloadIdentity};
+pub use kubernetes::Kubernetes;
 pub use tls::{
     CrlFiles, Expect, ExternalPeer, InboundTls, Peer, Pin, StandardTls, TlsContext,
     TrustDomainEntry, TrustFrom,
@@ -54,7 +56,9 @@ pub struct Config {
     pub sessions: Sessions,
     #[serde(default)]
     pub limits: Limits,
-    pub workloads: Vec<Workload>,
+    #[serde(default)]
+    pub kubernetes: Option<Kubernetes>,
+    pub workloads: Option<Vec<Workload>>,
     #[serde(default)]
     pub peers: Vec<Peer>,
     #[serde(default)]

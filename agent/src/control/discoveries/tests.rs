@@ -82,13 +82,27 @@ async fn a_problem_is_shown_and_changes_nothing_that_is_wanted() {
     let error = std::io::Error::other("nobody answers");
     let problems = Problems::from([("a.example".to_owned(), error.into())]);
     assert!(!followed.take(("dns", 1, Update::Problems(problems))));
-    let views = followed.name_views().load_full();
+    let views = followed.views().load_full();
     let expected = NameView {
         name: "a.example".to_owned(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
         problem: "nobody answers".to_owned(),
     };
-    assert_eq!(*views, [expected]);
+    assert_eq!(*views, Found { names: vec![expected], problems: Vec::new() });
+}
+
+#[tokio::test]
+async fn a_problem_that_is_no_names_is_shown_with_its_discovery() {
+    let mut followed = following(&[("kubernetes", 0)]);
+    let error = std::io::Error::other("nobody answers");
+    let problems = Problems::from([("pods".to_owned(), error.into())]);
+    followed.take(("kubernetes", 1, Update::Problems(problems)));
+    let expected = ProblemView {
+        discovery: "kubernetes",
+        subject: "pods".to_owned(),
+        problem: "nobody answers".to_owned(),
+    };
+    assert_eq!(followed.views().load().problems, [expected]);
 }
 
 /// What each of two discoveries says, one snapshot after another.

@@ -1,0 +1,147 @@
+//! Kubernetes in the configuration.
+
+use std::env;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::identity::{SourceError, Sources};
+use super::instance::Instance;
+use super::raw;
+use crate::desired::Destination;
+use crate::discovery::{Kubernetes, Rules};
+use crate::kubernetes::Access;
+use crate::spiffe::TrustDomain;
+
+/// What is wrong with the settings of Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KubernetesError {
+    #[error(
+        "kubernetes.node `{0}` is no name of a node: it has lower case letters, digits, `-` and `.`"
+    )]
+    Node(String),
+    #[error("kubernetes.kubeconfig must be an absolute path")]
+    RelativeKubeconfig,
+    #[error("kubernetes: {0}")]
+    Source(SourceError),
+}
+
+/// Settings of the discovery of pods. `node` is the name of the node for people.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn discovery(
+    raw: raw::Kubernetes,
+    node: &str,
+    instance: &Instance,
+    trust_domain: &TrustDomain,
+    sources: &Sources,
+) -> Result<Kubernetes, KubernetesError> {
+    let node = raw.node.as_deref().unwrap_or(node);
+    // It becomes part of a selector, which has characters of its own.
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c);
+    if node.is_empty() || node.len() > 253 || !node.bytes().all(allowed) {
+        return Err(KubernetesError::Node(node.to_owned()));
+    }
+    let access = match raw.kubeconfig {
+        None => Access::Pod,
+        Some(path) if path.is_absolute() => Access::Kubeconfig(path),
+        Some(_) => return Err(KubernetesError::RelativeKubeconfig),
+    };
+    let mut bypass = raw.bypass;
+    if access == Access::Pod {
+        bypass.extend(api_server());
+    }
+    Ok(Kubernetes {
+        access,
+        node: node.to_owned(),
+        trust_domain: trust_domain.clone(),
+        identities: sources.of_pods().map_err(KubernetesError::Source)?,
+        rules: Rules {
+            system_namespaces: raw.system_namespaces.into_iter().collect(),
+            runtime_classes: raw.runtime_classes.into_iter().collect(),
+        },
+        bypass,
+        memory: instance.pods(),
+    })
+}
+
+/// The address of the API server's Service, as every pod is told. What comes from there is TLS already.
+fn api_server() -> Option<Destination> {
+    let address: IpAddr = env::var("KUBERNETES_SERVICE_HOST").ok()?.parse().ok()?;
+    let port = env::var("KUBERNETES_SERVICE_PORT").ok()?.parse().ok()?;
+    Some(Destination { prefix: IpNet::from(address), port: Some(port) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use crate::config::Config;
+    use crate::discovery::{Discovery, Kubernetes, PodIdentities};
+    use crate::kubernetes::Access;
+
+    const IDENTITY: &str = "identity: { ca: { dir: /var/lib/sheath/ca } }\n";
+
+    fn parse(more: &str) -> Result<Config, String> {
+        let text = format!("trustDomain: example.org\nnode: node-a\n{more}");
+        Config::parse(&text, Path::new("sheath.yaml")).map_err(|error| error.to_string())
+    }
+
+    fn discovery(more: &str) -> Kubernetes {
+        let config = parse(&format!("{IDENTITY}{more}")).unwrap();
+        let kinds = config.discoveries.iter();
+        let found: Arc<dyn Discovery> =
+            kinds.filter(|found| found.kind() == "kubernetes").cloned().next().unwrap();
+        let found: Arc<dyn std::any::Any + Send + Sync> = found;
+        Kubernetes::clone(&found.downcast().unwrap())
+    }
+
+    #[test]
+    fn the_section_alone_is_a_configuration() {
+        let found = discovery("kubernetes: {}\n");
+        assert_eq!((&found.access, &*found.node), (&Access::Pod, "node-a"));
+        assert!(matches!(found.identities, PodIdentities::Ca(_)));
+        let system: Vec<_> = found.rules.system_namespaces.iter().collect();
+        assert_eq!(system, ["kube-system", "sheath-system"]);
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let found = discovery(
+            "kubernetes:\n  kubeconfig: /etc/kubeconfig\n  node: other\n  systemNamespaces: [infra]\n  \
+             runtimeClasses: [crun]\n  bypass: [\"10.96.0.10/32:53\"]\n",
+        );
+        assert_eq!(found.access, Access::Kubeconfig("/etc/kubeconfig".into()));
+        assert_eq!(found.node, "other");
+        assert!(found.rules.system_namespaces.iter().eq(["infra"]));
+        assert!(found.rules.runtime_classes.iter().eq(["crun"]));
+        assert_eq!(found.bypass.len(), 1);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_key() {
+        for (identity, section, reason) in [
+            (IDENTITY, "{ node: \"Node A\" }", "kubernetes.node `Node A` is no name of a node"),
+            // It would change what is asked for.
+            (IDENTITY, "{ node: \"a,spec.nodeName!=a\" }", "is no name of a node"),
+            (
+                IDENTITY,
+                "{ kubeconfig: kubeconfig }",
+                "kubernetes.kubeconfig must be an absolute path",
+            ),
+            ("", "{}", "kubernetes: has no identity"),
+            (
+                "identity: { files: { dir: /svids } }\n",
+                "{}",
+                "identity.files cannot be the source for pods",
+            ),
+        ] {
+            let error = parse(&format!("{identity}kubernetes: {section}\n")).unwrap_err();
+            assert!(error.contains(reason), "{section}: {error}");
+        }
+        let nothing = parse(IDENTITY).unwrap_err();
+        assert!(nothing.contains("neither `workloads` nor `kubernetes`"), "{nothing}");
+    }
+}

@@ -1,0 +1,26 @@
+//! The keys about Kubernetes.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::values::parsed_list;
+use crate::desired::Destination;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Kubernetes {
+    pub kubeconfig: Option<PathBuf>,
+    /// The node's name in the cluster, where `node` is another.
+    pub node: Option<String>,
+    #[serde(default = "system_namespaces")]
+    pub system_namespaces: Vec<String>,
+    #[serde(default)]
+    pub runtime_classes: Vec<String>,
+    #[serde(default, deserialize_with = "parsed_list")]
+    pub bypass: Vec<Destination>,
+}
+
+fn system_namespaces() -> Vec<String> {
+    ["kube-system", "sheath-system"].map(str::to_owned).into()
+}

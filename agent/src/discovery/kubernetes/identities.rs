@@ -1,0 +1,77 @@
+//! Where the identities of pods come from.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::decision::Unsupported;
+use crate::follow::{Following, Problem};
+use crate::identity::{
+    CaSettings, Shared, Source, SourceCheck, SourceSettings, SpireSelector, SpireSettings, Update,
+    Updates,
+};
+use crate::kubernetes::Pod;
+use crate::spiffe::{SpiffeError, SpiffeId, TrustDomain};
+
+/// The source of the identities of all pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodIdentities {
+    /// The embedded CA: this node holds the CA's key.
+    Ca(CaSettings),
+    /// A SPIRE agent, which attests pods by its Kubernetes attestor.
+    Spire { socket: PathBuf },
+}
+
+impl PodIdentities {
+    /// The source for one pod.
+    #[must_use]
+    pub fn of(&self, pod: &Pod) -> Arc<dyn SourceSettings> {
+        match self {
+            Self::Ca(settings) => Arc::new(settings.clone()),
+            Self::Spire { socket } => Arc::new(SpireSettings {
+                socket: socket.clone(),
+                selectors: vec![SpireSelector {
+                    kind: "k8s".to_owned(),
+                    value: format!("pod-uid:{}", pod.uid),
+                }],
+            }),
+        }
+    }
+}
+
+/// The SPIFFE ID of a pod: that of its service account.
+///
+/// # Errors
+/// If the namespace or the account has a name that no SPIFFE ID can have. Kubernetes gives none such.
+pub fn spiffe_id(trust_domain: &TrustDomain, pod: &Pod) -> Result<SpiffeId, SpiffeError> {
+    let (namespace, account) = (&pod.namespace, &pod.service_account);
+    format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}").parse()
+}
+
+/// The source for pods that get no identity. Their connections are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoIdentities {
+    pub reason: Unsupported,
+}
+
+impl SourceSettings for NoIdentities {
+    fn kind(&self) -> &'static str {
+        "none"
+    }
+
+    fn open(&self, _: &mut Shared) -> Result<Arc<dyn Source>, Problem> {
+        Ok(Arc::new(*self))
+    }
+
+    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<SourceCheck> {
+        None
+    }
+}
+
+impl Source for NoIdentities {
+    fn follow(self: Arc<Self>, updates: Updates) -> Following {
+        Box::pin(async move {
+            updates.send(Update::Waiting(self.reason.into())).await?;
+            std::future::pending().await
+        })
+    }
+}

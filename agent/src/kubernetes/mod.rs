@@ -1,0 +1,16 @@
+//! The Kubernetes API: how it is reached and followed, and its objects as plain values that hold only what is valid.
+
+mod client;
+mod namespace;
+mod pod;
+mod probes;
+mod protection;
+mod table;
+mod watch;
+
+pub use client::{Access, ClientError, Connection, Contact};
+pub use namespace::Namespace;
+pub use pod::{Lifetime, NotAPod, Pod};
+pub use protection::{LABEL, NotAProtection, Protection, Wish};
+pub use table::Table;
+pub use watch::{Change, WatchProblem, follow};
