@@ -19,7 +19,7 @@ use crate::capture::{
 };
 use crate::config::Config;
 use crate::desired::{Desired, Workload};
-use crate::identity::SourceCheck;
+use crate::follow::Check;
 use crate::materials::Materials;
 use crate::policy::Policy;
 use crate::steering::Steering;
@@ -61,6 +61,14 @@ impl Finding {
     fn error(subject: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { level: Level::Error, ..Self::warning(subject, found, advice) }
     }
+
+    fn of(subject: &'static str, check: Check) -> Self {
+        match check {
+            Check::Good { found } => Self::ok(subject, found),
+            Check::Doubtful { found, advice } => Self::warning(subject, found, advice),
+            Check::Bad { found, advice } => Self::error(subject, found, advice),
+        }
+    }
 }
 
 /// Checks the host and the configuration. Changes nothing.
@@ -69,6 +77,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     let mut findings = requirements();
     findings.extend(host::attachments(config));
     findings.extend(identities(&config.desired));
+    findings.extend(discoveries(config));
     let mut materials = Materials::default();
     materials.follow(&config.desired);
     findings.extend(files(&materials));
@@ -82,24 +91,22 @@ pub fn check(config: &Config) -> Vec<Finding> {
 
 /// Whether each workload would get an identity from its source.
 fn identities(desired: &Desired) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let checks = desired
+        .workloads
+        .iter()
+        .filter_map(|workload| workload.source.check(&workload.name, workload.spiffe_id.as_ref()));
+    // Many workloads may have one source.
     let mut seen = HashSet::new();
-    for workload in &desired.workloads {
-        let check = workload.source.check(&workload.name, workload.spiffe_id.as_ref());
-        let finding = match check {
-            None => continue,
-            Some(SourceCheck::Good { found }) => Finding::ok("identity", found),
-            Some(SourceCheck::Doubtful { found, advice }) => {
-                Finding::warning("identity", found, advice)
-            }
-            Some(SourceCheck::Bad { found, advice }) => Finding::error("identity", found, advice),
-        };
-        // Many workloads may have one source.
-        if seen.insert(finding.found.clone()) {
-            findings.push(finding);
-        }
-    }
-    findings
+    let findings = checks.map(|check| Finding::of("identity", check));
+    findings.filter(|finding| seen.insert(finding.found.clone())).collect()
+}
+
+/// Whether each discovery would find what it looks for.
+fn discoveries(config: &Config) -> Vec<Finding> {
+    let checks = config.discoveries.iter().flat_map(|discovery| {
+        discovery.check().into_iter().map(|check| Finding::of(discovery.kind(), check))
+    });
+    checks.collect()
 }
 
 /// Files with bundles, pins, CRLs and TLS contexts.

@@ -278,3 +278,26 @@ fn what_cannot_be_protected_is_told() {
     let identity = &status.workload("shop/web-3").identity;
     assert!(identity.problem.contains("runtime class"), "{identity:?}");
 }
+
+#[test]
+fn a_check_says_whether_the_api_server_tells_what_is_asked() {
+    let mut cluster = Cluster::with_shop(Some("require"));
+    let agent = cluster.agent();
+    let said = || {
+        let output = agent.sheath_check();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (_, text) = said();
+    assert!(text.contains("the API server lists no pod of the node `node-a`"), "{text}");
+    cluster.run(1);
+    let (_, text) = said();
+    assert!(text.contains("the API server lists the pods of the node `node-a`"), "{text}");
+    assert!(text.contains("the API server lists namespaces"), "{text}");
+    cluster.api.behave(|behaviour| behaviour.refuse = Some((403, "pods is forbidden")));
+    let (is_well, text) = said();
+    assert!(!is_well && text.contains("pods is forbidden; the service account needs"), "{text}");
+    cluster.api.behave(|behaviour| behaviour.refuse = None);
+    cluster.api.stop();
+    let (_, text) = said();
+    assert!(text.contains("pods cannot be listed: the API server cannot be reached"), "{text}");
+}

@@ -14,7 +14,7 @@ use rustls::crypto::SecureRandom;
 use tokio::sync::{mpsc, watch};
 
 use crate::desired::Desired;
-use crate::follow::{Backoff, Comparable, Following, Problem, Unfollowed};
+use crate::follow::{Backoff, Check, Comparable, Following, Problem, Unfollowed};
 
 pub use dns::{ADDRESSES_OF_A_NAME, Dns};
 pub use kubernetes::{Kubernetes, PodIdentities, Rules};
@@ -28,6 +28,9 @@ pub trait Discovery: Comparable + fmt::Debug + Send + Sync {
     /// Sends snapshots until nobody listens any more. The first one should come soon: a start waits for it. Failures are
     /// reported and retried with growing, jittered pauses.
     fn follow(self: Arc<Self>, updates: Updates) -> Following;
+
+    /// For `sheath check`: whether it would find now what it looks for. Changes nothing.
+    fn check(&self) -> Vec<Check>;
 }
 
 impl PartialEq for dyn Discovery {

@@ -1,6 +1,7 @@
 //! Shared by sources of identities and discoveries: retries, comparable settings, and reasons for people.
 
 mod backoff;
+mod check;
 mod comparable;
 mod problem;
 
@@ -8,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use backoff::{Backoff, jitter};
+pub use check::Check;
 pub use comparable::Comparable;
 pub use problem::Problem;
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rustls::crypto::SecureRandom;
 
-use super::{Shared, Snapshot, Source, SourceCheck, SourceSettings, Svid, Update, Updates};
-use crate::follow::{Backoff, Following, Problem};
+use super::{Shared, Snapshot, Source, SourceSettings, Svid, Update, Updates};
+use crate::follow::{Backoff, Check, Following, Problem};
 use crate::spiffe::SpiffeId;
 use crate::sys::watch::Watch;
 use crate::trust::{BundleError, Trust, TrustBundle};
@@ -73,13 +73,13 @@ impl SourceSettings for IdentityFiles {
         Ok(Arc::new(FileSource { files: self.clone(), random }))
     }
 
-    fn check(&self, workload: &str, expected: Option<&SpiffeId>) -> Option<SourceCheck> {
+    fn check(&self, workload: &str, expected: Option<&SpiffeId>) -> Option<Check> {
         Some(match self.read(expected, &Known::default()) {
             Ok(read) => {
                 let name = read.snapshot.svid.name();
-                SourceCheck::Good { found: format!("`{workload}` is {name}") }
+                Check::Good { found: format!("`{workload}` is {name}") }
             }
-            Err(error) => SourceCheck::Bad {
+            Err(error) => Check::Bad {
                 found: format!("`{workload}`: {error}"),
                 advice: "the agent refuses the workload's connections until its files can be used"
                     .to_owned(),

@@ -13,7 +13,7 @@ mod svid;
 
 pub use embedded_ca::{CaError, CaSettings, EmbeddedCa, RootState, RootStatus, Roots};
 pub use files::{BundleFile, IdentityFiles};
-pub use settings::{Shared, SourceCheck, SourceSettings};
+pub use settings::{Shared, SourceSettings};
 pub use source::{Membership, Processes, Source, Update, Updates, WorkloadRef};
 pub use spire::{NotASelector, SpireSelector, SpireSettings};
 pub use svid::{Snapshot, Svid};

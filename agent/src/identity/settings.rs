@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use rustls::crypto::CryptoProvider;
 
 use super::Source;
-use crate::follow::{Comparable, Problem};
+use crate::follow::{Check, Comparable, Problem};
 use crate::spiffe::SpiffeId;
 
 /// Settings of a source for one workload. Each kind of source has a type of its own.
@@ -25,30 +25,13 @@ pub trait SourceSettings: Comparable + fmt::Debug + Send + Sync {
 
     /// For `sheath check`: whether the workload would get an identity now. Changes nothing. `None` if there is nothing to
     /// report.
-    fn check(&self, workload: &str, expected: Option<&SpiffeId>) -> Option<SourceCheck>;
+    fn check(&self, workload: &str, expected: Option<&SpiffeId>) -> Option<Check>;
 }
 
 impl PartialEq for dyn SourceSettings {
     fn eq(&self, other: &Self) -> bool {
         self.is_same(other)
     }
-}
-
-/// What `sheath check` reports about a source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceCheck {
-    Good {
-        found: String,
-    },
-    /// Not usable now, but it may be by the time the agent starts.
-    Doubtful {
-        found: String,
-        advice: String,
-    },
-    Bad {
-        found: String,
-        advice: String,
-    },
 }
 
 /// What several sources share, for example the embedded CA of a directory.

@@ -54,7 +54,9 @@ impl WatchProblem {
         }
     }
 
-    fn of_request(error: &kube::Error) -> Self {
+    /// The same, of a single request.
+    #[must_use]
+    pub fn of_request(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::of_status(status),
             kube::Error::SerdeError(error) => Self::Malformed(error.to_string()),

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::decision::Unsupported;
-use crate::follow::{Following, Problem};
+use crate::follow::{Check, Following, Problem};
 use crate::identity::{
-    CaSettings, Shared, Source, SourceCheck, SourceSettings, SpireSelector, SpireSettings, Update,
-    Updates,
+    CaSettings, Shared, Source, SourceSettings, SpireSelector, SpireSettings, Update, Updates,
 };
 use crate::kubernetes::Pod;
 use crate::spiffe::{SpiffeError, SpiffeId, TrustDomain};
@@ -62,7 +61,7 @@ impl SourceSettings for NoIdentities {
         Ok(Arc::new(*self))
     }
 
-    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<SourceCheck> {
+    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<Check> {
         None
     }
 }

@@ -1,5 +1,6 @@
 //! Finds the pods of this node and what is wanted for them: by their own label, or that of their namespace.
 
+mod check;
 mod decision;
 mod identities;
 mod memory;
@@ -19,7 +20,7 @@ use kube::runtime::watcher::Config;
 
 use super::{Discovery, Problems, Snapshot, Update, Updates};
 use crate::desired::Destination;
-use crate::follow::{Following, Unfollowed};
+use crate::follow::{Check, Following, Unfollowed};
 use crate::kubernetes::{Access, Connection, follow};
 use crate::spiffe::TrustDomain;
 use crate::sys::clock;
@@ -59,6 +60,17 @@ impl Discovery for Kubernetes {
 
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move { Watching::new(&self, updates).run().await })
+    }
+
+    fn check(&self) -> Vec<Check> {
+        check::check(self)
+    }
+}
+
+impl Kubernetes {
+    /// The pods of this node, for the API server.
+    fn selector(&self) -> String {
+        format!("spec.nodeName={}", self.node)
     }
 }
 
@@ -111,7 +123,7 @@ impl<'s> Watching<'s> {
     }
 
     async fn watch(&mut self, pods: Connection, namespaces: Connection) -> Result<(), Unfollowed> {
-        let own = Config::default().fields(&format!("spec.nodeName={}", self.settings.node));
+        let own = Config::default().fields(&self.settings.selector());
         let all = Config::default();
         self.pods_heard.is_heard_by(pods.contact);
         self.namespaces_heard.is_heard_by(namespaces.contact);

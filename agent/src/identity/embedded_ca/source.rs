@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use super::issue::read;
 use super::{CaError, EmbeddedCa};
-use crate::follow::{Backoff, Following, Problem};
+use crate::follow::{Backoff, Check, Following, Problem};
 use crate::identity::renewal;
-use crate::identity::{Shared, Snapshot, Source, SourceCheck, SourceSettings, Update, Updates};
+use crate::identity::{Shared, Snapshot, Source, SourceSettings, Update, Updates};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::trust::Trust;
 use crate::x509::Fingerprint;
@@ -37,12 +37,12 @@ impl SourceSettings for CaSettings {
         Ok(Arc::new(CaSource { ca, ttl: self.svid_ttl }))
     }
 
-    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<SourceCheck> {
+    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<Check> {
         let Self { dir, trust_domain, .. } = self;
         let dir = dir.display();
         Some(match read(&self.dir, trust_domain) {
-            Ok(_) => SourceCheck::Good { found: format!("CA of {trust_domain} in {dir}") },
-            Err(error) => SourceCheck::Bad {
+            Ok(_) => Check::Good { found: format!("CA of {trust_domain} in {dir}") },
+            Err(error) => Check::Bad {
                 found: error.to_string(),
                 advice: format!(
                     "`sheath ca init --dir {dir} --trust-domain {trust_domain}` makes a CA; or copy the one of the other nodes"

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::SpireSource;
-use crate::follow::Problem;
-use crate::identity::{Shared, Source, SourceCheck, SourceSettings};
+use crate::follow::{Check, Problem};
+use crate::identity::{Shared, Source, SourceSettings};
 use crate::spiffe::SpiffeId;
 
 /// The SPIRE agent of this node, and how it identifies a workload.
@@ -29,9 +29,9 @@ impl SourceSettings for SpireSettings {
         Ok(Arc::new(SpireSource { socket, selectors, random }))
     }
 
-    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<SourceCheck> {
+    fn check(&self, _: &str, _: Option<&SpiffeId>) -> Option<Check> {
         let is_there = UnixStream::connect(&self.socket).is_ok();
-        (!is_there).then(|| SourceCheck::Doubtful {
+        (!is_there).then(|| Check::Doubtful {
             found: format!("no SPIRE agent answers at {}", self.socket.display()),
             advice:
                 "its admin socket is set by admin_socket_path in the SPIRE agent's configuration"
