@@ -91,9 +91,9 @@ mod tests {
 
     fn discovery(more: &str) -> Kubernetes {
         let config = parse(&format!("{IDENTITY}{more}")).unwrap();
-        let kinds = config.discoveries.iter();
+        let mut all = config.discoveries.iter();
         let found: Arc<dyn Discovery> =
-            kinds.filter(|found| found.kind() == "kubernetes").cloned().next().unwrap();
+            all.find(|found| found.kind() == "kubernetes").cloned().unwrap();
         let found: Arc<dyn std::any::Any + Send + Sync> = found;
         Kubernetes::clone(&found.downcast().unwrap())
     }
