@@ -30,10 +30,12 @@ pub fn add(packages: &Path, files: &mut Files) -> Result<()> {
         }
         fs::rename(&partial, &root).with_context(|| format!("cannot create {}", root.display()))?;
     }
-    // Where Debian's own tools would have put it (usrmerge).
     files.add_tree(&root)?;
-    if !files.has("/bin/sh") && files.has("/usr/bin/dash") {
-        files.add_file("/bin/sh", &root.join("usr/bin/dash"));
+    // dash's own script would have done it.
+    for shell in ["bin/dash", "usr/bin/dash"] {
+        if !files.has("bin/sh") && root.join(shell).exists() {
+            files.add_file("/bin/sh", &root.join(shell));
+        }
     }
     Ok(())
 }
@@ -45,4 +47,32 @@ fn all(packages: &Path) -> Result<Vec<PathBuf>> {
     all.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
     all.sort();
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_a_package_are_there_and_it_has_a_shell() {
+        let dir = tempfile::tempdir().unwrap();
+        let package = dir.path().join("package");
+        fs::create_dir_all(package.join("DEBIAN")).unwrap();
+        fs::create_dir_all(package.join("bin")).unwrap();
+        let control =
+            "Package: dash\nVersion: 1\nArchitecture: all\nMaintainer: nobody\nDescription: none\n";
+        fs::write(package.join("DEBIAN/control"), control).unwrap();
+        fs::write(package.join("bin/dash"), "a shell").unwrap();
+        let mut dpkg = Command::new("dpkg-deb");
+        let built = dpkg.arg("--build").arg(&package).arg(dir.path().join("dash.deb")).output();
+        assert!(built.unwrap().status.success());
+        // Unpacked by the first, found by the second.
+        for _ in 0..2 {
+            let mut files = Files::default();
+            add(dir.path(), &mut files).unwrap();
+            assert!(files.has("bin/dash") && files.has("bin/sh"));
+        }
+        let empty = tempfile::tempdir().unwrap();
+        assert!(add(empty.path(), &mut Files::default()).is_err());
+    }
 }
