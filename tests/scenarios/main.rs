@@ -5,6 +5,7 @@ mod abuse;
 mod addresses;
 mod capabilities;
 mod capture_root;
+mod cluster;
 mod dead_servers;
 mod diverted;
 mod enrolment;

@@ -26,6 +26,14 @@ pub fn probe() -> PathBuf {
     beside("probe").expect("the probe binary: run `cargo build -p sheath-tests`")
 }
 
+/// The program that does the work of `cargo xtask cluster`, built with this package.
+///
+/// # Panics
+/// When it is not where Cargo puts it.
+pub fn cluster() -> PathBuf {
+    beside("cluster").expect("the cluster binary: run `cargo build -p sheath-tests`")
+}
+
 /// Envoy, where `cargo xtask test` puts it.
 ///
 /// # Panics
@@ -34,6 +42,23 @@ pub fn envoy() -> PathBuf {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/envoy");
     assert!(installed.exists(), "no Envoy: run `cargo xtask test`");
     installed
+}
+
+/// The directory of the programs that a Kubernetes cluster consists of, where `cargo xtask cluster build` puts them.
+///
+/// # Panics
+/// When it is not there.
+pub fn cluster_programs() -> PathBuf {
+    let link = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/cluster");
+    link.canonicalize().expect("no programs of the cluster: run `cargo xtask cluster build`")
+}
+
+/// One of them.
+///
+/// # Panics
+/// When they are not there.
+pub fn cluster_program(name: &str) -> PathBuf {
+    cluster_programs().join(name)
 }
 
 /// A program in the directory of the running one, or, since tests run from `deps/`, one above.

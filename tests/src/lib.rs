@@ -18,6 +18,7 @@ pub mod ca;
 pub mod certs;
 pub mod cgroup;
 pub mod clock;
+pub mod cluster;
 pub mod config;
 pub mod dissect;
 pub mod filter;

@@ -163,6 +163,13 @@ impl NetNs {
     }
 }
 
+impl From<File> for NetNs {
+    /// A namespace that somebody else has made: its file in `/proc/<pid>/ns/`.
+    fn from(file: File) -> Self {
+        Self { file }
+    }
+}
+
 impl Default for NetNs {
     fn default() -> Self {
         Self::new()

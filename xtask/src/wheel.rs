@@ -37,6 +37,11 @@ impl Wheel {
         !linked || !self.link().exists()
     }
 
+    /// The program, where the wheel is installed.
+    pub fn installed(&self) -> Option<PathBuf> {
+        (!self.is_missing()).then(|| self.link())
+    }
+
     /// Fetches and unpacks the wheel.
     ///
     /// # Errors

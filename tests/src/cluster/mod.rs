@@ -1,0 +1,144 @@
+//! A real Kubernetes cluster on this machine: etcd, the control plane, and two nodes with containerd, kubelet and kube-proxy,
+//! each machine in network and mount namespaces of its own. `cargo xtask cluster` builds the programs.
+//!
+//! All that a cluster consists of is in namespaces that vanish with its processes, in cgroups that name it, and in one
+//! directory. So it is found again, and removed, by its name alone, whatever has become of those who made it.
+
+mod cgroups;
+mod control_plane;
+pub mod image;
+mod kubeconfig;
+mod kubectl;
+mod machine;
+mod mounts;
+mod names;
+mod network;
+mod node;
+mod pki;
+mod remove;
+pub mod shared;
+mod state;
+pub mod status;
+mod up;
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use self::cgroups::Cgroups;
+use self::machine::Machine;
+use self::state::State;
+use crate::binaries;
+
+pub use self::kubectl::Kubectl;
+pub use self::machine::tail;
+pub use self::names::{NODES, NodeName, WIRE};
+pub use self::node::PAUSE_IMAGE;
+pub use self::remove::{remove, remove_orphans};
+
+/// A cluster that is up. Dropping this leaves it so; see [`remove`].
+pub struct Cluster {
+    name: String,
+    state: State,
+    cgroups: Cgroups,
+    control: Machine,
+    nodes: [Machine; 2],
+}
+
+impl Cluster {
+    /// Brings a cluster up: a moment later, pods are scheduled. With an owner, it is taken for left over once that process has
+    /// ended.
+    ///
+    /// # Errors
+    /// When there is one of that name, or something does not start, with the end of its log. Nothing is left then.
+    pub fn up(name: &str, owner: Option<u32>) -> Result<Self> {
+        up::up(name, owner)
+    }
+
+    /// A cluster that somebody has brought up before.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn find(name: &str) -> Result<Self> {
+        names::check(name)?;
+        let (state, cgroups) = (state::of(name), Cgroups::of(name));
+        ensure!(
+            state.path().exists() && cgroups.exist(),
+            "there is no cluster `{name}`: `cargo xtask cluster up --name {name}` brings one up"
+        );
+        let machine = |machine: &'static str| Machine::find(machine, &cgroups, &state);
+        let control = machine(names::CONTROL_PLANE)?;
+        let nodes = [machine(NODES[0].as_str())?, machine(NODES[1].as_str())?];
+        Ok(Self { name: name.to_owned(), control, nodes, state, cgroups })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory with certificates, configurations and logs.
+    pub fn dir(&self) -> &Path {
+        self.state.path()
+    }
+
+    /// kubectl as the administrator.
+    pub fn kubectl(&self) -> Kubectl<'_> {
+        Kubectl::new(&self.control, self.state.at(kubeconfig::ADMIN))
+    }
+
+    /// A program with the administrator's kubeconfig on the control plane's machine, for example `helm`.
+    ///
+    /// # Errors
+    /// When its cgroup cannot be made.
+    pub fn command(&self, program: &str) -> Result<Command> {
+        let mut command = self.control.command("tools", binaries::cluster_program(program))?;
+        command.env("KUBECONFIG", self.state.at(kubeconfig::ADMIN));
+        Ok(command)
+    }
+
+    pub fn control_plane(&self) -> &Machine {
+        &self.control
+    }
+
+    /// One of the nodes, for its namespaces.
+    pub fn node(&self, name: NodeName) -> &Machine {
+        let [a, b] = &self.nodes;
+        if a.name() == name.as_str() { a } else { b }
+    }
+
+    /// The path of a node's cgroup from the root of the hierarchy. Below it are `kubelet`, `containerd`, `kube-proxy` and `kubepods`.
+    pub fn cgroup(&self, name: NodeName) -> String {
+        self.cgroups.absolute(name.as_str())
+    }
+
+    /// Imports an OCI archive on every node.
+    ///
+    /// # Errors
+    /// When containerd refuses it.
+    pub fn load(&self, archive: &Path) -> Result<()> {
+        std::thread::scope(|scope| {
+            let import = |node| scope.spawn(move || up::import(node, archive));
+            let imports = self.nodes.each_ref().map(import);
+            imports.into_iter().try_for_each(|done| {
+                done.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+        })
+    }
+
+    /// Kills one of a node's programs (`kubelet`, `containerd`, `kube-proxy`), without what it has started elsewhere.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&self, name: NodeName, program: &str) -> Result<()> {
+        self.node(name).kill(program)
+    }
+
+    /// Starts one of a node's programs again.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn restart(&self, name: NodeName, program: &str) -> Result<()> {
+        node::start(self.node(name), program, &self.state).context("starting it again")
+    }
+}

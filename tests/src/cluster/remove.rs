@@ -1,0 +1,78 @@
+//! Takes a cluster down, whatever is left of it.
+
+use anyhow::Result;
+
+use super::cgroups::Cgroups;
+use super::names;
+use super::state::{Home, State};
+
+/// Removes a cluster: its processes, and with them its namespaces and mounts; its cgroups; its directory. Returns whether
+/// there was anything.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove(name: &str) -> Result<bool> {
+    names::check(name)?;
+    let home = Home::lock()?;
+    let (state, cgroups) = (home.cluster(name), Cgroups::of(name));
+    let was_there = state.path().exists() || cgroups.exist();
+    everything(&state, &cgroups)?;
+    Ok(was_there)
+}
+
+/// Removes clusters whose owners have ended without having done so. Returns their names.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove_orphans() -> Result<Vec<String>> {
+    let home = Home::lock()?;
+    let orphans: Vec<String> =
+        home.clusters().into_iter().filter(|name| home.cluster(name).is_orphan()).collect();
+    for name in &orphans {
+        everything(&home.cluster(name), &Cgroups::of(name))?;
+    }
+    Ok(orphans)
+}
+
+/// For those who hold the lock.
+pub fn everything(state: &State, cgroups: &Cgroups) -> Result<()> {
+    cgroups.kill("")?;
+    cgroups.remove()?;
+    state.remove()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio, id};
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_has_left_is_removed_and_nothing_else() {
+        let [orphan, other] = ["orphan", "other"].map(|kind| format!("{kind}-{}", id()));
+        let home = Home::lock().unwrap();
+        for name in [&orphan, &other] {
+            home.cluster(name).create(Some(id())).unwrap();
+            home.cluster(name).write("pki/ca.key", "secret").unwrap();
+        }
+        home.cluster(&orphan).write("owner", "4194999 17").unwrap();
+        let cgroups = Cgroups::of(&orphan);
+        cgroups.create("node-a").unwrap();
+        let mut entrance = cgroups.entrance("node-a/kubelet").unwrap();
+        let mut left = Command::new("sleep");
+        let mut left = left.arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        std::io::Write::write_all(&mut entrance, left.id().to_string().as_bytes()).unwrap();
+        assert_eq!(cgroups.all_processes(""), [left.id()]);
+        drop(home);
+
+        let removed = remove_orphans().unwrap();
+        assert!(removed.contains(&orphan) && !removed.contains(&other), "{removed:?}");
+        assert!(!left.wait().unwrap().success());
+        let home = Home::lock().unwrap();
+        assert!(!cgroups.exist() && !home.cluster(&orphan).path().exists());
+        assert!(home.cluster(&other).path().exists());
+        drop(home);
+        assert!(remove(&other).unwrap());
+        assert!(!remove(&other).unwrap());
+    }
+}
