@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sheath_tests::agent::{self, Agent};
+use sheath_tests::api_server::{ApiServer, Kind};
 use sheath_tests::config::Kubernetes;
-use sheath_tests::kubernetes::{ApiServer, Kind};
 use sheath_tests::status::Status;
 use sheath_tests::world::World;
 

@@ -12,6 +12,7 @@
 //! has failed, and must say so.
 
 pub mod agent;
+pub mod api_server;
 pub mod balancer;
 pub mod binaries;
 pub mod ca;
@@ -25,7 +26,6 @@ pub mod filter;
 pub mod hammer;
 pub mod interop;
 pub mod judge;
-pub mod kubernetes;
 pub mod leaks;
 pub mod lent;
 pub mod live;
