@@ -39,6 +39,8 @@ mod no_plaintext;
 mod ownership;
 mod peers;
 mod pinned_peers;
+mod pods;
+mod pods_at_birth;
 mod programs;
 mod real_programs;
 mod reload;

@@ -8,6 +8,7 @@ use super::identity::SourceError;
 use super::instance::InstanceError;
 use super::limits::OverLimit;
 use super::peers::PeerError;
+use super::pods::PodsError;
 use super::tls::TlsSettingsError;
 use super::words;
 use super::workload::WorkloadError;
@@ -45,6 +46,8 @@ pub enum Invalid {
     Instance(#[from] InstanceError),
     #[error(transparent)]
     CaptureRoot(#[from] CgroupPathError),
+    #[error(transparent)]
+    Pods(#[from] PodsError),
     #[error(transparent)]
     Sources(#[from] SourceError),
     #[error("trustDomains `{name}`: {error}")]

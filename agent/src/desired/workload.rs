@@ -1,11 +1,13 @@
 //! Workloads: which cgroups, which identity, and how their connections are treated.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use sheath_common::pod_uid::PodUid;
 use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
 
 use super::{Destination, InboundTls, Origin, PinSource, PublishedPort};
@@ -27,6 +29,18 @@ pub struct Workload {
     pub inbound: Inbound,
     pub outbound: Outbound,
     pub existing: Existing,
+}
+
+impl Workload {
+    /// What its number is for: its name, or its uid if it is a pod. The next pod of the same name is another workload. No
+    /// name has a control character.
+    #[must_use]
+    pub fn key(&self) -> Cow<'_, str> {
+        match self.cgroup {
+            CgroupSelector::Pod(uid) => Cow::Owned(format!("\u{1}{uid}")),
+            CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => Cow::Borrowed(&self.name),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -63,15 +77,17 @@ pub enum CgroupSelector {
     Pattern(String),
     /// One existing cgroup, by the id that the kernel gave it.
     Id(u64),
+    /// The cgroup of a Kubernetes pod, whether it is there already or not.
+    Pod(PodUid),
 }
 
 impl CgroupSelector {
-    /// The pattern, unless a cgroup is selected by its id.
+    /// The pattern, if it is one.
     #[must_use]
     pub fn pattern(&self) -> Option<&str> {
         match self {
             Self::Pattern(pattern) => Some(pattern),
-            Self::Id(_) => None,
+            Self::Id(_) | Self::Pod(_) => None,
         }
     }
 }
@@ -81,6 +97,7 @@ impl fmt::Display for CgroupSelector {
         match self {
             Self::Pattern(pattern) => f.write_str(pattern),
             Self::Id(id) => write!(f, "with the id {id}"),
+            Self::Pod(uid) => write!(f, "of the pod {uid}"),
         }
     }
 }
