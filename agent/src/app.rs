@@ -139,8 +139,14 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let admin = Server::bind(&socket)
         .map_err(StartError::io(format!("cannot open the admin socket {}", socket.display())))?;
     let handler = Arc::new(FlowHandler(pipeline.clone()));
-    let supervisor =
-        Supervisor::start(prepared, &config.capture, control.wanted(), processes, handler)?;
+    let supervisor = Supervisor::start(
+        prepared,
+        &config.capture,
+        config.pods.clone(),
+        control.wanted(),
+        processes,
+        handler,
+    )?;
     supervisor.maps().register(&mut metrics)?;
     let info = AgentInfo {
         node: config.node.clone(),

@@ -2,6 +2,7 @@
 
 mod host;
 mod listeners;
+mod pods;
 mod surroundings;
 mod units;
 
@@ -14,8 +15,8 @@ use sheath_common::selector::MAX_PATH;
 use sheath_common::workload::InboundMode;
 
 use crate::capture::{
-    WorkloadCgroup, blocked_on_loopback, cgroup_directory, cgroup_mount, network_mounts, processes,
-    shown_cgroup, workload_cgroups,
+    PodRoot, WorkloadCgroup, blocked_on_loopback, cgroup_directory, cgroup_mount, network_mounts,
+    processes, shown_cgroup, workload_cgroups,
 };
 use crate::config::Config;
 use crate::desired::{Desired, Workload};
@@ -83,9 +84,11 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(files(&materials));
     findings.extend(ports(&config.desired));
     findings.extend(rules(&config.desired, &materials));
-    findings.extend(workloads(&config.desired));
-    findings.extend(mounts(&config.desired));
-    findings.extend(listeners::listeners(&config.desired));
+    findings.extend(pods::pods(config));
+    let root = config.pods.as_ref().map(|pods| &pods.root);
+    findings.extend(workloads(&config.desired, root));
+    findings.extend(mounts(&config.desired, root));
+    findings.extend(listeners::listeners(&config.desired, root));
     findings
 }
 
@@ -176,13 +179,13 @@ fn rules(desired: &Desired, materials: &Materials) -> Vec<Finding> {
     findings
 }
 
-fn workloads<'d>(desired: &'d Desired) -> Vec<Finding> {
+fn workloads<'d>(desired: &'d Desired, pods: Option<&PodRoot>) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
     let mut owners: HashMap<u64, &str> = HashMap::new();
     let look = |workload: &'d Arc<Workload>| {
-        let found = workload_cgroups(&mount, workload).unwrap_or_default();
+        let found = workload_cgroups(&mount, workload, pods).unwrap_or_default();
         let taken =
             found.selected.iter().find_map(|cgroup| Some((cgroup, *owners.get(&cgroup.id)?)));
         if let Some((cgroup, owner)) = taken {
@@ -236,7 +239,7 @@ fn workloads<'d>(desired: &'d Desired) -> Vec<Finding> {
 }
 
 /// Network file systems: the kernel reads and writes them without any program of ours seeing it.
-fn mounts(desired: &Desired) -> Vec<Finding> {
+fn mounts(desired: &Desired, pods: Option<&PodRoot>) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
@@ -245,7 +248,7 @@ fn mounts(desired: &Desired) -> Vec<Finding> {
         network_mounts(&pids)
     };
     let look = |workload: &Arc<Workload>| {
-        let found = workload_cgroups(&mount, workload).unwrap_or_default().selected;
+        let found = workload_cgroups(&mount, workload, pods).unwrap_or_default().selected;
         let seen: BTreeSet<_> = found.iter().flat_map(of_cgroup).collect();
         let listed: Vec<_> =
             seen.iter().map(|m| format!("{} {} on {}", m.kind, m.source, m.path)).collect();

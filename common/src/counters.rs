@@ -40,10 +40,14 @@ pub enum Counter {
     LocalLegRefused = 16,
     /// Of those dropped outbound: of a connection that was turned to the agent and would not have come to it.
     GuardDroppedDiverted = 17,
+    /// Pods that were held when their cgroups were made.
+    PodHeld = 18,
+    /// Of the refused `connect()`s: of pods that nobody has decided about.
+    ConnectDeniedUndecided = 19,
 }
 
 impl Counter {
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::ConnectProtected,
         Self::ConnectBypassed,
         Self::ConnectDenied,
@@ -62,6 +66,8 @@ impl Counter {
         Self::SocketRefused,
         Self::LocalLegRefused,
         Self::GuardDroppedDiverted,
+        Self::PodHeld,
+        Self::ConnectDeniedUndecided,
     ];
 
     /// The name operators see.
@@ -86,6 +92,8 @@ impl Counter {
             Self::SocketRefused => "socket_refused",
             Self::LocalLegRefused => "local_leg_refused",
             Self::GuardDroppedDiverted => "guard_dropped_diverted",
+            Self::PodHeld => "pods_held",
+            Self::ConnectDeniedUndecided => "connect_denied_undecided",
         }
     }
 
@@ -134,6 +142,10 @@ impl Counter {
             }
             Self::GuardDroppedDiverted => {
                 "Packets dropped outbound: of a connection that was turned to the agent and would have gone elsewhere."
+            }
+            Self::PodHeld => "Pods that nobody had decided about when their cgroups were made.",
+            Self::ConnectDeniedUndecided => {
+                "Calls of connect() refused: by pods that nobody had decided about."
             }
         }
     }

@@ -4,7 +4,7 @@
 //! A cgroup's id grows with the time at which it was made and is never used again (`__kernfs_new_node`), and a cgroup is
 //! younger than those above it. So "made since then" is a comparison of ids.
 
-use crate::workload::Workload;
+use crate::workload::{Below, Workload};
 
 /// Value of the `OVERFLOW` array: cgroups that match a selector and that there was no room to record.
 #[repr(C)]
@@ -39,7 +39,8 @@ impl Overflow {
 
     #[inline(always)]
     fn reaches(&self, walk: &Walk) -> bool {
-        let is_below = walk.is_below_base || (self.everywhere != 0 && walk.found.is_nobody());
+        let is_below =
+            walk.below.may_be_workloads() || (self.everywhere != 0 && walk.found.is_nobody());
         walk.last >= self.since && is_below
     }
 }
@@ -48,7 +49,8 @@ impl Overflow {
 #[derive(Clone, Copy, Debug)]
 pub struct Walk {
     found: Workload,
-    is_below_base: bool,
+    /// What may lie further in than what was found.
+    below: Below,
     is_agents: bool,
     last: u64,
 }
@@ -56,7 +58,7 @@ pub struct Walk {
 impl Default for Walk {
     #[inline(always)]
     fn default() -> Self {
-        Self { found: Workload::NOBODY, is_below_base: false, is_agents: false, last: 0 }
+        Self { found: Workload::NOBODY, below: Below::default(), is_agents: false, last: 0 }
     }
 }
 
@@ -65,11 +67,11 @@ impl Walk {
     #[inline(always)]
     pub fn visit(&mut self, cgroup: u64, entry: Option<&Workload>) {
         match entry {
-            Some(workload) if workload.is_base() => self.is_below_base = true,
+            Some(workload) if workload.is_base() => self.below = self.below.and(workload.below()),
             Some(workload) if workload.is_agent() => self.is_agents = true,
             Some(workload) => {
                 self.found = *workload;
-                self.is_below_base = workload.is_above_others();
+                self.below = workload.below();
             }
             None => {}
         }
@@ -87,7 +89,15 @@ impl Walk {
     #[inline(always)]
     #[must_use]
     pub fn may_lead_further(&self) -> bool {
-        self.is_below_base || self.found.is_nobody()
+        self.below.may_be_workloads() || self.found.is_nobody()
+    }
+
+    /// What is taken to be there where that [is in doubt](Self::is_in_doubt): where pods are, one that is held. The host's own
+    /// connections do not depend on there being room.
+    #[inline(always)]
+    #[must_use]
+    pub const fn doubtful(&self) -> Workload {
+        if self.below.may_be_pods() { Workload::HELD } else { Workload::REFUSED }
     }
 
     /// True if one of the cgroups further in than what was found may be the root of a workload that could not be recorded.
@@ -165,6 +175,23 @@ mod tests {
         ] {
             assert!(!told.is_in_doubt(&seen, &SETTLED), "{told:?}");
         }
+    }
+
+    #[test]
+    fn where_pods_are_what_is_in_doubt_is_held() {
+        let seen = overflow_at(50);
+        let pods = Some(Workload::ABOVE_PODS);
+        let pod = walk(&[(1, None), (10, pods), (60, None)]);
+        assert!(pod.is_in_doubt(&seen, &SETTLED) && pod.doubtful().is_held());
+        // Patterns may select containers of pods.
+        let container = walk(&[(10, pods), (55, Some(Workload::BASE)), (60, None)]);
+        assert!(container.is_in_doubt(&seen, &SETTLED) && container.doubtful().is_held());
+        assert!(!walk(&[(10, pods), (49, None)]).is_in_doubt(&seen, &SETTLED));
+        let other = walk(&[(1, None), (10, Some(Workload::BASE)), (60, None)]);
+        assert!(other.doubtful().is_refused());
+        let outer = Workload::new(7, OutboundMode::Require, InboundMode::Strict, true);
+        let within = walk(&[(10, pods), (51, Some(outer.above_others())), (60, None)]);
+        assert!(within.is_in_doubt(&seen, &SETTLED) && within.doubtful().is_refused());
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub enum EventKind {
     GuardDroppedOutbound = 2,
     /// A guard dropped what came to, or went from, a listener on a port that only the agent answers on.
     GuardDroppedInbound = 3,
-    /// A cgroup was made that is a workload; `cgroup` is its id.
+    /// A cgroup was made that is a workload or a pod; `cgroup` is its id.
     CgroupCreated = 4,
     /// A workload's cgroup was removed; `cgroup` is its id.
     CgroupRemoved = 5,

@@ -2,12 +2,14 @@
 
 /// Version of everything pinned: map names, key and value layouts, meanings. It is part of the pin path
 /// (`/sys/fs/bpf/sheath/<instance>/v<ABI>/`), so an agent never adopts maps of another shape.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Cgroups that are workloads, or that workloads lie below.
 pub const MAX_WORKLOADS: u32 = 32_768;
 /// Cgroups that were workloads and are gone.
 pub const MAX_DEPARTED: u32 = 65_536;
+/// Pods of the node that somebody has decided about.
+pub const MAX_PODS: u32 = 16_384;
 /// Rules about destinations that are more than one address.
 pub const MAX_PREFIXES: u32 = 131_072;
 /// Rules about single addresses.

@@ -109,9 +109,9 @@ impl UidReader {
         if self.len == UUID_LEN && (at == 8 || at == 13 || at == 18 || at == 23) {
             return character == separator;
         }
-        let digit = if character >= b'0' && character <= b'9' {
+        let digit = if character.is_ascii_digit() {
             character - b'0'
-        } else if character >= b'a' && character <= b'f' {
+        } else if matches!(character, b'a'..=b'f') {
             character - b'a' + 10
         } else {
             return false;

@@ -176,6 +176,8 @@ pub enum Denial {
     NotEnrolled = 8,
     /// A packet filter on the caller's cgroup blocks its way to the agent.
     CutOff = 9,
+    /// The caller is in a pod that nobody has decided about yet.
+    PodUndecided = 10,
 }
 
 /// What is done with a connection.

@@ -8,13 +8,14 @@ pub type WorkloadId = u32;
 pub const NO_WORKLOAD: WorkloadId = 0;
 /// The first id that a workload may have, and the last.
 pub const FIRST_ID: WorkloadId = 1;
-pub const LAST_ID: WorkloadId = AGENT - 1;
+pub const LAST_ID: WorkloadId = HELD - 1;
 /// Longest name of a workload, in bytes: names are keys of the `WORKLOAD_IDS` map.
 pub const MAX_NAME: usize = 384;
-/// The ids of [`Workload::REFUSED`], [`Workload::BASE`] and [`Workload::AGENT`].
+/// The ids of [`Workload::REFUSED`], [`Workload::BASE`], [`Workload::AGENT`] and [`Workload::HELD`].
 const REFUSED: WorkloadId = u32::MAX;
 const BASE: WorkloadId = u32::MAX - 1;
 const AGENT: WorkloadId = u32::MAX - 2;
+const HELD: WorkloadId = u32::MAX - 3;
 
 /// What happens to connections that the workload opens.
 #[repr(u8)]
@@ -49,7 +50,7 @@ pub struct Workload {
     outbound: u8,
     inbound: u8,
     inbound_every_port: u8,
-    /// Families in which its sockets do not reach the agent ([`V4`], [`V6`]), and [`ABOVE`].
+    /// Families in which its sockets do not reach the agent ([`V4`], [`V6`]), [`ABOVE`] and [`ABOVE_PODS`].
     marks: u8,
 }
 
@@ -57,6 +58,8 @@ const V4: u8 = 1;
 const V6: u8 = 2;
 /// Other workloads lie below.
 const ABOVE: u8 = 4;
+/// Pods lie directly below.
+const ABOVE_PODS: u8 = 8;
 
 impl Workload {
     /// No workload: everything is left alone. It is a value and not an `Option`, because older kernels do not let programs copy
@@ -68,10 +71,18 @@ impl Workload {
     pub const REFUSED: Self = Self::new(REFUSED, OutboundMode::Require, InboundMode::Strict, true);
 
     /// No workload, but a cgroup below which a selector recognises some.
-    pub const BASE: Self = Self::new(BASE, OutboundMode::Disabled, InboundMode::Disabled, false);
+    pub const BASE: Self =
+        Self::new(BASE, OutboundMode::Disabled, InboundMode::Disabled, false).above_others();
 
     /// No workload either, but the agent's own cgroup.
     pub const AGENT: Self = Self::new(AGENT, OutboundMode::Disabled, InboundMode::Disabled, false);
+
+    /// Stands for a pod that nobody has decided about yet: all of its connections are refused, in both directions, but for
+    /// those of the host's network namespace.
+    pub const HELD: Self = Self::new(HELD, OutboundMode::Require, InboundMode::Strict, true);
+
+    /// A [`Workload::BASE`] below which the pods of a kubelet are.
+    pub const ABOVE_PODS: Self = Self { marks: ABOVE | ABOVE_PODS, ..Self::BASE };
 
     #[inline(always)]
     #[must_use]
@@ -89,6 +100,18 @@ impl Workload {
     #[must_use]
     pub const fn is_base(&self) -> bool {
         self.id == BASE
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_above_pods(&self) -> bool {
+        self.below().may_be_pods()
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.id == HELD
     }
 
     #[inline(always)]
@@ -152,7 +175,14 @@ impl Workload {
     #[inline(always)]
     #[must_use]
     pub const fn is_above_others(&self) -> bool {
-        self.marks & ABOVE != 0
+        self.below().may_be_workloads()
+    }
+
+    /// What lies below.
+    #[inline(always)]
+    #[must_use]
+    pub const fn below(&self) -> Below {
+        Below(self.marks)
     }
 
     /// An unknown byte reads as the strictest mode.
@@ -185,15 +215,58 @@ impl Workload {
     }
 }
 
+/// What may lie further in than a cgroup. It is bits of an entry and not booleans: these are values to the verifier, which then
+/// follows each combination of them through the rest of a walk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Below(u8);
+
+impl Below {
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_be_workloads(self) -> bool {
+        self.0 & ABOVE != 0
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_be_pods(self) -> bool {
+        self.0 & ABOVE_PODS != 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const RESERVED: [Workload; 5] =
+        [Workload::NOBODY, Workload::REFUSED, Workload::BASE, Workload::AGENT, Workload::HELD];
+
     #[test]
     fn no_workloads_id_stands_for_something_else() {
-        for reserved in [Workload::NOBODY, Workload::REFUSED, Workload::BASE, Workload::AGENT] {
+        for reserved in RESERVED {
             assert!(!(FIRST_ID..=LAST_ID).contains(&reserved.id), "{reserved:?}");
         }
+        for (at, reserved) in RESERVED.iter().enumerate() {
+            assert!(RESERVED[..at].iter().all(|other| other.id != reserved.id), "{reserved:?}");
+        }
+    }
+
+    #[test]
+    fn a_held_pod_is_closed_both_ways_and_is_no_other_kind() {
+        let held = Workload::HELD;
+        assert_eq!((held.outbound(), held.inbound()), (OutboundMode::Require, InboundMode::Strict));
+        assert!(held.is_held() && held.above_others().is_held() && held.inbound_every_port());
+        assert!(!held.is_refused() && !held.is_base() && !held.is_agent() && !held.is_nobody());
+        assert!(RESERVED.iter().filter(|workload| workload.is_held()).count() == 1);
+        let (base, pods) = (Workload::BASE, Workload::ABOVE_PODS);
+        assert!(base.is_base() && base.is_above_others() && !base.is_above_pods());
+        assert!(pods.is_base() && pods.is_above_others() && pods.is_above_pods());
     }
 
     #[test]
@@ -207,7 +280,7 @@ mod tests {
     #[test]
     fn a_workload_survives_its_bits() {
         let w = Workload { id: 7, outbound: 1, inbound: 2, inbound_every_port: 3, marks: 4 };
-        for w in [w, Workload::NOBODY, Workload::REFUSED, Workload::BASE, Workload::AGENT] {
+        for w in RESERVED.into_iter().chain([w, Workload::ABOVE_PODS]) {
             assert_eq!(Workload::from_bits(w.to_bits()), w);
         }
     }

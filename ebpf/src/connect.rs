@@ -9,14 +9,14 @@ use sheath_common::event::{Event, EventKind};
 use sheath_common::flow::{Connected, UnreachableKey};
 use sheath_common::guard::{LOOPBACK, is_outbound};
 use sheath_common::net::{Endpoint, IPPROTO_TCP};
-use sheath_common::verdict::{Denial, Verdict, decide};
+use sheath_common::verdict::{Best, Denial, Verdict, decide};
 use sheath_common::workload::Workload;
 
 use crate::ctx::sock_addr::{self, Family};
 use crate::ctx::{self, connected};
 use crate::maps::{NAMESPACES, best_rule, contains, unreachable};
 use crate::report::{by_current_task, count, send};
-use crate::{options, workload};
+use crate::{options, pods, workload};
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
@@ -35,12 +35,35 @@ pub fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
         connected::forget(ctx);
         return ALLOW;
     }
+    if workload.is_held() {
+        return connect_held::<F>(ctx, &workload);
+    }
     let destination = F::endpoint(ctx);
     let best = best_rule(workload.id, &destination);
     match decide(workload.outbound(), &destination, best) {
         Verdict::Bypass => bypass(ctx, &workload, &destination),
         Verdict::Deny(reason) => refuse(ctx, &workload, &destination, reason),
         Verdict::Protect => protect::<F>(ctx, &workload, &destination),
+    }
+}
+
+/// A pod that nobody has decided about. No rule is about it: it has loopback, and nothing else.
+#[inline(always)]
+fn connect_held<F: Family>(ctx: &SockAddrContext, workload: &Workload) -> i32 {
+    if pods::spare(ctx::netns(ctx)) {
+        connected::forget(ctx);
+        pods::note_connecting(ctx);
+        count(Counter::ConnectBypassed);
+        return ALLOW;
+    }
+    let destination = F::endpoint(ctx);
+    match decide(workload.outbound(), &destination, Best::default()) {
+        Verdict::Bypass => bypass(ctx, workload, &destination),
+        Verdict::Deny(Denial::AgentPort) => refuse(ctx, workload, &destination, Denial::AgentPort),
+        Verdict::Deny(_) | Verdict::Protect => {
+            count(Counter::ConnectDeniedUndecided);
+            refuse(ctx, workload, &destination, Denial::PodUndecided)
+        }
     }
 }
 
@@ -111,7 +134,8 @@ fn refuse(
     reason: Denial,
 ) -> i32 {
     let errno = match reason {
-        Denial::NamespaceNotReady | Denial::Unreachable => ECONNREFUSED,
+        // Clients try again.
+        Denial::NamespaceNotReady | Denial::Unreachable | Denial::PodUndecided => ECONNREFUSED,
         Denial::NoMemory => ENOMEM,
         Denial::BoundToDevice => EOPNOTSUPP,
         Denial::UnknownDestination

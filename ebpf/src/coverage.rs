@@ -10,7 +10,7 @@ use sheath_common::net::IPPROTO_TCP;
 
 use crate::maps::CAPTURE;
 use crate::report::{by_current_task, count, send};
-use crate::{ctx, workload};
+use crate::{ctx, pods, workload};
 
 const ALLOW: i32 = 1;
 /// The system call fails with EPERM.
@@ -25,6 +25,9 @@ pub fn socket_created(ctx: &SockContext) -> i32 {
     }
     let workload = workload::of_current_task();
     if workload.is_nobody() || is_covered() {
+        return ALLOW;
+    }
+    if workload.is_held() && pods::spare(ctx::netns(ctx)) {
         return ALLOW;
     }
     count(Counter::SocketRefused);

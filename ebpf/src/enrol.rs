@@ -1,4 +1,4 @@
-//! A cgroup is recognised as a workload while it is being made, before anybody can put a process into it:
+//! A cgroup is recognised as a workload or a pod while it is being made, before anybody can put a process into it:
 //! there is no moment at which a new workload is unprotected, not even while no agent runs.
 
 use core::ffi::c_void;
@@ -11,6 +11,7 @@ use sheath_common::event::{Event, EventKind};
 use sheath_common::workload::Workload;
 
 use crate::maps::{DEPARTED, OVERFLOW, WORKLOADS, copied};
+use crate::pods;
 use crate::report::{count, send};
 use crate::select::{self, Selected};
 
@@ -33,12 +34,20 @@ pub fn created(ctx: &TracePointContext) -> u32 {
     let Some(path) = path(ctx) else {
         return DONE;
     };
+    if !select::read(path) {
+        return DONE;
+    }
     // What cannot be told may be a workload's, and may be what workloads lie below.
-    let (workload, is_told) = match select::by_path(path) {
+    let (workload, is_told) = match recognise() {
         Selected::Nothing => return DONE,
         Selected::This(workload) => (workload, true),
         Selected::CannotTell => (Workload::BASE, false),
     };
+    // A pod that is left alone. The agent looks whether that still holds: the decision may just be changing.
+    if workload.is_nobody() {
+        tell(EventKind::CgroupCreated, cgroup, &workload);
+        return DONE;
+    }
     let recorded = is_told && WORKLOADS.insert(&cgroup, &workload, 0).is_ok();
     if !recorded {
         note_overflow(cgroup, &workload);
@@ -46,13 +55,32 @@ pub fn created(ctx: &TracePointContext) -> u32 {
     if workload.is_base() && recorded {
         return DONE;
     }
-    count(if recorded && !workload.is_refused() {
-        Counter::CgroupEnrolled
-    } else {
+    count(if !recorded || workload.is_refused() {
         Counter::EnrolFailed
+    } else if workload.is_held() {
+        Counter::PodHeld
+    } else {
+        Counter::CgroupEnrolled
     });
     tell(EventKind::CgroupCreated, cgroup, &workload);
     DONE
+}
+
+/// What the path that has been read stands for. A pattern decides before a pod's uid does: whoever writes the path of a pod's
+/// cgroup means this pod. A cgroup that only lies above what patterns select is a pod's all the same.
+#[inline(always)]
+fn recognise() -> Selected {
+    let is_base = match select::by_path() {
+        Selected::Nothing => false,
+        Selected::This(workload) if workload.is_base() => true,
+        decided => return decided,
+    };
+    match pods::by_path() {
+        Selected::Nothing if is_base => Selected::This(Workload::BASE),
+        Selected::This(pod) if is_base && pod.is_nobody() => Selected::This(Workload::BASE),
+        Selected::This(pod) if is_base && !pod.is_base() => Selected::This(pod.above_others()),
+        other => other,
+    }
 }
 
 pub fn removed(ctx: &TracePointContext) -> u32 {

@@ -19,7 +19,7 @@ use crate::ctx::{self, packet};
 use crate::headers::{Addresses, addresses, detour, port_of};
 use crate::maps::{GUARDED, best_rule, contains};
 use crate::report::{count, send};
-use crate::{local_leg, socket, workload};
+use crate::{local_leg, pods, socket, workload};
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -66,6 +66,10 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         return PASS;
     }
     let workload = workload::guarding_packet(ctx);
+    let may_be_spared = workload.is_held() && !matches!(finding, Finding::Drop(_));
+    if may_be_spared && pods::is_spared(ctx) {
+        return PASS;
+    }
     let reason = match finding {
         Finding::Drop(reason) => reason,
         Finding::DropFromAny(reason) if guard::is_any(&workload) => reason,
@@ -106,6 +110,9 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     }
     let workload = workload::guarding_packet(ctx);
     if is_guarded(&workload, socket.local_port) {
+        if workload.is_held() && pods::is_spared(ctx) {
+            return PASS;
+        }
         let unknown =
             Addresses { source: Address::default(), destination: Address::default(), is_v4: false };
         let addresses = addresses(ctx).unwrap_or(unknown);
@@ -129,7 +136,8 @@ fn policy_allows(workload: &Workload, asked: &Endpoint, translated: Option<&Endp
     let verdict = |destination: &Endpoint| -> Verdict {
         decide(workload.outbound(), destination, best_rule(workload.id, destination))
     };
-    may_open(verdict(asked), translated.map(verdict))
+    // No rule is about a held pod.
+    !workload.is_held() && may_open(verdict(asked), translated.map(verdict))
 }
 
 #[inline(always)]

@@ -11,7 +11,7 @@
 //! | `egress_guard`     | cgroup_skb/egress         | `guard`     |
 //! | `ingress_guard`    | cgroup_skb/ingress        | `guard`, `local_leg` |
 //! | `socket_created`   | cgroup/sock_create        | `coverage`  |
-//! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`, `select` |
+//! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`, `select`, `pods` |
 //! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
 //! | `cgroup_populated` | tracepoint cgroup_notify_populated | `enrol` |
 //!
@@ -29,6 +29,7 @@
 //! | `workload_guarding_packet` | `workload` |
 //! | `detour_v4`, `detour_v6`   | `headers`  |
 //! | `best_rule_bits`           | `maps`     |
+//! | `socket_is_spared`         | `pods`     |
 //!
 //! The price is a narrow interface. A global function is `extern "C"` and exported. It takes at most five arguments: the
 //! program's context, numbers, and pointers to memory of a known size, which it must check for null. It returns one number.
@@ -53,6 +54,7 @@ mod lookup;
 mod maps;
 mod names;
 mod options;
+mod pods;
 mod report;
 mod select;
 mod socket;

@@ -16,6 +16,8 @@ use sheath_common::flow::{
 };
 use sheath_common::maps as size;
 use sheath_common::net::{Address, Endpoint};
+use sheath_common::pod_cgroups::{self, Comparison, PodRules};
+use sheath_common::pod_uid::PodUid;
 use sheath_common::selector::{
     BeginningKey, Glob, MAX_PATTERNS, Matcher, PATH_LEN, Pattern, PatternKey, Search,
 };
@@ -57,6 +59,23 @@ pub static BEGINNINGS: LpmTrie<BeginningKey, u32, { 2 * MAX_PATTERNS as usize }>
 /// The generation of patterns in force.
 #[btf_map]
 pub static GENERATION: Array<u32, 1> = Array::new();
+
+/// Pods that somebody has decided about, whether their cgroups are there or not. [`Workload::NOBODY`] is a pod that is left
+/// alone.
+#[btf_map]
+pub static PODS: HashMap<PodUid, Workload, { size::MAX_PODS as usize }, ON_DEMAND> = HashMap::new();
+
+/// How pods are recognised: two sets of rules, of which the generation chooses one.
+#[btf_map]
+pub static POD_RULES: Array<PodRules, { pod_cgroups::RULES }> = Array::new();
+
+/// The generation of rules about pods in force.
+#[btf_map]
+pub static POD_GENERATION: Array<u32, 1> = Array::new();
+
+/// Sockets of the host's network namespace that held pods may have made. The value is reserved. Lives and dies with the socket.
+#[btf_map]
+pub static HOST_SOCKETS: SkStorage<u32> = SkStorage::new();
 
 /// What the rules say about single addresses.
 #[btf_map]
@@ -150,7 +169,7 @@ pub static COUNTERS: PerCpuArray<u64, { Counter::ALL.len() }> = PerCpuArray::new
 #[btf_map]
 pub static EVENTS: RingBuf<Event, { size::EVENTS_BYTES as usize }> = RingBuf::new();
 
-/// Working memory of the search for a path's pattern: too large for the 512 bytes of BPF stack.
+/// Working memory of the search for what a path stands for: too large for the 512 bytes of BPF stack.
 #[repr(C)]
 pub struct Scratch {
     pub search: Search,
@@ -172,6 +191,9 @@ pub struct Scratch {
     pub key_bits: u32,
     pub generation: u32,
     pub path: [u8; PATH_LEN],
+    /// Of the path with those of pods, by the rules of a generation.
+    pub pod: Comparison,
+    pub pod_generation: u32,
 }
 
 #[btf_map]
@@ -213,6 +235,13 @@ pub fn ever(cgroup: &u64) -> Option<&'static Workload> {
 pub fn pattern(generation: u32, number: u32) -> Option<&'static Pattern> {
     // SAFETY: the memory of an entry stays a pattern's while the program runs, even when the entry is gone.
     unsafe { PATTERNS.get(&PatternKey { generation, number }) }
+}
+
+/// What was decided about a pod.
+#[inline(always)]
+pub fn pod(uid: &PodUid) -> Option<&'static Workload> {
+    // SAFETY: the value is copied at once; an entry that is changed meanwhile is replaced whole.
+    unsafe { PODS.get(uid) }
 }
 
 /// What the rules say about a destination.

@@ -23,15 +23,15 @@ pub enum Selected {
     Nothing,
     /// A path too long to tell, but that begins as one that matches may, is nobody's and refused.
     This(Workload),
-    /// The patterns were replaced again and again while they were looked at.
+    /// What it is recognised by was replaced again and again while it was looked at.
     CannotTell,
 }
 
-/// Looks for the first pattern that matches the zero-terminated path at an address of the kernel's.
+/// Reads the zero-terminated path at an address of the kernel's. False if there is none.
 #[inline(always)]
-pub fn by_path(path: *const c_void) -> Selected {
+pub fn read(path: *const c_void) -> bool {
     let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
-        return Selected::Nothing;
+        return false;
     };
     // SAFETY: the slot belongs to this CPU, and the tracepoint is not entered twice on it. The helper writes no more than
     // the buffer has room for, and refuses addresses that cannot be read.
@@ -40,11 +40,23 @@ pub fn by_path(path: *const c_void) -> Selected {
         let read = bpf_probe_read_kernel_str(buffer, PATH_LEN as u32, path);
         // The length counts the terminating zero. A path that fills the buffer may have been cut short.
         if read <= 1 || read as usize > PATH_LEN {
-            return Selected::Nothing;
+            return false;
         }
         (*scratch).is_cut = u32::from(read as usize == PATH_LEN);
         (*scratch).path_len = read as u32 - 1;
         (*scratch).last = last_characters(&(*scratch).path, (*scratch).path_len);
+    }
+    true
+}
+
+/// Looks for the first pattern that matches the path that has been [read].
+#[inline(always)]
+pub fn by_path() -> Selected {
+    let Some(scratch) = SCRATCH.get_ptr_mut(0) else {
+        return Selected::Nothing;
+    };
+    // SAFETY: as in `read`.
+    unsafe {
         // Twice: replacing all patterns takes far longer than looking for one.
         if !search(scratch) && !search(scratch) {
             return Selected::CannotTell;

@@ -13,8 +13,8 @@ use sheath_common::workload::NO_WORKLOAD;
 
 use crate::ctx::{self, connected, sock_ops};
 use crate::maps::{FLOWS, NAMESPACES, SILENT, contains, copied};
-use crate::options;
 use crate::report::{count, send};
+use crate::{options, pods};
 
 /// The return value means nothing for the callbacks used here.
 const DONE: u32 = 1;
@@ -89,6 +89,7 @@ fn listening(ctx: &SockOpsContext) {
     let netns = ctx::netns(ctx);
     let port = SilentKey { netns, port: sock_ops::local(ctx).port, _reserved: 0 };
     let _ = SILENT.remove(&port);
+    pods::note_listening(ctx, netns);
     if !contains(&NAMESPACES, &netns) {
         send(Event {
             kind: EventKind::ListenElsewhere as u32,

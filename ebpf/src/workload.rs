@@ -73,7 +73,7 @@ fn innermost(
         }
         walk.visit(cgroup, entry(&cgroup));
     }
-    if walk.may_lead_further() && is_in_doubt(&walk) { Workload::REFUSED } else { walk.found() }
+    if walk.may_lead_further() && is_in_doubt(&walk) { walk.doubtful() } else { walk.found() }
 }
 
 /// What could not be recorded as a workload is not taken for nobody's, nor for that of the workload round it.

@@ -36,6 +36,11 @@ fn check(config: &Config) {
                 assert!(components[1..].iter().all(|part| !["", ".", ".."].contains(part)));
             }
             CgroupSelector::Id(id) => assert_ne!(*id, 0),
+            CgroupSelector::Pod(uid) => {
+                assert!(config.pods.is_some());
+                let pods = config.desired.pods.as_ref();
+                assert!(!pods.is_some_and(|pods| pods.plain.contains(uid)));
+            }
         }
         let inbound = &workload.inbound;
         assert!(!inbound.ports.contains(&0));

@@ -41,6 +41,8 @@ mod ownership;
 mod peers;
 mod pinned_peers;
 mod pod_discovery;
+mod pods;
+mod pods_at_birth;
 mod programs;
 mod real_programs;
 mod reload;

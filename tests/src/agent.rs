@@ -50,7 +50,7 @@ pub fn config(world: &World, node: &Node) -> Config {
         instance: format!("{}-{}", world.name, node.name),
         run_dir: dir.join("run").display().to_string(),
         identity: Identity::ca(&ca, None),
-        capture: Capture { cgroup: node.cgroup.relative() },
+        capture: Capture { cgroup: node.cgroup.relative(), pods: None },
         log: Log { level: "info", format: "json" },
         // Thousands of handshakes at once share the processor with other tests.
         timeouts: Timeouts {

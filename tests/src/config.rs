@@ -105,6 +105,21 @@ pub enum WorkloadIdentity {
 #[derive(Clone, Serialize)]
 pub struct Capture {
     pub cgroup: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pods: Option<Pods>,
+}
+
+/// The pods of a kubelet.
+#[derive(Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pods {
+    pub root: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<&'static str>,
+    pub host_network: bool,
+    /// `None`: nothing is known about pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plain: Option<Vec<String>>,
 }
 
 #[derive(Clone, Serialize)]
@@ -150,6 +165,7 @@ pub enum Select {
     Cgroup(String),
     CgroupId(u64),
     SystemdUnit(String),
+    PodUid(String),
 }
 
 #[derive(Clone, Serialize)]

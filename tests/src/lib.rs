@@ -26,6 +26,7 @@ pub mod filter;
 pub mod hammer;
 pub mod interop;
 pub mod judge;
+pub mod kubelet;
 pub mod leaks;
 pub mod lent;
 pub mod live;

@@ -14,6 +14,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// Of `linux/bpf.h`.
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
@@ -59,7 +60,7 @@ pub fn remove_maps(instance: &str) -> Vec<PathBuf> {
     maps
 }
 
-/// Entries that take all the room of a hash map with keys and values of eight bytes each.
+/// Entries that take all the room of a hash map with keys of eight or sixteen bytes, and values of eight.
 pub struct Filling {
     map: OwnedFd,
     keys: Vec<u64>,
@@ -69,7 +70,7 @@ pub struct Filling {
 pub fn fill(instance: &str, name: &str) -> Filling {
     let pin = named(instance, name).into_iter().next().expect("a pinned map");
     let mut filling = Filling { map: open(&pin).expect("the map"), keys: Vec::new() };
-    // No cgroup has such an id.
+    // No cgroup has such an id, and no pod such a uid.
     for key in (1_u64 << 62).. {
         match filling.call(BPF_MAP_UPDATE_ELEM, key) {
             Ok(_) => filling.keys.push(key),
@@ -94,14 +95,36 @@ impl Filling {
 
     fn call(&self, command: libc::c_long, key: u64) -> io::Result<libc::c_long> {
         let value = 0_u64;
+        // The second half is for the longer keys.
+        let key = [key, key];
         let mut attributes = [0_u64; 16];
         attributes[0] = u64::from(u32::try_from(self.map.as_raw_fd()).unwrap());
-        attributes[1] = &raw const key as u64;
+        attributes[1] = key.as_ptr() as u64;
         if command == BPF_MAP_UPDATE_ELEM {
             attributes[2] = &raw const value as u64;
         }
         bpf(command, &attributes)
     }
+}
+
+/// How many entries a pinned hash map has.
+pub fn count(instance: &str, name: &str) -> usize {
+    let pin = named(instance, name).into_iter().next().expect("a pinned map");
+    let map = open(&pin).expect("the map");
+    // Longer than any key.
+    let (mut key, mut next) = ([0_u64; 64], [0_u64; 64]);
+    let mut attributes = [0_u64; 16];
+    attributes[0] = u64::from(u32::try_from(map.as_raw_fd()).unwrap());
+    for found in 0.. {
+        attributes[1] = if found == 0 { 0 } else { key.as_ptr() as u64 };
+        attributes[2] = next.as_mut_ptr() as u64;
+        match bpf(BPF_MAP_GET_NEXT_KEY, &attributes) {
+            Ok(_) => key = next,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return found,
+            Err(error) => panic!("the keys of {name}: {error}"),
+        }
+    }
+    unreachable!()
 }
 
 /// Detaches a pinned link, as an administrator with `bpftool link detach` does: the pin stays,

@@ -16,6 +16,9 @@ pub struct Status {
     pub workloads: Vec<Workload>,
     #[serde(default)]
     pub names: Vec<Name>,
+    /// With a kubelet.
+    #[serde(default)]
+    pub pods: Option<Pods>,
     pub flows: u64,
     /// Sessions that wait for the next flow.
     pub idle_sessions: u64,
@@ -27,6 +30,23 @@ pub struct Status {
     // The benchmark compares with agents that do not have this yet.
     #[serde(default)]
     pub metrics: Vec<Metric>,
+}
+
+/// The pods of a kubelet.
+#[derive(Debug, Deserialize)]
+pub struct Pods {
+    pub root: String,
+    pub known: bool,
+    pub decided: usize,
+    pub held: Vec<HeldPod>,
+    pub problem: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct HeldPod {
+    pub uid: String,
+    pub cgroup: String,
+    pub since: String,
 }
 
 /// A metric with all its values.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::capture::{ProgramStatus, StatusView, WorkloadStatus};
+use crate::capture::{PodsStatus, ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{FoundViews, NameView, ProblemView};
 use crate::credentials::{Identities, IdentityState};
 use crate::identity::Svid;
@@ -35,6 +35,8 @@ pub struct Status {
     pub uptime_seconds: u64,
     pub programs: Vec<ProgramStatus>,
     pub workloads: Vec<Workload>,
+    /// The pods of a kubelet, if there is one.
+    pub pods: Option<PodsStatus>,
     /// DNS names of external peers.
     pub names: Vec<NameView>,
     /// What discoveries cannot find out.
@@ -103,6 +105,7 @@ impl AgentInfo {
             uptime_seconds: self.started.elapsed().as_secs(),
             programs: view.programs,
             workloads: workloads.map(|capture| self.workload(capture)).collect(),
+            pods: view.pods,
             names: found.names.clone(),
             problems: found.problems.clone(),
             flows: metrics.total(FLOWS),

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use sheath_common::selector::Glob;
 
 use super::kernel::filesystems::cgroup_mount;
+use super::pod_settings::PodRoot;
 use crate::desired::{CgroupSelector, Workload};
 use crate::sys::cgroup_id;
 
@@ -177,22 +178,25 @@ fn of_process(pid: &str) -> io::Result<PathBuf> {
 
 /// True if a process is in a cgroup of the workload's now.
 #[must_use]
-pub fn is_member(workload: &Workload, pid: u32) -> bool {
-    of_process(&pid.to_string()).is_ok_and(|path| selects(workload, &path))
+pub fn is_member(workload: &Workload, pods: Option<&PodRoot>, pid: u32) -> bool {
+    of_process(&pid.to_string()).is_ok_and(|path| selects(workload, pods, &path))
 }
 
 /// True if a workload has the cgroup at `path` or one above it.
 #[must_use]
-pub fn selects(workload: &Workload, path: &Path) -> bool {
-    if let CgroupSelector::Id(id) = workload.cgroup {
-        return cgroup_mount().is_ok_and(|mount| {
+pub fn selects(workload: &Workload, pods: Option<&PodRoot>, path: &Path) -> bool {
+    match workload.cgroup {
+        CgroupSelector::Id(id) => cgroup_mount().is_ok_and(|mount| {
             let is_it = |path: &Path| is_there(&mount, &WorkloadCgroup { id, path: path.into() });
             path.ancestors().any(is_it)
-        });
+        }),
+        CgroupSelector::Pod(uid) => pods.is_some_and(|root| root.has(uid, path)),
+        CgroupSelector::Pattern(_) => {
+            let matches =
+                |glob: Glob| path.ancestors().any(|path| glob.matches(path.as_os_str().as_bytes()));
+            workload.glob().is_some_and(matches)
+        }
     }
-    let matches =
-        |glob: Glob| path.ancestors().any(|path| glob.matches(path.as_os_str().as_bytes()));
-    workload.glob().is_some_and(matches)
 }
 
 #[cfg(test)]
@@ -224,8 +228,8 @@ mod tests {
         let id = fs::metadata(&directory).unwrap().ino();
         let workload = Workload { cgroup: CgroupSelector::Id(id), ..Workload::testing("web") };
         let found = path_of(&mount, id);
-        let selected = selects(&workload, &path.join("below"));
-        let other = selects(&workload, Path::new("/"));
+        let selected = selects(&workload, None, &path.join("below"));
+        let other = selects(&workload, None, Path::new("/"));
         fs::remove_dir(&directory).unwrap();
         assert_eq!(found.unwrap(), Some(path));
         assert!(selected && !other);

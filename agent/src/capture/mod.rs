@@ -11,6 +11,8 @@ mod filters;
 mod kernel;
 mod kernel_view;
 mod namespace;
+mod pod_cgroups;
+mod pod_settings;
 mod proc;
 mod processes;
 mod recognition;
@@ -32,10 +34,11 @@ pub use kernel::prepared::Prepared;
 pub use namespace::local_leg::{LocalLeg, LocalLegError};
 pub use namespace::unreachable::errno_of as unreachable_errno;
 pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
+pub use pod_settings::{PodRoot, PodSettings, UnknownPods};
 pub use processes::Processes;
 pub use recognition::find as workload_cgroups;
 pub use root::CaptureRoot;
 pub use supervisor::{
-    NamespaceStatus, ProgramStatus, Protection, Reconfiguration, StatusView, Supervisor,
-    SupervisorRequest, UnprotectedConnection, WorkloadStatus, survey,
+    NamespaceStatus, PodsStatus, ProgramStatus, Protection, Reconfiguration, StatusView,
+    Supervisor, SupervisorRequest, UnprotectedConnection, WorkloadStatus, survey,
 };

@@ -1,7 +1,7 @@
 //! Which cgroups belong to which workloads by a configuration: for the kernel, which recognises new cgroups, and for
 //! the agent, which finds the existing ones.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -12,8 +12,10 @@ use sheath_common::selector::{Glob, Selection, base, depth};
 use sheath_common::workload::Workload;
 
 use super::cgroups::{WorkloadCgroup, is_there, join, path_of, unless_gone, walk};
+use super::pod_cgroups::{self, PodCgroup};
+use super::pod_settings::PodRoot;
 use super::selectors::Selectors;
-use crate::desired::{self, CgroupSelector};
+use crate::desired::{self, CgroupSelector, PodUid};
 
 /// The cgroups that a workload selects now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,12 +27,20 @@ pub struct Found {
     pub taken: Vec<(WorkloadCgroup, usize)>,
 }
 
-/// Finds the cgroups that a workload selects now, whoever else selects them too.
+/// Finds the cgroups that a workload selects now, whoever else selects them too. Pods are below `root`.
 ///
 /// # Errors
 /// If the hierarchy cannot be read, for want of descriptors for instance. That is not the same as finding nothing.
-pub fn find(mount: &Path, workload: &desired::Workload) -> io::Result<Found> {
-    Ok(Recognition::new([workload]).find(mount)?.pop().unwrap_or_default())
+pub fn find(
+    mount: &Path,
+    workload: &desired::Workload,
+    root: Option<&PodRoot>,
+) -> io::Result<Found> {
+    let pods = match (&workload.cgroup, root) {
+        (CgroupSelector::Pod(_), Some(root)) => pod_cgroups::find(mount, root)?,
+        _ => Vec::new(),
+    };
+    Ok(Recognition::new([workload]).find(mount, &pods)?.pop().unwrap_or_default())
 }
 
 /// How the cgroups of workloads are recognised.
@@ -42,6 +52,8 @@ pub struct Recognition {
     owners: Vec<(usize, usize)>,
     /// Cgroups that are selected by their ids, and by whom.
     ids: Vec<(u64, usize)>,
+    /// Pods that are selected, and by whom.
+    pods: Vec<(PodUid, usize)>,
     bases: BTreeSet<String>,
     workloads: usize,
 }
@@ -61,7 +73,7 @@ impl Recognition {
                     }
                 }
                 CgroupSelector::Id(id) => this.ids.push((*id, index)),
-                CgroupSelector::Pod(_) => {}
+                CgroupSelector::Pod(uid) => this.pods.push((*uid, index)),
             }
         }
         let bases = this.bases.iter().filter(|path| !path.is_empty());
@@ -97,6 +109,12 @@ impl Recognition {
         !self.ids.is_empty()
     }
 
+    /// Which pods are selected, and by whom. Of several, the first has the pod.
+    #[must_use]
+    pub fn pods(&self) -> HashMap<PodUid, usize> {
+        self.pods.iter().rev().copied().collect()
+    }
+
     /// Workloads whose cgroups may contain those of others, as far as patterns tell.
     #[must_use]
     pub fn above_others(&self) -> BTreeSet<usize> {
@@ -117,14 +135,14 @@ impl Recognition {
         self.selectors.about(path).into_iter().filter_map(of_workload).collect()
     }
 
-    /// Finds the cgroups of each workload, in the workloads' order. Of several that select one, the first has it, as in the
-    /// kernel.
+    /// Finds the cgroups of each workload, in the workloads' order. `pods` are the pods that there are. Of several that select a
+    /// cgroup, the first has it, as in the kernel, where who writes its path comes before who names the pod.
     ///
     /// # Errors
     /// If the hierarchy cannot be read. That is not the same as finding nothing.
-    pub fn find(&self, mount: &Path) -> io::Result<Vec<Found>> {
+    pub fn find(&self, mount: &Path, pods: &[PodCgroup]) -> io::Result<Vec<Found>> {
         let mut all = vec![Found::default(); self.workloads];
-        let mut selected: BTreeMap<u64, (PathBuf, Vec<usize>)> = BTreeMap::new();
+        let mut selected: BTreeMap<u64, (PathBuf, Vec<(bool, usize)>)> = BTreeMap::new();
         let leads_on = |path: &Path| {
             let bytes = path.as_os_str().as_bytes();
             self.selectors.lead_below(bytes.strip_suffix(b"/").unwrap_or(bytes))
@@ -142,7 +160,8 @@ impl Recognition {
                 if selection == Selection::TooLong {
                     all[index].too_long.push(WorkloadCgroup { id, path: path.to_owned() });
                 } else {
-                    selected.entry(id).or_insert((path.to_owned(), Vec::new())).1.push(index);
+                    let claims = &mut selected.entry(id).or_insert((path.to_owned(), Vec::new())).1;
+                    claims.push((false, index));
                 }
             }
             Ok(())
@@ -154,18 +173,31 @@ impl Recognition {
             let cgroup = WorkloadCgroup { id: *id, path };
             // Of one whose path is too long for a system call, what is known is the path of one above it.
             if is_there(mount, &cgroup) {
-                selected.entry(*id).or_insert((cgroup.path, Vec::new())).1.push(*index);
+                let claims = &mut selected.entry(*id).or_insert((cgroup.path, Vec::new())).1;
+                claims.push((false, *index));
             } else if path_of(mount, *id)?.is_some() {
                 all[*index].too_long.push(cgroup);
             }
         }
+        let mut by_uid: HashMap<PodUid, Vec<usize>> = HashMap::new();
+        for (uid, index) in &self.pods {
+            by_uid.entry(*uid).or_default().push(*index);
+        }
+        for pod in pods {
+            let WorkloadCgroup { id, path } = &pod.cgroup;
+            for index in by_uid.get(&pod.uid).into_iter().flatten() {
+                let claims = &mut selected.entry(*id).or_insert((path.clone(), Vec::new())).1;
+                claims.push((true, *index));
+            }
+        }
         for (id, (path, mut claimants)) in selected {
             claimants.sort_unstable();
+            let (_, owner) = claimants[0];
             let cgroup = WorkloadCgroup { id, path };
-            for later in claimants.iter().skip(1) {
-                all[*later].taken.push((cgroup.clone(), claimants[0]));
+            for (_, later) in claimants.iter().skip(1) {
+                all[*later].taken.push((cgroup.clone(), owner));
             }
-            all[claimants[0]].selected.push(cgroup);
+            all[owner].selected.push(cgroup);
         }
         Ok(all)
     }

@@ -16,6 +16,8 @@ mod enrolment;
 mod event_log;
 mod listening;
 mod namespaces;
+mod pod_decisions;
+mod pods;
 mod port_steering;
 mod ports;
 mod reconciler;
@@ -43,6 +45,7 @@ use super::kernel::events::{Events, calls_for_reconcile};
 use super::kernel::maps::Maps;
 use super::kernel::prepared::Prepared;
 use super::namespace::FlowStarter;
+use super::pod_settings::PodSettings;
 use super::processes::Processes;
 use super::root::CaptureRoot;
 use crate::sys::clock;
@@ -53,7 +56,8 @@ use reconciler::Reconciler;
 
 pub use reconciler::Reconfiguration;
 pub use status::{
-    NamespaceStatus, ProgramStatus, Protection, StatusView, UnprotectedConnection, WorkloadStatus,
+    NamespaceStatus, PodsStatus, ProgramStatus, Protection, StatusView, UnprotectedConnection,
+    WorkloadStatus,
 };
 pub use survey::survey;
 
@@ -97,11 +101,12 @@ impl Supervisor {
     pub fn start(
         prepared: Prepared,
         root: &CaptureRoot,
+        pods: Option<PodSettings>,
         wanted: Reconfiguration,
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        let (attached, events, pinned) = start::attach(prepared, root, &wanted)?;
+        let (attached, events, pinned) = start::attach(prepared, root, pods, &wanted)?;
         let maps = attached.maps.clone();
         let reconciler = Reconciler::bring_up(attached, wanted.workloads, processes, starter)?;
         pinned.keep()?;

@@ -1,17 +1,17 @@
 //! Who listens on the workloads' ports now.
 
 use super::Finding;
-use crate::capture::{cgroup_mount, survey};
+use crate::capture::{PodRoot, cgroup_mount, survey};
 use crate::desired::Desired;
 
-pub fn listeners(desired: &Desired) -> Vec<Finding> {
+pub fn listeners(desired: &Desired, pods: Option<&PodRoot>) -> Vec<Finding> {
     let Ok(mount) = cgroup_mount() else {
         return Vec::new();
     };
     let mut findings = Vec::new();
     for workload in &desired.workloads {
         let within = |reason: &String| format!("`{}`: {reason}", workload.name);
-        match survey(&mount, workload) {
+        match survey(&mount, workload, pods) {
             Ok(survey) => {
                 let advice = "its callers are refused, or not protected, until then; inbound.addresses says at which addresses \
                               the ports are the workload's, inbound.namespace: own that they are not this host's, \

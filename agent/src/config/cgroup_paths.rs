@@ -12,8 +12,10 @@ pub enum CgroupPathError {
     Root(String),
     #[error("inbound.activator `{0}` must be a path below the cgroup v2 root, as `/init.scope`")]
     Activator(String),
-    #[error("select needs exactly one of `cgroup`, `cgroupId` and `systemdUnit`")]
+    #[error("select needs exactly one of `cgroup`, `cgroupId`, `systemdUnit` and `podUid`")]
     NotOneSelector,
+    #[error("select.podUid needs capture.pods.root, below which pods are")]
+    NoPods,
     #[error("select.systemdUnit `{0}` must name a unit that ends in `.service`")]
     Unit(String),
     #[error("select.cgroup `{0}` has an empty or dotted component")]
@@ -82,7 +84,9 @@ fn is_plain(path: &str) -> bool {
     !path.split('/').skip(1).any(|part| part.is_empty() || part == "." || part == "..")
 }
 
-fn check_captured(
+/// # Errors
+/// If a path lies outside of `capture.cgroup`.
+pub fn check_captured(
     key: &'static str,
     path: &str,
     capture: &CaptureRoot,

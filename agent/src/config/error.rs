@@ -9,6 +9,7 @@ use super::instance::InstanceError;
 use super::kubernetes::KubernetesError;
 use super::limits::OverLimit;
 use super::peers::PeerError;
+use super::pods::PodsError;
 use super::tls::TlsSettingsError;
 use super::words;
 use super::workload::WorkloadError;
@@ -46,6 +47,8 @@ pub enum Invalid {
     Instance(#[from] InstanceError),
     #[error(transparent)]
     CaptureRoot(#[from] CgroupPathError),
+    #[error(transparent)]
+    Pods(#[from] PodsError),
     #[error(transparent)]
     Sources(#[from] SourceError),
     #[error("trustDomains `{name}`: {error}")]

@@ -13,6 +13,7 @@ mod known;
 mod kubernetes;
 mod limits;
 mod peers;
+mod pods;
 mod raw;
 mod reload;
 mod tls;
@@ -26,9 +27,9 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
-use crate::capture::CaptureRoot;
+use crate::capture::{CaptureRoot, PodSettings};
 use crate::control;
-use crate::desired::{Desired, Origin};
+use crate::desired::{Desired, Origin, Pods};
 use crate::discovery::{Discovery, Dns};
 use crate::limits::Limits;
 use crate::pipeline::Timeouts;
@@ -61,6 +62,8 @@ pub struct Config {
     pub ca_dir: Option<PathBuf>,
     /// The cgroup that the programs attach to.
     pub capture: CaptureRoot,
+    /// The pods of a kubelet, if there is one.
+    pub pods: Option<PodSettings>,
     /// Level and format of the log.
     pub log: LogSettings,
     /// How long each part of a flow may take.
@@ -105,6 +108,7 @@ impl Config {
         control::Settings {
             desired: self.desired.clone(),
             discoveries: self.discoveries.clone(),
+            pod_root: self.pods.as_ref().map(|pods| pods.root.clone()),
             expired_peer: self.expired_peer,
         }
     }
@@ -116,6 +120,7 @@ impl Config {
             instance = self.instance.name,
             trust_domain = %self.trust_domain,
             capture = ?self.capture,
+            pods = self.pods.as_ref().map(tracing::field::debug),
             "configuration"
         );
         self.desired.log();
@@ -131,6 +136,9 @@ impl Config {
             memory: instance.names(),
         };
         let capture = cgroup_paths::capture_root(&raw.capture.cgroup)?;
+        let pods = raw.capture.pods.as_ref().map(|raw| pods::settings(raw, &capture));
+        let pods = pods.transpose()?;
+        let plain = raw.capture.pods.and_then(|pods| pods.plain);
         let sources = Sources::from_raw(raw.identity, &raw.trust_domain)?;
         let mut discoveries: Vec<Arc<dyn Discovery>> = vec![Arc::new(dns)];
         match raw.kubernetes {
@@ -149,14 +157,24 @@ impl Config {
             peers: raw.peers,
             external_peers: raw.external_peers,
         };
-        let file = File { path: path.into(), trust_domain: &raw.trust_domain, capture: &capture };
+        let file = File {
+            path: path.into(),
+            trust_domain: &raw.trust_domain,
+            capture: &capture,
+            has_pods: pods.is_some(),
+        };
+        let mut desired = lists.read(&file, &sources)?;
+        desired.pods =
+            plain.map(|plain| Pods { plain: plain.into_iter().map(|uid| uid.0).collect() });
+        pods::check(&desired)?;
         let config = Self {
-            desired: lists.read(&file, &sources)?,
+            desired,
             ca_dir: sources.ca_dir().map(Path::to_owned),
             trust_domain: raw.trust_domain,
             node: raw.node,
             instance,
             capture,
+            pods,
             log: LogSettings { level: raw.log.level, format: raw.log.format },
             drain: raw.timeouts.drain.0,
             timeouts: raw.timeouts.into(),
@@ -175,6 +193,7 @@ struct File<'c> {
     path: Arc<Path>,
     trust_domain: &'c TrustDomain,
     capture: &'c CaptureRoot,
+    has_pods: bool,
 }
 
 /// The lists that describe the desired state, as they are written.

@@ -17,7 +17,7 @@ impl Config {
             ("trustDomain", self.trust_domain == new.trust_domain),
             ("node", self.node == new.node),
             ("instance", self.instance == new.instance),
-            ("capture", self.capture == new.capture),
+            ("capture", (&self.capture, &self.pods) == (&new.capture, &new.pods)),
             ("log", self.log == new.log),
             ("timeouts", (self.timeouts, self.drain) == (new.timeouts, new.drain)),
             ("sessions.reuse", self.reuse == new.reuse),

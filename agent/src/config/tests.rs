@@ -57,7 +57,7 @@ fn a_cgroup_that_exists_can_be_selected_by_its_id() {
     let web = &parse(&text).unwrap().desired.workloads[0];
     assert_eq!(web.cgroup, CgroupSelector::Id(4_294_967_297));
     let error = error_with("cgroup: \"demo.slice/web*\"", "cgroup: web, cgroupId: 7");
-    assert!(error.contains("exactly one of `cgroup`, `cgroupId` and `systemdUnit`"), "{error}");
+    assert!(error.contains("exactly one of `cgroup`, `cgroupId`, `systemdUnit`"), "{error}");
     assert!(error_with("cgroup: \"demo.slice/web*\"", "cgroupId: 0").contains("sheath.yaml:8"));
 }
 

@@ -63,12 +63,15 @@ impl WorkloadReader<'_> {
         if name.len() > MAX_NAME {
             return Err(WorkloadError::LongName);
         }
-        let File { path, trust_domain, capture } = self.file;
+        let File { path, trust_domain, capture, .. } = self.file;
         let cgroup = match raw.select.selector()? {
             CgroupSelector::Pattern(text) => {
                 CgroupSelector::Pattern(cgroup_paths::pattern(&text, capture)?)
             }
-            other @ (CgroupSelector::Id(_) | CgroupSelector::Pod(_)) => other,
+            CgroupSelector::Pod(_) if !self.file.has_pods => {
+                return Err(CgroupPathError::NoPods.into());
+            }
+            exact @ (CgroupSelector::Id(_) | CgroupSelector::Pod(_)) => exact,
         };
         if let Some(id) = raw.spiffe_id.as_ref().filter(|id| id.trust_domain() != *trust_domain) {
             let (id, domain) = (id.clone(), (*trust_domain).clone());

@@ -21,7 +21,7 @@ use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::capture::{Processes, Reconfiguration, SupervisorRequest, WorkloadIds};
+use crate::capture::{PodRoot, Processes, Reconfiguration, SupervisorRequest, WorkloadIds};
 use crate::credentials::Identities;
 use crate::desired::Desired;
 use crate::discovery::Discovery;
@@ -58,6 +58,8 @@ pub enum ControlRequest {
 pub struct Settings {
     pub desired: Desired,
     pub discoveries: Vec<Arc<dyn Discovery>>,
+    /// What pods are below, if there are any. A reload does not change it.
+    pub pod_root: Option<PodRoot>,
     pub expired_peer: ExpiredPeer,
 }
 
@@ -109,7 +111,7 @@ impl Control {
     ) -> Result<Self, Problem> {
         let mut numbers = Numbers::new(ids);
         numbers.give(&mut settings.desired)?;
-        let mut sources = Sources::new(provider.clone(), processes);
+        let mut sources = Sources::new(provider.clone(), processes, settings.pod_root);
         let opened = sources.open(&settings.desired.workloads)?;
         let mut discoveries = Discoveries::new(provider.secure_random);
         let merged = discoveries.merged(&settings.desired);
@@ -150,7 +152,8 @@ impl Control {
     #[must_use]
     pub fn wanted(&self) -> Reconfiguration {
         let policy = self.published.policy.load_full();
-        Reconfiguration { workloads: self.desired.workloads.clone(), policy }
+        let Desired { workloads, pods, .. } = self.desired.as_ref();
+        Reconfiguration { workloads: workloads.clone(), pods: pods.clone(), policy }
     }
 
     /// What discoveries have found, now and later.

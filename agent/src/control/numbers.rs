@@ -1,5 +1,6 @@
 //! The numbers by which the kernel knows workloads.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::desired::Desired;
 #[derive(Debug)]
 pub struct Numbers {
     ids: Arc<WorkloadIds>,
-    /// Those of the workloads that were given numbers last. Names that a discovery has changed nothing about cost nothing.
+    /// By key, those of the workloads that were given numbers last. What a discovery has changed nothing about cost nothing.
     known: HashMap<String, WorkloadId>,
 }
 
@@ -26,10 +27,11 @@ impl Numbers {
     /// # Errors
     /// If a new workload gets none. Without one a workload is refused.
     pub fn give(&mut self, desired: &mut Desired) -> Result<(), IdError> {
-        let is_known = |name: &str| self.known.contains_key(name);
-        if !desired.names().all(is_known) {
-            let ids = tokio::task::block_in_place(|| self.ids.assign(desired.names()))?;
-            self.known = desired.names().map(str::to_owned).zip(ids).collect();
+        if !desired.keys().all(|key| self.known.contains_key(key.as_ref())) {
+            let keys: Vec<_> = desired.keys().map(Cow::into_owned).collect();
+            let names = keys.iter().map(String::as_str);
+            let ids = tokio::task::block_in_place(|| self.ids.assign(names))?;
+            self.known = keys.into_iter().zip(ids).collect();
         }
         self.give_known(desired);
         Ok(())
@@ -37,8 +39,9 @@ impl Numbers {
 
     /// Gives those workloads their numbers that had them before.
     pub fn give_known(&self, desired: &mut Desired) {
-        let number = |name| self.known.get(name).copied().unwrap_or(NO_WORKLOAD);
-        let numbers: Vec<_> = desired.names().map(number).collect();
+        let number = |key: Cow<'_, str>| self.known.get(key.as_ref()).copied();
+        let numbers: Vec<_> =
+            desired.keys().map(|key| number(key).unwrap_or(NO_WORKLOAD)).collect();
         desired.number(numbers);
     }
 }

@@ -51,7 +51,7 @@ impl Control {
         supervisor: &mpsc::WeakSender<SupervisorRequest>,
     ) -> Option<Instant> {
         let policy = self.published.policy.load_full();
-        let error = apply(supervisor, &self.desired.workloads, policy).await.err()?;
+        let error = apply(supervisor, &self.desired, policy).await.err()?;
         tracing::error!(%error, "capture refuses what a discovery has found; it is tried again");
         Some(Instant::now() + STEER_AGAIN)
     }

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Control, Settings};
 use crate::capture::{CaptureError, IdError, Reconfiguration, SupervisorRequest};
-use crate::desired::Workload;
+use crate::desired::Desired;
 use crate::follow::Problem;
 use crate::policy::Policy;
 
@@ -61,7 +61,7 @@ impl Control {
         // The policy first: capture must not hand us flows that the policy does not know. Live sessions are judged by it
         // later.
         let before = self.published.policy.swap(policy.clone());
-        if let Err(error) = apply(supervisor, &desired.workloads, policy).await {
+        if let Err(error) = apply(supervisor, &desired, policy).await {
             self.published.policy.store(before);
             return Err(error.into());
         }
@@ -80,18 +80,19 @@ impl Control {
     }
 }
 
-/// Has capture enforce workloads and policy.
+/// Has capture enforce what is desired of workloads and pods, and policy.
 ///
 /// # Errors
 /// If capture refuses, or has ended. Then nothing has changed.
 pub async fn apply(
     supervisor: &mpsc::WeakSender<SupervisorRequest>,
-    workloads: &[Arc<Workload>],
+    desired: &Desired,
     policy: Arc<Policy>,
 ) -> Result<(), NotApplied> {
     let supervisor = supervisor.upgrade().ok_or(NotApplied::Ended)?;
     let (answer, applied) = oneshot::channel();
-    let change = Reconfiguration { workloads: workloads.to_vec(), policy };
+    let (workloads, pods) = (desired.workloads.clone(), desired.pods.clone());
+    let change = Reconfiguration { workloads, pods, policy };
     supervisor
         .send(SupervisorRequest::Reconfigure(Box::new(change), answer))
         .await

@@ -9,7 +9,7 @@ use sheath_common::workload::WorkloadId;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::capture::{Processes, is_member};
+use crate::capture::{PodRoot, Processes, is_member};
 use crate::desired::Workload;
 use crate::follow::Problem;
 use crate::identity::{Membership, Shared, Snapshot, Source, Update, Updates, WorkloadRef};
@@ -30,6 +30,8 @@ struct BrokenDown;
 pub struct Sources {
     shared: Shared,
     processes: Arc<Processes>,
+    /// What pods are below.
+    pod_root: Option<PodRoot>,
     followed: HashMap<WorkloadId, FollowedSource>,
     generation: u64,
     updates: (mpsc::Sender<SourceUpdate>, mpsc::Receiver<SourceUpdate>),
@@ -67,10 +69,15 @@ impl FollowedSource {
 }
 
 impl Sources {
-    pub fn new(provider: Arc<CryptoProvider>, processes: Arc<Processes>) -> Self {
+    pub fn new(
+        provider: Arc<CryptoProvider>,
+        processes: Arc<Processes>,
+        pod_root: Option<PodRoot>,
+    ) -> Self {
         Self {
             shared: Shared::new(provider),
             processes,
+            pod_root,
             followed: HashMap::new(),
             generation: 0,
             updates: mpsc::channel(64),
@@ -141,13 +148,14 @@ impl Sources {
     }
 
     fn spawn(&self, workload: &Arc<Workload>, source: Arc<dyn Source>) -> AbortOnDropHandle<()> {
-        let member = workload.clone();
+        let (member, pod_root) = (workload.clone(), self.pod_root.clone());
+        let is_member = move |pid| is_member(&member, pod_root.as_ref(), pid);
         let reference = WorkloadRef {
             id: workload.id,
             name: workload.name.clone(),
             spiffe_id: workload.spiffe_id.clone(),
             processes: self.processes.subscribe(workload.id),
-            membership: Membership(Arc::new(move |pid| is_member(&member, pid))),
+            membership: Membership(Arc::new(is_member)),
         };
         let updates = Updates::new(self.updates.0.clone(), reference, self.generation);
         AbortOnDropHandle::new(tokio::spawn(keep_following(source, updates)))

@@ -8,7 +8,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use super::{
-    Desired, Destination, Endpoints, ExternalPeer, Origin, Peer, Place, TlsContext,
+    CgroupSelector, Desired, Destination, Endpoints, ExternalPeer, Origin, Peer, Place, TlsContext,
     TrustDomainEntry, Workload,
 };
 
@@ -43,6 +43,9 @@ impl Desired {
             all.trust_domains.extend_from_slice(&part.trust_domains);
             all.tls_contexts.extend_from_slice(&part.tls_contexts);
             all.endpoints.extend_from_slice(&part.endpoints);
+            if let Some(pods) = &part.pods {
+                all.pods = Some(all.pods.take().unwrap_or_default().and(pods));
+            }
         }
         let mut conflicts = Vec::new();
         one_of_a_name(&mut all.workloads, &mut conflicts);
@@ -149,8 +152,12 @@ impl Named for Workload {
         &self.origin
     }
 
+    /// A pod that takes the place of another may have its name while the other still ends.
     fn name(&self) -> String {
-        self.name.clone()
+        match self.cgroup {
+            CgroupSelector::Pod(uid) => format!("{} of the pod {uid}", self.name),
+            CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => self.name.clone(),
+        }
     }
 }
 

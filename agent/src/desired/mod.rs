@@ -14,6 +14,7 @@ mod tls;
 mod trust;
 mod workload;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use sheath_common::workload::WorkloadId;
@@ -26,6 +27,7 @@ pub use peer::{ExternalPeer, Family, Peer};
 pub use place::Place;
 pub use pods::Pods;
 pub use published_port::PublishedPort;
+pub use sheath_common::pod_uid::PodUid;
 pub use tls::{CertificateChoice, InboundTls, StandardTls, TlsContext, TrustChoice};
 pub use trust::{CertificateSource, CrlFiles, PinSource, TrustDomainEntry};
 pub use workload::{CgroupSelector, Existing, Inbound, NamespaceKind, Outbound, Workload};
@@ -41,14 +43,14 @@ pub struct Desired {
     pub tls_contexts: Vec<Arc<TlsContext>>,
     /// Addresses of the DNS names of external peers.
     pub endpoints: Vec<Arc<Endpoints>>,
-    /// `None` if nothing is known about pods.
+    /// `None` as long as nothing is known about pods. Then what was decided about them before stays in force.
     pub pods: Option<Pods>,
 }
 
 impl Desired {
-    /// The names of the workloads, in their order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.workloads.iter().map(|workload| workload.name.as_str())
+    /// What the workloads' numbers are for, in their order.
+    pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.workloads.iter().map(|workload| workload.key())
     }
 
     /// Gives each workload its number, in their order.

@@ -1,5 +1,6 @@
 //! Workloads: which cgroups, which identity, and how their connections are treated.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -28,6 +29,18 @@ pub struct Workload {
     pub inbound: Inbound,
     pub outbound: Outbound,
     pub existing: Existing,
+}
+
+impl Workload {
+    /// What its number is for: its name, or its uid if it is a pod. The next pod of the same name is another workload. No
+    /// name has a control character.
+    #[must_use]
+    pub fn key(&self) -> Cow<'_, str> {
+        match self.cgroup {
+            CgroupSelector::Pod(uid) => Cow::Owned(format!("\u{1}{uid}")),
+            CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => Cow::Borrowed(&self.name),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -64,12 +77,12 @@ pub enum CgroupSelector {
     Pattern(String),
     /// One existing cgroup, by the id that the kernel gave it.
     Id(u64),
-    /// The cgroup of a pod of Kubernetes.
+    /// The cgroup of a Kubernetes pod, whether it is there already or not.
     Pod(PodUid),
 }
 
 impl CgroupSelector {
-    /// The pattern, unless a cgroup is selected by its id.
+    /// The pattern, if it is one.
     #[must_use]
     pub fn pattern(&self) -> Option<&str> {
         match self {

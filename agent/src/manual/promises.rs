@@ -5,7 +5,7 @@
 //!    that an unprivileged process has. Programs and maps are pinned, so the redirect outlives the agent and fails
 //!    closed. A second, independent program at the edge drops what did not come through the agent, and counts it.
 //!    Shown by `no_plaintext`, `enrolment`, `enrolment_limits`, `capture_root`, `fail_closed`, `lost_pins`, `guards`, `diverted`,
-//!    `socket_matrix`, `socket_tricks`.
+//!    `socket_matrix`, `socket_tricks`, `pods_at_birth`.
 //! 2. **No fallback.** A destination that is known to be protected is reached by mutual TLS or not at all.
 //!    Shown by `modes`, `peers`, `external_names`.
 //! 3. **Identity comes from the kernel, never from an address.** The workload of a flow is what the kernel recorded

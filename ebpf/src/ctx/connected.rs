@@ -90,6 +90,21 @@ pub unsafe fn of_socket(sk: *mut c_void) -> Option<Connected> {
     }
 }
 
+/// The MPTCP socket above a subflow; null for any other socket.
+///
+/// # Safety
+/// `sk` is a socket that the verifier knows as such, and not null.
+#[inline(always)]
+pub unsafe fn mptcp_socket_of(sk: *mut c_void) -> *mut c_void {
+    // SAFETY: as the caller says.
+    unsafe {
+        if read_volatile(&raw const MPTCP) == 0 {
+            return null_mut();
+        }
+        bpf_skc_to_mptcp_sock(sk).cast()
+    }
+}
+
 /// Remembers `connected` with the MPTCP socket above the subflow of this callback as well, if it is one: it is that
 /// socket which the application asks for its addresses. That there is no memory for it costs no more than the answer.
 #[inline(always)]

@@ -32,6 +32,9 @@ pub fn render_status(status: &Value) -> String {
         );
     }
     let _ = write!(out, "\n{}", workloads(list(&status["workloads"])));
+    if !status["pods"].is_null() {
+        let _ = write!(out, "\n{}", pods(&status["pods"]));
+    }
     let resolved = list(&status["names"]);
     if !resolved.is_empty() {
         let _ = write!(out, "\n{}", names(resolved));
@@ -78,6 +81,26 @@ fn inbound(workload: &Value) -> String {
     let first = &all[..first];
     let shown = first.split(',').count();
     format!("{mode} {first} and {} more", ports.len() - shown)
+}
+
+/// How pods are decided about, and each pod that nobody has decided about.
+fn pods(pods: &Value) -> String {
+    let held = list(&pods["held"]);
+    let known = if pods["known"] == true { "" } else { "   nothing heard about pods yet" };
+    let mut out = format!(
+        "pods below {}   decided {}   held {}{known}\n",
+        text(&pods["root"]),
+        pods["decided"],
+        held.len()
+    );
+    for pod in held {
+        let (uid, cgroup) = (text(&pod["uid"]), text(&pod["cgroup"]));
+        let _ = writeln!(out, "  {uid} held since {}: {cgroup}", text(&pod["since"]));
+    }
+    if let Some(problem) = pods["problem"].as_str().filter(|problem| !problem.is_empty()) {
+        let _ = writeln!(out, "  {problem}");
+    }
+    out
 }
 
 /// What DNS names resolve to.
@@ -174,6 +197,9 @@ mod tests {
                 "network_mounts": [{"kind": "nfs4", "source": "store:/export", "path": "/srv"}],
             }],
             "counters": {"connect_protected": 3, "connect_denied": 0},
+            "pods": {"root": "/kubepods", "known": false, "decided": 7, "problem": "no room", "held": [
+                {"uid": "0a1b", "cgroup": "/kubepods/pod0a1b", "since": "2030-01-01T00:00:00Z"},
+            ]},
         });
         let text = render_status(&status);
         for expected in [
@@ -185,6 +211,9 @@ mod tests {
             "unprotected: 10.0.0.1:5 - 10.0.0.2:80",
             "unprotected: nfs4 store:/export on /srv",
             "connect_protected",
+            "pods below /kubepods   decided 7   held 1   nothing heard about pods yet",
+            "  0a1b held since 2030-01-01T00:00:00Z: /kubepods/pod0a1b",
+            "  no room",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

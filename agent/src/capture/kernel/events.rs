@@ -75,7 +75,11 @@ pub fn denial_reason(detail: u32) -> &'static str {
     const UNREACHABLE: u32 = Denial::Unreachable as u32;
     const NOT_ENROLLED: u32 = Denial::NotEnrolled as u32;
     const CUT_OFF: u32 = Denial::CutOff as u32;
+    const UNDECIDED: u32 = Denial::PodUndecided as u32;
     match detail {
+        UNDECIDED => {
+            "the pod is held: nobody has decided yet whether it is a workload (`sheath status` lists held pods)"
+        }
         CUT_OFF => {
             "a packet filter on the workload's cgroup blocks its way to the agent (`sheath status` says which)"
         }

@@ -17,13 +17,14 @@ use sheath_common::workload::Workload;
 use super::destinations::DestinationMaps;
 use super::pattern_maps::PatternMaps;
 use super::pins::Pins;
+use super::pod_maps::PodMaps;
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Name of the map with the numbers of workloads. No program uses it.
 pub const WORKLOAD_IDS: &str = "WORKLOAD_IDS";
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 27] = [
+pub const PINNED: [&str; 31] = [
     WORKLOAD_IDS,
     "WORKLOADS",
     "DEPARTED",
@@ -32,6 +33,10 @@ pub const PINNED: [&str; 27] = [
     "PATTERNS",
     "BEGINNINGS",
     "GENERATION",
+    "PODS",
+    "POD_RULES",
+    "POD_GENERATION",
+    "HOST_SOCKETS",
     "ADDRESSES",
     "PREFIXES",
     "NAMESPACES",
@@ -59,6 +64,7 @@ pub struct Maps {
     pub overflow: Table<u32, Overflow>,
     capture: Table<u32, u64>,
     pub patterns: PatternMaps,
+    pub pods: PodMaps,
     pub destinations: DestinationMaps,
     pub namespaces: Table<u64, u32>,
     pub sources: Table<Prefix<SourceKey>, Address>,
@@ -89,6 +95,7 @@ impl Maps {
             overflow: Table::open(&pins.map("OVERFLOW"))?,
             capture: Table::open(&pins.map("CAPTURE"))?,
             patterns: PatternMaps::open(pins)?,
+            pods: PodMaps::open(pins)?,
             destinations: DestinationMaps::open(pins)?,
             namespaces: Table::open(&pins.map("NAMESPACES"))?,
             sources: Table::open(&pins.map("SOURCES"))?,

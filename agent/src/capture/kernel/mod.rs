@@ -11,6 +11,7 @@ pub mod mounts;
 pub mod object;
 pub mod pattern_maps;
 pub mod pins;
+pub mod pod_maps;
 pub mod prepared;
 pub mod programs;
 pub mod steering;

@@ -24,7 +24,7 @@ impl Tree {
     }
 
     fn find(&self, selectors: &[CgroupSelector]) -> Vec<Found> {
-        Recognition::new(&workloads(selectors)).find(&self.mount).unwrap()
+        Recognition::new(&workloads(selectors)).find(&self.mount, &[]).unwrap()
     }
 
     fn pattern(&self, pattern: &str) -> CgroupSelector {
@@ -155,4 +155,32 @@ fn what_is_recognised_stands_for_its_workload_or_lies_below_none() {
     ] {
         assert_eq!(stands_for(path), expected, "{path}");
     }
+}
+
+#[test]
+fn a_pod_is_its_workloads_unless_a_pattern_has_its_cgroup() {
+    let [first, second] = [1, 2].map(|number| PodUid::from_bytes([number; 16]));
+    let paths = [format!("/kubepods/pod{first}"), format!("/kubepods/burstable/pod{second}")];
+    let tree = Tree::new("pods", &[&paths[0], &format!("{}/main", paths[1])]);
+    let root = PodRoot::new(&format!("{}/kubepods", tree.top)).unwrap();
+    let pods = pod_cgroups::find(&tree.mount, &root).unwrap();
+    let selectors = [
+        CgroupSelector::Pod(second),
+        CgroupSelector::Pod(first),
+        tree.pattern("/kubepods/burstable/pod*"),
+        CgroupSelector::Pod(first),
+        CgroupSelector::Pod(PodUid::from_bytes([3; 16])),
+    ];
+    let recognition = Recognition::new(&workloads(&selectors));
+    assert_eq!(recognition.pods()[&first], 1, "the first of two");
+    let found = recognition.find(&tree.mount, &pods).unwrap();
+    let selected: Vec<_> = found.iter().map(|found| tree.paths(&found.selected)).collect();
+    assert_eq!(selected, [vec![], vec![paths[0].clone()], vec![paths[1].clone()], vec![], vec![]]);
+    let taken: Vec<_> =
+        found.iter().map(|found| found.taken.first().map(|taken| taken.1)).collect();
+    assert_eq!(taken, [Some(2), None, None, Some(1), None]);
+    // As `sheath check` looks, for one after the other.
+    let one = &workloads(&selectors)[1];
+    assert_eq!(tree.paths(&find(&tree.mount, one, Some(&root)).unwrap().selected), [&paths[0][..]]);
+    assert_eq!(find(&tree.mount, one, None).unwrap(), Found::default());
 }

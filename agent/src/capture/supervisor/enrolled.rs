@@ -11,14 +11,16 @@ use super::declared_ports::compare;
 use super::enrolment::{Enrolment, Pass};
 use super::listening::Listening;
 use super::namespaces::Namespaces;
-use super::records::{CgroupRecords, Known};
+use super::pods::PodRecords;
+use super::records::{Bases, CgroupRecords, Known};
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::kernel::maps::Maps;
+use crate::capture::pod_cgroups::PodCgroup;
 use crate::capture::processes::Processes;
 use crate::capture::recognition::{Found, Recognition};
 use crate::capture::selectors::Selectors;
-use crate::desired;
+use crate::desired::{self, CgroupSelector, Pods};
 use crate::steering::Steering;
 
 /// The workloads of the configuration, in its order.
@@ -29,17 +31,26 @@ pub struct Enrolled {
     /// How the workloads' cgroups are recognised, and what the kernel has been told of it.
     recognition: Recognition,
     told: Option<Selectors>,
+    pods: PodRecords,
+    /// The pods could not be looked at the last time.
+    are_pods_unseen: bool,
     /// Enrolments of an earlier configuration have yet to be removed.
     is_pruning: bool,
 }
 
 impl Enrolled {
     /// Knows of no workload yet.
-    pub fn new(maps: Arc<Maps>, mount: PathBuf, processes: Arc<Processes>) -> Self {
+    pub fn new(
+        maps: Arc<Maps>,
+        mount: PathBuf,
+        processes: Arc<Processes>,
+        pods: PodRecords,
+    ) -> Self {
         let records = CgroupRecords::new(maps, mount.clone());
         let enrolment = Enrolment::new(mount, records, processes);
         let (workloads, recognition) = (Vec::new(), Recognition::default());
-        Self { workloads, enrolment, recognition, told: None, is_pruning: false }
+        let (told, are_pods_unseen, is_pruning) = (None, false, false);
+        Self { workloads, enrolment, recognition, told, pods, are_pods_unseen, is_pruning }
     }
 
     /// Ends the start. From now on, processes that are found have just come; those that a start finds have been there before.
@@ -48,11 +59,15 @@ impl Enrolled {
     }
 
     /// Changes the workloads. Those that stay, by id, keep what is known of them. From here on the kernel recognises new
-    /// cgroups of theirs itself; those that exist are found by looking.
+    /// cgroups of theirs itself; those that exist are found by looking. `pods` is what is known of other pods.
     ///
     /// # Errors
-    /// If the maps of patterns cannot be written.
-    pub fn set_workloads(&mut self, workloads: Vec<Arc<desired::Workload>>) -> io::Result<()> {
+    /// If the maps of pods or patterns cannot be written.
+    pub fn set_workloads(
+        &mut self,
+        workloads: Vec<Arc<desired::Workload>>,
+        pods: Option<Pods>,
+    ) -> io::Result<()> {
         let mut before: HashMap<_, _> =
             self.workloads.drain(..).map(|workload| (workload.id(), workload)).collect();
         self.workloads = workloads
@@ -68,6 +83,10 @@ impl Enrolled {
             workload.set_above_others(above.contains(&index));
         }
         let workloads = &self.workloads;
+        // First of all: a pod's cgroup may be made at any moment.
+        let selected = self.recognition.pods().into_iter();
+        let entry = |(uid, index): (_, usize)| (uid, workloads[index].kernel_entry(None));
+        self.pods.decide(pods, selected.map(entry).collect())?;
         self.recognition.stand_for(|index| workloads[index].kernel_entry(None));
         let selectors = self.recognition.selectors();
         if self.told.as_ref() != Some(selectors) {
@@ -94,8 +113,21 @@ impl Enrolled {
     /// the workload's problem; the kernel keeps it closed meanwhile. Reports end with [`Self::finish_reports`].
     pub fn reconcile(&mut self, namespaces: &mut Namespaces, policy: &dyn Steering) {
         let seen = self.enrolment.records_mut().begin();
-        let found = self.enrolment.find(&self.recognition);
-        let mut bases: BTreeSet<_> = self.recognition.bases().iter().map(PathBuf::from).collect();
+        let pods = self.pods.find();
+        let found = match &pods {
+            Ok(pods) => self.enrolment.find(&self.recognition, pods),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        let mut bases = Bases {
+            of_workloads: self.recognition.bases().iter().map(PathBuf::from).collect(),
+            of_pods: self
+                .pods
+                .root()
+                .into_iter()
+                .flat_map(|root| root.parents())
+                .map(Into::into)
+                .collect(),
+        };
         if let Ok(found) = &found {
             self.add_nesting(found, &mut bases);
         }
@@ -113,8 +145,22 @@ impl Enrolled {
             });
             workload.report_mut().begin(problem);
         }
+        self.reconcile_pods(pods);
         let known = self.known();
         self.enrolment.records_mut().finish(seen, &bases, &known);
+    }
+
+    /// Holds and releases pods that are no workloads.
+    fn reconcile_pods(&mut self, found: io::Result<Vec<PodCgroup>>) {
+        let workloads = self.workloads.iter().flat_map(WorkloadState::recorded).collect();
+        let records = self.enrolment.records_mut();
+        let settled = found.and_then(|found| self.pods.reconcile(&found, &workloads, records));
+        if let Err(error) = &settled
+            && !self.are_pods_unseen
+        {
+            tracing::warn!(%error, "pods cannot be looked at; what is known of them stays");
+        }
+        self.are_pods_unseen = settled.is_err();
     }
 
     fn reconcile_workload(
@@ -135,21 +181,23 @@ impl Enrolled {
         Ok(problem.or(taken))
     }
 
-    /// Cgroups that are selected by their ids may lie below those of other workloads, and others below them: no pattern
-    /// tells. Adds where they lie to `bases`, and notes which workloads are above.
-    fn add_nesting(&mut self, all: &[Found], bases: &mut BTreeSet<PathBuf>) {
-        if !self.recognition.has_ids() {
+    /// Cgroups that are selected by their ids may lie below those of other workloads, and others below them, and so may pods:
+    /// no pattern tells. Adds where they lie to `bases`, and notes which workloads are above.
+    fn add_nesting(&mut self, all: &[Found], bases: &mut Bases) {
+        if !self.recognition.has_ids() && bases.of_pods.is_empty() {
             return;
         }
         let mut owners = HashMap::new();
         for (index, found) in all.iter().enumerate() {
-            let is_by_id = self.workloads[index].config().cgroup.pattern().is_none();
+            let is_by_id = matches!(self.workloads[index].config().cgroup, CgroupSelector::Id(_));
             for cgroup in &found.selected {
                 owners.insert(cgroup.path.as_path(), index);
-                bases.extend(cgroup.path.parent().filter(|_| is_by_id).map(Path::to_owned));
+                let above = cgroup.path.parent().filter(|_| is_by_id);
+                bases.of_workloads.extend(above.map(Path::to_owned));
             }
         }
-        for path in bases.iter().flat_map(|path| path.ancestors()) {
+        let paths = bases.of_workloads.iter().chain(&bases.of_pods);
+        for path in paths.flat_map(|path| path.ancestors()) {
             if let Some(index) = owners.get(path) {
                 self.workloads[*index].set_above_others(true);
             }
@@ -158,8 +206,14 @@ impl Enrolled {
 
     fn known(&self) -> Known {
         Known {
-            cgroups: self.workloads.iter().flat_map(WorkloadState::recorded).collect(),
-            is_complete: !self.workloads.iter().any(WorkloadState::is_unseen),
+            cgroups: self
+                .workloads
+                .iter()
+                .flat_map(WorkloadState::recorded)
+                .chain(self.pods.kept())
+                .collect(),
+            is_complete: !self.are_pods_unseen
+                && !self.workloads.iter().any(WorkloadState::is_unseen),
         }
     }
 
@@ -183,6 +237,20 @@ impl Enrolled {
             return Ok(());
         }
         self.enrolment.records().prune(before, &known)
+    }
+
+    /// Puts the removal of what an earlier configuration had off, if pods may be known by it: nothing has been heard yet that says
+    /// what they are now. Returns whether it is put off.
+    pub fn put_off_pruning(&mut self) -> bool {
+        let ids = self.workloads.iter().map(WorkloadState::id).collect();
+        let may_have_others =
+            self.pods.root().is_some() && self.pods.decisions().may_have_others(&ids);
+        self.is_pruning |= may_have_others;
+        may_have_others
+    }
+
+    pub fn pods(&self) -> &PodRecords {
+        &self.pods
     }
 
     /// True while entries of an earlier configuration may have yet to be removed.

@@ -17,6 +17,7 @@ use super::workload::WorkloadState;
 use crate::capture::cgroups::{self, WorkloadCgroup};
 use crate::capture::filters::{self, Blocked};
 use crate::capture::namespace::existing;
+use crate::capture::pod_cgroups::PodCgroup;
 use crate::capture::processes::Processes;
 use crate::capture::recognition::{Found, Recognition};
 use crate::desired::Existing;
@@ -83,12 +84,12 @@ impl Enrolment {
         cgroups::join(&self.mount, path)
     }
 
-    /// Finds the cgroups of all workloads that there are now.
+    /// Finds the cgroups of all workloads that there are now. `pods` are the pods that there are.
     ///
     /// # Errors
     /// If the hierarchy cannot be read.
-    pub fn find(&self, recognition: &Recognition) -> io::Result<Vec<Found>> {
-        recognition.find(&self.mount)
+    pub fn find(&self, recognition: &Recognition, pods: &[PodCgroup]) -> io::Result<Vec<Found>> {
+        recognition.find(&self.mount, pods)
     }
 
     /// Enrols what has been found of a workload, and has it served. Returns why the workload cannot be served as configured,

@@ -18,13 +18,15 @@ use crate::capture::kernel::ids::WorkloadIds;
 use crate::capture::kernel::programs::Programs;
 use crate::capture::namespace::FlowStarter;
 use crate::capture::processes::Processes;
-use crate::desired;
+use crate::desired::{self, Pods};
 use crate::steering::Steering;
 
 /// What capture wants to know of a configuration.
 #[derive(Debug)]
 pub struct Reconfiguration {
     pub workloads: Vec<Arc<desired::Workload>>,
+    /// Other pods that are known; `None` if nothing is known about pods yet.
+    pub pods: Option<Pods>,
     pub policy: Arc<dyn Steering>,
 }
 
@@ -60,14 +62,15 @@ impl Reconciler {
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        let Attached { maps, programs, steer_loader, rules, ids, mount } = attached;
+        let Attached { maps, programs, steer_loader, rules, ids, mount, pods } = attached;
+        let known = pods.decisions().known();
         let mut namespaces = Namespaces::new(maps.clone(), steer_loader, starter, mount.clone())?;
-        let mut enrolled = Enrolled::new(maps.clone(), mount.clone(), processes);
+        let mut enrolled = Enrolled::new(maps.clone(), mount.clone(), processes, pods);
         let recorded = enrolled
             .recorded()
             .map_err(CaptureError::during("cannot read the map of workloads"))?;
         enrolled
-            .set_workloads(workloads)
+            .set_workloads(workloads, known)
             .map_err(CaptureError::during("cannot write the workloads into the maps"))?;
         namespaces.set_prefixes(rules.policy().protected_prefixes());
         namespaces.serve_own()?;
@@ -145,9 +148,10 @@ impl Reconciler {
     /// # Errors
     /// If a workload of it selects the agent itself, or it cannot be written into the maps.
     pub fn reconfigure(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
-        refuse_own_cgroup(&change.workloads)?;
+        refuse_own_cgroup(&change.workloads, self.enrolled.pods().root())?;
         let before = Reconfiguration {
             workloads: self.enrolled.configs().cloned().collect(),
+            pods: self.enrolled.pods().decisions().known(),
             policy: self.rules.policy().clone(),
         };
         self.put_in_force(change).inspect_err(|_| {
@@ -159,7 +163,7 @@ impl Reconciler {
 
     /// Adds what is new before it removes what is old: nothing that stays protected is ever unprotected.
     fn put_in_force(&mut self, change: Reconfiguration) -> Result<(), CaptureError> {
-        let Reconfiguration { workloads, policy } = change;
+        let Reconfiguration { workloads, pods, policy } = change;
         let write = || CaptureError::during("cannot write the configuration into the maps");
         let recorded = self
             .enrolled
@@ -167,7 +171,7 @@ impl Reconciler {
             .map_err(CaptureError::during("cannot read the map of workloads"))?;
         let prefixes = policy.protected_prefixes();
         self.rules.add(policy, &workloads).map_err(write())?;
-        self.enrolled.set_workloads(workloads).map_err(write())?;
+        self.enrolled.set_workloads(workloads, pods).map_err(write())?;
         self.namespaces.set_prefixes(prefixes);
         self.reconcile();
         self.prune(&recorded)
@@ -181,9 +185,14 @@ impl Reconciler {
     /// the last look.
     fn prune(&mut self, recorded: &[u64]) -> io::Result<()> {
         self.enrolled.prune(recorded)?;
+        if self.enrolled.put_off_pruning() {
+            return Ok(());
+        }
         self.rules.prune()?;
-        let named = self.enrolled.configs().map(|config| (config.name.as_str(), config.id));
-        if let Err(error) = self.ids.keep_only(&named.collect()) {
+        let keys: Vec<_> =
+            self.enrolled.configs().map(|config| (config.key(), config.id)).collect();
+        let in_force = keys.iter().map(|(key, id)| (key.as_ref(), *id));
+        if let Err(error) = self.ids.keep_only(&in_force.collect()) {
             tracing::warn!(%error, "names of workloads that are gone stay in the table of ids");
         }
         self.namespaces.detach_unserved()

@@ -36,7 +36,16 @@ struct Unrecorded {
     everywhere: bool,
 }
 
-/// The cgroups of workloads.
+/// Paths of cgroups that others lie below.
+#[derive(Debug, Default)]
+pub struct Bases {
+    /// Workloads.
+    pub of_workloads: BTreeSet<PathBuf>,
+    /// Pods, directly.
+    pub of_pods: BTreeSet<PathBuf>,
+}
+
+/// The cgroups of workloads and pods whose entries are to stay.
 #[derive(Debug)]
 pub struct Known {
     pub cgroups: BTreeSet<u64>,
@@ -120,9 +129,9 @@ impl CgroupRecords {
         before.iter().filter(|id| !is_current(id)).try_for_each(|id| self.remove(*id))
     }
 
-    /// After all cgroups have been looked at: marks those that workloads lie below (`bases`), and the agent's own. Tells
+    /// After all cgroups have been looked at: marks those that workloads and pods lie below (`bases`), and the agent's own. Tells
     /// the kernel that what it had `seen` before is recorded now, or what still is not.
-    pub fn finish(&mut self, seen: io::Result<u64>, bases: &BTreeSet<PathBuf>, known: &Known) {
+    pub fn finish(&mut self, seen: io::Result<u64>, bases: &Bases, known: &Known) {
         let finished = self.mark_all(bases, known).and_then(|()| self.tell(seen?, known));
         if let Err(error) = finished {
             tracing::warn!(%error, "cgroups that could not be recorded stay refused");
@@ -138,9 +147,12 @@ impl CgroupRecords {
         self.maps.overflow.insert(&OVERFLOW_SETTLED, &now)
     }
 
-    fn mark_all(&mut self, bases: &BTreeSet<PathBuf>, known: &Known) -> io::Result<()> {
+    fn mark_all(&mut self, bases: &Bases, known: &Known) -> io::Result<()> {
         let own = cgroups::own()?;
-        let mut marks: Vec<_> = bases.iter().map(|path| (path.as_path(), Workload::BASE)).collect();
+        let of_pods = bases.of_pods.iter().map(|path| (path.as_path(), Workload::ABOVE_PODS));
+        let others = bases.of_workloads.difference(&bases.of_pods);
+        let mut marks: Vec<_> =
+            others.map(|path| (path.as_path(), Workload::BASE)).chain(of_pods).collect();
         if own != Path::new("/") {
             marks.push((&own, Workload::AGENT));
         }

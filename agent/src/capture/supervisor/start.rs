@@ -2,8 +2,10 @@
 //! everything attached.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use sheath_common::pod_cgroups::PodRules;
 
 use crate::capture::cgroups;
 use crate::capture::error::CaptureError;
@@ -17,10 +19,13 @@ use crate::capture::kernel::prepared::Prepared;
 use crate::capture::kernel::programs::{self, Programs};
 use crate::capture::kernel::steering::SteerLoader;
 use crate::capture::kernel::targets::TargetPaths;
+use crate::capture::pod_settings::{PodRoot, PodSettings};
 use crate::capture::root::CaptureRoot;
-use crate::desired;
+use crate::desired::{self, CgroupSelector};
+use crate::sys::netns::NetworkNamespace;
 
 use super::Reconfiguration;
+use super::pods::PodRecords;
 use super::rules::Rules;
 
 /// What has been attached.
@@ -33,6 +38,7 @@ pub struct Attached {
     pub ids: Arc<WorkloadIds>,
     /// Where the cgroup v2 hierarchy is mounted.
     pub mount: PathBuf,
+    pub pods: PodRecords,
 }
 
 /// What this start has pinned, removed again with this value unless it is kept.
@@ -64,13 +70,14 @@ impl Pinned {
 pub fn attach(
     prepared: Prepared,
     root: &CaptureRoot,
+    pods: Option<PodSettings>,
     wanted: &Reconfiguration,
 ) -> Result<(Attached, Events, Pinned), CaptureError> {
     let Prepared { pins, fresh, ids } = prepared;
     let pinned = Pinned { pins: pins.clone(), fresh };
     let tracefs = filesystems::ensure_tracefs()?;
     let mount = filesystems::cgroup_mount()?;
-    refuse_own_cgroup(&wanted.workloads)?;
+    refuse_own_cgroup(&wanted.workloads, pods.as_ref().map(|pods| &pods.root))?;
     let mut loaded = programs::load(&pins)?;
     let events = Events::new(loaded.take_events()?)
         .map_err(CaptureError::during("cannot wait for kernel events"))?;
@@ -79,11 +86,34 @@ pub fn attach(
     let rules = Rules::add_first(maps.clone(), wanted.policy.clone(), &wanted.workloads)
         .and_then(|rules| maps.forget_connections().map(|()| rules))
         .map_err(CaptureError::during("cannot write the policy into the maps"))?;
+    let pods = recognise_pods(&maps, &mount, pods, wanted)
+        .map_err(CaptureError::during("cannot write into the maps what is known of pods"))?;
     let cgroup = root.directory(&mount);
     let paths = TargetPaths { mount: mount.clone(), cgroup, tracefs };
     let programs = loaded.attach(&held, &maps, paths)?;
     let steer_loader = SteerLoader::new(held);
-    Ok((Attached { maps, programs, steer_loader, rules, ids, mount }, events, pinned))
+    Ok((Attached { maps, programs, steer_loader, rules, ids, mount, pods }, events, pinned))
+}
+
+/// Tells the kernel how pods are recognised and what was decided about them, before programs are attached that ask. What they need to
+/// know of pods that are workloads is told again with the workloads.
+fn recognise_pods(
+    maps: &Arc<Maps>,
+    mount: &Path,
+    settings: Option<PodSettings>,
+    wanted: &Reconfiguration,
+) -> io::Result<PodRecords> {
+    let host = NetworkNamespace::own()?;
+    let cookie = host.cookie()?;
+    let rules = settings.as_ref().map_or(PodRules::NONE, |settings| settings.rules(cookie));
+    let mut pods = PodRecords::new(maps.clone(), mount.to_owned(), settings, host.inode())?;
+    let selected = wanted.workloads.iter().rev().filter_map(|workload| match workload.cgroup {
+        CgroupSelector::Pod(uid) => Some((uid, workload.kernel_view())),
+        CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => None,
+    });
+    pods.decide(wanted.pods.clone(), selected.collect())?;
+    maps.pods.set_rules(&rules)?;
+    Ok(pods)
 }
 
 fn open_maps(pins: &Pins) -> io::Result<(Arc<Maps>, Arc<HeldMaps>)> {
@@ -94,9 +124,12 @@ fn open_maps(pins: &Pins) -> io::Result<(Arc<Maps>, Arc<HeldMaps>)> {
 ///
 /// # Errors
 /// If one does, or the agent's own cgroup is not known.
-pub fn refuse_own_cgroup(workloads: &[Arc<desired::Workload>]) -> Result<(), CaptureError> {
+pub fn refuse_own_cgroup(
+    workloads: &[Arc<desired::Workload>],
+    pods: Option<&PodRoot>,
+) -> Result<(), CaptureError> {
     let own = cgroups::own().map_err(CaptureError::during("cannot tell the agent's own cgroup"))?;
-    match workloads.iter().find(|workload| cgroups::selects(workload, &own)) {
+    match workloads.iter().find(|workload| cgroups::selects(workload, pods, &own)) {
         None => Ok(()),
         Some(workload) => Err(CaptureError::SelectsAgent {
             workload: workload.name.clone(),

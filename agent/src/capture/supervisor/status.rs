@@ -7,6 +7,7 @@ use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
 
 use super::enrolled::Enrolled;
 use super::namespaces::Namespaces;
+use super::pods::HeldPod;
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::filters;
@@ -15,11 +16,38 @@ use crate::capture::kernel::programs::{FoundProgram, Programs};
 use crate::capture::kernel::targets::Hook;
 use crate::capture::namespace::{Namespace, existing};
 use crate::steering::Steering;
+use crate::telemetry::rfc3339;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
     pub programs: Vec<ProgramStatus>,
     pub workloads: Vec<WorkloadStatus>,
+    /// `None` without a kubelet.
+    pub pods: Option<PodsStatus>,
+}
+
+/// The pods of a kubelet.
+#[derive(Clone, Debug, Serialize)]
+pub struct PodsStatus {
+    /// The cgroup that they are below.
+    pub root: String,
+    /// False as long as nothing is known about pods.
+    pub known: bool,
+    /// How many the kernel knows a decision about.
+    pub decided: usize,
+    /// Those that nobody has decided about.
+    pub held: Vec<HeldPodStatus>,
+    /// What keeps the kernel from knowing every decision; empty if it does.
+    pub problem: String,
+}
+
+/// A pod that is held.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeldPodStatus {
+    pub uid: String,
+    pub cgroup: String,
+    /// When it was first seen to be held (RFC 3339).
+    pub since: String,
 }
 
 /// One BPF program.
@@ -140,7 +168,24 @@ impl Owners<'_> {
         StatusView {
             programs: programs.into_iter().map(ProgramStatus::from).collect(),
             workloads: self.enrolled.iter().map(|workload| self.workload(workload)).collect(),
+            pods: self.pods(),
         }
+    }
+
+    fn pods(&self) -> Option<PodsStatus> {
+        let pods = self.enrolled.pods();
+        let held = |pod: &HeldPod| HeldPodStatus {
+            uid: pod.uid.to_string(),
+            cgroup: cgroups::shown(&pod.path),
+            since: rfc3339(pod.since),
+        };
+        Some(PodsStatus {
+            root: pods.root()?.as_str().to_owned(),
+            known: pods.decisions().known().is_some(),
+            decided: pods.decisions().count(),
+            held: pods.held().map(held).collect(),
+            problem: pods.problem().unwrap_or_default(),
+        })
     }
 
     fn workload(&self, workload: &WorkloadState) -> WorkloadStatus {

@@ -9,6 +9,7 @@ use super::declared_ports::{compare, no_declared_ports};
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::namespace::owned_sockets;
+use crate::capture::pod_settings::PodRoot;
 use crate::capture::proc::{self, NamespaceFile};
 use crate::capture::recognition;
 use crate::desired::{self, NamespaceKind};
@@ -22,18 +23,22 @@ pub struct Survey {
     pub notes: BTreeSet<String>,
 }
 
-/// Looks at a workload's processes and at who listens where they are.
+/// Looks at a workload's processes and at who listens where they are. Pods are below `pods`.
 ///
 /// # Errors
 /// If cgroups, processes or sockets cannot be looked at.
-pub fn survey(mount: &Path, config: &Arc<desired::Workload>) -> io::Result<Survey> {
+pub fn survey(
+    mount: &Path,
+    config: &Arc<desired::Workload>,
+    pods: Option<&PodRoot>,
+) -> io::Result<Survey> {
     let mut survey = Survey::default();
     let mut workload = WorkloadState::new(config.clone());
     if !workload.is_inbound() {
         return Ok(survey);
     }
     let (mut ids, mut processes) = (BTreeSet::new(), BTreeSet::new());
-    for cgroup in recognition::find(mount, config)?.selected {
+    for cgroup in recognition::find(mount, config, pods)?.selected {
         processes.extend(cgroups::processes(&cgroups::join(mount, &cgroup.path))?);
         workload.enrol(&cgroup, false);
         ids.insert(cgroup.id);

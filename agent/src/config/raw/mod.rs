@@ -15,6 +15,7 @@ use sheath_common::workload::{InboundMode, OutboundMode};
 
 use super::cgroup_paths::CgroupPathError;
 use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
+use crate::capture::UnknownPods;
 use crate::desired::{CgroupSelector, Destination, Existing, NamespaceKind, PublishedPort};
 use crate::sessions::ExpiredPeer;
 use crate::spiffe::{SpiffeId, TrustDomain};
@@ -26,7 +27,7 @@ pub use tls::{
     CrlFiles, Expect, ExternalPeer, InboundTls, Peer, Pin, StandardTls, TlsContext,
     TrustDomainEntry, TrustFrom,
 };
-use values::{Bytes, Limit, Period, Server, parsed, parsed_list, parsed_option};
+use values::{Bytes, Limit, Period, Server, Uid, parsed, parsed_list, parsed_option};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -127,15 +128,28 @@ impl Default for Limits {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Capture {
     pub cgroup: String,
+    pub pods: Option<Pods>,
 }
 
 impl Default for Capture {
     fn default() -> Self {
-        Self { cgroup: "auto".to_owned() }
+        Self { cgroup: "auto".to_owned(), pods: None }
     }
+}
+
+/// The pods of a kubelet.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Pods {
+    pub root: String,
+    #[serde(default)]
+    pub unknown: UnknownPods,
+    #[serde(default)]
+    pub host_network: bool,
+    pub plain: Option<Vec<Uid>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -195,6 +209,7 @@ pub struct Select {
     pub cgroup: Option<String>,
     pub cgroup_id: Option<NonZeroU64>,
     pub systemd_unit: Option<String>,
+    pub pod_uid: Option<Uid>,
 }
 
 impl Select {
@@ -203,10 +218,11 @@ impl Select {
     /// # Errors
     /// If not exactly one of the keys is there, or if the unit is no service.
     pub fn selector(self) -> Result<CgroupSelector, CgroupPathError> {
-        match (self.cgroup, self.cgroup_id, self.systemd_unit) {
-            (Some(cgroup), None, None) => Ok(CgroupSelector::Pattern(cgroup)),
-            (None, Some(id), None) => Ok(CgroupSelector::Id(id.get())),
-            (None, None, Some(unit)) => unit_cgroup(&unit).map(CgroupSelector::Pattern),
+        match (self.cgroup, self.cgroup_id, self.systemd_unit, self.pod_uid) {
+            (Some(cgroup), None, None, None) => Ok(CgroupSelector::Pattern(cgroup)),
+            (None, Some(id), None, None) => Ok(CgroupSelector::Id(id.get())),
+            (None, None, Some(unit), None) => unit_cgroup(&unit).map(CgroupSelector::Pattern),
+            (None, None, None, Some(uid)) => Ok(CgroupSelector::Pod(uid.0)),
             _ => Err(CgroupPathError::NotOneSelector),
         }
     }

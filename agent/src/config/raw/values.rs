@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::desired::PodUid;
+
 /// Address and port of a resolver.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -19,6 +21,19 @@ impl TryFrom<String> for Server {
                 "`{text}` is not the address and port of a resolver; write it like `10.0.0.53:53` or `[fd00::53]:53`"
             )
         })
+    }
+}
+
+/// The uid of a pod.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Uid(pub PodUid);
+
+impl TryFrom<String> for Uid {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|error| format!("`{text}` is no pod's uid: {error}"))
     }
 }
 

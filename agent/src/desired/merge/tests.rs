@@ -1,5 +1,5 @@
 use super::*;
-use crate::desired::CgroupSelector;
+use crate::desired::{PodUid, Pods};
 use proptest::prelude::*;
 use std::path::Path;
 
@@ -77,6 +77,35 @@ fn agents_share_a_place_and_an_external_peer_has_it_alone() {
     assert_eq!(places(0), ["10.0.0.3/32:80", "a.example"]);
     assert_eq!(places(1), ["10.0.0.4/32:80"]);
     assert_eq!(conflicts.len(), 3);
+}
+
+#[test]
+fn what_is_known_of_pods_is_known_if_anybody_knows_it() {
+    let uid = |number| PodUid::from_bytes([number; 16]);
+    let knows = |pods: &[u8]| Desired {
+        pods: Some(Pods { plain: pods.iter().copied().map(uid).collect() }),
+        ..Desired::default()
+    };
+    let merged = |parts: &[&Desired]| Desired::merged(parts.iter().copied()).0.pods;
+    let silent = Desired::default();
+    assert_eq!(merged(&[&silent, &silent]), None);
+    assert_eq!(merged(&[&silent, &knows(&[])]), Some(Pods::default()));
+    let both = merged(&[&knows(&[1, 2]), &silent, &knows(&[2, 3])]).unwrap();
+    assert_eq!(both.plain, [1, 2, 3].map(uid).into());
+}
+
+#[test]
+fn the_next_pod_of_a_name_is_another_workload() {
+    let pod = |number| {
+        let origin = origin(0, usize::from(number));
+        let cgroup = CgroupSelector::Pod(PodUid::from_bytes([number; 16]));
+        Arc::new(Workload { origin, cgroup, ..Workload::testing("web-0") })
+    };
+    let part = Desired { workloads: vec![pod(1), pod(2), pod(1)], ..Desired::default() };
+    let (all, conflicts) = Desired::merged([&part]);
+    assert_eq!((all.workloads.len(), conflicts.len()), (2, 1));
+    let keys: Vec<_> = all.keys().collect();
+    assert_ne!(keys[0], keys[1]);
 }
 
 /// One producer's part: workloads and peers, of few names and places, so that they meet those of others.

@@ -36,7 +36,7 @@ fn desired(all: &Pods) -> Desired {
 /// The names of workloads, and the pods that are plain; `None` if nothing is said of pods.
 fn said(all: &Pods) -> Option<(Vec<String>, Vec<PodUid>)> {
     let desired = desired(all);
-    let names = desired.names().map(str::to_owned).collect();
+    let names = desired.workloads.iter().map(|workload| workload.name.clone()).collect();
     desired.pods.map(|pods| (names, pods.plain.into_iter().collect()))
 }
 

@@ -1,0 +1,64 @@
+//! Pods in the configuration.
+
+use sheath_common::maps::{MAX_CGROUP_DEPTH, MAX_PODS};
+use sheath_common::pod_cgroups::RootError;
+
+use super::cgroup_paths::{CgroupPathError, check_captured};
+use super::raw;
+use crate::capture::{CaptureRoot, PodRoot, PodSettings};
+use crate::desired::{CgroupSelector, Desired, PodUid, Pods};
+
+/// What is wrong with `capture.pods`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PodsError {
+    #[error(
+        "capture.pods.root `{0}` must be the path of the cgroup that has all pods below it, as `/kubepods.slice` or `/kubepods`"
+    )]
+    Root(String),
+    #[error("capture.pods.root `{0}` is too long, or too deep")]
+    LongRoot(String),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupPathError),
+    #[error("capture.pods.plain: the pod {0} is also a workload")]
+    PlainAndSelected(PodUid),
+    #[error("capture.pods.plain names {0} pods; {MAX_PODS} are the most")]
+    TooMany(usize),
+}
+
+/// The pods of a kubelet. Their paths have up to two levels more than the root.
+///
+/// # Errors
+/// If the root is no path below the root of the hierarchy, or lies outside of `capture.cgroup`.
+pub fn settings(raw: &raw::Pods, capture: &CaptureRoot) -> Result<PodSettings, PodsError> {
+    const LEVELS: usize = 2;
+    let text = &raw.root;
+    let root = PodRoot::new(text).map_err(|error| match error {
+        RootError::Path | RootError::Slice => PodsError::Root(text.clone()),
+        RootError::TooLong => PodsError::LongRoot(text.clone()),
+    })?;
+    if text.split('/').skip(1).count() + LEVELS > MAX_CGROUP_DEPTH as usize {
+        return Err(PodsError::LongRoot(text.clone()));
+    }
+    check_captured("capture.pods.root", text, capture)?;
+    let count = raw.plain.as_ref().map_or(0, Vec::len);
+    if count > MAX_PODS as usize {
+        return Err(PodsError::TooMany(count));
+    }
+    Ok(PodSettings { root, unknown: raw.unknown, hold_host_network: raw.host_network })
+}
+
+/// # Errors
+/// If a pod is to be left alone and is a workload.
+pub fn check(desired: &Desired) -> Result<(), PodsError> {
+    let Some(Pods { plain }) = &desired.pods else {
+        return Ok(());
+    };
+    let both = desired.workloads.iter().find_map(|workload| match workload.cgroup {
+        CgroupSelector::Pod(uid) => Some(uid).filter(|uid| plain.contains(uid)),
+        CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => None,
+    });
+    both.map_or(Ok(()), |uid| Err(PodsError::PlainAndSelected(uid)))
+}
+
+#[cfg(test)]
+mod tests;
