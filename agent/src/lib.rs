@@ -17,6 +17,7 @@ pub mod desired;
 pub mod discovery;
 pub mod flow;
 pub mod follow;
+pub mod gate;
 pub mod identity;
 pub mod kubernetes;
 pub mod limits;

@@ -29,6 +29,7 @@ mod interop_pins;
 mod interop_programs;
 mod interop_stunnel;
 mod keys;
+mod kubernetes;
 mod lifecycle;
 mod limits;
 mod live_sessions;

@@ -7,25 +7,29 @@ use serde_json::{Value, json};
 use sheath_tests::agent::{self, Agent};
 use sheath_tests::api_server::{ApiServer, Kind};
 use sheath_tests::config::Kubernetes;
+use sheath_tests::kubelet::{Depth, Driver, Kubelet, Qos};
 use sheath_tests::status::Status;
 use sheath_tests::world::World;
 
 /// A node whose agent asks an API server for its pods.
 struct Cluster {
-    world: World,
     api: ApiServer,
+    kubelet: Kubelet,
+    world: World,
 }
 
 impl Cluster {
     fn new() -> Self {
         let world = World::new();
         let api = ApiServer::start(&world.a.netns);
-        Self { world, api }
+        let kubelet = Kubelet::start(&world.a.cgroup, Driver::Systemd, Depth::Flat);
+        Self { api, kubelet, world }
     }
 
     fn agent(&self) -> Agent {
         let mut config = agent::config(&self.world, &self.world.a);
         config.kubernetes = Some(Kubernetes { kubeconfig: self.api.kubeconfig() });
+        config.capture.pods = Some(self.kubelet.settings());
         Agent::start(&self.world, &self.world.a, config)
     }
 
@@ -300,4 +304,58 @@ fn a_check_says_whether_the_api_server_tells_what_is_asked() {
     cluster.api.stop();
     let (_, text) = said();
     assert!(text.contains("pods cannot be listed: the API server cannot be reached"), "{text}");
+}
+
+/// The uids of the pods that are held.
+fn held(status: &Status) -> Vec<String> {
+    let pods = status.pods.as_ref().expect("pods in the status");
+    pods.held.iter().map(|pod| pod.uid.clone()).collect()
+}
+
+fn uid(number: u32) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+#[test]
+fn a_pod_is_held_until_the_api_server_tells_of_it() {
+    let cluster = Cluster::with_shop(Some("require"));
+    cluster.run(1);
+    let agent = cluster.agent();
+    // Known before it is there, as it mostly is.
+    let known = cluster.kubelet.make_pod(Qos::BestEffort, &uid(1));
+    agent.wait_for_status("the pod that was known", |status| {
+        status.workload("shop/web-1").cgroups.iter().any(|cgroup| cgroup.id == known.id())
+    });
+    // The kubelet has heard of these first.
+    let pods = [2, 3].map(|number| cluster.kubelet.make_pod(Qos::Burstable, &uid(number)));
+    agent.wait_for_status("pods that nobody knows", |status| held(status) == [uid(2), uid(3)]);
+    cluster.run(2);
+    cluster.api.put(Kind::Namespace, namespace("other", None));
+    cluster.api.put(Kind::Pod, pod("other", 3, "node-a"));
+    agent.wait_for_status("a workload, and a pod that is left alone", |status| {
+        let is_enrolled = |workload: &sheath_tests::status::Workload| {
+            workload.cgroups.iter().any(|it| it.id == pods[0].id())
+        };
+        held(status).is_empty() && status.workloads.iter().any(is_enrolled)
+    });
+}
+
+/// Nothing that was decided is forgotten with the API server away, and nothing is guessed.
+#[test]
+fn while_the_api_server_is_away_new_pods_are_held() {
+    let mut cluster = Cluster::with_shop(Some("require"));
+    cluster.api.put(Kind::Namespace, namespace("other", None));
+    cluster.run(1);
+    cluster.api.put(Kind::Pod, pod("other", 2, "node-a"));
+    let mut agent = cluster.agent();
+    cluster.api.stop();
+    let pods = [1, 2, 3].map(|number| cluster.kubelet.make_pod(Qos::Guaranteed, &uid(number)));
+    let is_right = |status: &Status| {
+        let of_pod = status.workload("shop/web-1").cgroups.iter().any(|it| it.id == pods[0].id());
+        of_pod && held(status) == [uid(3)]
+    };
+    agent.wait_for_status("the pod that nobody knows", is_right);
+    agent.kill();
+    agent.launch();
+    agent.wait_for_status("the same, of the next agent", is_right);
 }

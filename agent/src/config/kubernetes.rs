@@ -22,6 +22,10 @@ pub enum KubernetesError {
     Node(String),
     #[error("kubernetes.kubeconfig must be an absolute path")]
     RelativeKubeconfig,
+    #[error(
+        "kubernetes needs capture.pods.root, the cgroup that has this node's pods below it: /kubepods.slice, or /kubepods without systemd"
+    )]
+    NoPods,
     #[error("kubernetes: {0}")]
     Source(SourceError),
 }
@@ -85,7 +89,9 @@ mod tests {
     const IDENTITY: &str = "identity: { ca: { dir: /var/lib/sheath/ca } }\n";
 
     fn parse(more: &str) -> Result<Config, String> {
-        let text = format!("trustDomain: example.org\nnode: node-a\n{more}");
+        let text = format!(
+            "trustDomain: example.org\nnode: node-a\ncapture: {{ pods: {{ root: /kubepods.slice }} }}\n{more}"
+        );
         Config::parse(&text, Path::new("sheath.yaml")).map_err(|error| error.to_string())
     }
 
@@ -141,6 +147,10 @@ mod tests {
             let error = parse(&format!("{identity}kubernetes: {section}\n")).unwrap_err();
             assert!(error.contains(reason), "{section}: {error}");
         }
+        let podless = "trustDomain: example.org\nnode: node-a\nkubernetes: {}\n";
+        let error = Config::parse(&format!("{podless}{IDENTITY}"), Path::new("sheath.yaml"));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("kubernetes needs capture.pods.root"), "{error}");
         let nothing = parse(IDENTITY).unwrap_err();
         assert!(nothing.contains("neither `workloads` nor `kubernetes`"), "{nothing}");
     }

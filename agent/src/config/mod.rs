@@ -42,6 +42,7 @@ use crate::telemetry::{self, LogSettings};
 use consistency::{check_names, check_places, unique};
 use identity::Sources;
 use known::Known;
+use kubernetes::KubernetesError;
 use workload::WorkloadReader;
 
 pub use error::{ConfigError, Invalid};
@@ -142,6 +143,7 @@ impl Config {
         let sources = Sources::from_raw(raw.identity, &raw.trust_domain)?;
         let mut discoveries: Vec<Arc<dyn Discovery>> = vec![Arc::new(dns)];
         match raw.kubernetes {
+            Some(_) if pods.is_none() => return Err(KubernetesError::NoPods.into()),
             Some(section) => {
                 let (node, domain) = (&raw.node, &raw.trust_domain);
                 let found = kubernetes::discovery(section, node, &instance, domain, &sources)?;

@@ -12,25 +12,33 @@ const LONGEST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Backoff {
     random: &'static dyn SecureRandom,
+    first: Duration,
+    longest: Duration,
     next: Duration,
 }
 
 impl Backoff {
     #[must_use]
     pub fn new(random: &'static dyn SecureRandom) -> Self {
-        Self { random, next: FIRST }
+        Self::between(random, FIRST, LONGEST)
+    }
+
+    /// With other bounds.
+    #[must_use]
+    pub fn between(random: &'static dyn SecureRandom, first: Duration, longest: Duration) -> Self {
+        Self { random, first, longest, next: first }
     }
 
     /// Between half of it and all of it.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next.mul_f64(0.5 + jitter(self.random) / 2.0);
-        self.next = (self.next * 2).min(LONGEST);
+        self.next = (self.next * 2).min(self.longest);
         pause
     }
 
     /// After a success.
     pub fn reset(&mut self) {
-        self.next = FIRST;
+        self.next = self.first;
     }
 }
 

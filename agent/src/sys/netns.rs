@@ -1,14 +1,15 @@
 //! Network namespaces: entering one for the length of a closure, and telling them apart.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::getsockopt;
+use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use nix::{getsockopt_impl, sockopt_impl};
 use socket2::{Domain, Socket, Type};
 
@@ -36,6 +37,31 @@ impl NetworkNamespace {
     /// If the file cannot be opened.
     pub fn open(path: &Path, own: &Self) -> io::Result<Self> {
         Self::other(File::open(path)?, own)
+    }
+
+    /// The namespace at a path that somebody else has named, to be entered from `own`.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, or is anything else.
+    pub fn open_named(path: &Path, own: &Self) -> io::Result<Self> {
+        Self::received(open_file(path)?.into(), own)
+    }
+
+    /// The namespace that somebody else has opened, to be entered from `own`.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn received(file: OwnedFd, own: &Self) -> io::Result<Self> {
+        // `NS_GET_NSTYPE`, ioctl_nsfs(2). What it means to other files is not known.
+        const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+        if fstatfs(&file)?.filesystem_type() == NSFS_MAGIC {
+            // SAFETY: the request takes no argument.
+            let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE as _) };
+            if kind == libc::CLONE_NEWNET {
+                return Self::other(file.into(), own);
+            }
+        }
+        Err(io::Error::other("it is no network namespace"))
     }
 
     /// The namespace of a socket, to be entered from `own`: nobody need be in it.
@@ -104,6 +130,16 @@ impl NetworkNamespace {
     }
 }
 
+/// Opens what somebody says is a namespace, without waiting for the other end of a FIFO.
+///
+/// # Errors
+/// If it cannot be opened.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC);
+    options.open(path)
+}
+
 /// Returns the thread to the agent's namespace, however the work in another one ends.
 struct WayBack<'h>(&'h File);
 
@@ -132,4 +168,23 @@ sockopt_impl!(
 /// The cookie of a socket's network namespace.
 pub fn socket_cookie(socket: &impl AsFd) -> io::Result<u64> {
     Ok(getsockopt(socket, NetnsCookie)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_network_namespaces_are_taken_for_some() {
+        let own = NetworkNamespace::own().unwrap();
+        let named = |path: &Path| NetworkNamespace::open_named(path, &own);
+        assert!(named(Path::new("/proc/self/ns/net")).unwrap().is_own());
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in ["/proc/self/ns/mnt", "/dev/null", "/proc/self/status", "/nowhere"] {
+            assert!(named(Path::new(path)).is_err(), "{path}");
+        }
+        assert!(named(&fifo).is_err());
+    }
 }

@@ -4,6 +4,7 @@
 //! All that a cluster consists of is in namespaces that vanish with its processes, in cgroups that name it, and in one
 //! directory. So it is found again, and removed, by its name alone, whatever has become of those who made it.
 
+pub mod agents;
 mod cgroups;
 mod control_plane;
 pub mod image;

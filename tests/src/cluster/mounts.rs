@@ -80,8 +80,6 @@ impl View {
         new("overlay", "/etc", &layers)?;
         fs::create_dir_all("/opt/cni/bin").context("cannot create /opt/cni/bin")?;
         bind(&binaries::cluster_programs(), Path::new("/opt/cni/bin"))?;
-        // Pins of an agent on this node are seen by nobody else, and go with the node.
-        new("bpf", "/sys/fs/bpf", "mode=0700")?;
         for (file, target) in &self.sysctls {
             bind(file, target)?;
         }

@@ -1,0 +1,27 @@
+//! The gate: a pod's sandbox does not start before its pod is decided, its network namespace served and its SVID held.
+//!
+//! The hold in the kernel keeps pods that it does not know from talking; it is gone after a reboot, and it costs a pod refused
+//! connections. The gate closes both: the runtime asks before it starts the first container of a pod, and waits. Who asks is
+//! [`nri`], a plugin inside the agent. Who answers is a [`Doorkeeper`]; [`PodStates`] is one, which whoever knows about pods
+//! fills in.
+
+mod keeper;
+pub mod nri;
+mod pod_uid;
+mod reason;
+mod sandbox;
+mod settings;
+mod states;
+mod status;
+
+pub use keeper::{Admission, Doorkeeper};
+pub use pod_uid::{NotAPodUid, PodUid};
+pub use reason::{NotAdmitted, Reason};
+pub use sandbox::{PodName, Sandbox, SandboxError, SandboxId};
+pub use settings::{GateKind, GateSettings};
+pub use states::{PodState, PodStates, Sandboxes};
+pub use status::{CniStatus, GateStatus, InForce, NriStatus};
+
+/// Sandboxes that the runtime may be asking about, or that are on the node: kubelets run 110 pods by default, and some 500 at
+/// most. What is beyond is refused, so that nobody can fill the agent's memory or descriptors.
+pub const MAX_SANDBOXES: usize = 4096;

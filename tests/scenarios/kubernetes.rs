@@ -1,0 +1,196 @@
+//! Pods of a real cluster, under agents that find them by watching its API server.
+
+use std::time::Duration;
+
+use sheath_tests::cluster::agents::{Agents, TRUST_DOMAIN};
+use sheath_tests::cluster::image::Image;
+use sheath_tests::cluster::{Cluster, NODES, NodeName, WIRE, shared};
+use sheath_tests::names;
+use sheath_tests::status::Access;
+use sheath_tests::tap::Tap;
+use sheath_tests::wait;
+
+/// Long enough for some pods on a busy machine.
+const LIMIT: Duration = Duration::from_secs(90);
+
+const IMAGE: &str = "sheath.dev/http:test";
+const PORT: u16 = 8080;
+
+/// A namespace of the cluster whose pods all have the same image, and what they serve is a marker.
+struct Scene {
+    cluster: &'static Cluster,
+    namespace: String,
+    marker: String,
+}
+
+impl Scene {
+    fn new(label: Option<&str>) -> Self {
+        let cluster = shared::cluster();
+        let scene = Self { cluster, namespace: names::unique(), marker: names::marker() };
+        load(cluster);
+        let label = label.map(|label| format!("labels: {{sheath.dev/protect: {label}}}"));
+        let accounts = ["web", "client"].map(|account| {
+            format!(
+                "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {account}, namespace: {}}}\n",
+                scene.namespace
+            )
+        });
+        let namespace = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {}, {}}}\n{}",
+            scene.namespace,
+            label.unwrap_or_default(),
+            accounts.concat()
+        );
+        cluster.kubectl().apply(&namespace).unwrap();
+        scene
+    }
+
+    /// Who is expected wherever pods are.
+    fn accounts(&self) -> [(&str, &str); 2] {
+        [(&self.namespace, "web"), (&self.namespace, "client")]
+    }
+
+    /// Makes a pod, and waits until it is there.
+    fn run(&self, name: &str, account: &str, node: NodeName) {
+        self.cluster.kubectl().apply(&self.pod(name, account, node)).unwrap();
+        self.wait_running(name);
+    }
+
+    fn wait_running(&self, name: &str) {
+        let pod = format!("pod/{name}");
+        self.cluster.kubectl().wait(&self.namespace, "condition=Ready", &pod, LIMIT).unwrap();
+    }
+
+    fn pod(&self, name: &str, account: &str, node: NodeName) -> String {
+        let config = format!(
+            "events {{}} http {{ server {{ listen {PORT}; listen [::]:{PORT}; location / {{ return 200 {}; }} }} }}",
+            self.marker
+        );
+        format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {}}}
+spec:
+  nodeName: {}
+  serviceAccountName: {account}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: http
+    image: {IMAGE}
+    imagePullPolicy: Never
+    command: [sh, -c, \"echo '{config}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'\"]
+",
+            self.namespace,
+            node.as_str()
+        )
+    }
+
+    /// The addresses of a pod.
+    fn addresses(&self, name: &str) -> Vec<String> {
+        let space = format!("--namespace={}", self.namespace);
+        let pod = self.cluster.kubectl().get(["pod", name, &space]).unwrap();
+        let addresses = pod["status"]["podIPs"].as_array().unwrap().iter();
+        addresses.map(|address| address["ip"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What a pod gets from an address.
+    fn ask(&self, client: &str, address: &str) -> anyhow::Result<String> {
+        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        let url = format!("http://{host}:{PORT}/");
+        self.cluster.kubectl().exec(&self.namespace, client, &["curl", "-sS", "-m", "5", &url])
+    }
+
+    /// Waits until a pod gets an answer: its namespace may not be served yet.
+    fn wait_served(&self, client: &str, address: &str) {
+        wait::wait_until(&format!("{client} is answered by {address}"), LIMIT, || {
+            self.ask(client, address).is_ok_and(|answer| answer == self.marker)
+        });
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let delete = ["delete", "namespace", &self.namespace, "--wait=false"];
+        let _ = self.cluster.kubectl().run(delete);
+    }
+}
+
+fn load(cluster: &Cluster) {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("http.tar");
+    let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh"]).unwrap();
+    image.add_dir("/var/log/nginx");
+    for directory in ["body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        image.add_dir(&format!("/var/lib/nginx/{directory}"));
+    }
+    image.write(&archive).unwrap();
+    cluster.load(&archive).unwrap();
+}
+
+fn access(agents: &Agents<'_>, node: NodeName) -> Vec<Access> {
+    let log = std::fs::read_to_string(agents.log(node)).unwrap();
+    log.lines().filter_map(Access::parse).collect()
+}
+
+#[test]
+fn pods_of_a_labelled_namespace_speak_mutual_tls_between_the_nodes() {
+    let scene = Scene::new(Some("require"));
+    let stranger = Scene::new(None);
+    let agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let [a, b] = NODES;
+    scene.run("web", "web", b);
+    scene.run("client", "client", a);
+    stranger.run("stranger", "client", a);
+    stranger.run("open", "web", b);
+    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+    for address in scene.addresses("web") {
+        scene.wait_served("client", &address);
+        // Nobody who has not proved who it is.
+        assert!(stranger.ask("stranger", &address).is_err(), "a stranger was served");
+        // Outbound, whoever is not known is not called.
+        assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
+    }
+    let id = |account: &str| format!("spiffe://{TRUST_DOMAIN}/ns/{}/sa/{account}", scene.namespace);
+    let [outbound, inbound] = [(a, "outbound"), (b, "inbound")].map(|(node, direction)| {
+        access(&agents, node).into_iter().find(|access| access.is(direction, "closed"))
+    });
+    let outbound = outbound.expect("a flow from the client");
+    assert_eq!((&*outbound.local_id, &*outbound.peer_id), (&*id("client"), &*id("web")));
+    let inbound = inbound.expect("a flow to the server");
+    assert_eq!((&*inbound.local_id, &*inbound.peer_id), (&*id("web"), &*id("client")));
+    // Pods that nobody has selected are as ever.
+    for address in stranger.addresses("open") {
+        stranger.wait_served("stranger", &address);
+    }
+    assert!(tap.sightings(&stranger.marker) > 0, "the tap sees nothing");
+}
+
+#[test]
+fn a_pod_that_is_made_while_the_agent_is_dead_is_held_and_then_served() {
+    let scene = Scene::new(Some("require"));
+    let mut agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let [a, b] = NODES;
+    scene.run("web", "web", b);
+    scene.run("before", "client", a);
+    let addresses = scene.addresses("web");
+    for address in &addresses {
+        scene.wait_served("before", address);
+    }
+    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+    agents.kill(a);
+    scene.run("held", "client", a);
+    for address in &addresses {
+        for client in ["before", "held"] {
+            let refused = scene.ask(client, address).unwrap_err().to_string();
+            assert!(refused.contains("Failed to connect"), "{client}: {refused}");
+        }
+    }
+    assert_eq!(tap.attempts(PORT), [], "a connection was tried");
+    agents.launch(a).unwrap();
+    for address in &addresses {
+        for client in ["before", "held"] {
+            scene.wait_served(client, address);
+        }
+    }
+    assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
+}
