@@ -34,6 +34,17 @@ pub fn directory(instance: &str) -> PathBuf {
     Path::new(BPFFS).join("sheath").join(instance)
 }
 
+/// Removes an instance's pins, and with them what they hold in the kernel.
+///
+/// # Errors
+/// When one cannot be removed.
+pub fn remove(instance: &str) -> io::Result<()> {
+    match fs::remove_dir_all(directory(instance)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Every pin of an instance, sorted; empty where there is none.
 pub fn list(instance: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::names::PODS;
+use super::names::{self, PODS};
 use super::{Cluster, NODES, NodeName};
 use crate::binaries;
 use crate::status::Status;
@@ -212,7 +212,7 @@ fn configuration(
     json!({
         "trustDomain": TRUST_DOMAIN,
         "node": node.as_str(),
-        "instance": format!("{}-{}", cluster.name(), node.as_str()),
+        "instance": names::instance(cluster.name(), node),
         "identity": {"ca": {"dir": ca}},
         "capture": {"cgroup": cgroup, "pods": {"root": format!("{cgroup}/kubepods")}},
         "log": {"format": "json"},

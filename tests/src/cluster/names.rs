@@ -72,6 +72,11 @@ pub fn cgroup(cluster: &str) -> String {
     format!("sheath-cluster-{cluster}")
 }
 
+/// The instance of a node's agent: what its pins are called.
+pub fn instance(cluster: &str, node: NodeName) -> String {
+    format!("{cluster}-{}", node.as_str())
+}
+
 /// Checks what somebody wants a cluster to be called.
 ///
 /// # Errors

@@ -5,8 +5,9 @@ use anyhow::Result;
 use super::cgroups::Cgroups;
 use super::names;
 use super::state::{Home, State};
+use crate::pins;
 
-/// Removes a cluster: its processes, and with them its namespaces and mounts; its cgroups; its directory. Returns whether
+/// Removes a cluster: its processes, and with them its namespaces and mounts; its agents' pins; its cgroups; its directory. Returns whether
 /// there was anything.
 ///
 /// # Errors
@@ -16,7 +17,7 @@ pub fn remove(name: &str) -> Result<bool> {
     let home = Home::lock()?;
     let (state, cgroups) = (home.cluster(name), Cgroups::of(name));
     let was_there = state.path().exists() || cgroups.exist();
-    everything(&state, &cgroups)?;
+    everything(name, &state, &cgroups)?;
     Ok(was_there)
 }
 
@@ -29,14 +30,17 @@ pub fn remove_orphans() -> Result<Vec<String>> {
     let orphans: Vec<String> =
         home.clusters().into_iter().filter(|name| home.cluster(name).is_orphan()).collect();
     for name in &orphans {
-        everything(&home.cluster(name), &Cgroups::of(name))?;
+        everything(name, &home.cluster(name), &Cgroups::of(name))?;
     }
     Ok(orphans)
 }
 
 /// For those who hold the lock.
-pub fn everything(state: &State, cgroups: &Cgroups) -> Result<()> {
+pub fn everything(name: &str, state: &State, cgroups: &Cgroups) -> Result<()> {
     cgroups.kill("")?;
+    for node in names::NODES {
+        pins::remove(&names::instance(name, node))?;
+    }
     cgroups.remove()?;
     state.remove()
 }

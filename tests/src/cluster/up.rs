@@ -14,7 +14,7 @@ use super::node::CONTAINERD_SOCKET;
 use super::pki::{Pki, Subject};
 use super::state::{Home, State};
 use super::{Cluster, Kubectl, control_plane, kubeconfig, names, network, node, remove};
-use crate::{binaries, wait};
+use crate::{binaries, pins, wait};
 
 /// What takes a few seconds on an idle machine must not take longer than this on a busy one.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -30,13 +30,15 @@ pub fn up(name: &str, owner: Option<u32>) -> Result<Cluster> {
         !state.path().exists() && !cgroups.exist(),
         "there is a cluster `{name}`, or what is left of one: `cargo xtask cluster down --name {name}` removes it"
     );
+    // Before the machines copy the mounts of the host.
+    pins::ensure_bpffs();
     state.create(owner)?;
     // A panic of what this is made of has said why, and leaves no more than an error does.
     let made = std::panic::catch_unwind(|| make(name, state.clone(), cgroups.clone()));
     let made = made.unwrap_or_else(|_| Err(anyhow!("the cluster could not be set up")));
     made.or_else(|error| {
         let told = ends_of_logs(&state);
-        remove::everything(&state, &cgroups)?;
+        remove::everything(name, &state, &cgroups)?;
         Err(if told.is_empty() { error } else { error.context(told) })
     })
 }
