@@ -24,6 +24,9 @@ use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest, Reread};
 use crate::flow::FlowIds;
 use crate::follow::Problem;
+use crate::gate::PodStates;
+use crate::gate::nri::Plugin;
+use crate::gatekeeping::Gatekeeping;
 use crate::limits::Quotas;
 use crate::metrics::{Registry, RegistryError};
 use crate::peer::crypto_provider;
@@ -113,6 +116,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let mut control = control.map_err(StartError::Source)?;
     control.await_first_messages().await;
     let (published, found) = (control.published(), control.found_views());
+    let desired = control.desired();
     let threads = threads();
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
@@ -169,6 +173,28 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let mut supervising = tokio::spawn(supervisor.run(supervisor_inbox));
     let reloading = tokio::spawn(reload_on(hangup, control_requests.downgrade()));
     let draining = control_requests.clone();
+    let identities = pipeline.published.identities.clone();
+    let supervisor = supervisor_requests.downgrade();
+    // Until the agent ends.
+    let _gate =
+        config.gate.filter(|gate| gate.gate != crate::gate::GateKind::None).map(|settings| {
+            let states = Arc::new(PodStates::new(&settings));
+            let keeping = Gatekeeping { states: states.clone(), desired, identities, supervisor };
+            let mut tasks = tokio::task::JoinSet::new();
+            tasks.spawn(keeping.run());
+            tasks.spawn(
+                Plugin {
+                    name: "sheath".to_owned(),
+                    socket: settings.nri_socket,
+                    doorkeeper: states,
+                    status: tokio::sync::watch::Sender::default(),
+                    random: provider.secure_random,
+                    limits: crate::gate::nri::Limits::default(),
+                }
+                .run(),
+            );
+            tasks
+        });
     let planes = Planes { supervisor: supervisor_requests, control: control_requests };
     let serving = tokio::spawn(admin.serve(info, planes));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");

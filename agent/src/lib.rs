@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod flow;
 pub mod follow;
 pub mod gate;
+pub mod gatekeeping;
 pub mod identity;
 pub mod kubernetes;
 pub mod limits;

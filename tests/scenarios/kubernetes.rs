@@ -85,6 +85,27 @@ spec:
         )
     }
 
+    /// A pod that asks once, at once, and ends.
+    fn caller(&self, name: &str, node: NodeName, address: &str) -> String {
+        format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {}}}
+spec:
+  nodeName: {}
+  serviceAccountName: client
+  restartPolicy: Never
+  containers:
+  - name: curl
+    image: {IMAGE}
+    imagePullPolicy: Never
+    command: [curl, -sS, -m, '10', 'http://{address}:{PORT}/']
+",
+            self.namespace,
+            node.as_str()
+        )
+    }
+
     /// The addresses of a pod.
     fn addresses(&self, name: &str) -> Vec<String> {
         let space = format!("--namespace={}", self.namespace);
@@ -193,4 +214,50 @@ fn a_pod_that_is_made_while_the_agent_is_dead_is_held_and_then_served() {
         }
     }
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
+}
+
+/// Containers whose first instruction is `connect()`: the runtime waits for the agent before it starts them.
+#[test]
+fn no_connection_of_a_pods_first_instructions_is_refused() {
+    const PODS: usize = 8;
+    let scene = Scene::new(Some("require"));
+    let agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let [a, b] = NODES;
+    scene.run("web", "web", b);
+    let address = scene.addresses("web").swap_remove(0);
+    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+    let names: Vec<_> = (0..PODS).map(|number| format!("first-{number}")).collect();
+    let pods: Vec<_> = names.iter().map(|name| scene.caller(name, a, &address)).collect();
+    scene.cluster.kubectl().apply(&pods.join("---\n")).unwrap();
+    for name in &names {
+        let pod = format!("pod/{name}");
+        let succeeded = "jsonpath={.status.phase}=Succeeded";
+        scene.cluster.kubectl().wait(&scene.namespace, succeeded, &pod, LIMIT).unwrap();
+        let log = scene.cluster.kubectl().run(["logs", &pod, "--namespace", &scene.namespace]);
+        assert_eq!(log.unwrap(), scene.marker);
+    }
+    assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
+    drop(agents);
+}
+
+/// The runtime asks before it starts a pod, and the kubelet tells people why it does not start.
+#[test]
+fn a_pod_that_nobody_has_decided_about_does_not_start_and_its_events_say_why() {
+    let scene = Scene::new(Some("requrie"));
+    let agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let [a, _] = NODES;
+    let kubectl = scene.cluster.kubectl();
+    kubectl.apply(&scene.pod("client", "client", a)).unwrap();
+    let space = format!("--namespace={}", scene.namespace);
+    wait::wait_until("an event that names the cause", LIMIT, || {
+        let events = kubectl.run(["get", "events", &space, "--output=json"]).unwrap();
+        events.contains("sheath: pod") && events.contains("not decided yet")
+    });
+    agents.wait_for_status(a, "the label that makes no sense", |status| {
+        status.problems.iter().any(|problem| problem.problem.contains("`requrie`"))
+    });
+    let label =
+        ["label", "--overwrite", "namespace", &scene.namespace, "sheath.dev/protect=require"];
+    kubectl.run(label).unwrap();
+    scene.wait_running("client");
 }

@@ -10,6 +10,7 @@ use super::instance::Instance;
 use super::raw;
 use crate::desired::Destination;
 use crate::discovery::{Kubernetes, Rules};
+use crate::gate::GateSettings;
 use crate::kubernetes::Access;
 use crate::spiffe::TrustDomain;
 
@@ -26,8 +27,28 @@ pub enum KubernetesError {
         "kubernetes needs capture.pods.root, the cgroup that has this node's pods below it: /kubepods.slice, or /kubepods without systemd"
     )]
     NoPods,
+    #[error("kubernetes.nriSocket must be an absolute path")]
+    RelativeNriSocket,
     #[error("kubernetes: {0}")]
     Source(SourceError),
+}
+
+/// Settings of the gate.
+///
+/// # Errors
+/// If the socket's path is relative.
+pub fn gate(raw: &raw::Kubernetes) -> Result<GateSettings, KubernetesError> {
+    let default = GateSettings::default();
+    let nri_socket = raw.nri_socket.clone().unwrap_or(default.nri_socket);
+    if !nri_socket.is_absolute() {
+        return Err(KubernetesError::RelativeNriSocket);
+    }
+    Ok(GateSettings {
+        gate: raw.gate,
+        nri_socket,
+        host_socket_handlers: raw.runtime_handlers.clone().unwrap_or(default.host_socket_handlers),
+        hold_host_network: default.hold_host_network,
+    })
 }
 
 /// Settings of the discovery of pods. `node` is the name of the node for people.
@@ -117,6 +138,7 @@ mod tests {
     fn every_key_is_read() {
         let found = discovery(
             "kubernetes:\n  kubeconfig: /etc/kubeconfig\n  node: other\n  systemNamespaces: [infra]\n  \
+             gate: nri\n  nriSocket: /run/nri.sock\n  runtimeHandlers: [runsc]\n  \
              runtimeClasses: [crun]\n  bypass: [\"10.96.0.10/32:53\"]\n",
         );
         assert_eq!(found.access, Access::Kubeconfig("/etc/kubeconfig".into()));
@@ -151,6 +173,9 @@ mod tests {
         let error = Config::parse(&format!("{podless}{IDENTITY}"), Path::new("sheath.yaml"));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("kubernetes needs capture.pods.root"), "{error}");
+        let error =
+            parse(&format!("{IDENTITY}kubernetes: {{ nriSocket: nri.sock }}\n")).unwrap_err();
+        assert!(error.contains("kubernetes.nriSocket must be an absolute path"), "{error}");
         let nothing = parse(IDENTITY).unwrap_err();
         assert!(nothing.contains("neither `workloads` nor `kubernetes`"), "{nothing}");
     }

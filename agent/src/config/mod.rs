@@ -31,6 +31,7 @@ use crate::capture::{CaptureRoot, PodSettings};
 use crate::control;
 use crate::desired::{Desired, Origin, Pods};
 use crate::discovery::{Discovery, Dns};
+use crate::gate::GateSettings;
 use crate::limits::Limits;
 use crate::pipeline::Timeouts;
 use crate::relay::IdleTimeouts;
@@ -65,6 +66,8 @@ pub struct Config {
     pub capture: CaptureRoot,
     /// The pods of a kubelet, if there is one.
     pub pods: Option<PodSettings>,
+    /// Who asks before a pod starts, where there are pods.
+    pub gate: Option<GateSettings>,
     /// Level and format of the log.
     pub log: LogSettings,
     /// How long each part of a flow may take.
@@ -142,9 +145,11 @@ impl Config {
         let plain = raw.capture.pods.and_then(|pods| pods.plain);
         let sources = Sources::from_raw(raw.identity, &raw.trust_domain)?;
         let mut discoveries: Vec<Arc<dyn Discovery>> = vec![Arc::new(dns)];
+        let mut gate = None;
         match raw.kubernetes {
             Some(_) if pods.is_none() => return Err(KubernetesError::NoPods.into()),
             Some(section) => {
+                gate = Some(kubernetes::gate(&section)?);
                 let (node, domain) = (&raw.node, &raw.trust_domain);
                 let found = kubernetes::discovery(section, node, &instance, domain, &sources)?;
                 discoveries.push(Arc::new(found));
@@ -177,6 +182,7 @@ impl Config {
             instance,
             capture,
             pods,
+            gate,
             log: LogSettings { level: raw.log.level, format: raw.log.format },
             drain: raw.timeouts.drain.0,
             timeouts: raw.timeouts.into(),

@@ -18,6 +18,7 @@ impl Config {
             ("node", self.node == new.node),
             ("instance", self.instance == new.instance),
             ("capture", (&self.capture, &self.pods) == (&new.capture, &new.pods)),
+            ("kubernetes.gate", self.gate == new.gate),
             ("log", self.log == new.log),
             ("timeouts", (self.timeouts, self.drain) == (new.timeouts, new.drain)),
             ("sessions.reuse", self.reuse == new.reuse),

@@ -87,6 +87,11 @@ impl Discoveries {
         }
     }
 
+    /// What is wanted, with the workloads' numbers, kept up to date.
+    pub fn wanted(&self) -> watch::Receiver<Arc<Desired>> {
+        self.wanted.subscribe()
+    }
+
     /// What was found, kept up to date.
     pub fn views(&self) -> FoundViews {
         self.shown.clone()

@@ -156,6 +156,12 @@ impl Control {
         Reconfiguration { workloads: workloads.clone(), pods: pods.clone(), policy }
     }
 
+    /// What is wanted, now and later.
+    #[must_use]
+    pub fn desired(&self) -> tokio::sync::watch::Receiver<Arc<Desired>> {
+        self.discoveries.wanted()
+    }
+
     /// What discoveries have found, now and later.
     #[must_use]
     pub fn found_views(&self) -> FoundViews {

@@ -37,9 +37,10 @@ pub fn up(name: &str, owner: Option<u32>) -> Result<Cluster> {
     let made = std::panic::catch_unwind(|| make(name, state.clone(), cgroups.clone()));
     let made = made.unwrap_or_else(|_| Err(anyhow!("the cluster could not be set up")));
     made.or_else(|error| {
-        let told = ends_of_logs(&state);
+        // Whoever has interrupted it knows why.
+        let told = if wait::is_interrupted() { String::new() } else { ends_of_logs(&state) };
         remove::everything(name, &state, &cgroups)?;
-        Err(if told.is_empty() { error } else { error.context(told) })
+        Err(anyhow!("{error:#}{told}"))
     })
 }
 
@@ -124,19 +125,15 @@ fn ctr(machine: &Machine, arguments: &[&str]) -> Result<()> {
 /// Waits for something, for as long as all programs that were started run.
 fn wait_until(what: &str, machines: &[&Machine], condition: impl Fn() -> bool) -> Result<()> {
     let ended = || machines.iter().find_map(|machine| machine.ended());
-    let seen = wait::try_for(LIMIT, || match ended() {
-        Some(program) => Some(Err(program)),
+    let seen = wait::uninterrupted(LIMIT, || match ended() {
+        _ if wait::is_interrupted() => Some(Err(anyhow!("interrupted"))),
+        Some(log) => {
+            let end = machine::tail(&log, TOLD);
+            Some(Err(anyhow!("{what}: not seen, as this has ended: {}\n{end}", log.display())))
+        }
         None => condition().then_some(Ok(())),
     });
-    match seen {
-        Some(Ok(())) => Ok(()),
-        Some(Err(log)) => bail!(
-            "{what}: not seen, since this has ended: {}\n{}",
-            log.display(),
-            machine::tail(&log, TOLD)
-        ),
-        None => bail!("{what}: not seen within {} s", LIMIT.as_secs()),
-    }
+    seen.unwrap_or_else(|| bail!("{what}: not seen within {} s", LIMIT.as_secs()))
 }
 
 /// The ends of all logs, for a cluster that is about to be removed.

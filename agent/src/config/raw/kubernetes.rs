@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::values::parsed_list;
 use crate::desired::Destination;
+use crate::gate::GateKind;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -19,6 +20,10 @@ pub struct Kubernetes {
     pub runtime_classes: Vec<String>,
     #[serde(default, deserialize_with = "parsed_list")]
     pub bypass: Vec<Destination>,
+    #[serde(default)]
+    pub gate: GateKind,
+    pub nri_socket: Option<PathBuf>,
+    pub runtime_handlers: Option<Vec<String>>,
 }
 
 fn system_namespaces() -> Vec<String> {

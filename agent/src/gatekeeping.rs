@@ -1,0 +1,155 @@
+//! Tells the gate what is known about the pods whose sandboxes the runtime has or asks about: from what is wanted, who has an
+//! identity, and what capture sees.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sheath_common::pod_uid::PodUid;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::capture::{StatusView, SupervisorRequest, WorkloadStatus};
+use crate::credentials::Identities;
+use crate::desired::{CgroupSelector, Desired, Workload};
+use crate::gate::{self, NotAdmitted, PodState, PodStates, Sandbox, Sandboxes};
+use crate::sys::clock;
+
+/// How often capture is asked while a sandbox waits for it: as long as a runtime may wait for the answer, and afterwards.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOK_LATER: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(3);
+
+/// What the gate's answers rest on.
+pub struct Gatekeeping {
+    pub states: Arc<PodStates>,
+    pub desired: watch::Receiver<Arc<Desired>>,
+    pub identities: Arc<Identities>,
+    pub supervisor: mpsc::WeakSender<SupervisorRequest>,
+}
+
+impl Gatekeeping {
+    /// Works until the agent ends.
+    pub async fn run(mut self) {
+        let mut sandboxes = self.states.sandboxes();
+        let mut told = BTreeSet::new();
+        let mut changed = Instant::now();
+        loop {
+            let known = sandboxes.borrow_and_update().clone();
+            let desired = self.desired.borrow_and_update().clone();
+            let waits = self.tell(&known, &desired, &mut told).await;
+            let pause = if changed.elapsed() < SOON { LOOK } else { LOOK_LATER };
+            let look = waits.then(|| Instant::now() + pause);
+            let has_ended = tokio::select! {
+                result = sandboxes.changed() => { changed = Instant::now(); result.is_err() }
+                result = self.desired.changed() => { changed = Instant::now(); result.is_err() }
+                () = clock::reach(look) => false,
+            };
+            if has_ended {
+                return;
+            }
+        }
+    }
+
+    /// Says what is known. Returns true if a sandbox waits for what capture or a source of identities has not done yet.
+    async fn tell(
+        &self,
+        sandboxes: &Sandboxes,
+        desired: &Desired,
+        told: &mut BTreeSet<gate::PodUid>,
+    ) -> bool {
+        let pods = by_pod(sandboxes);
+        let workloads = workloads(desired);
+        let is_selected =
+            |uid: &gate::PodUid| known_uid(uid).is_some_and(|uid| workloads.contains_key(&uid));
+        // Nobody else's status is asked for.
+        let view = match pods.keys().any(|uid| is_selected(uid)) {
+            true => self.view().await,
+            false => None,
+        };
+        let mut waits = false;
+        let mut now_told = BTreeSet::new();
+        for (uid, sandboxes) in pods {
+            let Some(state) = self.state(uid, &sandboxes, desired, &workloads, view.as_ref())
+            else {
+                self.states.forget(uid);
+                continue;
+            };
+            waits |= match &state {
+                PodState::Preparing(_) => true,
+                PodState::Ready(served) => served.len() < sandboxes.len(),
+                PodState::Plain | PodState::Refused(_) => false,
+            };
+            self.states.set(uid.clone(), state);
+            now_told.insert(uid.clone());
+        }
+        for gone in told.difference(&now_told) {
+            self.states.forget(gone);
+        }
+        *told = now_told;
+        waits
+    }
+
+    /// What is known of a pod, if anything is.
+    fn state(
+        &self,
+        uid: &gate::PodUid,
+        sandboxes: &[&Sandbox],
+        desired: &Desired,
+        workloads: &HashMap<PodUid, &Workload>,
+        view: Option<&StatusView>,
+    ) -> Option<PodState> {
+        let uid = known_uid(uid)?;
+        let Some(workload) = workloads.get(&uid) else {
+            let is_plain = desired.pods.as_ref().is_some_and(|pods| pods.plain.contains(&uid));
+            return is_plain.then_some(PodState::Plain);
+        };
+        if let Err(error) = self.identities.current(workload.id) {
+            return Some(PodState::Preparing(NotAdmitted::NoIdentity(error.to_string())));
+        }
+        let mut statuses = view.into_iter().flat_map(|view| &view.workloads);
+        let status = statuses.find(|status| status.id == workload.id);
+        let served = sandboxes.iter().filter(|sandbox| is_served(sandbox, status));
+        Some(PodState::Ready(served.map(|sandbox| sandbox.id.clone()).collect()))
+    }
+
+    async fn view(&self) -> Option<StatusView> {
+        let (answer, view) = oneshot::channel();
+        self.supervisor.upgrade()?.send(SupervisorRequest::Status(answer)).await.ok()?;
+        view.await.ok()
+    }
+}
+
+/// True if what the sandbox's processes connect to and listen on is the agent's business already.
+fn is_served(sandbox: &Sandbox, status: Option<&WorkloadStatus>) -> bool {
+    let Some(status) = status.filter(|status| !status.cgroups.is_empty()) else {
+        return false;
+    };
+    if sandbox.is_host_network() {
+        return true;
+    }
+    let own = sandbox.namespace.as_ref().map(|namespace| namespace.inode());
+    status
+        .namespaces
+        .iter()
+        .any(|served| served.ready && !served.host && own.is_none_or(|inode| inode == served.inode))
+}
+
+fn by_pod(sandboxes: &Sandboxes) -> HashMap<&gate::PodUid, Vec<&Sandbox>> {
+    let mut pods: HashMap<_, Vec<_>> = HashMap::new();
+    for sandbox in sandboxes.values() {
+        pods.entry(&sandbox.uid).or_default().push(&**sandbox);
+    }
+    pods
+}
+
+fn workloads(desired: &Desired) -> HashMap<PodUid, &Workload> {
+    let pods = desired.workloads.iter().filter_map(|workload| match workload.cgroup {
+        CgroupSelector::Pod(uid) => Some((uid, &**workload)),
+        CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => None,
+    });
+    pods.collect()
+}
+
+fn known_uid(uid: &gate::PodUid) -> Option<PodUid> {
+    uid.as_str().parse().ok()
+}
