@@ -153,8 +153,10 @@ impl Enrolled {
     /// Holds and releases pods that are no workloads.
     fn reconcile_pods(&mut self, found: io::Result<Vec<PodCgroup>>) {
         let workloads = self.workloads.iter().flat_map(WorkloadState::recorded).collect();
+        let is_complete = !self.workloads.iter().any(WorkloadState::is_unseen);
         let records = self.enrolment.records_mut();
-        let settled = found.and_then(|found| self.pods.reconcile(&found, &workloads, records));
+        let settled =
+            found.and_then(|found| self.pods.reconcile(&found, &workloads, is_complete, records));
         if let Err(error) = &settled
             && !self.are_pods_unseen
         {

@@ -116,7 +116,8 @@ impl PodRecords {
         self.root().map_or(Ok(Vec::new()), |root| pod_cgroups::find(&self.mount, root))
     }
 
-    /// Holds and releases what has been found, but for cgroups of `workloads`, and forgets pods that are gone.
+    /// Holds and releases what has been found, but for cgroups of `workloads`, and forgets pods that are gone. Unless all workloads
+    /// could be looked at (`is_complete`), what may be the entry of one stays.
     ///
     /// # Errors
     /// If a map cannot be read or written, or it cannot be seen where a pod's processes are.
@@ -124,13 +125,22 @@ impl PodRecords {
         &mut self,
         found: &[PodCgroup],
         workloads: &BTreeSet<u64>,
+        is_complete: bool,
         records: &mut CgroupRecords,
     ) -> io::Result<()> {
         self.kept.clear();
         let before = std::mem::take(&mut self.held);
+        // What there is no room for must not keep others from being released.
+        let mut settled = Ok(());
         for pod in found.iter().filter(|pod| !workloads.contains(&pod.cgroup.id)) {
             let id = pod.cgroup.id;
-            let entry = self.settle(pod, records)?;
+            let entry = match self.settle(pod, is_complete, records) {
+                Ok(entry) => entry,
+                Err(error) => {
+                    settled = Err(error);
+                    continue;
+                }
+            };
             if entry.is_none_or(|entry| entry.is_base()) {
                 continue;
             }
@@ -146,18 +156,25 @@ impl PodRecords {
         }
         self.settle_remnants(found)?;
         // There may be room now.
-        if self.untold != 0 { self.tell() } else { Ok(()) }
+        if self.untold != 0 {
+            self.tell()?;
+        }
+        settled
     }
 
     /// Makes the entry of a pod's cgroup what it is to be, and returns it.
     fn settle(
         &mut self,
         pod: &PodCgroup,
+        is_complete: bool,
         records: &mut CgroupRecords,
     ) -> io::Result<Option<Workload>> {
         let id = pod.cgroup.id;
         let entry = records.get(id)?;
         let is_ours = entry.is_some_and(|entry| !entry.is_base());
+        if is_ours && !is_complete && !entry.is_some_and(|entry| entry.is_held()) {
+            return Ok(entry);
+        }
         let holds = self.settings.as_ref().is_some_and(|set| set.unknown == UnknownPods::Hold);
         match self.decisions.fate(&pod.uid, pod.is_hash, holds) {
             Fate::Plain if is_ours => {
