@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, SecureRandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,7 @@ use crate::config::{Config, Instance};
 use crate::control::{Control, ControlRequest, Reread};
 use crate::flow::FlowIds;
 use crate::follow::Problem;
-use crate::gate::PodStates;
-use crate::gate::nri::Plugin;
+use crate::gate::{Gate, GateError, GateKind, GateSettings, PodStates};
 use crate::gatekeeping::Gatekeeping;
 use crate::limits::Quotas;
 use crate::metrics::{Registry, RegistryError};
@@ -57,6 +56,8 @@ pub enum StartError {
     Source(Problem),
     #[error(transparent)]
     Capture(#[from] crate::capture::CaptureError),
+    #[error(transparent)]
+    Gate(#[from] GateError),
     #[error("{0}; please report this")]
     Metrics(#[from] RegistryError),
 }
@@ -152,16 +153,24 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         handler,
     )?;
     supervisor.maps().register(&mut metrics)?;
+    let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);
+    let keeping = |states| Gatekeeping {
+        states,
+        desired,
+        identities: published.identities.clone(),
+        supervisor: supervisor_requests.downgrade(),
+    };
+    let gate = open_gate(&config, keeping, provider.secure_random)?;
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
         started,
         identities: published.identities,
         found,
+        gate,
         counters: pipeline.counters.clone(),
         metrics,
     };
-    let (supervisor_requests, supervisor_inbox) = mpsc::channel(4);
     let (control_requests, control_inbox) = mpsc::channel(4);
     let mut controlling = tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
     let caretaker = pipeline.clone();
@@ -173,28 +182,6 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     let mut supervising = tokio::spawn(supervisor.run(supervisor_inbox));
     let reloading = tokio::spawn(reload_on(hangup, control_requests.downgrade()));
     let draining = control_requests.clone();
-    let identities = pipeline.published.identities.clone();
-    let supervisor = supervisor_requests.downgrade();
-    // Until the agent ends.
-    let _gate =
-        config.gate.filter(|gate| gate.gate != crate::gate::GateKind::None).map(|settings| {
-            let states = Arc::new(PodStates::new(&settings));
-            let keeping = Gatekeeping { states: states.clone(), desired, identities, supervisor };
-            let mut tasks = tokio::task::JoinSet::new();
-            tasks.spawn(keeping.run());
-            tasks.spawn(
-                Plugin {
-                    name: "sheath".to_owned(),
-                    socket: settings.nri_socket,
-                    doorkeeper: states,
-                    status: tokio::sync::watch::Sender::default(),
-                    random: provider.secure_random,
-                    limits: crate::gate::nri::Limits::default(),
-                }
-                .run(),
-            );
-            tasks
-        });
     let planes = Planes { supervisor: supervisor_requests, control: control_requests };
     let serving = tokio::spawn(admin.serve(info, planes));
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
@@ -230,6 +217,25 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     proving.abort();
     tracing::info!("stopped; protected connections are refused until an agent runs again");
     Ok(())
+}
+
+/// Has the container runtime ask before pods start, where that is wanted.
+///
+/// # Errors
+/// If the gate's socket cannot be opened.
+fn open_gate(
+    config: &Config,
+    keeping: impl FnOnce(Arc<PodStates>) -> Gatekeeping,
+    random: &'static dyn SecureRandom,
+) -> Result<Option<Gate>, StartError> {
+    let wanted = |settings: &&GateSettings| settings.gate != GateKind::None;
+    let Some(settings) = config.gate.as_ref().filter(wanted) else {
+        return Ok(None);
+    };
+    let states = Arc::new(PodStates::new(settings));
+    tokio::spawn(keeping(states.clone()).run());
+    let Instance { name, .. } = &config.instance;
+    Ok(Some(Gate::start(settings, name, &config.instance.gate_socket(), states, random)?))
 }
 
 /// Checks that the runtime can open the files that it needs: without them it panics.

@@ -226,6 +226,10 @@ fn no_connection_of_a_pods_first_instructions_is_refused() {
     scene.run("web", "web", b);
     let address = scene.addresses("web").swap_remove(0);
     let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+    let asked = || agents.status(a).unwrap().gate.expect("a gate");
+    let before = asked();
+    assert_eq!((&*before.in_force, &*before.problem), ("nri", ""));
+    assert!(before.runtime.starts_with("containerd"), "{before:?}");
     let names: Vec<_> = (0..PODS).map(|number| format!("first-{number}")).collect();
     let pods: Vec<_> = names.iter().map(|name| scene.caller(name, a, &address)).collect();
     scene.cluster.kubectl().apply(&pods.join("---\n")).unwrap();
@@ -237,7 +241,7 @@ fn no_connection_of_a_pods_first_instructions_is_refused() {
         assert_eq!(log.unwrap(), scene.marker);
     }
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
-    drop(agents);
+    assert!(asked().admitted >= before.admitted + PODS as u64, "the runtime has not asked");
 }
 
 /// The runtime asks before it starts a pod, and the kubelet tells people why it does not start.

@@ -108,8 +108,10 @@ fn flows_at_once_have_a_session_each_which_others_use_later() {
         assert!(tally.errors.is_empty(), "{tally:?}");
         let rest = pair.agent_a.wait_for_status("no flow", Status::is_idle);
         let sessions = tap.handshakes(PORT);
-        // Some of a crowd may have ended before the last has begun.
-        assert!((2..=AT_ONCE).contains(&sessions), "{sessions} sessions");
+        // Some of a crowd may have ended before the last has begun. And the next flow of a churn may begin before the session of the
+        // last is back, which takes long where others work.
+        let most = if matches!(job, Job::Churn { .. }) { 4 * AT_ONCE } else { AT_ONCE };
+        assert!((2..=most).contains(&sessions), "{sessions} sessions");
         assert_eq!((tap.attempts(PORT).len(), rest.idle_sessions), (sessions, sessions as u64));
     }
 }

@@ -26,6 +26,7 @@ pub struct Status {
     // The benchmark compares with agents that do not have this yet.
     #[serde(default)]
     pub problems: Vec<Problem>,
+    pub gate: Option<Gate>,
     pub maps: Maps,
     // The benchmark compares with agents that do not have this yet.
     #[serde(default)]
@@ -107,6 +108,16 @@ pub struct Workload {
     // As above.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// Who asks before a pod starts.
+#[derive(Debug, Deserialize)]
+pub struct Gate {
+    pub in_force: String,
+    pub runtime: String,
+    pub admitted: u64,
+    pub not_admitted: u64,
+    pub problem: String,
 }
 
 /// What a discovery cannot find out.

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::capture::{PodsStatus, ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{FoundViews, NameView, ProblemView};
 use crate::credentials::{Identities, IdentityState};
+use crate::gate::{Gate, GateKind, GateStatus, InForce};
 use crate::identity::Svid;
 use crate::metrics::{Kind, Registry, Snapshot};
 use crate::telemetry::{AgentCounters, rfc3339};
@@ -21,6 +22,8 @@ pub struct AgentInfo {
     pub started: Instant,
     pub identities: Arc<Identities>,
     pub found: FoundViews,
+    /// Who asks before a pod starts, where that is wanted.
+    pub gate: Option<Gate>,
     pub counters: Arc<AgentCounters>,
     pub metrics: Registry,
 }
@@ -37,6 +40,8 @@ pub struct Status {
     pub workloads: Vec<Workload>,
     /// The pods of a kubelet, if there is one.
     pub pods: Option<PodsStatus>,
+    /// Who asks before a pod starts.
+    pub gate: Option<GateView>,
     /// DNS names of external peers.
     pub names: Vec<NameView>,
     /// What discoveries cannot find out.
@@ -59,6 +64,37 @@ pub struct Workload {
     pub identity: IdentityStatus,
     pub svid: Option<SvidStatus>,
     pub flows: u64,
+}
+
+/// The gate, as it is.
+#[derive(Debug, Serialize)]
+pub struct GateView {
+    pub wanted: GateKind,
+    pub in_force: InForce,
+    /// Name and version, where it has connected by NRI.
+    pub runtime: String,
+    pub connected_since: String,
+    /// Sandboxes that may start, and that may not: by NRI and CNI.
+    pub admitted: u64,
+    pub not_admitted: u64,
+    /// Why the runtime does not ask by NRI; empty if it does.
+    pub problem: String,
+}
+
+impl GateView {
+    fn new(status: &GateStatus) -> Self {
+        let GateStatus { wanted, in_force, nri, cni } = status;
+        let problem = nri.last_error.clone().filter(|_| nri.connected_since.is_none());
+        Self {
+            wanted: *wanted,
+            in_force: *in_force,
+            runtime: nri.runtime.clone().unwrap_or_default(),
+            connected_since: nri.connected_since.map(rfc3339).unwrap_or_default(),
+            admitted: nri.admitted + cni.admitted,
+            not_admitted: nri.not_admitted + cni.not_admitted,
+            problem: problem.unwrap_or_default(),
+        }
+    }
 }
 
 /// Where the workload's identity comes from, and what is wrong with it.
@@ -106,6 +142,7 @@ impl AgentInfo {
             programs: view.programs,
             workloads: workloads.map(|capture| self.workload(capture)).collect(),
             pods: view.pods,
+            gate: self.gate.as_ref().map(|gate| GateView::new(&gate.status())),
             names: found.names.clone(),
             problems: found.problems.clone(),
             flows: metrics.total(FLOWS),

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod ca;
+mod cni;
 mod which;
 
 use std::process::ExitCode;
@@ -16,6 +17,7 @@ use crate::sys::namespaces;
 use crate::{admin, app, check, telemetry};
 
 use ca::CaCommand;
+use cni::CniCommand;
 use which::Which;
 
 /// Transparent mutual TLS for workloads on Linux.
@@ -75,6 +77,11 @@ enum Command {
     /// Look after the embedded CA.
     #[command(subcommand)]
     Ca(CaCommand),
+    /// The gate for container runtimes without NRI. Without a subcommand this is the plugin that the runtime runs.
+    Cni {
+        #[command(subcommand)]
+        command: Option<CniCommand>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -123,6 +130,9 @@ impl Failure {
 /// Does what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
+    if cni::is_plugin() {
+        return crate::gate::cni::run();
+    }
     let result = match Cli::parse().command {
         Command::Run { which } => run(&which),
         Command::Check { which, format } => check(&which, format.output),
@@ -140,6 +150,7 @@ pub fn main() -> ExitCode {
         }
         Command::Cleanup { which, format } => cleanup(&which, format.output),
         Command::Ca(command) => ca::run(command),
+        Command::Cni { command } => cni::run(command),
     };
     match result {
         Ok(code) => code,

@@ -80,6 +80,12 @@ impl Instance {
     pub fn admin_socket(&self) -> PathBuf {
         self.directory().join("admin.sock")
     }
+
+    /// Where programs that the container runtime runs ask the agent.
+    #[must_use]
+    pub fn gate_socket(&self) -> PathBuf {
+        self.directory().join("gate.sock")
+    }
 }
 
 #[cfg(test)]

@@ -2,21 +2,25 @@
 //!
 //! The hold in the kernel keeps pods that it does not know from talking; it is gone after a reboot, and it costs a pod refused
 //! connections. The gate closes both: the runtime asks before it starts the first container of a pod, and waits. Who asks is
-//! [`nri`], a plugin inside the agent. Who answers is a [`Doorkeeper`]; [`PodStates`] is one, which whoever knows about pods
-//! fills in.
+//! [`nri`], a plugin inside the agent, or [`cni`], a program that the runtime runs and that asks over the gate [`socket`]. Who
+//! answers is a [`Doorkeeper`]; [`PodStates`] is one, which whoever knows about pods fills in.
 
+pub mod cni;
 mod keeper;
 pub mod nri;
 mod pod_uid;
 mod reason;
+mod run;
 mod sandbox;
 mod settings;
+pub mod socket;
 mod states;
 mod status;
 
 pub use keeper::{Admission, Doorkeeper};
 pub use pod_uid::{NotAPodUid, PodUid};
 pub use reason::{NotAdmitted, Reason};
+pub use run::{Gate, GateError};
 pub use sandbox::{PodName, Sandbox, SandboxError, SandboxId};
 pub use settings::{GateKind, GateSettings};
 pub use states::{PodState, PodStates, Sandboxes};

@@ -7,7 +7,7 @@
 //! writes (`/proc`, `/sys`, cgroups) does not count.
 
 use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -215,6 +215,50 @@ pub fn write(path: &Path, mode: u32, content: &[u8], if_there: IfThere) -> io::R
         IfThere::Keep => file.persist_noclobber(path)?,
     };
     keep_name(path)
+}
+
+/// Copies a program, as [`write`] writes a file. `false` if it was there already, byte for byte.
+///
+/// # Errors
+/// If it cannot be read or written.
+pub fn copy_program(from: &Path, to: &Path) -> io::Result<bool> {
+    const MODE: u32 = 0o755;
+    let mut source = File::open(from)?;
+    let length = source.metadata()?.len();
+    match open(to) {
+        Ok(there) if (there.metadata.len(), there.mode()) == (length, MODE) => {
+            if is_same(&mut source, there.file)? {
+                return Ok(false);
+            }
+            source.rewind()?;
+        }
+        _ => {}
+    }
+    let mut file =
+        Builder::new().permissions(Permissions::from_mode(MODE)).tempfile_in(folder(to))?;
+    io::copy(&mut source, file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    file.persist(to)?;
+    keep_name(to)?;
+    Ok(true)
+}
+
+fn is_same(one: impl Read, other: impl Read) -> io::Result<bool> {
+    const PIECE: usize = 64 << 10;
+    let (mut one, mut other) =
+        (BufReader::with_capacity(PIECE, one), BufReader::with_capacity(PIECE, other));
+    loop {
+        let (piece, counterpart) = (one.fill_buf()?, other.fill_buf()?);
+        let length = piece.len().min(counterpart.len());
+        if piece[..length] != counterpart[..length] {
+            return Ok(false);
+        }
+        if length == 0 {
+            return Ok(piece.is_empty() && counterpart.is_empty());
+        }
+        one.consume(length);
+        other.consume(length);
+    }
 }
 
 /// Makes sure that a file has its name also when the power fails.

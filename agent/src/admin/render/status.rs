@@ -35,6 +35,9 @@ pub fn render_status(status: &Value) -> String {
     if !status["pods"].is_null() {
         let _ = write!(out, "\n{}", pods(&status["pods"]));
     }
+    if status["gate"].is_object() {
+        let _ = writeln!(out, "\n{}", gate(&status["gate"]));
+    }
     let resolved = list(&status["names"]);
     if !resolved.is_empty() {
         let _ = write!(out, "\n{}", names(resolved));
@@ -115,6 +118,17 @@ fn names(names: &[Value]) -> Table {
         }
     }
     table
+}
+
+/// Who asks before a pod starts.
+fn gate(gate: &Value) -> String {
+    let counts = format!("{} admitted, {} not", gate["admitted"], gate["not_admitted"]);
+    let problem = text(&gate["problem"]);
+    match text(&gate["in_force"]) {
+        "nri" => format!("gate     NRI of {}, {counts}", text(&gate["runtime"])),
+        "cni" => format!("gate     CNI, {counts}; no NRI: {problem}"),
+        _ => format!("gate     none: pods start without being asked about; {problem}"),
+    }
 }
 
 /// What discoveries cannot find out.

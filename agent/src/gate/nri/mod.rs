@@ -133,6 +133,6 @@ impl Observer for Telling {
 }
 
 #[cfg(test)]
-mod testing;
+pub mod testing;
 #[cfg(test)]
 mod tests;

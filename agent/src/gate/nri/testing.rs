@@ -215,6 +215,9 @@ impl Taken {
     }
 
     /// Bytes as they are.
+    ///
+    /// # Errors
+    /// If the plugin has closed the connection.
     pub async fn write_raw(&self, bytes: &[u8]) -> std::io::Result<()> {
         let mut writing = self.writing.lock().await;
         match &mut writing.1 {

@@ -123,6 +123,27 @@ fn links_to_a_file_are_followed() {
     assert!(matches!(read_text(&at("sheath.yaml"), CONFIGURATION), Err(ReadError::NotText(1))));
 }
 
+#[test]
+fn a_program_is_copied_once_and_again_when_it_is_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+    let content = vec![7; 200_000];
+    fs::write(&from, &content).unwrap();
+    assert!(copy_program(&from, &to).unwrap());
+    assert_eq!(fs::metadata(&to).unwrap().mode() & 0o7777, 0o755);
+    assert!(!copy_program(&from, &to).unwrap());
+    let mut changed = content.clone();
+    changed[199_999] = 8;
+    for other in [&changed[..], &content[1..], b""] {
+        fs::write(&to, other).unwrap();
+        assert!(copy_program(&from, &to).unwrap());
+        assert_eq!(fs::read(&to).unwrap(), content);
+    }
+    fs::set_permissions(&to, Permissions::from_mode(0o700)).unwrap();
+    assert!(copy_program(&from, &to).unwrap(), "the runtime may be another user");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+}
+
 /// Folders of the agent that read what the kernel writes, and no files of the outside.
 const OF_THE_KERNEL: [&str; 3] = ["capture/", "check/", "sys/"];
 /// Where the kernel writes.
