@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::capture::{StatusView, SupervisorRequest, WorkloadStatus};
 use crate::credentials::Identities;
 use crate::desired::{CgroupSelector, Desired, Workload};
-use crate::gate::{self, NotAdmitted, PodState, PodStates, Sandbox, Sandboxes};
+use crate::gate::{NotAdmitted, PodState, PodStates, Sandbox, Sandboxes};
 use crate::sys::clock;
 
 /// How often capture is asked while a sandbox waits for it: as long as a runtime may wait for the answer, and afterwards.
@@ -55,14 +55,12 @@ impl Gatekeeping {
         &self,
         sandboxes: &Sandboxes,
         desired: &Desired,
-        told: &mut BTreeSet<gate::PodUid>,
+        told: &mut BTreeSet<PodUid>,
     ) -> bool {
         let pods = by_pod(sandboxes);
         let workloads = workloads(desired);
-        let is_selected =
-            |uid: &gate::PodUid| known_uid(uid).is_some_and(|uid| workloads.contains_key(&uid));
         // Nobody else's status is asked for.
-        let view = match pods.keys().any(|uid| is_selected(uid)) {
+        let view = match pods.keys().any(|uid| workloads.contains_key(uid)) {
             true => self.view().await,
             false => None,
         };
@@ -71,7 +69,7 @@ impl Gatekeeping {
         for (uid, sandboxes) in pods {
             let Some(state) = self.state(uid, &sandboxes, desired, &workloads, view.as_ref())
             else {
-                self.states.forget(uid);
+                self.states.forget(&uid);
                 continue;
             };
             waits |= match &state {
@@ -79,8 +77,8 @@ impl Gatekeeping {
                 PodState::Ready(served) => served.len() < sandboxes.len(),
                 PodState::Plain | PodState::Refused(_) => false,
             };
-            self.states.set(uid.clone(), state);
-            now_told.insert(uid.clone());
+            self.states.set(uid, state);
+            now_told.insert(uid);
         }
         for gone in told.difference(&now_told) {
             self.states.forget(gone);
@@ -92,13 +90,12 @@ impl Gatekeeping {
     /// What is known of a pod, if anything is.
     fn state(
         &self,
-        uid: &gate::PodUid,
+        uid: PodUid,
         sandboxes: &[&Sandbox],
         desired: &Desired,
         workloads: &HashMap<PodUid, &Workload>,
         view: Option<&StatusView>,
     ) -> Option<PodState> {
-        let uid = known_uid(uid)?;
         let Some(workload) = workloads.get(&uid) else {
             let is_plain = desired.pods.as_ref().is_some_and(|pods| pods.plain.contains(&uid));
             return is_plain.then_some(PodState::Plain);
@@ -134,10 +131,10 @@ fn is_served(sandbox: &Sandbox, status: Option<&WorkloadStatus>) -> bool {
         .any(|served| served.ready && !served.host && own.is_none_or(|inode| inode == served.inode))
 }
 
-fn by_pod(sandboxes: &Sandboxes) -> HashMap<&gate::PodUid, Vec<&Sandbox>> {
+fn by_pod(sandboxes: &Sandboxes) -> HashMap<PodUid, Vec<&Sandbox>> {
     let mut pods: HashMap<_, Vec<_>> = HashMap::new();
     for sandbox in sandboxes.values() {
-        pods.entry(&sandbox.uid).or_default().push(&**sandbox);
+        pods.entry(sandbox.uid).or_default().push(&**sandbox);
     }
     pods
 }
@@ -148,8 +145,4 @@ fn workloads(desired: &Desired) -> HashMap<PodUid, &Workload> {
         CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => None,
     });
     pods.collect()
-}
-
-fn known_uid(uid: &gate::PodUid) -> Option<PodUid> {
-    uid.as_str().parse().ok()
 }

@@ -168,7 +168,7 @@ fn a_pod_that_is_decided_gets_the_network_that_was_made_for_it() {
     let (_, gate, states) = node.agent.as_ref().unwrap();
     let sandboxes = states.sandboxes();
     let sandbox = sandboxes.borrow().values().next().unwrap().clone();
-    assert_eq!((sandbox.id.as_str(), sandbox.uid.as_str()), ("c0ffee", UID));
+    assert_eq!((sandbox.id.as_str(), &*sandbox.uid.to_string()), ("c0ffee", UID));
     assert!(sandbox.namespace.is_some(), "the agent holds the pod's network namespace");
     assert_eq!(gate.status().cni.admitted, 1);
     run("CHECK", &node.config().to_string(), |_| {}).assert_silent();

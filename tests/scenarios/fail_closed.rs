@@ -234,6 +234,10 @@ fn flood(app: &Place, stranger: &Place, to: SocketAddr, secret: &str) -> Vec<(Co
     let job = Job::Client { socket, to, steps: say("let me in") };
     let attempt = |_| {
         let seen = probe::run(stranger, &job);
+        // The application tells of a connection a moment after the client has seen its first words.
+        if seen.error.is_none() {
+            wait::wait_until("the application's word", GENEROUS, || app.pending() > 0);
+        }
         let accepted = app.pending();
         app.events_so_far();
         (seen, accepted)

@@ -8,7 +8,6 @@
 pub mod cni;
 mod keeper;
 pub mod nri;
-mod pod_uid;
 mod reason;
 mod run;
 mod sandbox;
@@ -18,7 +17,6 @@ mod states;
 mod status;
 
 pub use keeper::{Admission, Doorkeeper};
-pub use pod_uid::{NotAPodUid, PodUid};
 pub use reason::{NotAdmitted, Reason};
 pub use run::{Gate, GateError};
 pub use sandbox::{PodName, Sandbox, SandboxError, SandboxId};

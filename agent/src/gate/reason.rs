@@ -1,8 +1,8 @@
 //! Why a sandbox may not start.
 
 use serde::{Deserialize, Serialize};
+use sheath_common::pod_uid::PodUid;
 
-use super::pod_uid::PodUid;
 use super::sandbox::PodName;
 
 /// Why a sandbox may not start, or not yet.

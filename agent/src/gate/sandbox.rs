@@ -3,7 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::pod_uid::{NotAPodUid, PodUid};
+use sheath_common::pod_uid::{HASH_LEN, NoPodUid, PodUid};
+
 use crate::sys::netns::NetworkNamespace;
 
 /// A pod's sandbox, as the runtime describes it. A pod can have one after the other.
@@ -11,6 +12,8 @@ use crate::sys::netns::NetworkNamespace;
 pub struct Sandbox {
     pub id: SandboxId,
     pub uid: PodUid,
+    /// A file of the node makes the pod, not the API server.
+    pub is_static: bool,
     pub pod: PodName,
     /// The runtime class's handler; empty for the runtime's default.
     pub runtime_handler: String,
@@ -25,6 +28,12 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
+    /// True if a uid, as the runtime says it, is that of a static pod: the digest of its manifest.
+    #[must_use]
+    pub fn has_static_uid(uid: &str) -> bool {
+        uid.len() == HASH_LEN as usize
+    }
+
     /// True if it is known to share the node's network namespace, which is the agent's own.
     #[must_use]
     pub fn is_host_network(&self) -> bool {
@@ -103,7 +112,7 @@ pub enum SandboxError {
     #[error("it has no id that a runtime would give")]
     Id,
     #[error(transparent)]
-    Uid(#[from] NotAPodUid),
+    Uid(#[from] NoPodUid),
     #[error("its name is not that of a pod")]
     Name,
     #[error("its namespace has a name that no namespace of Kubernetes can have")]

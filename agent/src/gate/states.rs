@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use sheath_common::pod_uid::PodUid;
 use tokio::sync::watch;
 
 use super::MAX_SANDBOXES;
 use super::keeper::{Admission, Doorkeeper};
-use super::pod_uid::PodUid;
 use super::reason::NotAdmitted;
 use super::sandbox::{Sandbox, SandboxId};
 use super::settings::GateSettings;
@@ -80,7 +80,7 @@ impl PodStates {
     }
 
     fn judge(&self, sandbox: &Sandbox, state: Option<&PodState>) -> Verdict {
-        if sandbox.uid.is_static() {
+        if sandbox.is_static {
             // A file of the node makes it, without the API server, which may be one of them.
             return Verdict::Now(Ok(()));
         }

@@ -179,7 +179,7 @@ impl Service {
 impl Question {
     /// Answers in time, whatever happens: whether the sandbox was admitted, and what to tell the runtime.
     pub async fn answer(self) -> (bool, Response) {
-        let (pod, uid) = (self.sandbox.pod.clone(), self.sandbox.uid.clone());
+        let (pod, uid) = (self.sandbox.pod.clone(), self.sandbox.uid);
         let begun = Instant::now();
         let patience = || self.patience.lock().unwrap_or_else(PoisonError::into_inner);
         let deadline = self.deadline.min(begun + patience().allows(begun));

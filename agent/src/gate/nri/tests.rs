@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 
 use super::testing::{FakeRuntime, uid};
 use super::*;
-use crate::gate::{GateSettings, PodState, PodStates, PodUid};
+use crate::gate::{GateSettings, PodState, PodStates};
+use sheath_common::pod_uid::PodUid;
 
 /// Of the runtime: shorter than in reality.
 const LIMIT: Duration = Duration::from_millis(400);

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::pod_uid::PodUid;
 use super::super::reason::Reason;
 use super::super::sandbox::{PodName, Sandbox, SandboxError, SandboxId};
 use crate::sys::netns::NetworkNamespace;
@@ -61,7 +60,8 @@ impl AskedSandbox {
     pub fn with(self, namespace: Option<NetworkNamespace>) -> Result<Sandbox, SandboxError> {
         Ok(Sandbox {
             id: SandboxId::new(&self.id)?,
-            uid: self.uid.parse::<PodUid>()?,
+            uid: self.uid.parse()?,
+            is_static: Sandbox::has_static_uid(&self.uid),
             pod: PodName::new(&self.namespace, &self.name)?,
             // CNI does not say.
             runtime_handler: String::new(),

@@ -168,7 +168,7 @@ async fn admit(
             return Answer::no(why.reason(), format!("sheath: {whose}: {why}"));
         }
     };
-    let (pod, uid) = (sandbox.pod.clone(), sandbox.uid.clone());
+    let (pod, uid) = (sandbox.pod.clone(), sandbox.uid);
     match doorkeeper.admit(sandbox, Instant::now() + patience).await {
         Ok(()) => Answer::yes(),
         Err(why) => {

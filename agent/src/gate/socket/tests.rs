@@ -10,7 +10,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::gate::{GateSettings, PodState, PodStates, PodUid, Reason};
+use crate::gate::{GateSettings, PodState, PodStates, Reason};
+use sheath_common::pod_uid::PodUid;
 
 const UID: &str = "0f5b0d5e-7a54-4a0e-8f0e-2f9d3c1b7a66";
 
