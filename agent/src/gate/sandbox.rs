@@ -111,7 +111,7 @@ impl SandboxId {
 pub enum SandboxError {
     #[error("it has no id that a runtime would give")]
     Id,
-    #[error(transparent)]
+    #[error("it has no uid of a pod: {0}")]
     Uid(#[from] NoPodUid),
     #[error("its name is not that of a pod")]
     Name,
