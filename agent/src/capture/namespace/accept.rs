@@ -1,6 +1,5 @@
 //! Accepts the connections that the kernel turns to the agent: one loop for each listener of a namespace.
 
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,13 +12,12 @@ use socket2::{SockAddr, SockRef, Socket};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
+use super::spares;
 use super::state::Namespace;
 use crate::flow::Inherited;
 
 /// Pause after `accept()` fails for want of memory.
 const RETRY: Duration = Duration::from_millis(50);
-/// What the spare descriptor is opened on.
-const NOTHING: &str = "/dev/null";
 
 /// A connection that a workload opened, and what the kernel recorded about it.
 #[derive(Debug)]
@@ -58,8 +56,6 @@ pub struct Accepting {
     namespace: Arc<Namespace>,
     listener: TcpListener,
     starter: Arc<dyn FlowStarter>,
-    /// Closed when no other descriptor is left: then a connection can be accepted, to be reset.
-    spare: Option<File>,
 }
 
 impl Accepting {
@@ -68,11 +64,12 @@ impl Accepting {
         listener: TcpListener,
         starter: Arc<dyn FlowStarter>,
     ) -> Self {
-        Self { namespace, listener, starter, spare: File::open(NOTHING).ok() }
+        spares::fill();
+        Self { namespace, listener, starter }
     }
 
     /// Accepts until the task is aborted.
-    pub async fn run(mut self, kind: ListenerKind) {
+    pub async fn run(self, kind: ListenerKind) {
         if kind == ListenerKind::Inbound {
             self.namespace.ports_known().await;
         }
@@ -100,11 +97,11 @@ impl Accepting {
 
     /// The next connection. For want of memory, connections wait in the queue until it has passed. For want of descriptors
     /// they are reset: there may be none for long.
-    async fn next(&mut self, kind: ListenerKind) -> (TcpStream, SocketAddr) {
+    async fn next(&self, kind: ListenerKind) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, remote)) => return (stream, canonical(remote)),
-                Err(error) if is_out_of_descriptors(&error) && self.shed(kind) => {}
+                Err(error) if spares::is_out_of_descriptors(&error) && self.shed(kind) => {}
                 Err(error) => {
                     tracing::warn!(namespace = self.namespace.inode(), %error, "cannot accept connections");
                     tokio::time::sleep(RETRY).await;
@@ -114,21 +111,17 @@ impl Accepting {
     }
 
     /// Resets the next connection in the queue. False if there is not even a descriptor for that.
-    fn shed(&mut self, kind: ListenerKind) -> bool {
-        if self.spare.take().is_none() {
-            self.spare = File::open(NOTHING).ok();
-            return false;
-        }
-        let accepted = SockRef::from(&self.listener).accept();
-        let is_reset = accepted.is_ok();
-        if let Ok((socket, remote)) = accepted {
+    fn shed(&self, kind: ListenerKind) -> bool {
+        let accepted = spares::with_one(|| SockRef::from(&self.listener).accept());
+        let is_reset = matches!(accepted, Some(Ok(_)));
+        if let Some(Ok((socket, remote))) = accepted {
             if kind == ListenerKind::Outbound {
                 self.forget(&socket, &remote);
             }
             drop(socket);
             self.starter.shed(&self.namespace);
         }
-        self.spare = File::open(NOTHING).ok();
+        spares::fill();
         is_reset
     }
 
@@ -199,8 +192,4 @@ impl Namespace {
 /// An address of IPv4 in the form of IPv4.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }

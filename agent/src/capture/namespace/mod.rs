@@ -15,6 +15,7 @@ mod route;
 mod serve;
 mod silent;
 mod sources;
+mod spares;
 mod state;
 pub mod unreachable;
 mod watched;
