@@ -17,7 +17,7 @@ use crate::gate::{GateSettings, PodState, PodStates};
 use sheath_common::pod_uid::PodUid;
 
 /// Of the runtime: shorter than in reality.
-const LIMIT: Duration = Duration::from_millis(400);
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// The plugin at work.
 struct Agent {

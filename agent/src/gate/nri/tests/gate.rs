@@ -158,12 +158,16 @@ impl Doorkeeper for Broken {
 
 #[tokio::test]
 async fn a_doorkeeper_that_does_not_answer_lets_nobody_in() {
-    for (panics, complaint) in [(false, "not decided yet"), (true, "has failed to decide")] {
+    // To tell of a panic takes a while where others work.
+    let long = Duration::from_secs(20);
+    for (panics, limit, complaint) in
+        [(false, LIMIT, "not decided yet"), (true, long, "has failed to decide")]
+    {
         let runtime = FakeRuntime::started();
         let (status, _) = watch::channel(NriStatus::default());
         let plugin = plugin(&runtime, Arc::new(Broken { panics }), status);
         let running = tokio::spawn(plugin.run());
-        let taken = runtime.take(LIMIT, Vec::new()).await;
+        let taken = runtime.take(limit, Vec::new()).await;
         for number in 0..3 {
             let message = failed(taken.run(pod_of_its_own(number)).await);
             assert!(message.contains(complaint), "{message}");
@@ -180,7 +184,8 @@ async fn the_runtimes_own_limit_counts_where_it_is_shorter() {
     let taken = runtime.take(Duration::from_secs(10), Vec::new()).await;
     let mut payload = Vec::new();
     prost::encoding::message::encode(1, &pod_of_its_own(1), &mut payload);
-    for (timeout_nano, most) in [(200_000_000, 190), (-1, 100)] {
+    // By the limit that it said at first the answer would take 7.5 s.
+    for timeout_nano in [200_000_000, -1] {
         let request = Request {
             service: "nri.pkg.api.v1alpha1.Plugin".to_owned(),
             method: "RunPodSandbox".to_owned(),
@@ -189,6 +194,6 @@ async fn the_runtimes_own_limit_counts_where_it_is_shorter() {
         };
         let asked = Instant::now();
         failed(super::super::testing::fate(taken.call_with(&request).await));
-        assert!(asked.elapsed() < Duration::from_millis(most), "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
     }
 }
