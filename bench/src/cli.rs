@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Parser, ValueEnum};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
 use sheath_tests::wait;
 
 use crate::contender::{Entry, roster};
@@ -82,7 +82,8 @@ pub fn main(cli: Cli) -> ExitCode {
 }
 
 fn bench(options: &Options) -> Result<()> {
-    clean_up_on_signals()?;
+    wait::interrupt_on(&[Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP])
+        .context("cannot catch signals")?;
     let plan = options.plan()?;
     let results = run::play(&plan)?;
     if options.write || options.is_whole() {
@@ -160,20 +161,6 @@ fn variant(text: &str) -> Result<(String, PathBuf)> {
     let binary = Path::new(binary);
     let binary = binary.canonicalize().with_context(|| format!("{}", binary.display()))?;
     Ok((name.to_owned(), binary))
-}
-
-/// Lets an interrupted run clean up like one that failed.
-fn clean_up_on_signals() -> Result<()> {
-    extern "C" fn interrupted(_: i32) {
-        wait::interrupt();
-    }
-    let action =
-        SigAction::new(SigHandler::Handler(interrupted), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        // SAFETY: the handler only stores to an atomic.
-        unsafe { sigaction(signal, &action) }.context("cannot catch signals")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

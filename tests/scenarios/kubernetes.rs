@@ -66,6 +66,28 @@ impl Scene {
             "events {{}} http {{ server {{ listen {PORT}; listen [::]:{PORT}; location / {{ return 200 {}; }} }} }}",
             self.marker
         );
+        let serve = format!(
+            "echo '{config}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'"
+        );
+        let rest = "terminationGracePeriodSeconds: 1";
+        self.object(name, account, node, rest, &format!("[sh, -c, \"{serve}\"]"))
+    }
+
+    /// A pod that asks once, at once, and ends.
+    fn caller(&self, name: &str, node: NodeName, address: &str) -> String {
+        let ask = format!("[curl, -sS, -m, '10', 'http://{address}:{PORT}/']");
+        self.object(name, "client", node, "restartPolicy: Never", &ask)
+    }
+
+    /// A pod with one container that runs a command; `rest` is a further line of its specification.
+    fn object(
+        &self,
+        name: &str,
+        account: &str,
+        node: NodeName,
+        rest: &str,
+        command: &str,
+    ) -> String {
         format!(
             "apiVersion: v1
 kind: Pod
@@ -73,33 +95,12 @@ metadata: {{name: {name}, namespace: {}}}
 spec:
   nodeName: {}
   serviceAccountName: {account}
-  terminationGracePeriodSeconds: 1
+  {rest}
   containers:
-  - name: http
+  - name: main
     image: {IMAGE}
     imagePullPolicy: Never
-    command: [sh, -c, \"echo '{config}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'\"]
-",
-            self.namespace,
-            node.as_str()
-        )
-    }
-
-    /// A pod that asks once, at once, and ends.
-    fn caller(&self, name: &str, node: NodeName, address: &str) -> String {
-        format!(
-            "apiVersion: v1
-kind: Pod
-metadata: {{name: {name}, namespace: {}}}
-spec:
-  nodeName: {}
-  serviceAccountName: client
-  restartPolicy: Never
-  containers:
-  - name: curl
-    image: {IMAGE}
-    imagePullPolicy: Never
-    command: [curl, -sS, -m, '10', 'http://{address}:{PORT}/']
+    command: {command}
 ",
             self.namespace,
             node.as_str()

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
 /// Long enough for a busy machine; reached only by a test that fails.
 pub const GENEROUS: Duration = Duration::from_secs(30);
 
@@ -15,6 +17,23 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Safe to call from a signal handler.
 pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Has these signals do so: an interrupted program then cleans up like one that failed.
+///
+/// # Errors
+/// When a handler cannot be set.
+pub fn interrupt_on(signals: &[Signal]) -> nix::Result<()> {
+    extern "C" fn interrupted(_: libc::c_int) {
+        interrupt();
+    }
+    let action =
+        SigAction::new(SigHandler::Handler(interrupted), SaFlags::SA_RESTART, SigSet::empty());
+    for signal in signals {
+        // SAFETY: the handler only stores to an atomic.
+        unsafe { sigaction(*signal, &action) }?;
+    }
+    Ok(())
 }
 
 /// Whether somebody has asked for the end: see [`interrupt`].

@@ -5,6 +5,7 @@
 
 mod dns;
 mod kubernetes;
+mod state_file;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,8 +30,10 @@ pub trait Discovery: Comparable + fmt::Debug + Send + Sync {
     /// reported and retried with growing, jittered pauses.
     fn follow(self: Arc<Self>, updates: Updates) -> Following;
 
-    /// For `sheath check`: whether it would find now what it looks for. Changes nothing.
-    fn check(&self) -> Vec<Check>;
+    /// For `sheath check`: whether it would find now what it looks for. Changes nothing. Empty if there is nothing to report.
+    fn check(&self) -> Vec<Check> {
+        Vec::new()
+    }
 }
 
 impl PartialEq for dyn Discovery {

@@ -1,6 +1,6 @@
 use super::*;
 use crate::desired::{Endpoints, Origin, Workload};
-use crate::follow::{Check, Following};
+use crate::follow::Following;
 use proptest::prelude::*;
 use rustls_pki_types::DnsName;
 
@@ -14,10 +14,6 @@ struct Silent {
 impl Discovery for Silent {
     fn kind(&self) -> &'static str {
         self.kind
-    }
-
-    fn check(&self) -> Vec<Check> {
-        Vec::new()
     }
 
     fn follow(self: Arc<Self>, _: Updates) -> Following {

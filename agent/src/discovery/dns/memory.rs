@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::name::SeenAddresses;
-use crate::sys::files::{self, IfThere, ReadError};
+use crate::discovery::state_file::StateFile;
 
 /// How old the times in the file may get while a name resolves to the same addresses.
 const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -13,7 +13,7 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 /// The file.
 #[derive(Debug)]
 pub struct Memory {
-    path: PathBuf,
+    file: StateFile,
     /// When the file was last written by this agent.
     written: Option<Instant>,
 }
@@ -23,25 +23,12 @@ pub type Remembered = BTreeMap<String, SeenAddresses>;
 
 impl Memory {
     pub fn new(path: PathBuf) -> Self {
-        Self { path, written: None }
+        Self { file: StateFile::new(path, "addresses of DNS names"), written: None }
     }
 
     /// Empty if the file is missing or damaged.
     pub fn recall(&self) -> Remembered {
-        let told = |problem: &str| {
-            tracing::warn!(file = %self.path.display(), problem, "addresses of DNS names not read from the file");
-        };
-        match files::read(&self.path, files::STATE) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|_| {
-                told("it is damaged");
-                Remembered::new()
-            }),
-            Err(ReadError::Missing) => Remembered::new(),
-            Err(error) => {
-                told(&error.to_string());
-                Remembered::new()
-            }
-        }
+        self.file.recall("", |_| true).unwrap_or_default()
     }
 
     /// True if the file is about to become useless: an address lingers for an hour from the time that the file has for it.
@@ -56,12 +43,7 @@ impl Memory {
 
     pub fn keep(&mut self, names: &Remembered) {
         self.written = Some(Instant::now());
-        let kept = serde_json::to_vec(names)
-            .map_err(std::io::Error::other)
-            .and_then(|text| files::write(&self.path, 0o600, &text, IfThere::Replace));
-        if let Err(error) = kept {
-            tracing::warn!(file = %self.path.display(), %error, "addresses of DNS names not saved");
-        }
+        self.file.keep(names);
     }
 }
 
@@ -81,7 +63,7 @@ mod tests {
         let names = BTreeMap::from([("a.example".to_owned(), seen)]);
         memory.keep(&names);
         assert_eq!(memory.recall(), names);
-        std::fs::write(&memory.path, "damaged").unwrap();
+        std::fs::write(memory.file.path(), "damaged").unwrap();
         assert!(memory.recall().is_empty());
     }
 

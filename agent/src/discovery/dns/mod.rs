@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Discovery, Problems, Snapshot, Update, Updates};
 use crate::desired::{Desired, Endpoints, Origin, Place};
-use crate::follow::{Check, Following, Unfollowed};
+use crate::follow::{Following, Unfollowed};
 
 use error::ResolutionError;
 use memory::Memory;
@@ -51,10 +51,6 @@ impl Discovery for Dns {
 
     fn follow(self: Arc<Self>, updates: Updates) -> Following {
         Box::pin(async move { DnsNames::new(&self, updates).run().await })
-    }
-
-    fn check(&self) -> Vec<Check> {
-        Vec::new()
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::pods::Known;
-use crate::sys::files::{self, IfThere, ReadError};
+use crate::discovery::state_file::StateFile;
 
 /// The shape of the file; one of another is not read.
 const VERSION: u32 = 1;
@@ -13,7 +13,7 @@ const VERSION: u32 = 1;
 /// The file.
 #[derive(Debug)]
 pub struct Memory {
-    path: PathBuf,
+    file: StateFile,
 }
 
 #[derive(Serialize)]
@@ -32,33 +32,18 @@ struct Recalled {
 
 impl Memory {
     pub fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { file: StateFile::new(path, "pods") }
     }
 
     /// `None` if the file is missing, damaged, of another version, or of another node: this one may have been renamed.
     pub fn recall(&self, node: &str) -> Option<Known> {
-        let problem = match files::read(&self.path, files::STATE) {
-            Ok(text) => match serde_json::from_slice::<Recalled>(&text) {
-                Ok(recalled) if recalled.version == VERSION && recalled.node == node => {
-                    return Some(recalled.known);
-                }
-                Ok(_) => "it is of another version or another node".to_owned(),
-                Err(_) => "it is damaged".to_owned(),
-            },
-            Err(ReadError::Missing) => return None,
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(file = %self.path.display(), problem, "pods not read from the file");
-        None
+        let is_right = |kept: &Recalled| kept.version == VERSION && kept.node == node;
+        let recalled = self.file.recall("it is of another version or another node", is_right);
+        recalled.map(|recalled| recalled.known)
     }
 
     pub fn keep(&self, node: &str, known: &Known) {
-        let kept = serde_json::to_vec(&Kept { version: VERSION, node, known })
-            .map_err(std::io::Error::other)
-            .and_then(|text| files::write(&self.path, 0o600, &text, IfThere::Replace));
-        if let Err(error) = kept {
-            tracing::warn!(file = %self.path.display(), %error, "pods not saved");
-        }
+        self.file.keep(&Kept { version: VERSION, node, known });
     }
 }
 
@@ -75,7 +60,7 @@ mod tests {
         assert_eq!(memory.recall("node-a"), Some(Known::default()));
         assert_eq!(memory.recall("node-b"), None);
         for damaged in ["", "damaged", r#"{"version":2,"node":"node-a","known":{}}"#] {
-            std::fs::write(&memory.path, damaged).unwrap();
+            std::fs::write(memory.file.path(), damaged).unwrap();
             assert_eq!(memory.recall("node-a"), None, "{damaged}");
         }
     }

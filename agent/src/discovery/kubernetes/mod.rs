@@ -34,7 +34,7 @@ pub use identities::PodIdentities;
 
 /// How long changes are gathered before they are told: a list comes object by object.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often it is looked whether the API server answers again: nothing need have changed.
+/// How often it is looked whether the API server answers again, as nothing need have changed, and problems are told.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Settings of the discovery of pods.
@@ -152,10 +152,11 @@ impl<'s> Watching<'s> {
                 _ = look.tick() => {
                     self.pods_heard.look();
                     self.namespaces_heard.look();
+                    // Here, and not after each object of a list: it takes a look at all pods.
+                    self.tell_problems().await?;
                     false
                 }
             };
-            self.tell_problems().await?;
             if has_changed && due.is_none() {
                 due = Some(Instant::now() + GATHER);
             }

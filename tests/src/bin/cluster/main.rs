@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
 use sheath_tests::cluster::{self, Cluster, status};
 use sheath_tests::wait;
 
@@ -45,7 +45,7 @@ fn up(name: &str) -> Result<()> {
         eprintln!("cluster {name} is up already");
         return Ok(());
     }
-    clean_up_on_signals();
+    wait::interrupt_on(&[Signal::SIGINT, Signal::SIGTERM]).expect("a signal handler");
     let start = Instant::now();
     let cluster = Cluster::up(name, None)?;
     eprintln!("cluster {name}: up in {:.1} s", start.elapsed().as_secs_f64());
@@ -73,17 +73,4 @@ fn inherit(name: &str) -> Result<()> {
     let mut nothing = Vec::new();
     std::io::stdin().read_to_end(&mut nothing).context("cannot wait for the end of the process")?;
     cluster::remove(name).map(drop)
-}
-
-/// Lets an interrupted `up` clean up like one that failed.
-fn clean_up_on_signals() {
-    extern "C" fn interrupted(_: libc::c_int) {
-        wait::interrupt();
-    }
-    let action =
-        SigAction::new(SigHandler::Handler(interrupted), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        // SAFETY: the handler only stores to an atomic.
-        unsafe { sigaction(signal, &action) }.expect("a signal handler");
-    }
 }

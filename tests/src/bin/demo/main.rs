@@ -10,7 +10,7 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::Signal;
 use sheath_tests::wait;
 
 use crate::progress::step;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    clean_up_on_signals();
+    wait::interrupt_on(&[Signal::SIGINT, Signal::SIGTERM]).expect("a signal handler");
     // A panic has already said why, and has dropped, and so removed, whatever was set up.
     let Ok(report) = std::panic::catch_unwind(play) else {
         eprintln!("error: the demo could not be played to its end");
@@ -55,17 +55,4 @@ fn play() -> Report {
     step("an agent killed", || kill::nothing_leaks(&mut scene, &mut report));
     step("cleaning up", || drop(scene));
     report
-}
-
-/// Lets an interrupted demo clean up like one that failed.
-fn clean_up_on_signals() {
-    extern "C" fn interrupted(_: libc::c_int) {
-        wait::interrupt();
-    }
-    let action =
-        SigAction::new(SigHandler::Handler(interrupted), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        // SAFETY: the handler only stores to an atomic.
-        unsafe { sigaction(signal, &action) }.expect("a signal handler");
-    }
 }
