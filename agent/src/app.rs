@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{AgentInfo, Planes, Server};
+use crate::admin::{AgentInfo, Planes, Server, Threads};
 use crate::capture::{Prepared, Processes, Supervisor};
 use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
@@ -170,6 +170,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         gate,
         counters: pipeline.counters.clone(),
         metrics,
+        threads: threads_of(pipeline.clone()),
     };
     let (control_requests, control_inbox) = mpsc::channel(4);
     let mut controlling = tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
@@ -236,6 +237,10 @@ fn open_gate(
     tokio::spawn(keeping(states.clone()).run());
     let Instance { name, .. } = &config.instance;
     Ok(Some(Gate::start(settings, name, &config.instance.gate_socket(), states, random)?))
+}
+
+fn threads_of(pipeline: Arc<Pipeline>) -> Threads {
+    Threads::new(move || Box::pin(pipeline.workers.all_answer()))
 }
 
 /// Checks that the runtime can open the files that it needs: without them it panics.

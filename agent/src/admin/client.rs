@@ -39,10 +39,13 @@ pub enum Request {
     Status,
     Certificates,
     Reload,
+    Alive,
+    Ready,
 }
 
 impl Request {
-    const ALL: [Self; 3] = [Self::Status, Self::Certificates, Self::Reload];
+    const ALL: [Self; 5] =
+        [Self::Status, Self::Certificates, Self::Reload, Self::Alive, Self::Ready];
 
     /// As it goes over the socket.
     #[must_use]
@@ -51,6 +54,8 @@ impl Request {
             Self::Status => "status",
             Self::Certificates => "certs",
             Self::Reload => "reload",
+            Self::Alive => "alive",
+            Self::Ready => "ready",
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use serde::Serialize;
 
-use super::{AgentInfo, Request, TIME_LIMIT};
+use super::{AgentInfo, Health, Request, TIME_LIMIT};
 use crate::capture::SupervisorRequest;
 use crate::control::ControlRequest;
 
@@ -132,6 +132,14 @@ async fn answer(
         Some(Request::Status) => {
             let view = ask(&planes.supervisor, SupervisorRequest::Status).await?;
             serde_json::to_vec(&info.status(view))?
+        }
+        Some(Request::Ready) => {
+            let view = ask(&planes.supervisor, SupervisorRequest::Status).await?;
+            serde_json::to_vec(&Health::of(&info.status(view)))?
+        }
+        Some(Request::Alive) => {
+            info.threads.all_answer().await;
+            serde_json::to_vec(&Health::alive())?
         }
         Some(Request::Certificates) => {
             let view = ask(&planes.control, ControlRequest::Certificates).await?;

@@ -1,9 +1,11 @@
 //! The document that `sheath status` shows.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::capture::{PodsStatus, ProgramStatus, StatusView, WorkloadStatus};
@@ -26,6 +28,28 @@ pub struct AgentInfo {
     pub gate: Option<Gate>,
     pub counters: Arc<AgentCounters>,
     pub metrics: Registry,
+    pub threads: Threads,
+}
+
+/// The threads that carry flows, to be asked whether they still do.
+#[derive(Clone)]
+pub struct Threads(Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>);
+
+impl Threads {
+    pub fn new(ask: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(ask))
+    }
+
+    /// Completes when every one has answered.
+    pub async fn all_answer(&self) {
+        (self.0)().await;
+    }
+}
+
+impl fmt::Debug for Threads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Threads")
+    }
 }
 
 /// The whole status. The names of its fields are stable.

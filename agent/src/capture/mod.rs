@@ -21,7 +21,8 @@ mod selectors;
 mod supervisor;
 
 pub use cgroups::{
-    WorkloadCgroup, is_member, join as cgroup_directory, processes, shown as shown_cgroup,
+    WorkloadCgroup, is_member, join as cgroup_directory, own as own_cgroup, processes,
+    shown as shown_cgroup,
 };
 pub use error::{CaptureError, IdError};
 pub use filters::blocked_within as blocked_on_loopback;

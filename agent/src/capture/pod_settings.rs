@@ -53,6 +53,19 @@ impl PodRoot {
         Ok(Self { text: text.to_owned(), paths: PodPaths::below(text)? })
     }
 
+    /// The root that has the pod below it whose cgroup, or one below it, is at this path.
+    #[must_use]
+    pub fn above(path: &Path) -> Option<Self> {
+        let ancestors: Vec<&Path> = path.ancestors().collect();
+        // The outermost comes first: a class of pods could be taken for a root.
+        let mut candidates =
+            ancestors.iter().rev().filter_map(|path| Self::new(path.to_str()?).ok());
+        let has_one = |root: &Self| {
+            ancestors.iter().any(|path| matches!(root.place(path), Place::Pod { .. }))
+        };
+        candidates.find(has_one)
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -88,6 +101,33 @@ mod tests {
     use super::*;
 
     const UID: &str = "0a1b2c3d-4e5f-4789-8abc-def012345678";
+
+    #[test]
+    fn a_pod_has_one_root_above_it_however_its_kubelet_names_cgroups() {
+        let systemd = format!("kubepods-besteffort-pod{}.slice", UID.replace('-', "_"));
+        for (path, root) in [
+            (format!("/kubepods/besteffort/pod{UID}/0123"), Some("/kubepods")),
+            (format!("/kubepods/pod{UID}"), Some("/kubepods")),
+            (format!("/a/node-1/kubepods/burstable/pod{UID}/0123/x"), Some("/a/node-1/kubepods")),
+            (
+                format!(
+                    "/kubepods.slice/kubepods-besteffort.slice/{systemd}/cri-containerd-0.scope"
+                ),
+                Some("/kubepods.slice"),
+            ),
+            (
+                format!(
+                    "/docker/0123/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-{systemd}/x"
+                ),
+                Some("/docker/0123/kubelet.slice/kubelet-kubepods.slice"),
+            ),
+            ("/system.slice/sheath.service".to_owned(), None),
+            ("/".to_owned(), None),
+        ] {
+            let found = PodRoot::above(Path::new(&path));
+            assert_eq!(found.as_ref().map(PodRoot::as_str), root, "{path}");
+        }
+    }
 
     #[test]
     fn a_process_is_of_a_pod_by_the_whole_path_to_its_cgroup() {

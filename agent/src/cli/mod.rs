@@ -1,22 +1,23 @@
 //! The command line.
 
 mod ca;
+mod cleanup;
 mod cni;
 mod which;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sheath_common::workload::FIRST_ID;
 
 use crate::admin::Request;
-use crate::capture::Pins;
 use crate::check::Level;
 use crate::sys::namespaces;
 use crate::{admin, app, check, telemetry};
 
 use ca::CaCommand;
+use cleanup::{AwaitCleanup, Cleanup};
 use cni::CniCommand;
 use which::Which;
 
@@ -60,6 +61,17 @@ enum Command {
         #[command(flatten)]
         judge: Judge,
     },
+    /// Ask a running agent whether it is alive, or ready: for those who look after it, such as a kubelet.
+    ///
+    /// Ends with status 3 if it is not, and says why.
+    Health {
+        /// alive: its threads answer. ready: what protects new pods is in force.
+        question: Question,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Have a running agent read its configuration again, as SIGHUP does.
     Reload {
         #[command(flatten)]
@@ -68,12 +80,9 @@ enum Command {
         format: Format,
     },
     /// Remove everything an agent has left in the kernel. From then on nothing is protected.
-    Cleanup {
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        format: Format,
-    },
+    Cleanup(Cleanup),
+    /// Wait until the pods of a DaemonSet run on all of their nodes: those that clean up when the chart is uninstalled.
+    AwaitCleanup(AwaitCleanup),
     /// Look after the embedded CA.
     #[command(subcommand)]
     Ca(CaCommand),
@@ -96,6 +105,12 @@ struct Judge {
     /// End with status 3 if something is not as it should be.
     #[arg(long)]
     exit_code: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Question {
+    Alive,
+    Ready,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,11 +159,20 @@ pub fn main() -> ExitCode {
             let is_well = judge.exit_code.then_some(admin::are_well as fn(&Value) -> bool);
             ask(&which, Request::Certificates, format.output, admin::render_certificates, is_well)
         }
+        Command::Health { question, which, format } => {
+            let request = match question {
+                Question::Alive => Request::Alive,
+                Question::Ready => Request::Ready,
+            };
+            let is_well = Some(admin::is_healthy as fn(&Value) -> bool);
+            ask(&which, request, format.output, admin::render_health, is_well)
+        }
         Command::Reload { which, format } => {
             let render = |_: &Value| "configuration reloaded\n".to_owned();
             ask(&which, Request::Reload, format.output, render, None)
         }
-        Command::Cleanup { which, format } => cleanup(&which, format.output),
+        Command::Cleanup(cleanup) => cleanup.run(),
+        Command::AwaitCleanup(waiting) => waiting.run(),
         Command::Ca(command) => ca::run(command),
         Command::Cni { command } => cni::run(command),
     };
@@ -162,21 +186,21 @@ pub fn main() -> ExitCode {
 }
 
 fn run(which: &Which) -> Result<ExitCode, Failure> {
+    // Before there are threads, and before the agent's own cgroup is asked for. What cannot be joined is found to be missing.
+    let _ = namespaces::join_hosts_cgroups();
     let (path, config) = which.load()?;
     telemetry::init(&config.log).map_err(Failure::usage)?;
     config.log_summary();
-    // Before there are threads. What cannot be joined is found to be missing.
-    let _ = namespaces::join_hosts_cgroups();
     app::run(&path, config).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn check(which: &Which, output: Output) -> Result<ExitCode, Failure> {
+    // As `run` does.
+    let _ = namespaces::join_hosts_cgroups();
     let (_, mut config) = which.load()?;
     // Any will do where nothing is put in force.
     config.desired.number(FIRST_ID..);
-    // As `run` does.
-    let _ = namespaces::join_hosts_cgroups();
     let findings = check::check(&config);
     match output {
         Output::Text => anstream::print!("{}", check::render(&findings)),
@@ -201,22 +225,4 @@ fn ask(
     }
     let is_well = is_well.is_none_or(|is_well| is_well(&answer));
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::from(UNWELL) })
-}
-
-fn cleanup(which: &Which, output: Output) -> Result<ExitCode, Failure> {
-    let instance = which.instance()?;
-    // The lock is held throughout: no agent can start into a half-removed state.
-    let _lock = app::lock(&instance).map_err(Failure::new)?;
-    let removed = Pins::of(&instance.name).remove_all().map_err(Failure::new)?;
-    if output == Output::Json {
-        println!("{}", json!({ "removed": removed }));
-        return Ok(ExitCode::SUCCESS);
-    }
-    for path in &removed {
-        println!("removed {}", path.display());
-    }
-    if removed.is_empty() {
-        println!("nothing to remove for the instance `{}`", instance.name);
-    }
-    Ok(ExitCode::SUCCESS)
 }

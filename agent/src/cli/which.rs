@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Failure;
-use crate::config::{Config, DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance};
+use crate::config::{Config, DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance, default_instance};
 
 /// Where configurations are by default.
 const DIRECTORY: &str = "/etc/sheath";
@@ -55,8 +55,8 @@ impl Which {
 
     fn named(&self) -> Result<Instance, String> {
         let run_dir = self.run_dir.as_deref().unwrap_or(Path::new(DEFAULT_RUN_DIR));
-        let name = self.instance.as_deref().unwrap_or(DEFAULT_INSTANCE);
-        Instance::new(name, run_dir).map_err(|error| error.to_string())
+        let name = self.instance.clone().unwrap_or_else(default_instance);
+        Instance::new(&name, run_dir).map_err(|error| error.to_string())
     }
 
     /// What the command line says must be what the file says: an agent that runs under another name than it was asked for

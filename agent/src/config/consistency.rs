@@ -11,7 +11,7 @@ use crate::desired::{ExternalPeer, Peer, Place, Workload};
 /// What is wrong with a name, or with entries that have the same name or place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    #[error("node is empty")]
+    #[error("no node: write the name of this node, or set SHEATH_NODE")]
     EmptyNode,
     #[error("a workload has an empty name")]
     EmptyWorkload,

@@ -1,5 +1,6 @@
 //! The instance: names everything on a node that belongs to one agent.
 
+use std::env;
 use std::path::{Path, PathBuf};
 
 use super::limits::{self, SocketPathTooLong};
@@ -10,6 +11,12 @@ use crate::sys::files;
 pub const DEFAULT_RUN_DIR: &str = "/run/sheath";
 /// Name of the instance, unless `instance` says otherwise.
 pub const DEFAULT_INSTANCE: &str = "default";
+
+/// What `instance` is if nobody says it: what the environment says, for containers that share one configuration file.
+#[must_use]
+pub fn default_instance() -> String {
+    env::var("SHEATH_INSTANCE").unwrap_or_else(|_| DEFAULT_INSTANCE.to_owned())
+}
 
 /// Name and run directory of an agent. Pins, lock and admin socket are named by them.
 #[derive(Clone, Debug, PartialEq, Eq)]

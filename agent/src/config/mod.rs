@@ -47,7 +47,7 @@ use kubernetes::KubernetesError;
 use workload::WorkloadReader;
 
 pub use error::{ConfigError, Invalid};
-pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance, InstanceError};
+pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance, InstanceError, default_instance};
 pub use limits::OverLimit;
 pub use reload::NeedsRestart;
 
@@ -139,9 +139,12 @@ impl Config {
             servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),
             memory: instance.names(),
         };
-        let capture = cgroup_paths::capture_root(&raw.capture.cgroup)?;
-        let pods = raw.capture.pods.as_ref().map(|raw| pods::settings(raw, &capture));
-        let pods = pods.transpose()?;
+        let mut capture = cgroup_paths::capture_root(&raw.capture.cgroup)?;
+        let mut pods = None;
+        if let Some(section) = &raw.capture.pods {
+            let (settings, captured) = pods::settings(section, capture)?;
+            (pods, capture) = (Some(settings), captured);
+        }
         let plain = raw.capture.pods.and_then(|pods| pods.plain);
         let sources = Sources::from_raw(raw.identity, &raw.trust_domain)?;
         let mut discoveries: Vec<Arc<dyn Discovery>> = vec![Arc::new(dns)];

@@ -5,7 +5,7 @@ use sheath_common::pod_cgroups::RootError;
 
 use super::cgroup_paths::{CgroupPathError, check_captured};
 use super::raw;
-use crate::capture::{CaptureRoot, PodRoot, PodSettings};
+use crate::capture::{CaptureRoot, PodRoot, PodSettings, own_cgroup, shown_cgroup};
 use crate::desired::{CgroupSelector, Desired, PodUid, Pods};
 
 /// What is wrong with `capture.pods`.
@@ -15,6 +15,10 @@ pub enum PodsError {
         "capture.pods.root `{0}` must be the path of the cgroup that has all pods below it, as `/kubepods.slice` or `/kubepods`"
     )]
     Root(String),
+    #[error(
+        "capture.pods.root is `auto`, but the agent is in no pod of a kubelet that it could tell it from: its cgroup is {0}. Name the root: `/kubepods.slice`, or `/kubepods` where the kubelet's cgroupDriver is cgroupfs"
+    )]
+    NoPod(String),
     #[error("capture.pods.root `{0}` is too long, or too deep")]
     LongRoot(String),
     #[error(transparent)]
@@ -25,26 +29,47 @@ pub enum PodsError {
     TooMany(usize),
 }
 
-/// The pods of a kubelet. Their paths have up to two levels more than the root.
+/// What stands for the root that the agent's own pod is below.
+const AUTO: &str = "auto";
+
+/// The pods of a kubelet, and what is captured then. The paths of pods have up to two levels more than their root.
 ///
 /// # Errors
 /// If the root is no path below the root of the hierarchy, or lies outside of `capture.cgroup`.
-pub fn settings(raw: &raw::Pods, capture: &CaptureRoot) -> Result<PodSettings, PodsError> {
+pub fn settings(
+    raw: &raw::Pods,
+    mut capture: CaptureRoot,
+) -> Result<(PodSettings, CaptureRoot), PodsError> {
     const LEVELS: usize = 2;
-    let text = &raw.root;
-    let root = PodRoot::new(text).map_err(|error| match error {
-        RootError::Path | RootError::Slice => PodsError::Root(text.clone()),
-        RootError::TooLong => PodsError::LongRoot(text.clone()),
-    })?;
+    let root = match raw.root.as_str() {
+        AUTO => {
+            let own = own_cgroup().unwrap_or_default();
+            let root = PodRoot::above(&own).ok_or_else(|| PodsError::NoPod(shown_cgroup(&own)))?;
+            // A kubelet below something else is one of several on this machine.
+            if let (CaptureRoot::Auto, Some((above, _))) =
+                (&capture, root.as_str().rsplit_once('/'))
+                && !above.is_empty()
+            {
+                capture = CaptureRoot::Below(above.to_owned());
+            }
+            root
+        }
+        text => PodRoot::new(text).map_err(|error| match error {
+            RootError::Path | RootError::Slice => PodsError::Root(text.to_owned()),
+            RootError::TooLong => PodsError::LongRoot(text.to_owned()),
+        })?,
+    };
+    let text = root.as_str();
     if text.split('/').skip(1).count() + LEVELS > MAX_CGROUP_DEPTH as usize {
-        return Err(PodsError::LongRoot(text.clone()));
+        return Err(PodsError::LongRoot(text.to_owned()));
     }
-    check_captured("capture.pods.root", text, capture)?;
+    check_captured("capture.pods.root", text, &capture)?;
     let count = raw.plain.as_ref().map_or(0, Vec::len);
     if count > MAX_PODS as usize {
         return Err(PodsError::TooMany(count));
     }
-    Ok(PodSettings { root, unknown: raw.unknown, hold_host_network: raw.host_network })
+    let settings = PodSettings { root, unknown: raw.unknown, hold_host_network: raw.host_network };
+    Ok((settings, capture))
 }
 
 /// # Errors

@@ -119,7 +119,7 @@ fn what_does_not_fit_together_is_refused() {
         ("{ cgroup: \"demo.slice/web*\" }", "{}", "exactly one of"),
         ("demo.slice/web*", "demo.slice//web", "empty or dotted"),
         ("cgroup: auto", "cgroup: other.slice", "not below capture.cgroup"),
-        ("node: node-a", "node: \"\"", "node is empty"),
+        ("node: node-a", "node: \"\"", "no node: write the name of this node"),
     ] {
         let error = error_with(from, to);
         assert!(error.contains(expected), "{to}: {error}");

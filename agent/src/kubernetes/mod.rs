@@ -5,6 +5,7 @@ mod namespace;
 mod pod;
 mod probes;
 mod protection;
+mod rollout;
 mod table;
 mod watch;
 
@@ -12,5 +13,6 @@ pub use client::{Access, ClientError, Connection, Contact};
 pub use namespace::Namespace;
 pub use pod::{Lifetime, NotAPod, Pod};
 pub use protection::{LABEL, NotAProtection, Protection, Wish};
+pub use rollout::{Rollout, RolloutError, rollout};
 pub use table::Table;
 pub use watch::{Change, WatchProblem, follow};

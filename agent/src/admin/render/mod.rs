@@ -1,6 +1,7 @@
 //! What the agent tells, as people read it.
 
 mod certificates;
+mod health;
 mod metrics;
 mod status;
 
@@ -9,6 +10,7 @@ use serde_json::Value;
 use crate::terminal::{Cell, Mood};
 
 pub use certificates::{are_well, render as render_certificates};
+pub use health::{is_healthy, render_health};
 pub use status::{is_well, render_status};
 
 /// A state in its colour.

@@ -5,6 +5,7 @@ mod kubernetes;
 mod tls;
 mod values;
 
+use std::env;
 use std::net::IpAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use sheath_common::workload::{InboundMode, OutboundMode};
 
 use super::cgroup_paths::CgroupPathError;
-use super::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR};
+use super::{DEFAULT_RUN_DIR, default_instance};
 use crate::capture::UnknownPods;
 use crate::desired::{CgroupSelector, Destination, Existing, NamespaceKind, PublishedPort};
 use crate::sessions::ExpiredPeer;
@@ -34,6 +35,7 @@ use values::{Bytes, Limit, Period, Server, Uid, parsed, parsed_list, parsed_opti
 pub struct Config {
     #[serde(deserialize_with = "parsed")]
     pub trust_domain: TrustDomain,
+    #[serde(default = "default_node")]
     pub node: String,
     #[serde(default = "default_instance")]
     pub instance: String,
@@ -306,8 +308,9 @@ impl From<RawOutboundMode> for OutboundMode {
     }
 }
 
-fn default_instance() -> String {
-    DEFAULT_INSTANCE.to_owned()
+/// Empty if nothing says it.
+fn default_node() -> String {
+    env::var("SHEATH_NODE").unwrap_or_default()
 }
 
 fn default_run_dir() -> PathBuf {

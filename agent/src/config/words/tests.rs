@@ -57,7 +57,7 @@ fn no_word_of_a_library_is_in_a_message_about_the_form() {
         ("node: node-a", "node: node-a\nnode: node-b", "the key `node` is there twice"),
         ("node: node-a", "node:", "a value is missing"),
         ("node: node-a", "node: [a]", "a single value is wanted here"),
-        ("node: node-a\n", "", "the key `node` is missing"),
+        ("trustDomain: example.org\n", "", "the key `trustDomain` is missing"),
         ("node: node-a", "node: !x node-a", ""),
         ("node: node-a", "node: *nobody", "an alias"),
         ("node: node-a", "node: \"node-a", "the indentation does not fit here"),

@@ -1,0 +1,53 @@
+//! What those who look after an agent ask: whether it works, and whether it does all that it is there for.
+//!
+//! That something is wrong with one pod or peer is no reason to end the agent, or to wait with an update: `sheath status` has it.
+
+use serde::Serialize;
+
+use super::Status;
+use crate::gate::{GateKind, InForce};
+
+/// An answer. The names of its fields are stable.
+#[derive(Debug, Serialize)]
+pub struct Health {
+    pub ok: bool,
+    /// What is missing.
+    pub problems: Vec<String>,
+}
+
+impl Health {
+    fn new(problems: Vec<String>) -> Self {
+        Self { ok: problems.is_empty(), problems }
+    }
+
+    /// Every thread of the agent has answered.
+    #[must_use]
+    pub fn alive() -> Self {
+        Self::new(Vec::new())
+    }
+
+    /// Whether everything that protects new pods is in force.
+    #[must_use]
+    pub fn of(status: &Status) -> Self {
+        let mut problems = Vec::new();
+        for program in status.programs.iter().filter(|program| !program.observed) {
+            problems.push(format!("{} is not in force on {}", program.name, program.attached_to));
+        }
+        if let Some(pods) = &status.pods {
+            if !pods.known {
+                problems.push("nothing was heard about pods yet".to_owned());
+            }
+            if !pods.problem.is_empty() {
+                problems.push(pods.problem.clone());
+            }
+        }
+        if let Some(gate) = &status.gate
+            && gate.in_force == InForce::None
+            && gate.wanted != GateKind::None
+        {
+            let why = if gate.problem.is_empty() { "it has not connected" } else { &gate.problem };
+            problems.push(format!("the container runtime does not ask before pods start: {why}"));
+        }
+        Self::new(problems)
+    }
+}
