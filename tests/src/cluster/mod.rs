@@ -7,6 +7,8 @@
 pub mod agents;
 mod cgroups;
 mod control_plane;
+pub mod dns;
+pub mod helm;
 pub mod image;
 mod kubeconfig;
 mod kubectl;

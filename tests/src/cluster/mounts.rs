@@ -29,6 +29,8 @@ const EMPTY: [&str; 3] = ["/run", "/opt", "/var/lib"];
 const KEPT: [(&str, &str); 3] =
     [("/var/lib/containerd", "containerd"), ("/var/lib/kubelet", "kubelet"), ("/var/log", "log")];
 
+const CNI_PLUGINS: [&str; 3] = ["host-local", "loopback", "ptp"];
+
 /// The mounts of one machine.
 pub struct View {
     dir: PathBuf,
@@ -78,14 +80,23 @@ impl View {
             etc.join("work").display()
         );
         new("overlay", "/etc", &layers)?;
-        fs::create_dir_all("/opt/cni/bin").context("cannot create /opt/cni/bin")?;
-        bind(&binaries::cluster_programs(), Path::new("/opt/cni/bin"))?;
+        install_cni_plugins().context("cannot install CNI plugins")?;
         for (file, target) in &self.sysctls {
             bind(file, target)?;
         }
         // As systemd has it: pods see mounts that are made later, if they ask for it.
         propagate("/", MsFlags::MS_SHARED)
     }
+}
+
+/// The programs that containerd looks for, where it looks for them. Others may be added there.
+fn install_cni_plugins() -> std::io::Result<()> {
+    let dir = Path::new("/opt/cni/bin");
+    fs::create_dir_all(dir)?;
+    for name in CNI_PLUGINS {
+        std::os::unix::fs::symlink(binaries::cluster_program(name), dir.join(name))?;
+    }
+    Ok(())
 }
 
 fn new(kind: &str, at: &str, options: &str) -> Result<()> {

@@ -16,7 +16,7 @@ pub const API_SERVICE: Addresses = Addresses {
     v6: Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 1),
 };
 
-/// Where a DNS server would be, if one was deployed: pods' `resolv.conf` names it.
+/// Where the cluster's DNS server is, once it is [deployed](super::dns): pods' `resolv.conf` names it.
 pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 /// All pods, of all nodes.

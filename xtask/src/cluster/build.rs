@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::modules::{MODULES, Module};
+use super::modules::Module;
 use crate::{command, console, go};
 
 /// How often progress is told: on a terminal, where one line is written anew, and elsewhere.
@@ -17,23 +17,28 @@ const INTERVALS: (Duration, Duration) = (Duration::from_millis(200), Duration::f
 /// As many lines of what a failed build says are shown.
 const SHOWN_LINES: usize = 40;
 
-/// Builds every program into `bin`.
+/// Says what is about to be built, as it takes long.
+pub fn announce(modules: &[&Module], cache: &Path) {
+    let names: Vec<&str> = modules.iter().map(|module| module.name).collect();
+    if !names.is_empty() {
+        console::say(&format!(
+            "These programs of the cluster are about to be compiled, once for this user: {}. All of them take about twelve minutes on \
+             two cores. They are kept in {}.",
+            names.join(", "),
+            cache.display()
+        ));
+    }
+}
+
+/// Builds a module's programs into `bin`. `place` is which of how many.
 ///
 /// # Errors
-/// When a build fails; what the compiler said is printed.
-pub fn all(bin: &Path) -> Result<()> {
+/// When the build fails; what the compiler said is printed.
+pub fn one(module: &Module, place: (usize, usize), bin: &Path) -> Result<()> {
     let go = go::program()?;
-    console::say(&format!(
-        "The cluster's programs are about to be compiled, once for this user: about twelve minutes on two cores, \
-         into {}.",
-        bin.parent().and_then(Path::parent).unwrap_or(bin).display()
-    ));
-    for (number, module) in MODULES.iter().enumerate() {
-        let names: Vec<&str> = module.programs.iter().map(|(_, name)| *name).collect();
-        let title = format!("build {} ({} of {})", names.join(", "), number + 1, MODULES.len());
-        console::step(&title, || build(&go, module, bin))?;
-    }
-    Ok(())
+    let names: Vec<&str> = module.programs.iter().map(|(_, name)| *name).collect();
+    let title = format!("build {} ({} of {})", names.join(", "), place.0, place.1);
+    console::step(&title, || build(&go, module, bin))
 }
 
 /// What `go build` is told about a module, but for where to put what it builds.

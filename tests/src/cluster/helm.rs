@@ -1,0 +1,204 @@
+//! The chart, as users install it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::image::Image;
+use super::{Cluster, NodeName};
+use crate::binaries;
+use crate::status::Status;
+
+/// Where it is installed.
+pub const NAMESPACE: &str = "sheath-system";
+/// What it is installed as.
+pub const RELEASE: &str = "sheath";
+
+/// The image's name, without and with its tag.
+const REPOSITORY: &str = "sheath.dev/sheath";
+const TAG: &str = "test";
+
+/// What nodes lack whose root has not all capabilities.
+const CAPABILITIES: [(&str, u32); 11] = [
+    ("BPF", 39),
+    ("PERFMON", 38),
+    ("NET_ADMIN", 12),
+    ("SYS_ADMIN", 21),
+    ("SYS_PTRACE", 19),
+    ("DAC_READ_SEARCH", 2),
+    ("NET_BIND_SERVICE", 10),
+    ("SYS_RESOURCE", 24),
+    ("IPC_LOCK", 14),
+    ("SETUID", 7),
+    ("SETGID", 6),
+];
+
+/// The chart's directory.
+pub fn chart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm/sheath")
+}
+
+/// Sheath, installed in a cluster.
+pub struct Release<'c> {
+    cluster: &'c Cluster,
+}
+
+impl<'c> Release<'c> {
+    /// Installs it with the agent's own image, and waits until every agent and the controller are ready. `more` are
+    /// further values.
+    ///
+    /// # Errors
+    /// When it cannot be installed, or is not ready in time; what is known of its pods is told.
+    pub fn install(cluster: &'c Cluster, more: &Value) -> Result<Self> {
+        let archive = cluster.state.at("sheath.tar");
+        let image = Image::of_programs(&format!("{REPOSITORY}:{TAG}"), &[binaries::sheath()])?;
+        image.write(&archive)?;
+        cluster.load(&archive)?;
+        let release = Self { cluster };
+        release.upgrade(more)?;
+        Ok(release)
+    }
+
+    /// Installs it anew with other values.
+    ///
+    /// # Errors
+    /// As for [`Self::install`].
+    pub fn upgrade(&self, more: &Value) -> Result<()> {
+        let mut values = values(self.cluster)?;
+        merge(&mut values, more);
+        let path = self.cluster.state.at("values.json");
+        fs::write(&path, values.to_string()).context("cannot write the values")?;
+        let path = path.display().to_string();
+        let chart = chart().display().to_string();
+        let arguments = [
+            "upgrade",
+            "--install",
+            "--create-namespace",
+            "--wait",
+            "--timeout=180s",
+            "--values",
+            &path,
+            RELEASE,
+            &chart,
+        ];
+        self.helm(&arguments).map(drop).map_err(|error| error.context(self.pods()))
+    }
+
+    /// Runs helm in the release's namespace, and returns what it has written.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub fn helm(&self, arguments: &[&str]) -> Result<String> {
+        let output = helm(self.cluster, arguments)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "helm {}: {}", arguments[0], said.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Removes it, as users do.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn uninstall(self) -> Result<()> {
+        self.helm(&["uninstall", RELEASE, "--wait", "--timeout=240s"])
+            .map(drop)
+            .map_err(|error| error.context(self.pods()))
+    }
+
+    /// The name of a node's agent pod.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn agent(&self, node: NodeName) -> Result<String> {
+        let space = format!("--namespace={NAMESPACE}");
+        let on_node = format!("--field-selector=spec.nodeName={}", node.as_str());
+        let label = "--selector=app.kubernetes.io/component=agent";
+        let pods = self.cluster.kubectl().get(["pods", &space, &on_node, label])?;
+        let name = pods["items"][0]["metadata"]["name"].as_str().context("an agent's pod")?;
+        Ok(name.to_owned())
+    }
+
+    /// What a node's agent says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status(&self, node: NodeName) -> Result<Status> {
+        let command = ["sheath", "status", "--output", "json"];
+        let said = self.cluster.kubectl().exec(NAMESPACE, &self.agent(node)?, &command)?;
+        serde_json::from_str(&said).context("a status")
+    }
+
+    /// What a node's agent has logged.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn log(&self, node: NodeName) -> Result<String> {
+        let space = format!("--namespace={NAMESPACE}");
+        self.cluster.kubectl().run(["logs", &self.agent(node)?, &space])
+    }
+
+    /// The state of its pods, for those who have to find out what went wrong.
+    fn pods(&self) -> String {
+        let space = format!("--namespace={NAMESPACE}");
+        let kubectl = self.cluster.kubectl();
+        let ask = |what: &[&str]| kubectl.run(what.iter().copied().chain([&*space]));
+        let events = ["get", "events", "--sort-by=.lastTimestamp"];
+        let mut told = vec![
+            ask(&["get", "pods", "--output=wide"]).unwrap_or_default(),
+            ask(&events).unwrap_or_default(),
+        ];
+        for component in ["agent", "controller"] {
+            let label = format!("--selector=app.kubernetes.io/component={component}");
+            told.push(ask(&["logs", &label, "--prefix", "--tail=8"]).unwrap_or_default());
+        }
+        told.join("\n")
+    }
+}
+
+/// Runs helm.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn helm(cluster: &Cluster, arguments: &[&str]) -> Result<Output> {
+    let mut command = cluster.command("helm")?;
+    command.args(arguments).arg(format!("--namespace={NAMESPACE}"));
+    // What it keeps is of no use to anybody else.
+    let home = cluster.state.make_dir("helm")?;
+    command.env("HOME", &home).stdin(Stdio::null());
+    command.output().context("cannot start helm")
+}
+
+/// What a cluster of several nodes on one machine needs, and tests want.
+fn values(cluster: &Cluster) -> Result<Value> {
+    let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
+    let bound = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let bound = u64::from_str_radix(bound.context("a bounding set")?.trim(), 16)?;
+    let has = |bit: u32| bound & (1 << bit) != 0;
+    let capabilities: Vec<_> =
+        CAPABILITIES.iter().filter(|(_, bit)| has(*bit)).map(|(name, _)| *name).collect();
+    Ok(json!({
+        "trustDomain": super::agents::TRUST_DOMAIN,
+        "image": {"repository": REPOSITORY, "tag": TAG, "pullPolicy": "Never"},
+        "agent": {
+            "capabilities": capabilities,
+            // Pins are the machine's, which has several nodes.
+            "env": [{"name": "SHEATH_INSTANCE", "value": format!("{}-$(SHEATH_NODE)", cluster.name())}],
+            "drain": "2s",
+            "terminationGracePeriodSeconds": 10,
+        },
+    }))
+}
+
+fn merge(into: &mut Value, more: &Value) {
+    match (into, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, more) => *into = more.clone(),
+    }
+}
