@@ -101,14 +101,15 @@ pub struct GateView {
     /// Sandboxes that may start, and that may not: by NRI and CNI.
     pub admitted: u64,
     pub not_admitted: u64,
-    /// Why the runtime does not ask by NRI; empty if it does.
+    /// Why the runtime does not ask by NRI, or the plugin of CNI is not installed; empty if neither is so.
     pub problem: String,
 }
 
 impl GateView {
     fn new(status: &GateStatus) -> Self {
         let GateStatus { wanted, in_force, nri, cni } = status;
-        let problem = nri.last_error.clone().filter(|_| nri.connected_since.is_none());
+        let of_nri = nri.last_error.clone().filter(|_| nri.connected_since.is_none());
+        let problem = cni.problem.clone().or(of_nri);
         Self {
             wanted: *wanted,
             in_force: *in_force,

@@ -10,7 +10,8 @@ use super::instance::Instance;
 use super::raw;
 use crate::desired::Destination;
 use crate::discovery::{Kubernetes, Rules};
-use crate::gate::GateSettings;
+use crate::gate::cni::Installation;
+use crate::gate::{GateKind, GateSettings};
 use crate::kubernetes::Access;
 use crate::spiffe::TrustDomain;
 
@@ -29,6 +30,12 @@ pub enum KubernetesError {
     NoPods,
     #[error("kubernetes.nriSocket must be an absolute path")]
     RelativeNriSocket,
+    #[error("kubernetes.cni.confDir and kubernetes.cni.binDir must be absolute paths")]
+    RelativeCni,
+    #[error(
+        "kubernetes.cni installs the gate by CNI, but kubernetes.gate does not ask for it; write `gate: cni`"
+    )]
+    OtherGate,
     #[error("kubernetes: {0}")]
     Source(SourceError),
 }
@@ -43,9 +50,19 @@ pub fn gate(raw: &raw::Kubernetes) -> Result<GateSettings, KubernetesError> {
     if !nri_socket.is_absolute() {
         return Err(KubernetesError::RelativeNriSocket);
     }
+    if let Some(Installation { conf_dir, bin_dir }) = &raw.cni {
+        if !conf_dir.is_absolute() || !bin_dir.is_absolute() {
+            return Err(KubernetesError::RelativeCni);
+        }
+        // With NRI pods would be asked about twice.
+        if raw.gate != GateKind::Cni {
+            return Err(KubernetesError::OtherGate);
+        }
+    }
     Ok(GateSettings {
         gate: raw.gate,
         nri_socket,
+        installation: raw.cni.clone(),
         host_socket_handlers: raw.runtime_handlers.clone().unwrap_or(default.host_socket_handlers),
         hold_host_network: default.hold_host_network,
     })
@@ -105,6 +122,7 @@ mod tests {
 
     use crate::config::Config;
     use crate::discovery::{Discovery, Kubernetes, PodIdentities};
+    use crate::gate::cni::Installation;
     use crate::kubernetes::Access;
 
     const IDENTITY: &str = "identity: { ca: { dir: /var/lib/sheath/ca } }\n";
@@ -176,6 +194,16 @@ mod tests {
         let error =
             parse(&format!("{IDENTITY}kubernetes: {{ nriSocket: nri.sock }}\n")).unwrap_err();
         assert!(error.contains("kubernetes.nriSocket must be an absolute path"), "{error}");
+        for (section, reason) in [
+            ("{ gate: cni, cni: { confDir: net.d } }", "must be absolute paths"),
+            ("{ cni: {} }", "kubernetes.gate does not ask for it"),
+            ("{ gate: cni, cni: { conf: /x } }", "confDir"),
+        ] {
+            let error = parse(&format!("{IDENTITY}kubernetes: {section}\n")).unwrap_err();
+            assert!(error.contains(reason), "{section}: {error}");
+        }
+        let gate = parse(&format!("{IDENTITY}kubernetes: {{ gate: cni, cni: {{}} }}\n"));
+        assert_eq!(gate.unwrap().gate.unwrap().installation, Some(Installation::default()));
         let nothing = parse(IDENTITY).unwrap_err();
         assert!(nothing.contains("neither `workloads` nor `kubernetes`"), "{nothing}");
     }

@@ -9,6 +9,7 @@ use rustls::crypto::SecureRandom;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::cni;
 use super::keeper::Doorkeeper;
 use super::nri::{Limits, Plugin};
 use super::settings::{GateKind, GateSettings};
@@ -53,6 +54,9 @@ impl Gate {
             let server = Server::bind(socket)
                 .map_err(|error| GateError { path: socket.to_owned(), error })?;
             cni_status.send_modify(|status| status.is_open = true);
+            if let Some(installation) = settings.installation.clone() {
+                tasks.spawn(cni::keep(installation, socket.to_owned(), cni_status.clone()));
+            }
             tasks.spawn(server.serve(doorkeeper.clone(), Arc::new(Counting(cni_status))));
         }
         if matches!(settings.gate, GateKind::Auto | GateKind::Nri) {
@@ -76,8 +80,9 @@ impl Gate {
         let in_force = match self.wanted {
             GateKind::None => InForce::None,
             _ if nri.connected_since.is_some() => InForce::Nri,
-            // Whether the plugin is installed is not known until it has asked.
-            _ if cni.last_asked.is_some() => InForce::Cni,
+            // Where somebody else installs the plugin, it is known to be there once it has asked.
+            _ if cni.last_asked.is_some() && cni.problem.is_none() => InForce::Cni,
+            _ if cni.installed => InForce::Cni,
             _ => InForce::None,
         };
         GateStatus { wanted: self.wanted, in_force, nri, cni }

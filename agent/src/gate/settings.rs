@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::cni::Installation;
+
 /// Where containerd and CRI-O listen for NRI plugins (containerd/nri, `pkg/api/plugin.go`).
 const NRI_SOCKET: &str = "/var/run/nri/nri.sock";
 
@@ -28,6 +30,8 @@ pub enum GateKind {
 pub struct GateSettings {
     pub gate: GateKind,
     pub nri_socket: PathBuf,
+    /// Where the agent is to keep the CNI plugin installed, if it is to.
+    pub installation: Option<Installation>,
     /// Handlers of runtime classes whose pods can be protected.
     pub host_socket_handlers: Vec<String>,
     /// Pods in the node's network namespace wait as others do. Otherwise one that is not decided in time starts all the same:
@@ -40,6 +44,7 @@ impl Default for GateSettings {
         Self {
             gate: GateKind::default(),
             nri_socket: NRI_SOCKET.into(),
+            installation: None,
             host_socket_handlers: HOST_SOCKET_HANDLERS.map(str::to_owned).to_vec(),
             hold_host_network: false,
         }
@@ -61,6 +66,7 @@ mod tests {
         let expected = GateSettings {
             gate: GateKind::Cni,
             nri_socket: "/x".into(),
+            installation: None,
             host_socket_handlers: vec!["kata".to_owned()],
             hold_host_network: true,
         };

@@ -45,6 +45,10 @@ pub struct NriStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CniStatus {
     pub is_open: bool,
+    /// The agent has installed the plugin, and looks after it.
+    pub installed: bool,
+    /// Why it has not, though it is to.
+    pub problem: Option<String>,
     pub admitted: u64,
     pub not_admitted: u64,
     /// When the plugin has last asked about a sandbox.

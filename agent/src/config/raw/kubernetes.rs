@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::values::parsed_list;
 use crate::desired::Destination;
 use crate::gate::GateKind;
+use crate::gate::cni::Installation;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -23,6 +24,8 @@ pub struct Kubernetes {
     #[serde(default)]
     pub gate: GateKind,
     pub nri_socket: Option<PathBuf>,
+    /// Where the agent keeps the CNI plugin installed.
+    pub cni: Option<Installation>,
     pub runtime_handlers: Option<Vec<String>>,
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::PLUGIN;
 use super::config::{AllowedPod, Own};
@@ -13,12 +13,20 @@ use super::conflist::{ConflistError, with_plugin, without_plugin};
 use crate::sys::files::{self, IfThere, ReadError};
 
 /// Where the plugin goes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct Installation {
     /// Where the runtime looks for networks.
     pub conf_dir: PathBuf,
     /// Where it looks for plugins.
     pub bin_dir: PathBuf,
+}
+
+impl Default for Installation {
+    /// Where runtimes look unless they are told otherwise (containerd, `docs/cri/config.md`).
+    fn default() -> Self {
+        Self { conf_dir: "/etc/cni/net.d".into(), bin_dir: "/opt/cni/bin".into() }
+    }
 }
 
 /// Something that was done.
