@@ -5,6 +5,7 @@ mod abuse;
 mod addresses;
 mod capabilities;
 mod capture_root;
+mod chart;
 mod cluster;
 mod dead_servers;
 mod diverted;

@@ -59,6 +59,9 @@ enum Command {
     },
     /// Build everything and show it at work between two nodes on this machine
     Demo {
+        /// In a Kubernetes cluster, with the Helm chart
+        #[arg(long)]
+        kubernetes: bool,
         /// Passed on to the demo, for example `--output json`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
@@ -77,6 +80,8 @@ enum Command {
     Image(cluster::Image),
     /// Check formatting, run clippy (user space and BPF) and cargo-deny
     Lint,
+    /// Render the chart into deploy/manifests/sheath.yaml, for those who have no Helm
+    Manifests,
     /// Run every test, unit and integration, and the fuzz targets for a moment
     Test {
         /// Passed on to `cargo test`, for example `-- --test scenarios tcp::`
@@ -90,10 +95,11 @@ fn main() -> ExitCode {
         Command::Bench { args } => bench::run(&args),
         Command::BuildEbpf => ebpf::run(),
         Command::Cluster { command } => cluster::run(command),
-        Command::Demo { args } => demo::run(&args),
+        Command::Demo { kubernetes, args } => demo::run(kubernetes, &args),
         Command::Fuzz { seconds, target, inputs } => fuzz::run(seconds, target, &inputs),
         Command::Image(image) => cluster::image(image),
         Command::Lint => lint::run(),
+        Command::Manifests => cluster::manifests(),
         Command::Test { args } => test::run(&args),
     };
     match done {

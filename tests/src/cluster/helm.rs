@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -39,6 +39,36 @@ const CAPABILITIES: [(&str, u32); 11] = [
 /// The chart's directory.
 pub fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm/sheath")
+}
+
+/// The chart as it is with its own values, for those who have no Helm.
+pub fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/manifests/sheath.yaml")
+}
+
+const HEADER: &str = "\
+# The chart in deploy/helm/sheath with its own values, for `kubectl apply --server-side --filename`. Made by `cargo xtask manifests`.
+# What Helm would do when it is uninstalled is for you to do: `sheath cleanup` on each node, or pods stay refused.
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: sheath-system
+  labels:
+    pod-security.kubernetes.io/enforce: privileged
+";
+
+/// What [`manifests`] has to be.
+///
+/// # Errors
+/// When the chart cannot be rendered.
+pub fn render() -> Result<String> {
+    let mut helm = Command::new(binaries::cluster_program("helm"));
+    helm.args(["template", RELEASE, "--namespace", NAMESPACE, "--no-hooks"]).arg(chart());
+    let output = helm.stdin(Stdio::null()).output().context("cannot start helm")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "helm template: {}", said.trim());
+    let rendered = String::from_utf8(output.stdout).context("UTF-8 of helm")?;
+    Ok(format!("{HEADER}{rendered}"))
 }
 
 /// Sheath, installed in a cluster.
@@ -106,6 +136,18 @@ impl<'c> Release<'c> {
         self.helm(&["uninstall", RELEASE, "--wait", "--timeout=240s"])
             .map(drop)
             .map_err(|error| error.context(self.pods()))
+    }
+
+    /// How many of its pods are ready.
+    ///
+    /// # Errors
+    /// When the API server does not tell.
+    pub fn ready_pods(&self) -> Result<usize> {
+        let space = format!("--namespace={NAMESPACE}");
+        let pods = self.cluster.kubectl().get(["pods", &space])?;
+        let pods = pods["items"].as_array().context("pods")?;
+        let is_ready = |pod: &&Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+        Ok(pods.iter().filter(is_ready).count())
     }
 
     /// The name of a node's agent pod.

@@ -32,7 +32,7 @@ use anyhow::{Context, Result, ensure};
 use self::cgroups::Cgroups;
 use self::machine::Machine;
 use self::state::State;
-use crate::binaries;
+use crate::{binaries, pins};
 
 pub use self::kubectl::Kubectl;
 pub use self::machine::tail;
@@ -135,6 +135,28 @@ impl Cluster {
     /// When it does not end.
     pub fn kill(&self, name: NodeName, program: &str) -> Result<()> {
         self.node(name).kill(program)
+    }
+
+    /// Kills everything in a pod with SIGKILL, as if it had crashed.
+    ///
+    /// # Errors
+    /// When there is no such pod, or its processes do not end.
+    pub fn kill_pod(&self, node: NodeName, namespace: &str, pod: &str) -> Result<()> {
+        let space = format!("--namespace={namespace}");
+        let object = self.kubectl().get(["pod", pod, &space])?;
+        let uid = object["metadata"]["uid"].as_str().context("a uid")?;
+        // One of these, by the pod's class (pkg/kubelet/cm/qos_container_manager_linux.go).
+        for class in ["", "burstable/", "besteffort/"] {
+            self.cgroups.kill(&format!("{}/kubepods/{class}pod{uid}", node.as_str()))?;
+        }
+        Ok(())
+    }
+
+    /// The instances of agents on its nodes that have left pins.
+    pub fn pinned(&self) -> Vec<String> {
+        let instances = NODES.map(|node| names::instance(&self.name, node));
+        let is_there = |instance: &String| pins::directory(instance).exists();
+        instances.into_iter().filter(is_there).collect()
     }
 
     /// Starts one of a node's programs again.

@@ -19,6 +19,7 @@ use crate::prerequisites::Need;
 use crate::{command, console, host, install, workspace};
 
 pub use cache::ensure as ensure_programs;
+pub use debian::fetch as fetch_packages;
 
 /// The cluster that a command is about.
 #[derive(Args)]
@@ -150,6 +151,12 @@ pub fn image(image: Image) -> Result<()> {
         }
     }
     become_program(&args)
+}
+
+/// Renders the chart.
+pub fn manifests() -> Result<()> {
+    ensure_programs()?;
+    become_program(&["manifests".into()])
 }
 
 /// Becomes the program that does it, instead of starting it: exit code and signals are its own.

@@ -3,6 +3,7 @@
 mod image;
 mod show;
 
+use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -11,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use sheath_tests::cluster::{self, Cluster, status};
+use sheath_tests::cluster::{self, Cluster, helm, status};
 use sheath_tests::wait;
 
 fn main() -> ExitCode {
@@ -34,6 +35,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["status", "json"] => show::json(&status::all()),
         ["kubectl", name, arguments @ ..] => kubectl(name, arguments),
         ["load", name, archive] => Cluster::find(name)?.load(Path::new(archive)),
+        ["manifests"] => manifests(),
         ["inherit", name] => inherit(name),
         ["image", output, tag, content @ ..] => image::write(Path::new(output), tag, content),
         _ => bail!("called by `cargo xtask cluster` and `cargo xtask image`; see their --help"),
@@ -58,6 +60,14 @@ fn up(name: &str) -> Result<()> {
 fn down(name: &str) -> Result<()> {
     let was_there = cluster::remove(name)?;
     eprintln!("cluster {name}: {}", if was_there { "removed" } else { "there is none" });
+    Ok(())
+}
+
+fn manifests() -> Result<()> {
+    let path = helm::manifests();
+    fs::write(&path, helm::render()?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("wrote {}", path.canonicalize().unwrap_or(path).display());
     Ok(())
 }
 

@@ -10,14 +10,9 @@ const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const TITLE: Style = Style::new().bold();
 
-const SCENE: &str = "
-  node-a                              node-b
-  curl, redis-cli                     nginx :8080, redis-server :6379
-  agent     10.0.1.1 ----- wire ----- 10.0.2.1     agent
-             fd00::1:1                fd00::2:1";
-
-#[derive(Default, Serialize)]
 pub struct Report {
+    /// Drawn before everything else.
+    scene: &'static str,
     sections: Vec<Section>,
 }
 
@@ -35,6 +30,10 @@ struct Check {
 }
 
 impl Report {
+    pub fn new(scene: &'static str) -> Self {
+        Self { scene, sections: Vec::new() }
+    }
+
     /// Starts a new group of checks.
     pub fn section(&mut self, title: &'static str) {
         self.sections.push(Section { title, checks: Vec::new() });
@@ -59,7 +58,7 @@ impl Report {
     /// On a terminal in colours, unless somebody has said otherwise.
     pub fn print(&self) {
         let verdict = |ok| if ok { paint(GOOD, "ok") } else { paint(BAD, "FAIL") };
-        anstream::println!("{SCENE}");
+        anstream::println!("{}", self.scene);
         for section in &self.sections {
             anstream::println!("\n{}", paint(TITLE, section.title));
             let mut checks = TabWriter::new(Vec::new()).padding(2).ansi(true);
