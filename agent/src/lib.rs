@@ -12,6 +12,8 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod controller;
+pub mod controller_api;
 pub mod credentials;
 pub mod desired;
 pub mod discovery;

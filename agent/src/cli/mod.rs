@@ -3,6 +3,7 @@
 mod ca;
 mod cleanup;
 mod cni;
+mod controller;
 mod which;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use crate::{admin, app, check, telemetry};
 use ca::CaCommand;
 use cleanup::{AwaitCleanup, Cleanup};
 use cni::CniCommand;
+use controller::Controller;
 use which::Which;
 
 /// Transparent mutual TLS for workloads on Linux.
@@ -83,6 +85,8 @@ enum Command {
     Cleanup(Cleanup),
     /// Wait until the pods of a DaemonSet run on all of their nodes: those that clean up when the chart is uninstalled.
     AwaitCleanup(AwaitCleanup),
+    /// Run the controller of a Kubernetes cluster until it is told to stop.
+    Controller(Controller),
     /// Look after the embedded CA.
     #[command(subcommand)]
     Ca(CaCommand),
@@ -173,6 +177,7 @@ pub fn main() -> ExitCode {
         }
         Command::Cleanup(cleanup) => cleanup.run(),
         Command::AwaitCleanup(waiting) => waiting.run(),
+        Command::Controller(command) => controller::run(&command),
         Command::Ca(command) => ca::run(command),
         Command::Cni { command } => cni::run(command),
     };

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::cgroup_paths::CgroupPathError;
 use super::consistency::NameError;
+use super::controller::ControllerError;
 use super::identity::SourceError;
 use super::instance::InstanceError;
 use super::kubernetes::KubernetesError;
@@ -49,6 +50,8 @@ pub enum Invalid {
     CaptureRoot(#[from] CgroupPathError),
     #[error(transparent)]
     Pods(#[from] PodsError),
+    #[error(transparent)]
+    Controller(#[from] ControllerError),
     #[error(transparent)]
     Sources(#[from] SourceError),
     #[error("trustDomains `{name}`: {error}")]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::limits::{self, SocketPathTooLong};
 use super::raw;
+use crate::controller_api::LinkSettings;
 use crate::discovery::PodIdentities;
 use crate::identity::{
     BundleFile, CaSettings, IdentityFiles, NotASelector, SourceSettings, SpireSelector,
@@ -23,6 +24,8 @@ pub struct Sources {
     files: Option<PathBuf>,
     /// The socket of the SPIRE agent.
     spire: Option<PathBuf>,
+    /// The way to the controller, if pods have their identities from it.
+    controller: Option<LinkSettings>,
 }
 
 /// The workload that a source is for.
@@ -47,9 +50,13 @@ pub enum SourceError {
     #[error("identity needs exactly one of `ca`, `files` and `spire`")]
     NotOne,
     #[error(
-        "identity.files cannot be the source for pods, which come and go; set up `ca` or `spire`"
+        "identity.files cannot be the source for pods, which come and go; set up `controller`, `ca` or `spire`"
     )]
     FilesForPods,
+    #[error("identity.controller needs the section `controller`, which says where it is")]
+    NoController,
+    #[error("has no identity: the controller knows pods alone; set up another source for it")]
+    NoPod,
     #[error("has no spiffeId, which the embedded CA needs")]
     NoSpiffeId,
     #[error("identity.ca.svidTtl is shorter than a minute")]
@@ -70,7 +77,11 @@ pub enum SourceError {
 impl Sources {
     /// # Errors
     /// If a setting is invalid, or if there are several sources and none is the default.
-    pub fn from_raw(raw: raw::Identity, trust_domain: &TrustDomain) -> Result<Self, SourceError> {
+    pub fn from_raw(
+        raw: raw::Identity,
+        trust_domain: &TrustDomain,
+        link: Option<&LinkSettings>,
+    ) -> Result<Self, SourceError> {
         let ca = raw.ca.map(|ca| CaSettings {
             dir: ca.dir,
             trust_domain: trust_domain.clone(),
@@ -84,13 +95,18 @@ impl Sources {
         if let Some(socket) = &spire {
             limits::check_socket(socket)?;
         }
+        let controller = match raw.controller {
+            Some(_) => Some(link.cloned().ok_or(SourceError::NoController)?),
+            None => None,
+        };
         let is_set_up = [
             (raw::SourceKind::Ca, ca.is_some()),
             (raw::SourceKind::Files, files.is_some()),
             (raw::SourceKind::Spire, spire.is_some()),
+            (raw::SourceKind::Controller, controller.is_some()),
         ];
         let set_up = is_set_up.into_iter().filter_map(|(kind, is)| is.then_some(kind)).collect();
-        Ok(Self { default: default(raw.source, set_up)?, ca, files, spire })
+        Ok(Self { default: default(raw.source, set_up)?, ca, files, spire, controller })
     }
 
     /// The source of pods' identities: the default one.
@@ -105,6 +121,10 @@ impl Sources {
             Some(raw::SourceKind::Spire) => {
                 let socket = self.spire.clone().ok_or(SourceError::NotSetUp("spire"))?;
                 Ok(PodIdentities::Spire { socket })
+            }
+            Some(raw::SourceKind::Controller) => {
+                let link = self.controller.clone().ok_or(SourceError::NotSetUp("controller"))?;
+                Ok(PodIdentities::Controller(link))
             }
             Some(raw::SourceKind::Files) => Err(SourceError::FilesForPods),
             None => Err(SourceError::NoSource),
@@ -131,6 +151,7 @@ impl Sources {
             Some(raw::SourceKind::Ca) => self.ca(workload, None),
             Some(raw::SourceKind::Files) => self.files(workload),
             Some(raw::SourceKind::Spire) => self.spire(Vec::new()),
+            Some(raw::SourceKind::Controller) => Err(SourceError::NoPod),
             None => Err(SourceError::NoSource),
         }
     }

@@ -6,6 +6,7 @@
 
 mod cgroup_paths;
 mod consistency;
+mod controller;
 mod error;
 mod identity;
 mod instance;
@@ -29,6 +30,7 @@ use serde::de::DeserializeOwned;
 
 use crate::capture::{CaptureRoot, PodSettings};
 use crate::control;
+use crate::controller_api::LinkSettings;
 use crate::desired::{Desired, Origin, Pods};
 use crate::discovery::{Discovery, Dns};
 use crate::gate::GateSettings;
@@ -49,6 +51,7 @@ use workload::WorkloadReader;
 pub use error::{ConfigError, Invalid};
 pub use instance::{DEFAULT_INSTANCE, DEFAULT_RUN_DIR, Instance, InstanceError, default_instance};
 pub use limits::OverLimit;
+pub use raw::{Period, parsed};
 pub use reload::NeedsRestart;
 
 /// A valid configuration.
@@ -68,6 +71,8 @@ pub struct Config {
     pub pods: Option<PodSettings>,
     /// Who asks before a pod starts, where there are pods.
     pub gate: Option<GateSettings>,
+    /// The way to the cluster's controller, if there is one.
+    pub controller: Option<LinkSettings>,
     /// Level and format of the log.
     pub log: LogSettings,
     /// How long each part of a flow may take.
@@ -135,6 +140,7 @@ impl Config {
         check_names(&raw)?;
         telemetry::filter(&raw.log.level)?;
         let instance = Instance::new(&raw.instance, &raw.run_dir)?;
+        let domain = raw.trust_domain;
         let dns = Dns {
             servers: raw.dns.servers.into_iter().map(|server| server.0).collect(),
             memory: instance.names(),
@@ -146,15 +152,16 @@ impl Config {
             (pods, capture) = (Some(settings), captured);
         }
         let plain = raw.capture.pods.and_then(|pods| pods.plain);
-        let sources = Sources::from_raw(raw.identity, &raw.trust_domain)?;
+        let link = raw.controller.map(|raw| controller::settings(raw, &domain)).transpose()?;
+        let sources = Sources::from_raw(raw.identity, &domain, link.as_ref())?;
         let mut discoveries: Vec<Arc<dyn Discovery>> = vec![Arc::new(dns)];
         let mut gate = None;
         match raw.kubernetes {
             Some(_) if pods.is_none() => return Err(KubernetesError::NoPods.into()),
             Some(section) => {
                 gate = Some(kubernetes::gate(&section)?);
-                let (node, domain) = (&raw.node, &raw.trust_domain);
-                let found = kubernetes::discovery(section, node, &instance, domain, &sources)?;
+                let node = &raw.node;
+                let found = kubernetes::discovery(section, node, &instance, &domain, &sources)?;
                 discoveries.push(Arc::new(found));
             }
             None if raw.workloads.is_none() => return Err(Invalid::NothingSelected),
@@ -169,7 +176,7 @@ impl Config {
         };
         let file = File {
             path: path.into(),
-            trust_domain: &raw.trust_domain,
+            trust_domain: &domain,
             capture: &capture,
             has_pods: pods.is_some(),
         };
@@ -180,12 +187,13 @@ impl Config {
         let config = Self {
             desired,
             ca_dir: sources.ca_dir().map(Path::to_owned),
-            trust_domain: raw.trust_domain,
+            trust_domain: domain,
             node: raw.node,
             instance,
             capture,
             pods,
             gate,
+            controller: link,
             log: LogSettings { level: raw.log.level, format: raw.log.format },
             drain: raw.timeouts.drain.0,
             timeouts: raw.timeouts.into(),
@@ -300,6 +308,16 @@ impl From<raw::Limits> for Limits {
             buffers: raw.buffers.0,
         }
     }
+}
+
+/// Reads a file of settings of another program than the agent.
+///
+/// # Errors
+/// One that names the file and, where there is one, the line.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = files::read_text(path, files::CONFIGURATION)
+        .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+    read_yaml(&text, path)
 }
 
 fn read_yaml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T, ConfigError> {

@@ -15,7 +15,13 @@ pub struct Identity {
     pub ca: Option<EmbeddedCa>,
     pub files: Option<FileTree>,
     pub spire: Option<Spire>,
+    pub controller: Option<OfController>,
 }
+
+/// The controller as a source: all about it is in the section `controller`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfController {}
 
 /// Kinds of sources of identities.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
@@ -24,6 +30,7 @@ pub enum SourceKind {
     Ca,
     Files,
     Spire,
+    Controller,
 }
 
 impl SourceKind {
@@ -33,6 +40,7 @@ impl SourceKind {
             Self::Ca => "ca",
             Self::Files => "files",
             Self::Spire => "spire",
+            Self::Controller => "controller",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The file as it is written: one struct per mapping, unknown keys refused.
 
+mod controller;
 mod identity;
 mod kubernetes;
 mod tls;
@@ -22,13 +23,15 @@ use crate::sessions::ExpiredPeer;
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::telemetry::LogFormat;
 
+pub use controller::Controller;
 pub use identity::{Identity, SourceKind, WorkloadIdentity};
 pub use kubernetes::Kubernetes;
 pub use tls::{
     CrlFiles, Expect, ExternalPeer, InboundTls, Peer, Pin, StandardTls, TlsContext,
     TrustDomainEntry, TrustFrom,
 };
-use values::{Bytes, Limit, Period, Server, Uid, parsed, parsed_list, parsed_option};
+use values::{Bytes, Limit, Server, Uid, parsed_list, parsed_option};
+pub use values::{Period, parsed};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -61,6 +64,7 @@ pub struct Config {
     pub limits: Limits,
     #[serde(default)]
     pub kubernetes: Option<Kubernetes>,
+    pub controller: Option<Controller>,
     pub workloads: Option<Vec<Workload>>,
     #[serde(default)]
     pub peers: Vec<Peer>,

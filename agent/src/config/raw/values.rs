@@ -97,6 +97,9 @@ impl TryFrom<String> for Bytes {
 }
 
 /// A value that is parsed from its text.
+///
+/// # Errors
+/// If it is none.
 pub fn parsed<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,

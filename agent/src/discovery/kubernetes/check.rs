@@ -21,13 +21,15 @@ pub fn check(settings: &Kubernetes) -> Vec<Check> {
         Err(error) => return vec![bad(error.to_string(), "try again")],
     };
     runtime.block_on(async {
-        match tokio::time::timeout(LIMIT, ask(settings)).await {
+        let mut checks = match tokio::time::timeout(LIMIT, ask(settings)).await {
             Ok(checks) => checks,
             Err(_) => {
                 let seconds = LIMIT.as_secs();
                 vec![doubtful(format!("the API server does not answer within {seconds} s"))]
             }
-        }
+        };
+        checks.extend(settings.identities.check().await);
+        checks
     })
 }
 

@@ -4,11 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::decision::Unsupported;
+use crate::controller_api::LinkSettings;
 use crate::follow::{Check, Following, Problem};
 use crate::identity::{
-    CaSettings, Shared, Source, SourceSettings, SpireSelector, SpireSettings, Update, Updates,
+    CaSettings, ControllerSettings, Shared, Source, SourceSettings, SpireSelector, SpireSettings,
+    Update, Updates, check_controller,
 };
 use crate::kubernetes::Pod;
+use crate::peer::crypto_provider;
 use crate::spiffe::{SpiffeError, SpiffeId, TrustDomain};
 
 /// The source of the identities of all pods.
@@ -18,6 +21,8 @@ pub enum PodIdentities {
     Ca(CaSettings),
     /// A SPIRE agent, which attests pods by its Kubernetes attestor.
     Spire { socket: PathBuf },
+    /// The cluster's controller, which knows pods as the API server does.
+    Controller(LinkSettings),
 }
 
 impl PodIdentities {
@@ -33,6 +38,21 @@ impl PodIdentities {
                     value: format!("pod-uid:{}", pod.uid),
                 }],
             }),
+            Self::Controller(link) => {
+                Arc::new(ControllerSettings { link: link.clone(), pod: pod.uid })
+            }
+        }
+    }
+}
+
+impl PodIdentities {
+    /// For `sheath check`: whether identities can be had now, where all pods have the same way to them.
+    pub async fn check(&self) -> Option<Check> {
+        match self {
+            Self::Controller(link) => {
+                Some(check_controller(link, Arc::new(crypto_provider())).await)
+            }
+            Self::Ca(_) | Self::Spire { .. } => None,
         }
     }
 }

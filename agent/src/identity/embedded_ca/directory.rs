@@ -2,20 +2,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rcgen::KeyPair;
 use rustls_pki_types::CertificateDer;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::{CaError, UnusableRoot};
+use crate::identity::issuing::{self, CLOCK_SKEW};
 use crate::spiffe::TrustDomain;
 use crate::sys::files::{self, ReadError};
 use crate::x509::{self, CertificateFacts};
-
-/// Certificates become valid a little before they are used: the peer's clock may be behind.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// One root.
 pub struct Root {
@@ -94,7 +91,7 @@ pub fn read_root(
     let path = certificate_path(directory, number);
     let certificate = read_certificate(&path)?;
     let facts = CertificateFacts::of(&certificate).map_err(|error| unusable(&path, error))?;
-    if !uri_names(&certificate).contains(&trust_domain.id()) {
+    if !issuing::uri_names(&certificate).contains(&trust_domain.id()) {
         return Err(unusable(&path, UnusableRoot::OtherDomain(trust_domain.clone())));
     }
     let key_path = key_path(directory, number);
@@ -109,14 +106,7 @@ pub fn read_root(
             if mode & 0o066 != 0 {
                 return Err(unusable(&key_path, UnusableRoot::OpenKey(mode)));
             }
-            // Not with rcgen's parser, which leaves copies in memory.
-            let der = x509::private_key(&pem).map_err(|error| unusable(&key_path, error))?;
-            let key = KeyPair::try_from(&*der)
-                .map_err(|_| unusable(&key_path, x509::why_unusable(&der)))?;
-            let key = Zeroizing::new(key);
-            if rcgen::PublicKeyData::subject_public_key_info(&*key) != facts.public_key {
-                return Err(unusable(&path, UnusableRoot::OtherKey));
-            }
+            let key = issuing::key(&pem, &facts).map_err(|error| unusable(&key_path, error))?;
             Some(key)
         }
         // Without its key, a root is trusted and not issued from.
@@ -135,20 +125,6 @@ pub fn read_certificate(path: &Path) -> Result<CertificateDer<'static>, CaError>
         (Some(certificate), 0) => Ok(certificate),
         _ => Err(unusable(path, UnusableRoot::SeveralCertificates)),
     }
-}
-
-pub fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
-    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
-        return Vec::new();
-    };
-    let names = parsed.subject_alternative_name().ok().flatten();
-    let names = names.iter().flat_map(|names| &names.value.general_names);
-    names
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some((*uri).to_owned()),
-            _ => None,
-        })
-        .collect()
 }
 
 pub fn unusable(path: &Path, reason: impl Into<UnusableRoot>) -> CaError {

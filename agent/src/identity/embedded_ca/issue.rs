@@ -5,20 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use rcgen::{
-    CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair as IssuedKey,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SerialNumber,
-};
+use rcgen::{Issuer, KeyPair as IssuedKey, PKCS_ECDSA_P256_SHA256};
 use rustls::crypto::CryptoProvider;
 use rustls_pki_types::PrivateKeyDer;
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use super::directory::{CLOCK_SKEW, unusable};
-use super::make::{common_name, uri};
+use super::directory::unusable;
 use super::roots::{RootState, RootStatus, Roots};
 use super::{CaError, UnusableRoot};
 use crate::follow::{Problem, jitter};
+use crate::identity::issuing::{self, CLOCK_SKEW};
 use crate::identity::renewal::renewal_of;
 use crate::identity::{Snapshot, Svid};
 use crate::spiffe::{SpiffeId, TrustDomain};
@@ -153,18 +150,8 @@ impl EmbeddedCa {
             return Err(CaError::NoActiveRoot);
         };
         let (not_before, not_after) = (now - CLOCK_SKEW, (now + ttl).min(root.facts.not_after));
-        let mut params = CertificateParams::default();
-        // An empty subject would make the alternative name critical, which some peers refuse.
-        params.distinguished_name = common_name("Sheath workload");
-        params.subject_alt_names = vec![uri(id.as_str())?];
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.serial_number = Some(SerialNumber::from_slice(&self.serial()));
-        params.use_authority_key_identifier_extension = true;
-        params.not_before = not_before.into();
-        params.not_after = not_after.into();
+        let serial = issuing::serial(self.provider.secure_random);
+        let params = issuing::svid(id, serial, not_before, not_after)?;
         let issuer = Issuer::from_ca_cert_der(&root.certificate, root_key)?;
         let certificate = params.signed_by(&*key, &issuer)?;
         let der = PrivateKeyDer::try_from(key.serialize_der())
@@ -178,17 +165,6 @@ impl EmbeddedCa {
             next_renewal: Some(next_renewal),
         };
         Ok((snapshot, root.facts.fingerprint))
-    }
-
-    /// 127 random bits: positive, and unique without a register (RFC 5280, 4.1.2.2).
-    fn serial(&self) -> [u8; 16] {
-        let mut serial = [0; 16];
-        if self.provider.secure_random.fill(&mut serial).is_err() {
-            // Cannot happen: without randomness there would be no key.
-            serial = [1; 16];
-        }
-        serial[0] = serial[0] & 0x3f | 0x40;
-        serial
     }
 }
 

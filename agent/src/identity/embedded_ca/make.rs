@@ -5,14 +5,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType,
-};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use zeroize::Zeroizing;
 
-use super::directory::{CLOCK_SKEW, certificate_path, key_path};
+use super::directory::{certificate_path, key_path};
 use super::{CaError, Roots};
+use crate::identity::issuing::{self, CLOCK_SKEW};
 use crate::spiffe::TrustDomain;
 use crate::sys::files::{self, IfThere};
 
@@ -94,18 +92,18 @@ fn make_root(
         return Err(CaError::Exists(taken.clone()));
     }
     let key = Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?);
-    let mut params = CertificateParams::default();
     // Each root needs a unique name: of two with the same name, verifiers may try the wrong one.
     let name = match number {
         1 => format!("Sheath CA of {trust_domain}"),
         _ => format!("Sheath CA {number} of {trust_domain}"),
     };
-    params.distinguished_name = common_name(&name);
-    params.subject_alt_names = vec![uri(&trust_domain.id())?];
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = (active_from - CLOCK_SKEW).into();
-    params.not_after = (active_from + ROOT_LIFETIME).into();
+    let params = issuing::authority(
+        &name,
+        trust_domain,
+        0,
+        active_from - CLOCK_SKEW,
+        active_from + ROOT_LIFETIME,
+    )?;
     let certificate = params.self_signed(&*key)?;
     let [certificate_path, key_path] = &paths;
     // The key first: agents look for the certificate.
@@ -117,18 +115,6 @@ fn make_root(
     write(key_path, 0o600, &key_pem)?;
     write(certificate_path, 0o644, &certificate.pem())?;
     Ok(paths)
-}
-
-pub fn common_name(name: &str) -> DistinguishedName {
-    let mut distinguished = DistinguishedName::new();
-    distinguished.push(DnType::CommonName, name);
-    distinguished
-}
-
-/// # Errors
-/// If the text is not ASCII, which SPIFFE IDs are.
-pub fn uri(text: &str) -> Result<SanType, rcgen::Error> {
-    Ok(SanType::URI(text.try_into()?))
 }
 
 #[cfg(test)]

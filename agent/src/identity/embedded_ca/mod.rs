@@ -12,10 +12,11 @@ mod source;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::issuing::UnfitKey;
 use crate::spiffe::TrustDomain;
 use crate::sys::files::ReadError;
 use crate::trust::BundleError;
-use crate::x509::{KeyPairError, UnusableKey, X509Error};
+use crate::x509::{KeyPairError, X509Error};
 
 pub use issue::EmbeddedCa;
 pub use roots::{RootState, RootStatus, Roots};
@@ -69,10 +70,8 @@ pub enum UnusableRoot {
     /// Has the mode of the key's file.
     #[error("others than its owner may use it (mode {0:04o}); `chmod 600` it")]
     OpenKey(u32),
-    #[error("the key cannot be used: {0}")]
-    Key(#[from] UnusableKey),
-    #[error("the certificate does not belong to the key beside it")]
-    OtherKey,
+    #[error(transparent)]
+    Key(#[from] UnfitKey),
     #[error("there is no root that is valid now and has its key beside it")]
     NoneActive,
 }

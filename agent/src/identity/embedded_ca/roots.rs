@@ -1,7 +1,7 @@
 //! The roots of an embedded CA, and their states.
 //!
 //! A root is trusted as soon as its certificate is in the [directory](super::directory). It becomes active, which means that
-//! SVIDs are issued from it, once it has been valid for [`CLOCK_SKEW`](super::directory::CLOCK_SKEW). So a root whose
+//! SVIDs are issued from it, once it has been valid for [`CLOCK_SKEW`](crate::identity::issuing::CLOCK_SKEW). So a root whose
 //! validity begins tomorrow is trusted for a day before it is used, on every node that has the directory, without any
 //! coordination. A root without its key is only trusted.
 
@@ -12,9 +12,10 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use rustls_pki_types::CertificateDer;
 
 use super::directory::{
-    Root, certificate_path, file_name, numbers, read_certificate, read_root, unusable, uri_names,
+    Root, certificate_path, file_name, numbers, read_certificate, read_root, unusable,
 };
 use super::{CaError, UnusableRoot};
+use crate::identity::issuing::uri_names;
 use crate::spiffe::TrustDomain;
 use crate::x509::CertificateFacts;
 

@@ -1,0 +1,101 @@
+//! Puts the controller together, and takes it down again.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use super::authority::{Authority, Keeper};
+use super::caller::Doorkeeper;
+use super::leader::Candidate;
+use super::pods::Pods;
+use super::signing::Signing;
+use super::tokens::Tokens;
+use super::{Settings, server};
+use crate::kubernetes::ClientError;
+use crate::peer::crypto_provider;
+
+/// How long calls may go on after SIGTERM. Streams do not end by themselves.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Why the controller did not start, or stopped without being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{what}: {error}")]
+    Io { what: String, error: io::Error },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("no TLS server can be set up: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("the server has ended: {0}")]
+    Server(#[from] tonic::transport::Error),
+    #[error("{0} has ended, which it never should; please report this")]
+    Ended(&'static str),
+}
+
+/// Runs the controller until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If it cannot start, or cannot go on.
+pub fn run(settings: Settings) -> Result<(), RunError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::Io { what: "cannot start the runtime".to_owned(), error })?
+        .block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> Result<(), RunError> {
+    let signals = |error| RunError::Io { what: "cannot wait for signals".to_owned(), error };
+    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let provider = Arc::new(crypto_provider());
+    // Before it stands for election: by its address it is told from all others.
+    let listen = settings.listen;
+    let listening = |error| RunError::Io { what: format!("cannot listen on {listen}"), error };
+    let listener = TcpListener::bind(listen).await.map_err(listening)?;
+    let mut advertise = settings.advertise;
+    if advertise.port() == 0 {
+        advertise.set_port(listener.local_addr().map_err(listening)?.port());
+    }
+    let client = settings.access.connect().await?.client;
+    let ending = CancellationToken::new();
+    let candidate = Candidate::new(client.clone(), &settings.namespace, &settings.name, advertise);
+    let leadership = candidate.leadership();
+    let authority =
+        Arc::new(Authority::new(settings.own.clone(), settings.terms, provider.clone()));
+    let keeper =
+        Keeper::new(authority.clone(), client.clone(), &settings.namespace, leadership.clone());
+    let pods = Arc::new(Pods::new(client.clone()));
+    let tokens = Arc::new(Tokens::new(client, &settings.agent_service_account));
+    let doorkeeper = Doorkeeper { leadership: leadership.clone(), tokens };
+    let signing = Signing::new(authority.clone(), pods.clone(), leadership);
+    let services = Routes::new(signing.into_service());
+    let tls = server::tls(provider.clone(), authority)?;
+    tracing::info!(name = settings.name, %listen, %advertise, id = %settings.own, "ready");
+
+    let electing = tokio::spawn(candidate.run(ending.clone()));
+    let mut keeping = tokio::spawn(keeper.run());
+    let mut watching = tokio::spawn(pods.follow(provider.secure_random));
+    let serving = server::serve(listener, tls, doorkeeper, services, ending.cancelled());
+    tokio::pin!(serving);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        served = &mut serving => return served.map_err(RunError::Server),
+        _ = &mut keeping => return Err(RunError::Ended("the keeper of the CA")),
+        _ = &mut watching => return Err(RunError::Ended("the watch of pods")),
+    }
+    // No new calls; then the Lease is given back, and another replica leads.
+    ending.cancel();
+    let _ = electing.await;
+    let _ = tokio::time::timeout(DRAIN, serving).await;
+    keeping.abort();
+    watching.abort();
+    tracing::info!("stopped");
+    Ok(())
+}

@@ -1,0 +1,57 @@
+use super::*;
+
+fn read(more: &str) -> Result<Settings, String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let fixed = "trustDomain: example.org\nname: controller-0\nadvertise: 10.0.0.1:0\n";
+    std::fs::write(file.path(), format!("{fixed}{more}")).unwrap();
+    Settings::load(file.path()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn little_has_to_be_said() {
+    let settings = read("").unwrap();
+    assert_eq!(settings.own.as_str(), "spiffe://example.org/ns/sheath-system/sa/sheath-controller");
+    assert_eq!(settings.listen.to_string(), "[::]:15443");
+    assert_eq!(settings.access, Access::Pod);
+    assert_eq!(settings.agent_service_account, "sheath-system/sheath-agent");
+    assert_eq!(settings.terms.svid_ttl, DAY);
+}
+
+#[test]
+fn every_key_is_read() {
+    let settings = read(
+        "listen: 127.0.0.1:1\nkubeconfig: /etc/kubeconfig\nnamespace: sheath\nserviceAccount: ca\n\
+         agentServiceAccount: sheath/agent\nsystemNamespaces: [infra]\nclusterRanges: [10.0.0.0/8]\n\
+         identity: { svidTtl: 1h, intermediateTtl: 10h, rootTtl: 500h, distribute: 2h }\n\
+         log: { level: debug, format: json }\n",
+    )
+    .unwrap();
+    assert_eq!(settings.own.as_str(), "spiffe://example.org/ns/sheath/sa/ca");
+    assert_eq!(settings.access, Access::Kubeconfig("/etc/kubeconfig".into()));
+    assert_eq!(settings.agent_service_account, "sheath/agent");
+    assert_eq!(settings.system_namespaces, ["infra"]);
+    assert_eq!(settings.cluster_ranges, ["10.0.0.0/8".parse::<IpNet>().unwrap()]);
+    let terms = settings.terms;
+    assert_eq!([terms.svid_ttl, terms.distribute], [HOUR, 2 * HOUR]);
+    assert_eq!([terms.intermediate_ttl, terms.root_ttl], [10 * HOUR, 500 * HOUR]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_key() {
+    for (text, reason) in [
+        ("namespace: \"a b\"\n", "namespace `a b` is no name"),
+        ("serviceAccount: \"\"\n", "serviceAccount `` is no name"),
+        ("agentServiceAccount: agent\n", "is not <namespace>/<name>"),
+        ("agentServiceAccount: a/b/c\n", "is not <namespace>/<name>"),
+        ("kubeconfig: here\n", "kubeconfig must be an absolute path"),
+        ("identity: { svidTtl: 1s }\n", "identity.svidTtl is shorter than 10s"),
+        ("identity: { svidTtl: 8d }\n", "identity.svidTtl is longer than 7days"),
+        ("identity: { intermediateTtl: 2d }\n", "identity.intermediateTtl is shorter than 6days"),
+        ("identity: { rootTtl: 60d }\n", "identity.rootTtl is shorter than"),
+        ("log: { level: \"[\" }\n", "log.level"),
+        ("unknown: 1\n", "unknown"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(reason), "{text}: {error}");
+    }
+}

@@ -1,0 +1,39 @@
+//! What the controller and the agents say to each other: the messages of `proto/`, and the agents' connection.
+
+mod error;
+mod link;
+mod settings;
+mod verifier;
+
+/// Where a replica that does not lead says who does, in the metadata of its refusal: `<address>:<port>`.
+pub const LEADER: &str = "sheath-leader";
+/// The audience of the tokens that agents show.
+pub const AUDIENCE: &str = "sheath-controller";
+/// Bytes of the longest message that either side takes.
+pub const LONGEST_MESSAGE: usize = 256 << 10;
+
+pub use error::LinkError;
+pub use link::{Carrier, Link};
+pub use settings::{ControllerAddress, LinkSettings, NotAnAddress};
+
+/// What `build.rs` made of the definitions.
+#[allow(
+    clippy::all,
+    clippy::missing_errors_doc,
+    missing_docs,
+    reason = "nobody has written it by hand"
+)]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/controller_api.rs"));
+}
+
+/// Identities of pods: `proto/identities.proto`.
+pub mod identities {
+    pub use super::generated::sheath::identities::v1::identities_client::IdentitiesClient;
+    pub use super::generated::sheath::identities::v1::identities_server::{
+        Identities, IdentitiesServer,
+    };
+    pub use super::generated::sheath::identities::v1::{
+        FollowRootsRequest, Roots, SignRequest, SignResponse,
+    };
+}
