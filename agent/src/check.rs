@@ -1,6 +1,7 @@
 //! Does this host have what the agent needs, and does the configuration suit it? Each finding says what to do.
 
 mod host;
+mod kubelet;
 mod kubernetes;
 mod listeners;
 mod pods;
@@ -87,6 +88,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(rules(&config.desired, &materials));
     findings.extend(pods::pods(config));
     findings.extend(kubernetes::node(config));
+    findings.extend(kubelet::kubelet(config));
     let root = config.pods.as_ref().map(|pods| &pods.root);
     findings.extend(workloads(&config.desired, root));
     findings.extend(mounts(&config.desired, root));

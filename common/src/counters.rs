@@ -44,10 +44,16 @@ pub enum Counter {
     PodHeld = 18,
     /// Of the refused `connect()`s: of pods that nobody has decided about.
     ConnectDeniedUndecided = 19,
+    /// Connections of the kubelet that were let through to a pod.
+    ProbePassed = 20,
+    /// SYNs from the node's own addresses to a port of a pod's probes that were none of the kubelet's.
+    ProbeUnmatched = 21,
+    /// Connections of the kubelet that could not be recorded, and are not let through.
+    ProbeLost = 22,
 }
 
 impl Counter {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::ConnectProtected,
         Self::ConnectBypassed,
         Self::ConnectDenied,
@@ -68,6 +74,9 @@ impl Counter {
         Self::GuardDroppedDiverted,
         Self::PodHeld,
         Self::ConnectDeniedUndecided,
+        Self::ProbePassed,
+        Self::ProbeUnmatched,
+        Self::ProbeLost,
     ];
 
     /// The name operators see.
@@ -94,6 +103,9 @@ impl Counter {
             Self::GuardDroppedDiverted => "guard_dropped_diverted",
             Self::PodHeld => "pods_held",
             Self::ConnectDeniedUndecided => "connect_denied_undecided",
+            Self::ProbePassed => "probes_passed",
+            Self::ProbeUnmatched => "probe_unmatched",
+            Self::ProbeLost => "probe_lost",
         }
     }
 
@@ -146,6 +158,15 @@ impl Counter {
             Self::PodHeld => "Pods that nobody had decided about when their cgroups were made.",
             Self::ConnectDeniedUndecided => {
                 "Calls of connect() refused: by pods that nobody had decided about."
+            }
+            Self::ProbePassed => {
+                "Connections of the kubelet that were let through to the ports of pods' probes."
+            }
+            Self::ProbeUnmatched => {
+                "SYNs from the node's own addresses to ports of pods' probes that were none of the kubelet's."
+            }
+            Self::ProbeLost => {
+                "Connections of the kubelet that could not be recorded for want of room, and were not let through."
             }
         }
     }

@@ -23,6 +23,8 @@ pub enum EventKind {
     CgroupPopulated = 7,
     /// A workload's process was refused a TCP socket where the programs are not attached.
     SocketRefused = 8,
+    /// A SYN came from one of the node's own addresses to a port of a pod's probes, and was none of the kubelet's.
+    ProbeUnmatched = 9,
 }
 
 impl EventKind {
@@ -37,6 +39,7 @@ impl EventKind {
             6 => Self::ListenElsewhere,
             7 => Self::CgroupPopulated,
             8 => Self::SocketRefused,
+            9 => Self::ProbeUnmatched,
             _ => return None,
         })
     }

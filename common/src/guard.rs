@@ -132,6 +132,8 @@ pub enum DropReason {
     Port = 6,
     /// A connection that was turned to the agent and would not come to it.
     Diverted = 7,
+    /// It bears the addresses and ports of a connection of the kubelet's, and is not of that.
+    NoProbe = 8,
 }
 
 impl DropReason {
@@ -145,6 +147,7 @@ impl DropReason {
             5 => Self::Unreadable,
             6 => Self::Port,
             7 => Self::Diverted,
+            8 => Self::NoProbe,
             _ => return None,
         })
     }

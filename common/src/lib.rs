@@ -15,6 +15,7 @@ pub mod maps;
 pub mod net;
 pub mod pod_cgroups;
 pub mod pod_uid;
+pub mod probe;
 pub mod selector;
 pub mod verdict;
 pub mod workload;

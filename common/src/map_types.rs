@@ -1,6 +1,6 @@
 //! Lets aya copy the map types byte by byte.
 
-use crate::{enrolment, flow, net, pod_cgroups, pod_uid, selector, verdict, workload};
+use crate::{enrolment, flow, net, pod_cgroups, pod_uid, probe, selector, verdict, workload};
 
 // SAFETY: all of these are `repr(C)`, made of integers only, and have no padding (asserted below), so every
 // byte pattern is a value and every value is fully initialised memory.
@@ -53,6 +53,10 @@ unsafe impl aya::Pod for enrolment::Overflow {}
 unsafe impl aya::Pod for pod_uid::PodUid {}
 // SAFETY: as above.
 unsafe impl aya::Pod for pod_cgroups::PodRules {}
+// SAFETY: as above.
+unsafe impl aya::Pod for probe::ProbeKey {}
+// SAFETY: as above.
+unsafe impl aya::Pod for probe::Probe {}
 
 /// A type without padding is as large as the sum of its fields.
 const _: () = {
@@ -78,6 +82,8 @@ const _: () = {
     assert!(size_of::<pod_uid::PodUid>() == 16);
     assert!(size_of::<pod_cgroups::PodPaths>() == 3 * (4 + 4 + pod_cgroups::HEAD_LEN) + 4 + 4);
     assert!(size_of::<pod_cgroups::PodRules>() == 8 + 4 + 4 + size_of::<pod_cgroups::PodPaths>());
+    assert!(size_of::<probe::ProbeKey>() == 20 + 20);
+    assert!(size_of::<probe::Probe>() == 8 + 8 + 4 + 4);
     assert!(size_of::<selector::PatternKey>() == 4 + 4);
     assert!(size_of::<selector::Pattern>() == 8 + 16 + (4 + selector::PATTERN_LEN) + 4 + 4 + 4);
     assert!(size_of::<selector::BeginningKey>() == 4 + selector::PATTERN_LEN);

@@ -2,7 +2,7 @@
 
 /// Version of everything pinned: map names, key and value layouts, meanings. It is part of the pin path
 /// (`/sys/fs/bpf/sheath/<instance>/v<ABI>/`), so an agent never adopts maps of another shape.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;
 
 /// Cgroups that are workloads, or that workloads lie below.
 pub const MAX_WORKLOADS: u32 = 32_768;
@@ -28,6 +28,10 @@ pub const MAX_SOURCES: u32 = 65_536;
 pub const MAX_LOCALS: u32 = 65_536;
 /// Ports, over all namespaces or workloads.
 pub const MAX_PORTS: u32 = 65_536;
+/// Cgroups of probers: a node has one kubelet.
+pub const MAX_PROBERS: u32 = 64;
+/// Connections that probers have open.
+pub const MAX_PROBES: u32 = 16_384;
 /// Bytes of the event ring buffer.
 pub const EVENTS_BYTES: u32 = 256 * 1024;
 

@@ -98,6 +98,13 @@ impl PodRules {
         self.spare_host() && self.host_netns == netns
     }
 
+    /// Cookie of the host's network namespace; zero if it is not known.
+    #[inline(always)]
+    #[must_use]
+    pub const fn host_netns(&self) -> u64 {
+        self.host_netns
+    }
+
     /// True if what a held pod does in the host's network namespace is left alone.
     #[inline(always)]
     #[must_use]

@@ -16,7 +16,7 @@ use crate::ctx::sock_addr::{self, Family};
 use crate::ctx::{self, connected};
 use crate::maps::{NAMESPACES, best_rule, contains, unreachable};
 use crate::report::{by_current_task, count, send};
-use crate::{options, pods, workload};
+use crate::{options, pods, probes, workload};
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
@@ -26,6 +26,14 @@ const ENOMEM: i32 = 12;
 const EOPNOTSUPP: i32 = 95;
 const ECONNREFUSED: i32 = 111;
 
+/// Where [`connect`] does not run, as the cgroup to capture lies elsewhere: only notes whose socket it is.
+pub fn connect_outside(ctx: &SockAddrContext) -> i32 {
+    if sock_addr::protocol(ctx) == IPPROTO_TCP {
+        probes::mark(ctx);
+    }
+    ALLOW
+}
+
 pub fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     if sock_addr::protocol(ctx) != IPPROTO_TCP {
         return ALLOW;
@@ -33,6 +41,7 @@ pub fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
     let workload = workload::of_current_task();
     if workload.is_nobody() {
         connected::forget(ctx);
+        probes::mark(ctx);
         return ALLOW;
     }
     if workload.is_held() {

@@ -10,10 +10,10 @@ use sheath_common::enrolment::{OVERFLOW_SEEN, OVERFLOW_SETTLED};
 use sheath_common::event::{Event, EventKind};
 use sheath_common::workload::Workload;
 
-use crate::maps::{DEPARTED, OVERFLOW, WORKLOADS, copied};
-use crate::pods;
+use crate::maps::{DEPARTED, OVERFLOW, PROBERS, WORKLOADS, copied};
 use crate::report::{count, send};
 use crate::select::{self, Selected};
+use crate::{pods, probes};
 
 const DONE: u32 = 0;
 
@@ -37,6 +37,7 @@ pub fn created(ctx: &TracePointContext) -> u32 {
     if !select::read(path) {
         return DONE;
     }
+    probes::recognise(cgroup);
     // What cannot be told may be a workload's, and may be what workloads lie below.
     let (workload, is_told) = match recognise() {
         Selected::Nothing => return DONE,
@@ -84,6 +85,9 @@ fn recognise() -> Selected {
 }
 
 pub fn removed(ctx: &TracePointContext) -> u32 {
+    if let Some(cgroup) = cgroup_id(ctx) {
+        let _ = PROBERS.remove(&cgroup);
+    }
     if let Some((cgroup, workload)) = known(ctx) {
         // A socket that was made in it may be anywhere by now.
         if !workload.is_base() && !workload.is_agent() {

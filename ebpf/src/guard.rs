@@ -18,8 +18,9 @@ use sheath_common::workload::{Workload, WorkloadId};
 use crate::ctx::{self, packet};
 use crate::headers::{Addresses, addresses, detour, port_of};
 use crate::maps::{GUARDED, best_rule, contains};
+use crate::probes::Arrival;
 use crate::report::{count, send};
-use crate::{local_leg, pods, socket, workload};
+use crate::{local_leg, pods, probes, socket, workload};
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -84,7 +85,10 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
             DropReason::Destination
         }
         Finding::AskPort if is_guarded(&workload, socket.local_port) => {
-            return refuse_port(ctx, &workload, &addresses, &socket);
+            if probes::is_answer(ctx, &workload, socket.local_port) {
+                return PASS;
+            }
+            return refuse_port(ctx, &workload, DropReason::Port, &addresses, &socket);
         }
         _ => return PASS,
     };
@@ -95,7 +99,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
 
 /// The socket of a packet on its way in is the one that it would be delivered to. A listener of a workload gets nothing
 /// of the network's on a port that only the agent answers on, whatever it is: the end of a handshake that has left no
-/// socket behind (SYN cookies) is as good as its beginning.
+/// socket behind (SYN cookies) is as good as its beginning. Only [probes] get through.
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
     if packet::interface(ctx) == LOOPBACK {
         return if local_leg::may_pass(ctx) { PASS } else { DROP };
@@ -113,6 +117,11 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         if workload.is_held() && pods::is_spared(ctx) {
             return PASS;
         }
+        let reason = match probes::arrival(ctx, &workload, socket.local_port) {
+            Arrival::Probe => return PASS,
+            Arrival::Forged => DropReason::NoProbe,
+            Arrival::Other => DropReason::Port,
+        };
         let unknown =
             Addresses { source: Address::default(), destination: Address::default(), is_v4: false };
         let addresses = addresses(ctx).unwrap_or(unknown);
@@ -122,7 +131,7 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
             destination: addresses.source,
             is_v4: addresses.is_v4,
         };
-        return refuse_port(ctx, &workload, &addresses, &socket);
+        return refuse_port(ctx, &workload, reason, &addresses, &socket);
     }
     if workload.is_nobody() && local_leg::stands_for_a_workload(ctx, socket.local_port) {
         count(Counter::GuardDroppedInbound);
@@ -161,7 +170,7 @@ fn refuse(
         DropReason::SourceRouted => count(Counter::GuardDroppedSourceRouted),
         DropReason::Unreadable => count(Counter::GuardDroppedUnreadable),
         DropReason::Diverted => count(Counter::GuardDroppedDiverted),
-        DropReason::Destination | DropReason::Port => {}
+        DropReason::Destination | DropReason::Port | DropReason::NoProbe => {}
     }
     send(Event {
         kind: EventKind::GuardDroppedOutbound as u32,
@@ -179,13 +188,14 @@ fn refuse(
 fn refuse_port(
     ctx: &SkBuffContext,
     workload: &Workload,
+    reason: DropReason,
     addresses: &Addresses,
     socket: &packet::Socket,
 ) -> i32 {
     count(Counter::GuardDroppedInbound);
     send(Event {
         kind: EventKind::GuardDroppedInbound as u32,
-        detail: DropReason::Port as u32,
+        detail: reason as u32,
         workload: workload.id,
         cookie: ctx::socket_cookie(ctx),
         // The client's port is behind headers that are not followed for it.

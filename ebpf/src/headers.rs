@@ -4,7 +4,8 @@
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::programs::SkBuffContext;
 use sheath_common::guard::{Detour, Route};
-use sheath_common::net::{Address, IPPROTO_TCP};
+use sheath_common::net::{Address, Endpoint, IPPROTO_TCP};
+use sheath_common::probe::Numbers;
 
 use crate::ctx::packet;
 
@@ -159,4 +160,45 @@ fn translated(ctx: &SkBuffContext, tcp: usize) -> Detour {
         Ok(port) => Detour { route: Route::Translated, port: u16::from_be(port) },
         Err(_) => Route::Unreadable.into(),
     }
+}
+
+/// A TCP segment directly behind an IP header without options.
+pub struct Segment {
+    pub source: Endpoint,
+    pub destination: Endpoint,
+    pub numbers: Numbers,
+}
+
+/// None of a packet with other headers in between.
+#[inline(always)]
+pub fn segment(ctx: &SkBuffContext) -> Option<Segment> {
+    const TCP: u8 = IPPROTO_TCP as u8;
+    const WITHOUT_OPTIONS: u8 = 0x45;
+
+    let addresses = addresses(ctx)?;
+    let (next, tcp) = match addresses.is_v4 {
+        true if ctx.load::<u8>(0).ok()? != WITHOUT_OPTIONS => return None,
+        true => (v4::PROTOCOL, v4::PAYLOAD),
+        false => (v6::NEXT_HEADER, v6::HEADERS),
+    };
+    if ctx.load::<u8>(next).ok()? != TCP {
+        return None;
+    }
+    // RFC 9293, 3.1
+    let [source, destination] = ctx.load::<[u16; 2]>(tcp).ok()?;
+    let [sequence, acknowledged] = ctx.load::<[u32; 2]>(tcp + 4).ok()?;
+    let flags = ctx.load::<u8>(tcp + 13).ok()?;
+    Some(Segment {
+        source: Endpoint { address: addresses.source, port: u16::from_be(source).into() },
+        destination: Endpoint {
+            address: addresses.destination,
+            port: u16::from_be(destination).into(),
+        },
+        numbers: Numbers {
+            sequence: u32::from_be(sequence),
+            acknowledged: u32::from_be(acknowledged),
+            is_syn: flags & 0x02 != 0,
+            is_ack: flags & 0x10 != 0,
+        },
+    })
 }

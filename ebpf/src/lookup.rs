@@ -13,6 +13,7 @@ use sheath_common::net::{AF_INET6, Address, Endpoint, IPPROTO_TCP};
 
 use crate::ctx::sk_lookup::{self, Lookup};
 use crate::maps::{FLOWS, LISTENERS, LOCALS, SILENT, STEERED, WIRES, contains, copied};
+use crate::probes;
 use crate::report::count;
 
 pub fn steer(ctx: &SkLookupContext) -> u32 {
@@ -32,6 +33,10 @@ pub fn steer(ctx: &SkLookupContext) -> u32 {
     }
     // Local traffic is the application's own affair, but for the agent calling a workload of its own node.
     if is_local(&lookup, netns) && !is_wire_leg(&lookup, netns) {
+        return SK_PASS;
+    }
+    // The guard looks at it once more, by what is not seen here.
+    if probes::leads_to_the_application(&lookup, netns) {
         return SK_PASS;
     }
     // Where nothing listens, the kernel refuses as it does without the agent. Should something listen after all, the

@@ -10,6 +10,8 @@
 //! | `steer`            | sk_lookup                 | `lookup`    |
 //! | `egress_guard`     | cgroup_skb/egress         | `guard`     |
 //! | `ingress_guard`    | cgroup_skb/ingress        | `guard`, `local_leg` |
+//! | `prober_connect_v4/_v6` | cgroup/connect4, 6   | `connect`, `probes` |
+//! | `prober_events`    | sock_ops                  | `sockops`, `probes` |
 //! | `socket_created`   | cgroup/sock_create        | `coverage`  |
 //! | `cgroup_created`   | tracepoint cgroup_mkdir   | `enrol`, `select`, `pods` |
 //! | `cgroup_removed`   | tracepoint cgroup_rmdir   | `enrol`     |
@@ -55,6 +57,7 @@ mod maps;
 mod names;
 mod options;
 mod pods;
+mod probes;
 mod report;
 mod select;
 mod socket;
@@ -103,6 +106,21 @@ pub fn sockname_v6(ctx: SockAddrContext) -> i32 {
 #[sock_ops]
 pub fn socket_events(ctx: SockOpsContext) -> u32 {
     sockops::event(&ctx)
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn prober_connect_v4(ctx: SockAddrContext) -> i32 {
+    connect::connect_outside(&ctx)
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn prober_connect_v6(ctx: SockAddrContext) -> i32 {
+    connect::connect_outside(&ctx)
+}
+
+#[sock_ops]
+pub fn prober_events(ctx: SockOpsContext) -> u32 {
+    sockops::event_outside(&ctx)
 }
 
 #[sk_lookup]

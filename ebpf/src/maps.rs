@@ -18,6 +18,7 @@ use sheath_common::maps as size;
 use sheath_common::net::{Address, Endpoint};
 use sheath_common::pod_cgroups::{self, Comparison, PodRules};
 use sheath_common::pod_uid::PodUid;
+use sheath_common::probe::{Probe, ProbeKey};
 use sheath_common::selector::{
     BeginningKey, Glob, MAX_PATTERNS, Matcher, PATH_LEN, Pattern, PatternKey, Search,
 };
@@ -161,6 +162,33 @@ pub static GUARDED: HashMap<GuardedKey, u32, { size::MAX_PORTS as usize }, ON_DE
 /// Ports on which the listening sockets of a cgroup stand for a workload's. The value is reserved.
 #[btf_map]
 pub static ACTIVATED: HashMap<ActivatedKey, u32, { size::MAX_PORTS as usize }, ON_DEMAND> =
+    HashMap::new();
+
+/// Cgroups whose processes are probers, by id. The value is reserved.
+#[btf_map]
+pub static PROBERS: HashMap<u64, u32, { size::MAX_PROBERS as usize }> = HashMap::new();
+
+/// Paths of such cgroups, by which they are recognised when they are made anew → how long the path is. The generation is zero.
+#[btf_map]
+pub static PROBER_PATHS: LpmTrie<BeginningKey, u32, { size::MAX_PROBERS as usize }> =
+    LpmTrie::new();
+
+/// Sockets of probers, and whether their connection is recorded. Lives and dies with the socket.
+#[btf_map]
+pub static PROBING: SkStorage<u32> = SkStorage::new();
+
+/// Connections that probers have open.
+#[btf_map]
+pub static PROBES: HashMap<ProbeKey, Probe, { size::MAX_PROBES as usize }> = HashMap::new();
+
+/// Ports on which a workload is probed. The value is reserved.
+#[btf_map]
+pub static PROBE_PORTS: HashMap<GuardedKey, u32, { size::MAX_PORTS as usize }, ON_DEMAND> =
+    HashMap::new();
+
+/// Network namespaces (by cookie) in which a workload has every port.
+#[btf_map]
+pub static OWNERS: HashMap<u64, WorkloadId, { size::MAX_NAMESPACES as usize }, ON_DEMAND> =
     HashMap::new();
 
 #[btf_map]

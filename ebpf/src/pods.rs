@@ -97,6 +97,18 @@ pub fn spare(netns: u64) -> bool {
     rules().is_some_and(|rules| rules.spare(netns))
 }
 
+/// Cookie of the host's network namespace; zero if it is not known.
+#[inline(always)]
+pub fn host_netns() -> u64 {
+    rules().map_or(0, PodRules::host_netns)
+}
+
+/// True for the host's network namespace.
+#[inline(always)]
+pub fn is_hosts(netns: u64) -> bool {
+    netns != 0 && host_netns() == netns
+}
+
 /// Notes with the socket of a `connect()` that it is of the host's network namespace: the guard cannot see that.
 #[inline(always)]
 pub fn note_connecting(ctx: &SockAddrContext) {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{
     BPF_NOEXIST, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB,
-    BPF_SOCK_OPS_TCP_LISTEN_CB,
+    BPF_SOCK_OPS_TCP_LISTEN_CB, BPF_SOCK_OPS_TIMEOUT_INIT,
 };
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::programs::SockOpsContext;
@@ -14,7 +14,7 @@ use sheath_common::workload::NO_WORKLOAD;
 use crate::ctx::{self, connected, sock_ops};
 use crate::maps::{FLOWS, NAMESPACES, SILENT, contains, copied};
 use crate::report::{count, send};
-use crate::{options, pods};
+use crate::{options, pods, probes};
 
 /// The return value means nothing for the callbacks used here.
 const DONE: u32 = 1;
@@ -26,11 +26,31 @@ const CLOSE: u32 = 7;
 pub fn event(ctx: &SockOpsContext) -> u32 {
     match sock_ops::op(ctx) {
         BPF_SOCK_OPS_TCP_CONNECT_CB => publish(ctx),
-        BPF_SOCK_OPS_STATE_CB => withdraw(ctx),
+        BPF_SOCK_OPS_STATE_CB => {
+            withdraw(ctx);
+            probe(ctx);
+        }
         BPF_SOCK_OPS_TCP_LISTEN_CB => listening(ctx),
+        BPF_SOCK_OPS_TIMEOUT_INIT => probe(ctx),
         _ => {}
     }
     DONE
+}
+
+/// Where [`event`] does not run, as the cgroup to capture lies elsewhere: only looks for probes.
+pub fn event_outside(ctx: &SockOpsContext) -> u32 {
+    probe(ctx);
+    DONE
+}
+
+/// The beginning and the end of a connection of a prober's.
+#[inline(always)]
+fn probe(ctx: &SockOpsContext) {
+    match sock_ops::op(ctx) {
+        BPF_SOCK_OPS_TIMEOUT_INIT => probes::record(ctx),
+        BPF_SOCK_OPS_STATE_CB if sock_ops::arg(ctx, 1) == CLOSE => probes::forget(ctx),
+        _ => {}
+    }
 }
 
 /// The source port is chosen and the SYN not yet sent: whatever the agent accepts from this socket, it will
@@ -62,7 +82,8 @@ fn publish(ctx: &SockOpsContext) {
         return;
     }
     // Best effort: without the callback an entry that nobody takes is swept by age.
-    let _ = ctx.set_cb_flags(BPF_SOCK_OPS_STATE_CB_FLAG as i32);
+    let flags = sock_ops::callbacks(ctx) | BPF_SOCK_OPS_STATE_CB_FLAG;
+    let _ = ctx.set_cb_flags(flags as i32);
 }
 
 /// Takes the entry back if the connection was refused. From any later state the agent will accept it, even

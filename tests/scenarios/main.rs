@@ -45,6 +45,7 @@ mod pinned_peers;
 mod pod_discovery;
 mod pods;
 mod pods_at_birth;
+mod probes;
 mod programs;
 mod real_programs;
 mod reload;

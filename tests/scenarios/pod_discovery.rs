@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sheath_tests::agent::{self, Agent};
 use sheath_tests::api_server::{ApiServer, Kind};
-use sheath_tests::config::Kubernetes;
+use sheath_tests::config::{self, Kubernetes};
 use sheath_tests::kubelet::{Depth, Driver, Kubelet, Qos};
 use sheath_tests::status::Status;
 use sheath_tests::world::World;
@@ -28,7 +28,8 @@ impl Cluster {
 
     fn agent(&self) -> Agent {
         let mut config = agent::config(&self.world, &self.world.a);
-        config.kubernetes = Some(Kubernetes { kubeconfig: self.api.kubeconfig() });
+        config.kubernetes =
+            Some(Kubernetes { kubeconfig: self.api.kubeconfig(), kubelet: config::Kubelet::None });
         config.capture.pods = Some(self.kubelet.settings());
         Agent::start(&self.world, &self.world.a, config)
     }

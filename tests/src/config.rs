@@ -46,6 +46,16 @@ pub struct Config {
 #[derive(Clone, Serialize)]
 pub struct Kubernetes {
     pub kubeconfig: PathBuf,
+    pub kubelet: Kubelet,
+}
+
+/// Whose probes are let through to pods.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kubelet {
+    Auto,
+    Cgroup(String),
+    None,
 }
 
 /// Where identities come from, if a workload does not say otherwise.

@@ -14,6 +14,7 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// Of `linux/bpf.h`.
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_MAP_GET_NEXT_KEY: libc::c_long = 4;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -71,7 +72,7 @@ pub fn remove_maps(instance: &str) -> Vec<PathBuf> {
     maps
 }
 
-/// Entries that take all the room of a hash map with keys of eight or sixteen bytes, and values of eight.
+/// Entries that take all the room of a hash map whose keys are whole words.
 pub struct Filling {
     map: OwnedFd,
     keys: Vec<u64>,
@@ -105,14 +106,13 @@ impl Filling {
     }
 
     fn call(&self, command: libc::c_long, key: u64) -> io::Result<libc::c_long> {
-        let value = 0_u64;
-        // The second half is for the longer keys.
-        let key = [key, key];
+        // Longer than any key or value.
+        let (value, key) = ([0_u64; 8], [key; 8]);
         let mut attributes = [0_u64; 16];
         attributes[0] = u64::from(u32::try_from(self.map.as_raw_fd()).unwrap());
         attributes[1] = key.as_ptr() as u64;
         if command == BPF_MAP_UPDATE_ELEM {
-            attributes[2] = &raw const value as u64;
+            attributes[2] = value.as_ptr() as u64;
         }
         bpf(command, &attributes)
     }
@@ -136,6 +136,21 @@ pub fn count(instance: &str, name: &str) -> usize {
         }
     }
     unreachable!()
+}
+
+/// The value of some entry of a pinned hash map, in words.
+pub fn some_value(instance: &str, name: &str) -> Option<[u64; 8]> {
+    let pin = named(instance, name).into_iter().next().expect("a pinned map");
+    let map = open(&pin).expect("the map");
+    let (mut key, mut value) = ([0_u64; 64], [0_u64; 8]);
+    let mut attributes = [0_u64; 16];
+    attributes[0] = u64::from(u32::try_from(map.as_raw_fd()).unwrap());
+    attributes[2] = key.as_mut_ptr() as u64;
+    bpf(BPF_MAP_GET_NEXT_KEY, &attributes).ok()?;
+    attributes[1] = key.as_ptr() as u64;
+    attributes[2] = value.as_mut_ptr() as u64;
+    bpf(BPF_MAP_LOOKUP_ELEM, &attributes).ok()?;
+    Some(value)
 }
 
 /// Detaches a pinned link, as an administrator with `bpftool link detach` does: the pin stays,

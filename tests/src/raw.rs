@@ -10,6 +10,8 @@ use crate::netns::NetNs;
 const TCP: u8 = 6;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+/// An initial sequence number, where it does not matter.
+const SEQUENCE: u32 = 1000;
 
 /// What stands between the IP header and the TCP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +37,17 @@ impl Between {
 
 /// Sends a SYN from the namespace.
 pub fn send_syn(netns: &NetNs, from: SocketAddr, to: SocketAddr, between: Between) {
-    send(netns, from, to, between, SYN, 0);
+    send(netns, from, to, between, SYN, SEQUENCE, 0);
+}
+
+/// Sends a SYN whose initial sequence number is this one.
+pub fn send_syn_with(netns: &NetNs, from: SocketAddr, to: SocketAddr, sequence: u32) {
+    send(netns, from, to, Between::Nothing, SYN, sequence, 0);
 }
 
 /// Sends what ends a handshake: an ACK for the SYN-ACK with this sequence number.
 pub fn send_ack(netns: &NetNs, from: SocketAddr, to: SocketAddr, between: Between, sequence: u32) {
-    send(netns, from, to, between, ACK, sequence.wrapping_add(1));
+    send(netns, from, to, between, ACK, SEQUENCE + 1, sequence.wrapping_add(1));
 }
 
 fn send(
@@ -49,11 +56,13 @@ fn send(
     to: SocketAddr,
     between: Between,
     flags: u8,
+    sequence: u32,
     acknowledged: u32,
 ) {
+    let numbers = (sequence, acknowledged);
     let packet = match (from, to) {
-        (SocketAddr::V4(from), SocketAddr::V4(to)) => v4(from, to, between, flags, acknowledged),
-        (SocketAddr::V6(from), SocketAddr::V6(to)) => v6(from, to, between, flags, acknowledged),
+        (SocketAddr::V4(from), SocketAddr::V4(to)) => v4(from, to, between, flags, numbers),
+        (SocketAddr::V6(from), SocketAddr::V6(to)) => v6(from, to, between, flags, numbers),
         _ => panic!("a packet from {from} to {to}"),
     };
     let sent = netns.run(|| -> io::Result<usize> {
@@ -66,14 +75,20 @@ fn send(
 }
 
 /// RFC 791, 3.1. Checksum, length and identification are the kernel's to fill in (raw(7)).
-fn v4(from: SocketAddrV4, to: SocketAddrV4, between: Between, flags: u8, ack: u32) -> Vec<u8> {
+fn v4(
+    from: SocketAddrV4,
+    to: SocketAddrV4,
+    between: Between,
+    flags: u8,
+    numbers: (u32, u32),
+) -> Vec<u8> {
     let options: &[u8] = if between == Between::Padding { &[1; 40] } else { &[] };
     let words = 5 + options.len() as u8 / 4;
     let mut packet = vec![0x40 | words, 0, 0, 0, 0, 0, 0, 0, 64, TCP, 0, 0];
     packet.extend(from.ip().octets());
     packet.extend(to.ip().octets());
     packet.extend(options);
-    let segment = segment(from.port(), to.port(), flags, ack);
+    let segment = segment(from.port(), to.port(), flags, numbers);
     let mut pseudo: Vec<u8> = [from.ip(), to.ip()].iter().flat_map(|ip| ip.octets()).collect();
     pseudo.extend([0, TCP]);
     pseudo.extend((segment.len() as u16).to_be_bytes());
@@ -82,7 +97,13 @@ fn v4(from: SocketAddrV4, to: SocketAddrV4, between: Between, flags: u8, ack: u3
 }
 
 /// RFC 8200, 3 and 4.
-fn v6(from: SocketAddrV6, to: SocketAddrV6, between: Between, flags: u8, ack: u32) -> Vec<u8> {
+fn v6(
+    from: SocketAddrV6,
+    to: SocketAddrV6,
+    between: Between,
+    flags: u8,
+    numbers: (u32, u32),
+) -> Vec<u8> {
     const FRAGMENT: u8 = 44;
     const DESTINATION_OPTIONS: u8 = 60;
 
@@ -102,7 +123,7 @@ fn v6(from: SocketAddrV6, to: SocketAddrV6, between: Between, flags: u8, ack: u3
         }
         Between::Nothing | Between::Padding => TCP,
     };
-    let segment = segment(from.port(), to.port(), flags, ack);
+    let segment = segment(from.port(), to.port(), flags, numbers);
     let mut pseudo: Vec<u8> = [from.ip(), to.ip()].iter().flat_map(|ip| ip.octets()).collect();
     pseudo.extend((segment.len() as u32).to_be_bytes());
     pseudo.extend([0, 0, 0, TCP]);
@@ -118,9 +139,7 @@ fn v6(from: SocketAddrV6, to: SocketAddrV6, between: Between, flags: u8, ack: u3
 }
 
 /// RFC 9293, 3.1, without data and options.
-fn segment(from: u16, to: u16, flags: u8, acknowledged: u32) -> Vec<u8> {
-    const SEQUENCE: u32 = 1000;
-    let sequence = if flags == SYN { SEQUENCE } else { SEQUENCE + 1 };
+fn segment(from: u16, to: u16, flags: u8, (sequence, acknowledged): (u32, u32)) -> Vec<u8> {
     let mut segment = Vec::from(from.to_be_bytes());
     segment.extend(to.to_be_bytes());
     segment.extend(sequence.to_be_bytes());

@@ -41,6 +41,17 @@ pub struct Pods {
     pub decided: usize,
     pub held: Vec<HeldPod>,
     pub problem: String,
+    pub kubelet: Option<Kubelet>,
+}
+
+/// Whose probes are let through to pods.
+#[derive(Debug, Deserialize)]
+pub struct Kubelet {
+    pub pid: u32,
+    pub cgroup: String,
+    pub id: u64,
+    pub others: Vec<String>,
+    pub problem: String,
 }
 
 #[derive(Debug, Deserialize)]

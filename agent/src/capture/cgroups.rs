@@ -169,8 +169,12 @@ pub fn own() -> io::Result<PathBuf> {
     of_process("self")
 }
 
-/// The file can be read line by line: the kernel makes no cgroup with a line break in its name. It escapes nothing.
-fn of_process(pid: &str) -> io::Result<PathBuf> {
+/// The cgroup of a process, from the cgroup v2 root.
+///
+/// # Errors
+/// If `/proc` cannot be read, for one because the process has ended.
+pub fn of_process(pid: &str) -> io::Result<PathBuf> {
+    // Line by line: the kernel makes no cgroup with a line break in its name. It escapes nothing.
     let text = fs::read(format!("/proc/{pid}/cgroup"))?;
     let path = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"));
     Ok(PathBuf::from(OsStr::from_bytes(path.unwrap_or(b"/"))))

@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use sheath_common::pod_cgroups::{Place, PodPaths, PodRules, RootError};
@@ -17,6 +17,8 @@ pub struct PodSettings {
     pub unknown: UnknownPods,
     /// Held pods are refused connections in the host's network namespace as well.
     pub hold_host_network: bool,
+    /// Whose probes are let through to pods.
+    pub kubelet: KubeletSetting,
 }
 
 impl PodSettings {
@@ -26,6 +28,18 @@ impl PodSettings {
         let holds = self.unknown == UnknownPods::Hold;
         PodRules::new(self.root.paths, host_netns, holds, self.hold_host_network)
     }
+}
+
+/// What the configuration says of the kubelet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KubeletSetting {
+    /// It is looked for among the host's processes.
+    #[default]
+    Auto,
+    /// It is in the cgroup with this path from the cgroup v2 root, and not in one below.
+    Cgroup(PathBuf),
+    /// Nobody's probes are let through.
+    None,
 }
 
 /// What becomes of a pod that nobody has decided about.

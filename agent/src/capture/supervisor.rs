@@ -14,6 +14,7 @@ mod enrolled;
 mod enrolled_cgroup;
 mod enrolment;
 mod event_log;
+mod kubelet;
 mod listening;
 mod namespaces;
 mod pod_decisions;

@@ -56,6 +56,12 @@ pub fn activator(text: &str, capture: &CaptureRoot) -> Result<String, CgroupPath
     Ok(path)
 }
 
+/// A path below the root without wildcards, in the form `/a/b`.
+pub fn plain(text: &str) -> Option<String> {
+    let path = absolute(text);
+    (is_plain(&path) && !path.contains(['*', '?'])).then_some(path)
+}
+
 /// Brings a pattern to the form `/a/b*`.
 ///
 /// # Errors

@@ -2,12 +2,17 @@
 
 use std::env;
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
+use sheath_common::probe::MAX_PROBER_PATH;
+
+use super::cgroup_paths;
 
 use super::identity::{SourceError, Sources};
 use super::instance::Instance;
 use super::raw;
+use crate::capture::{KubeletSetting, PodSettings};
 use crate::desired::Destination;
 use crate::discovery::{Kubernetes, Rules};
 use crate::gate::cni::Installation;
@@ -36,15 +41,43 @@ pub enum KubernetesError {
         "kubernetes.cni installs the gate by CNI, but kubernetes.gate does not ask for it; write `gate: cni`"
     )]
     OtherGate,
+    #[error(
+        "kubernetes.kubelet.cgroup `{0}` must be the path of the kubelet's own cgroup below the cgroup v2 root, as `/system.slice/kubelet.service`, of at most {MAX_PROBER_PATH} bytes"
+    )]
+    Kubelet(String),
+    #[error(
+        "kubernetes.kubelet.cgroup `{path}` lies below capture.pods.root `{root}`: what is in there is a pod's"
+    )]
+    KubeletInPod { path: String, root: String },
     #[error("kubernetes: {0}")]
     Source(SourceError),
 }
 
-/// Settings of the gate.
+/// The kubelet, in a cgroup that is not the root: any process may be in that.
+///
+/// # Errors
+/// If the path is none of a cgroup, or lies below the root of pods.
+pub fn kubelet(raw: &raw::Kubelet, pods: &PodSettings) -> Result<KubeletSetting, KubernetesError> {
+    match raw {
+        raw::Kubelet::Auto => Ok(KubeletSetting::Auto),
+        raw::Kubelet::None => Ok(KubeletSetting::None),
+        raw::Kubelet::Cgroup(text) => {
+            let path = cgroup_paths::plain(text).filter(|path| path.len() <= MAX_PROBER_PATH);
+            let path = path.ok_or_else(|| KubernetesError::Kubelet(text.clone()))?;
+            let root = pods.root.as_str();
+            if Path::new(&path).starts_with(root) {
+                return Err(KubernetesError::KubeletInPod { path, root: root.to_owned() });
+            }
+            Ok(KubeletSetting::Cgroup(path.into()))
+        }
+    }
+}
+
+/// Settings of the gate. Whether pods in the node's network namespace wait is one setting for the gate and the kernel.
 ///
 /// # Errors
 /// If the socket's path is relative.
-pub fn gate(raw: &raw::Kubernetes) -> Result<GateSettings, KubernetesError> {
+pub fn gate(raw: &raw::Kubernetes, pods: &PodSettings) -> Result<GateSettings, KubernetesError> {
     let default = GateSettings::default();
     let nri_socket = raw.nri_socket.clone().unwrap_or(default.nri_socket);
     if !nri_socket.is_absolute() {
@@ -64,7 +97,7 @@ pub fn gate(raw: &raw::Kubernetes) -> Result<GateSettings, KubernetesError> {
         nri_socket,
         installation: raw.cni.clone(),
         host_socket_handlers: raw.runtime_handlers.clone().unwrap_or(default.host_socket_handlers),
-        hold_host_network: default.hold_host_network,
+        hold_host_network: pods.hold_host_network,
     })
 }
 
@@ -120,6 +153,9 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    use sheath_common::probe::MAX_PROBER_PATH;
+
+    use crate::capture::KubeletSetting;
     use crate::config::Config;
     use crate::discovery::{Discovery, Kubernetes, PodIdentities};
     use crate::gate::cni::Installation;
@@ -164,6 +200,36 @@ mod tests {
         assert!(found.rules.system_namespaces.iter().eq(["infra"]));
         assert!(found.rules.runtime_classes.iter().eq(["crun"]));
         assert_eq!(found.bypass.len(), 1);
+    }
+
+    #[test]
+    fn the_kubelet_is_looked_for_named_or_nobody() {
+        for (section, expected) in [
+            ("{}", KubeletSetting::Auto),
+            ("{ kubelet: auto }", KubeletSetting::Auto),
+            ("{ kubelet: none }", KubeletSetting::None),
+            (
+                "{ kubelet: { cgroup: system.slice/kubelet.service } }",
+                KubeletSetting::Cgroup("/system.slice/kubelet.service".into()),
+            ),
+        ] {
+            let config = parse(&format!("{IDENTITY}kubernetes: {section}\n")).unwrap();
+            assert_eq!(config.pods.unwrap().kubelet, expected, "{section}");
+        }
+        let long = format!("/{}", "x".repeat(MAX_PROBER_PATH));
+        for (cgroup, reason) in [
+            ("/", "must be the path of the kubelet's own cgroup"),
+            ("/a/../b", "must be the path of the kubelet's own cgroup"),
+            ("/kubelet*", "must be the path of the kubelet's own cgroup"),
+            (&*long, "of at most"),
+            ("/kubepods.slice/kubelet", "lies below capture.pods.root `/kubepods.slice`"),
+        ] {
+            let section =
+                format!("{IDENTITY}kubernetes: {{ kubelet: {{ cgroup: \"{cgroup}\" }} }}\n");
+            let error = parse(&section).unwrap_err();
+            assert!(error.contains(reason), "{cgroup}: {error}");
+        }
+        assert!(parse(&format!("{IDENTITY}kubernetes: {{ kubelet: maybe }}\n")).is_err());
     }
 
     #[test]

@@ -157,9 +157,10 @@ impl Config {
         let mut discoveries: Vec<Arc<dyn Discovery>> = vec![Arc::new(dns)];
         let mut gate = None;
         match raw.kubernetes {
-            Some(_) if pods.is_none() => return Err(KubernetesError::NoPods.into()),
             Some(section) => {
-                gate = Some(kubernetes::gate(&section)?);
+                let pods = pods.as_mut().ok_or(KubernetesError::NoPods)?;
+                pods.kubelet = kubernetes::kubelet(&section.kubelet, pods)?;
+                gate = Some(kubernetes::gate(&section, pods)?);
                 let node = &raw.node;
                 let found = kubernetes::discovery(section, node, &instance, &domain, &sources)?;
                 discoveries.push(Arc::new(found));

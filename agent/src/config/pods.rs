@@ -5,7 +5,7 @@ use sheath_common::pod_cgroups::RootError;
 
 use super::cgroup_paths::{CgroupPathError, check_captured};
 use super::raw;
-use crate::capture::{CaptureRoot, PodRoot, PodSettings, own_cgroup, shown_cgroup};
+use crate::capture::{CaptureRoot, KubeletSetting, PodRoot, PodSettings, own_cgroup, shown_cgroup};
 use crate::desired::{CgroupSelector, Desired, PodUid, Pods};
 
 /// What is wrong with `capture.pods`.
@@ -68,7 +68,13 @@ pub fn settings(
     if count > MAX_PODS as usize {
         return Err(PodsError::TooMany(count));
     }
-    let settings = PodSettings { root, unknown: raw.unknown, hold_host_network: raw.host_network };
+    let settings = PodSettings {
+        root,
+        unknown: raw.unknown,
+        hold_host_network: raw.host_network,
+        // Whose pods they are says another section.
+        kubelet: KubeletSetting::None,
+    };
     Ok((settings, capture))
 }
 

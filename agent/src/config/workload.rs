@@ -1,5 +1,6 @@
 //! Workloads in the configuration.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use sheath_common::workload::{InboundMode, MAX_NAME, NO_WORKLOAD};
@@ -120,6 +121,7 @@ impl WorkloadReader<'_> {
             allow: raw.allow.into_iter().map(Into::into).collect(),
             allow_pins: tls::pins(raw.allow_pins)?,
             tls: raw.tls.map(|inbound| tls::inbound(inbound, self.known)).transpose()?,
+            probe_ports: BTreeSet::new(),
         })
     }
 }

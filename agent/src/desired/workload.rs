@@ -121,6 +121,8 @@ pub struct Inbound {
     pub allow_pins: Vec<PinSource>,
     /// For clients without an agent.
     pub tls: Option<InboundTls>,
+    /// Ports at which the kubelet itself calls a pod, in the clear.
+    pub probe_ports: BTreeSet<u16>,
 }
 
 impl Default for Inbound {
@@ -135,6 +137,7 @@ impl Default for Inbound {
             allow: Vec::new(),
             allow_pins: Vec::new(),
             tls: None,
+            probe_ports: BTreeSet::new(),
         }
     }
 }

@@ -15,8 +15,9 @@
 //!    is expected at the destination; or it has a name or a pin that is expected there. "Some valid certificate" is not enough.
 //!    Shown by `no_plaintext`, `peers`, `pinned_peers`, `external_peers`, `federation`, `live_sessions`.
 //! 5. **The kernel steers, the end of the TLS connection decides.** Nothing is decided about an identity before the
-//!    handshake has proved it, and no byte of the application is delivered before the decision.
-//!    Shown by `peers`, `inbound_tls`.
+//!    handshake has proved it, and no byte of the application is delivered before the decision. Excepted are the kubelet's own
+//!    connections to ports that the specification of a pod of its node declares as probes or hooks, recognised by their sockets.
+//!    Shown by `peers`, `inbound_tls`, `probes`.
 //! 6. **TCP is still TCP.** Each direction can end by itself. A refused or reset destination is a reset for the
 //!    application, never a clean end; so is TLS that is cut. A slow reader slows the writer down. Servers may
 //!    speak first.

@@ -128,9 +128,9 @@ proptest! {
 
 #[test]
 fn codes_of_reasons_read_back() {
-    for code in 1..=7 {
+    for code in 1..=8 {
         assert_eq!(DropReason::from_code(code).map(|reason| reason as u32), Some(code));
     }
     assert_eq!(DropReason::from_code(0), None);
-    assert_eq!(DropReason::from_code(8), None);
+    assert_eq!(DropReason::from_code(9), None);
 }

@@ -41,3 +41,34 @@ pub fn local(ctx: &SockOpsContext) -> Endpoint {
     let address = if family == AF_INET6 && !remote.is_v4() { v6 } else { v4 };
     Endpoint { address, port }
 }
+
+/// Remote address and port.
+#[inline(always)]
+pub fn remote(ctx: &SockOpsContext) -> Endpoint {
+    // SAFETY: as in `local`.
+    let (family, port, v4, v6) = unsafe {
+        let ops: *mut bpf_sock_ops = ctx.ops;
+        let word = |i: usize| read_volatile(&raw const (*ops).remote_ip6[i]);
+        (
+            read_volatile(&raw const (*ops).family),
+            read_volatile(&raw const (*ops).remote_port),
+            Address::from_v4(read_volatile(&raw const (*ops).remote_ip4)),
+            Address::from_v6([word(0), word(1), word(2), word(3)]),
+        )
+    };
+    Endpoint { address: if family == AF_INET6 { v6 } else { v4 }, port: u32::from_be(port) }
+}
+
+/// The first sequence number that the peer has not acknowledged.
+#[inline(always)]
+pub fn unacknowledged(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: as in `op`.
+    unsafe { read_volatile(&raw const (*ctx.ops).snd_una) }
+}
+
+/// The callbacks that are asked for (`BPF_SOCK_OPS_*_CB_FLAG`).
+#[inline(always)]
+pub fn callbacks(ctx: &SockOpsContext) -> u32 {
+    // SAFETY: as in `op`.
+    unsafe { read_volatile(&raw const (*ctx.ops).bpf_sock_ops_cb_flags) }
+}

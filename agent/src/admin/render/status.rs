@@ -103,7 +103,25 @@ fn pods(pods: &Value) -> String {
     if let Some(problem) = pods["problem"].as_str().filter(|problem| !problem.is_empty()) {
         let _ = writeln!(out, "  {problem}");
     }
+    if !pods["kubelet"].is_null() {
+        kubelet(&mut out, &pods["kubelet"]);
+    }
     out
+}
+
+/// Whose probes are let through to pods.
+fn kubelet(out: &mut String, kubelet: &Value) {
+    let _ = match (text(&kubelet["cgroup"]), kubelet["id"].as_u64()) {
+        (cgroup, Some(1..)) => writeln!(out, "probes of the kubelet in {cgroup} are let through"),
+        _ => writeln!(out, "no probes are let through"),
+    };
+    if let Some(problem) = kubelet["problem"].as_str().filter(|problem| !problem.is_empty()) {
+        let _ = writeln!(out, "  {problem}");
+    }
+    let others: Vec<_> = list(&kubelet["others"]).iter().map(text).collect();
+    if !others.is_empty() {
+        let _ = writeln!(out, "  so are connections of {}, in the same cgroup", others.join(", "));
+    }
 }
 
 /// What DNS names resolve to.
@@ -213,7 +231,7 @@ mod tests {
             "counters": {"connect_protected": 3, "connect_denied": 0},
             "pods": {"root": "/kubepods", "known": false, "decided": 7, "problem": "no room", "held": [
                 {"uid": "0a1b", "cgroup": "/kubepods/pod0a1b", "since": "2030-01-01T00:00:00Z"},
-            ]},
+            ], "kubelet": {"pid": 0, "cgroup": "/kubelet.service", "id": 7, "others": ["cron", "sh"], "problem": "why"}},
         });
         let text = render_status(&status);
         for expected in [
@@ -228,6 +246,8 @@ mod tests {
             "pods below /kubepods   decided 7   held 1   nothing heard about pods yet",
             "  0a1b held since 2030-01-01T00:00:00Z: /kubepods/pod0a1b",
             "  no room",
+            "probes of the kubelet in /kubelet.service are let through\n  why\n",
+            "  so are connections of cron, sh, in the same cgroup",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

@@ -52,7 +52,7 @@ pub fn calls_for_reconcile(event: &Event) -> bool {
     match EventKind::from_code(event.kind) {
         Some(EventKind::ConnectDenied) => event.detail == Denial::NamespaceNotReady as u32,
         Some(EventKind::GuardDroppedInbound) => true,
-        Some(EventKind::GuardDroppedOutbound) | None => false,
+        Some(EventKind::GuardDroppedOutbound | EventKind::ProbeUnmatched) | None => false,
         Some(
             EventKind::CgroupCreated
             | EventKind::CgroupRemoved
@@ -121,6 +121,9 @@ pub fn drop_reason(detail: u32) -> &'static str {
         Some(DropReason::Diverted) => {
             "the connection was turned to the agent and would not have come to it: a rule translates or redirects what \
              goes over loopback, or its source port is one of the agent's"
+        }
+        Some(DropReason::NoProbe) => {
+            "it bears the addresses and ports of a probe of the kubelet's, but is not of that connection: somebody has forged it"
         }
         None => "for a reason this agent does not know",
     }

@@ -1,10 +1,8 @@
 //! The maps that the agent and the BPF programs share, under their names in `ebpf/src/maps.rs`.
 
 use std::collections::HashSet;
-use std::hash::Hash;
 use std::io;
 
-use aya::Pod;
 use sheath_common::counters::Counter;
 use sheath_common::enrolment::Overflow;
 use sheath_common::flow::{
@@ -18,13 +16,14 @@ use super::destinations::DestinationMaps;
 use super::pattern_maps::PatternMaps;
 use super::pins::Pins;
 use super::pod_maps::PodMaps;
+use super::probe_maps::ProbeMaps;
 use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 
 /// Name of the map with the numbers of workloads. No program uses it.
 pub const WORKLOAD_IDS: &str = "WORKLOAD_IDS";
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 31] = [
+pub const PINNED: [&str; 37] = [
     WORKLOAD_IDS,
     "WORKLOADS",
     "DEPARTED",
@@ -54,6 +53,12 @@ pub const PINNED: [&str; 31] = [
     "LOCALS",
     "GUARDED",
     "ACTIVATED",
+    "PROBERS",
+    "PROBER_PATHS",
+    "PROBING",
+    "PROBES",
+    "PROBE_PORTS",
+    "OWNERS",
     "COUNTERS",
     "EVENTS",
 ];
@@ -65,6 +70,7 @@ pub struct Maps {
     capture: Table<u32, u64>,
     pub patterns: PatternMaps,
     pub pods: PodMaps,
+    pub probes: ProbeMaps,
     pub destinations: DestinationMaps,
     pub namespaces: Table<u64, u32>,
     pub sources: Table<Prefix<SourceKey>, Address>,
@@ -96,6 +102,7 @@ impl Maps {
             capture: Table::open(&pins.map("CAPTURE"))?,
             patterns: PatternMaps::open(pins)?,
             pods: PodMaps::open(pins)?,
+            probes: ProbeMaps::open(pins)?,
             destinations: DestinationMaps::open(pins)?,
             namespaces: Table::open(&pins.map("NAMESPACES"))?,
             sources: Table::open(&pins.map("SOURCES"))?,
@@ -139,7 +146,7 @@ impl Maps {
     /// # Errors
     /// If the map cannot be read or written.
     pub fn prune_guarded(&self, ports: &HashSet<GuardedKey>) -> io::Result<()> {
-        prune_keys(&self.guarded, ports)
+        self.guarded.keep_only(ports)
     }
 
     /// Sets the ports on which sockets of service managers must not answer the network themselves.
@@ -148,7 +155,7 @@ impl Maps {
     /// If the map cannot be read or written.
     pub fn set_activated(&self, ports: &HashSet<ActivatedKey>) -> io::Result<()> {
         ports.iter().try_for_each(|port| self.activated.insert(port, &0))?;
-        prune_keys(&self.activated, ports)
+        self.activated.keep_only(ports)
     }
 
     /// Tells the kernel from which address connections of a namespace to a prefix leave.
@@ -209,6 +216,7 @@ impl Maps {
     /// If a map cannot be read or written.
     pub fn forget_namespace(&self, netns: u64) -> io::Result<()> {
         self.namespaces.remove(&netns)?;
+        self.probes.owners.remove(&netns)?;
         for key in self.flows.keys()?.into_iter().filter(|key| key.netns == netns) {
             self.flows.remove(&key)?;
         }
@@ -232,11 +240,11 @@ impl Maps {
     /// # Errors
     /// If a map cannot be read or written.
     pub fn forget_connections(&self) -> io::Result<()> {
-        prune_keys(&self.flows, &HashSet::new())?;
-        prune_keys(&self.unreachable, &HashSet::new())?;
-        prune_keys(&self.silent, &HashSet::new())?;
-        prune_keys(&self.clients, &HashSet::new())?;
-        prune_keys(&self.wires, &HashSet::new())
+        self.flows.keep_only(&HashSet::new())?;
+        self.unreachable.keep_only(&HashSet::new())?;
+        self.silent.keep_only(&HashSet::new())?;
+        self.clients.keep_only(&HashSet::new())?;
+        self.wires.keep_only(&HashSet::new())
     }
 
     /// What the programs have counted.
@@ -246,18 +254,4 @@ impl Maps {
     pub fn counted(&self, counter: Counter) -> io::Result<u64> {
         self.counters.read(counter as u32)
     }
-}
-
-/// Removes all keys but these.
-fn prune_keys<K, V>(table: &Table<K, V>, wanted: &HashSet<K>) -> io::Result<()>
-where
-    K: Pod + Eq + Hash,
-    V: Pod,
-{
-    for key in table.keys()? {
-        if !wanted.contains(&key) {
-            table.remove(&key)?;
-        }
-    }
-    Ok(())
 }

@@ -14,11 +14,12 @@ enum ConnectionMap {
     Flows,
     Clients,
     Wires,
+    Probes,
 }
 
 impl Label for ConnectionMap {
     const NAME: &'static str = "map";
-    const ALL: &'static [Self] = &[Self::Flows, Self::Clients, Self::Wires];
+    const ALL: &'static [Self] = &[Self::Flows, Self::Clients, Self::Wires, Self::Probes];
 
     fn index(self) -> usize {
         self as usize
@@ -29,6 +30,7 @@ impl Label for ConnectionMap {
             Self::Flows => "flows",
             Self::Clients => "clients",
             Self::Wires => "wires",
+            Self::Probes => "probes",
         }
     }
 }
@@ -48,6 +50,7 @@ impl Maps {
             ConnectionMap::Flows => self.flows.keys()?.len(),
             ConnectionMap::Clients => self.clients.keys()?.len(),
             ConnectionMap::Wires => self.wires.keys()?.len(),
+            ConnectionMap::Probes => self.probes.open_probes()?,
         };
         Ok(keys as u64)
     }
@@ -89,6 +92,6 @@ mod tests {
         }
         let entries = |map| counted.labelled("map_entries", "map", map);
         assert_eq!((entries("flows"), entries("wires")), (100, 102));
-        assert_eq!(counted.family("map_entries").unwrap().series.len(), 2, "what can be read");
+        assert_eq!(counted.family("map_entries").unwrap().series.len(), 3, "what can be read");
     }
 }

@@ -13,6 +13,7 @@ pub mod pattern_maps;
 pub mod pins;
 pub mod pod_maps;
 pub mod prepared;
+mod probe_maps;
 pub mod programs;
 pub mod steering;
 pub mod targets;

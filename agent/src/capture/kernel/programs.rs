@@ -19,11 +19,14 @@ use crate::sys::bpf::{self, AttachType};
 
 /// The programs, the name their links are pinned under, and their hooks. In this order: what recognises new
 /// workloads first, what turns connections to the agent last, when everything they then need is in place.
-const PROGRAMS: [(&str, &str, Hook); 13] = [
+const PROGRAMS: [(&str, &str, Hook); 16] = [
     ("cgroup_created", "cgroup_mkdir", Hook::Tracepoint("cgroup_mkdir")),
     ("cgroup_removed", "cgroup_rmdir", Hook::Tracepoint("cgroup_rmdir")),
     ("cgroup_populated", "cgroup_notify_populated", Hook::Tracepoint("cgroup_notify_populated")),
     ("socket_created", "sock_create", Hook::Root(AttachType::CgroupInetSockCreate)),
+    ("prober_events", "prober_sock_ops", Hook::Probers(AttachType::CgroupSockOps)),
+    ("prober_connect_v4", "prober_connect4", Hook::Probers(AttachType::CgroupInet4Connect)),
+    ("prober_connect_v6", "prober_connect6", Hook::Probers(AttachType::CgroupInet6Connect)),
     ("egress_guard", "egress", Hook::Cgroup(AttachType::CgroupInetEgress)),
     ("ingress_guard", "ingress", Hook::Cgroup(AttachType::CgroupInetIngress)),
     ("socket_events", "sock_ops", Hook::Cgroup(AttachType::CgroupSockOps)),
@@ -62,7 +65,7 @@ impl Loaded {
         RingBuf::try_from(map).map_err(|error| CaptureError::Load(error.to_string()))
     }
 
-    /// Attaches all programs, or none, and tells the kernel which cgroup they cover. Links that are pinned are given the
+    /// Attaches all programs, or none but for those that the kubelet's probes need, and tells the kernel which cgroup they cover. Links that are pinned are given the
     /// new programs in place. Nothing new is pinned yet: should a later step of the start fail, the links go with
     /// this value.
     ///
@@ -160,6 +163,11 @@ impl Programs {
             if has_nowhere_to_attach || (is_in_force && attached.pin.exists()) {
                 continue;
             }
+            // Refused, and that has been said: perhaps what was in the way is gone.
+            if attached.link.is_none() {
+                let _ = attached.repair(&self.targets, self.held.pins());
+                continue;
+            }
             tracing::warn!(
                 program = attached.name,
                 observed = is_in_force,
@@ -203,7 +211,10 @@ impl Programs {
     }
 
     fn all_in_force_for(&self, cgroup: &File) -> bool {
-        self.attached.iter().all(|attached| attached.is_in_force(cgroup))
+        let are_for_workloads =
+            |attached: &&AttachedProgram| !matches!(attached.hook, Hook::Probers(_));
+        let mut attached = self.attached.iter().filter(are_for_workloads);
+        attached.all(|attached| attached.is_in_force(cgroup))
     }
 }
 
@@ -214,7 +225,8 @@ struct AttachedProgram {
     hook: Hook,
     program: OwnedFd,
     program_id: u32,
-    link: OwnedFd,
+    /// `None` if the kernel has refused it, and everything else goes on without it.
+    link: Option<OwnedFd>,
     pin: PathBuf,
 }
 
@@ -227,9 +239,17 @@ impl AttachedProgram {
         pin: PathBuf,
         targets: &Targets,
     ) -> io::Result<Self> {
-        let link = match targets.adopt(&pin, hook, program.as_fd())? {
-            Some(link) => link,
-            None => targets.attach(hook, program.as_fd())?,
+        let attach = || match targets.adopt(&pin, hook, program.as_fd())? {
+            Some(link) => Ok(link),
+            None => targets.attach(hook, program.as_fd()),
+        };
+        let link = match attach() {
+            Ok(link) => Some(link),
+            Err(error) if matches!(hook, Hook::Probers(_)) => {
+                tracing::error!(program = name, %error, "cannot see the kubelet's connections; its probes are refused");
+                None
+            }
+            Err(error) => return Err(error),
         };
         let program_id = bpf::program_id(program.as_fd())?;
         Ok(Self { name, hook, program, program_id, link, pin })
@@ -238,18 +258,19 @@ impl AttachedProgram {
     /// True if the kernel says that it runs.
     fn is_in_force(&self, cgroup: &File) -> bool {
         match self.hook {
-            Hook::Cgroup(attach_type) | Hook::Root(attach_type) => {
+            Hook::Cgroup(attach_type) | Hook::Root(attach_type) | Hook::Probers(attach_type) => {
                 bpf::effective_programs(cgroup.as_fd(), attach_type)
                     .is_ok_and(|ids| ids.contains(&self.program_id))
             }
-            Hook::Tracepoint(_) => bpf::link_info(self.link.as_fd())
-                .is_ok_and(|info| info.program_id == self.program_id),
+            Hook::Tracepoint(_) => self.link.as_ref().is_some_and(|link| {
+                bpf::link_info(link.as_fd()).is_ok_and(|info| info.program_id == self.program_id)
+            }),
         }
     }
 
     fn repair(&mut self, targets: &Targets, pins: &Pins) -> io::Result<()> {
         if !self.is_in_force(targets.cgroup()) {
-            self.link = targets.attach(self.hook, self.program.as_fd())?;
+            self.link = Some(targets.attach(self.hook, self.program.as_fd())?);
         }
         pins.create()?;
         self.pin()
@@ -262,7 +283,10 @@ impl AttachedProgram {
         fresh.push("-new");
         let fresh = PathBuf::from(fresh);
         let _ = fs::remove_file(&fresh);
-        bpf::pin(self.link.as_fd(), &fresh)?;
+        let Some(link) = &self.link else {
+            return Ok(());
+        };
+        bpf::pin(link.as_fd(), &fresh)?;
         fs::rename(&fresh, &self.pin)
     }
 }

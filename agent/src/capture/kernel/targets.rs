@@ -17,6 +17,9 @@ pub enum Hook {
     Cgroup(AttachType),
     /// The root of the hierarchy, needed only if that is not the cgroup to capture.
     Root(AttachType),
+    /// The root of the hierarchy, where the kubelet is not seen from the cgroup to capture. Without it, probes are refused and
+    /// nothing else is missing.
+    Probers(AttachType),
     /// An event of the `cgroup` group.
     Tracepoint(&'static str),
 }
@@ -29,6 +32,8 @@ pub struct TargetPaths {
     /// The cgroup to capture: the same, or below.
     pub cgroup: PathBuf,
     pub tracefs: PathBuf,
+    /// The kubelet's probes are let through.
+    pub has_probers: bool,
 }
 
 /// What programs attach to, opened.
@@ -65,7 +70,11 @@ impl Targets {
 
     /// False if nothing has to be attached there.
     pub fn needs(&self, hook: Hook) -> bool {
-        !matches!(hook, Hook::Root(_)) || self.root.is_some()
+        match hook {
+            Hook::Root(_) => self.root.is_some(),
+            Hook::Probers(_) => self.root.is_some() && self.paths.has_probers,
+            Hook::Cgroup(_) | Hook::Tracepoint(_) => true,
+        }
     }
 
     /// Changes over to the new cgroup if the one to capture has been removed and made anew. Returns true if so.
@@ -95,7 +104,7 @@ impl Targets {
     ) -> io::Result<Option<OwnedFd>> {
         let target = match hook {
             Hook::Cgroup(_) => cgroup_id(&self.cgroup)?,
-            Hook::Root(_) => ROOT_CGROUP,
+            Hook::Root(_) | Hook::Probers(_) => ROOT_CGROUP,
             Hook::Tracepoint(_) => return Ok(None),
         };
         let link = match bpf::open_pin(pin) {
@@ -119,7 +128,7 @@ impl Targets {
             Hook::Cgroup(attach_type) => {
                 bpf::create_link(program, self.cgroup.as_fd(), attach_type)
             }
-            Hook::Root(attach_type) => {
+            Hook::Root(attach_type) | Hook::Probers(attach_type) => {
                 let root = self.root.as_ref().ok_or(io::ErrorKind::NotFound)?;
                 bpf::create_link(program, root.as_fd(), attach_type)
             }
@@ -137,7 +146,7 @@ impl Targets {
     pub fn shown(&self, hook: Hook) -> String {
         match hook {
             Hook::Cgroup(_) => self.paths.cgroup.display().to_string(),
-            Hook::Root(_) => self.paths.mount.display().to_string(),
+            Hook::Root(_) | Hook::Probers(_) => self.paths.mount.display().to_string(),
             Hook::Tracepoint(event) => format!("cgroup:{event}"),
         }
     }
@@ -156,7 +165,12 @@ mod tests {
     use super::*;
 
     fn paths(mount: &Path, cgroup: &str) -> TargetPaths {
-        TargetPaths { mount: mount.to_owned(), cgroup: mount.join(cgroup), tracefs: "/t".into() }
+        TargetPaths {
+            mount: mount.to_owned(),
+            cgroup: mount.join(cgroup),
+            tracefs: "/t".into(),
+            has_probers: true,
+        }
     }
 
     #[test]
@@ -164,6 +178,12 @@ mod tests {
         let mount = tempfile::tempdir().unwrap();
         fs::create_dir(mount.path().join("below")).unwrap();
         let hook = Hook::Root(AttachType::CgroupInetSockCreate);
+        let probers = Hook::Probers(AttachType::CgroupSockOps);
+        assert!(!Targets::open(paths(mount.path(), "")).unwrap().needs(probers));
+        let below = paths(mount.path(), "below");
+        let podless = TargetPaths { has_probers: false, ..below.clone() };
+        assert!(Targets::open(below).unwrap().needs(probers));
+        assert!(!Targets::open(podless).unwrap().needs(probers));
         assert!(!Targets::open(paths(mount.path(), "")).unwrap().needs(hook));
         assert!(Targets::open(paths(mount.path(), "below")).unwrap().needs(hook));
         let missing = Targets::open(paths(mount.path(), "missing")).unwrap_err();

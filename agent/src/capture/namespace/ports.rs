@@ -114,6 +114,12 @@ impl InboundPorts {
         theirs.map(|((_, port), _)| *port).collect()
     }
 
+    /// The workload that has everything without an entry.
+    #[must_use]
+    pub fn rest(&self) -> Option<WorkloadId> {
+        self.rest
+    }
+
     /// True if this address and port have an entry, be it one for all addresses of the family.
     #[must_use]
     pub fn has(&self, address: IpAddr, port: u16) -> bool {

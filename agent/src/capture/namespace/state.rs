@@ -123,6 +123,10 @@ impl Namespace {
         if self.ports.load().as_deref() == Some(&ports) {
             return Ok(());
         }
+        match ports.rest() {
+            Some(workload) => self.maps.probes.owners.insert(&self.cookie, &workload)?,
+            None => self.maps.probes.owners.remove(&self.cookie).map(drop)?,
+        }
         let wanted = ports.kernel_view();
         for ((address, port), value) in &wanted {
             let key =

@@ -41,6 +41,13 @@ impl EventLog {
                     tracing::warn!(workload = name, %source, %destination, reason, "the guard dropped a packet");
                 }
             }
+            Some(EventKind::ProbeUnmatched) => {
+                if self.has_room() {
+                    let reason = "it came to a port of the pod's probes from this node, but not by the kubelet's connection: it is treated like \
+                                  any other caller";
+                    tracing::warn!(workload = name, %source, %destination, reason, "no probe of the kubelet");
+                }
+            }
             _ => tracing::debug!(workload = name, cgroup = event.cgroup, ?kind, "kernel event"),
         }
     }

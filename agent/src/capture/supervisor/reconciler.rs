@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::enrolled::Enrolled;
 use super::enrolled_cgroup::STAY;
+use super::kubelet::Kubelet;
 use super::listening::Listening;
 use super::namespaces::Namespaces;
 use super::port_steering::PortSteering;
@@ -45,6 +46,8 @@ pub struct Reconciler {
     listening: Listening,
     /// Who owns the ports.
     ports: PortSteering,
+    /// Whose probes are let through to pods.
+    kubelet: Kubelet,
     /// The table of workload numbers.
     ids: Arc<WorkloadIds>,
     /// When to look whether processes that were new in a namespace have stayed there.
@@ -62,7 +65,7 @@ impl Reconciler {
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        let Attached { maps, programs, steer_loader, rules, ids, mount, pods } = attached;
+        let Attached { maps, programs, steer_loader, rules, ids, mount, pods, kubelet } = attached;
         let known = pods.decisions().known();
         let mut namespaces = Namespaces::new(maps.clone(), steer_loader, starter, mount.clone())?;
         let mut enrolled = Enrolled::new(maps.clone(), mount.clone(), processes, pods);
@@ -77,8 +80,17 @@ impl Reconciler {
         let listening = Listening::new(mount.clone());
         let ports = PortSteering::new(maps, mount);
         let look_again = None;
-        let mut new =
-            Self { programs, rules, enrolled, namespaces, listening, ports, ids, look_again };
+        let mut new = Self {
+            programs,
+            rules,
+            enrolled,
+            namespaces,
+            listening,
+            ports,
+            kubelet,
+            ids,
+            look_again,
+        };
         new.reconcile();
         new.enrolled
             .serve_held(&mut new.namespaces)
@@ -95,6 +107,7 @@ impl Reconciler {
     pub fn reconcile(&mut self) {
         let own = self.namespaces.own_inode();
         self.programs.follow();
+        self.kubelet.update();
         self.enrolled.reconcile(&mut self.namespaces, self.rules.policy().as_ref());
         for (inode, error) in self.namespaces.open_missing_listeners() {
             let problem =
@@ -125,7 +138,7 @@ impl Reconciler {
         {
             tracing::warn!(%error, "enrolments of an earlier configuration stay");
         }
-        if let Err(error) = self.namespaces.sweep() {
+        if let Err(error) = self.namespaces.sweep().and_then(|()| self.kubelet.sweep()) {
             tracing::warn!(%error, "entries of closed namespaces or lost connections stay in the maps");
         }
     }
@@ -138,6 +151,7 @@ impl Reconciler {
             programs: &self.programs,
             enrolled: &self.enrolled,
             namespaces: &self.namespaces,
+            kubelet: &self.kubelet,
             policy: self.rules.policy().as_ref(),
         };
         owners.view(found)

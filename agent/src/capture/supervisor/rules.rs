@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sheath_common::flow::GuardedKey;
 
 use crate::capture::kernel::maps::Maps;
-use crate::desired;
+use crate::desired::{self, Inbound};
 use crate::steering::Steering;
 
 /// The policy in force in the kernel.
@@ -18,6 +18,8 @@ pub struct Rules {
     policy: Arc<dyn Steering>,
     /// Ports on which workloads must not answer the network themselves.
     guarded: HashSet<GuardedKey>,
+    /// Ports on which the kubelet may call workloads all the same.
+    probed: HashSet<GuardedKey>,
 }
 
 impl Rules {
@@ -30,7 +32,8 @@ impl Rules {
         policy: Arc<dyn Steering>,
         workloads: &[Arc<desired::Workload>],
     ) -> io::Result<Self> {
-        let mut rules = Self { maps, policy: policy.clone(), guarded: HashSet::new() };
+        let mut rules =
+            Self { maps, policy: policy.clone(), guarded: HashSet::new(), probed: HashSet::new() };
         rules.add(policy, workloads)?;
         Ok(rules)
     }
@@ -44,11 +47,13 @@ impl Rules {
         policy: Arc<dyn Steering>,
         workloads: &[Arc<desired::Workload>],
     ) -> io::Result<()> {
-        let guarded = guarded_ports(workloads);
+        let guarded = ports_of(workloads, |inbound| inbound.ports.iter());
+        let probed = ports_of(workloads, |inbound| inbound.probe_ports.iter());
         self.maps.destinations.add(&policy.kernel_rules())?;
         self.maps.add_guarded(&guarded)?;
+        self.maps.probes.add_ports(&probed)?;
         self.policy = policy;
-        self.guarded = guarded;
+        (self.guarded, self.probed) = (guarded, probed);
         Ok(())
     }
 
@@ -58,7 +63,8 @@ impl Rules {
     /// If a map cannot be read or written.
     pub fn prune(&self) -> io::Result<()> {
         self.maps.destinations.prune(&self.policy.kernel_rules())?;
-        self.maps.prune_guarded(&self.guarded)
+        self.maps.prune_guarded(&self.guarded)?;
+        self.maps.probes.prune_ports(&self.probed)
     }
 
     pub fn policy(&self) -> &Arc<dyn Steering> {
@@ -66,11 +72,13 @@ impl Rules {
     }
 }
 
-fn guarded_ports(workloads: &[Arc<desired::Workload>]) -> HashSet<GuardedKey> {
-    let of_workload = |workload: &Arc<desired::Workload>| {
-        let id = workload.id;
-        let key = move |port: &u16| GuardedKey { workload: id, port: u32::from(*port) };
-        workload.inbound.ports.iter().map(key).collect::<Vec<_>>()
+fn ports_of<'w, P: Iterator<Item = &'w u16>>(
+    workloads: &'w [Arc<desired::Workload>],
+    ports: impl Fn(&'w Inbound) -> P,
+) -> HashSet<GuardedKey> {
+    let of_workload = |workload: &'w Arc<desired::Workload>| {
+        let key = |port: &u16| GuardedKey { workload: workload.id, port: u32::from(*port) };
+        ports(&workload.inbound).map(key)
     };
     workloads.iter().flat_map(of_workload).collect()
 }
@@ -83,7 +91,7 @@ mod tests {
     #[test]
     fn every_declared_port_of_every_workload_is_guarded() {
         let workloads = configs(&["web", "db"]);
-        let guarded = guarded_ports(&workloads);
+        let guarded = ports_of(&workloads, |inbound| inbound.ports.iter());
         assert_eq!(guarded.len(), 4);
         for workload in &workloads {
             assert!(guarded.contains(&GuardedKey { workload: workload.id, port: 81 }));

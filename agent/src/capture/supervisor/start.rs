@@ -19,12 +19,13 @@ use crate::capture::kernel::prepared::Prepared;
 use crate::capture::kernel::programs::{self, Programs};
 use crate::capture::kernel::steering::SteerLoader;
 use crate::capture::kernel::targets::TargetPaths;
-use crate::capture::pod_settings::{PodRoot, PodSettings};
+use crate::capture::pod_settings::{KubeletSetting, PodRoot, PodSettings};
 use crate::capture::root::CaptureRoot;
 use crate::desired::{self, CgroupSelector};
 use crate::sys::netns::NetworkNamespace;
 
 use super::Reconfiguration;
+use super::kubelet::Kubelet;
 use super::pods::PodRecords;
 use super::rules::Rules;
 
@@ -39,6 +40,7 @@ pub struct Attached {
     /// Where the cgroup v2 hierarchy is mounted.
     pub mount: PathBuf,
     pub pods: PodRecords,
+    pub kubelet: Kubelet,
 }
 
 /// What this start has pinned, removed again with this value unless it is kept.
@@ -86,13 +88,16 @@ pub fn attach(
     let rules = Rules::add_first(maps.clone(), wanted.policy.clone(), &wanted.workloads)
         .and_then(|rules| maps.forget_connections().map(|()| rules))
         .map_err(CaptureError::during("cannot write the policy into the maps"))?;
+    let has_probers = pods.as_ref().is_some_and(|pods| pods.kubelet != KubeletSetting::None);
+    let kubelet = Kubelet::new(maps.clone(), mount.clone(), pods.clone());
     let pods = recognise_pods(&maps, &mount, pods, wanted)
         .map_err(CaptureError::during("cannot write into the maps what is known of pods"))?;
     let cgroup = root.directory(&mount);
-    let paths = TargetPaths { mount: mount.clone(), cgroup, tracefs };
+    let paths = TargetPaths { mount: mount.clone(), cgroup, tracefs, has_probers };
     let programs = loaded.attach(&held, &maps, paths)?;
     let steer_loader = SteerLoader::new(held);
-    Ok((Attached { maps, programs, steer_loader, rules, ids, mount, pods }, events, pinned))
+    let attached = Attached { maps, programs, steer_loader, rules, ids, mount, pods, kubelet };
+    Ok((attached, events, pinned))
 }
 
 /// Tells the kernel how pods are recognised and what was decided about them, before programs are attached that ask. What they need to

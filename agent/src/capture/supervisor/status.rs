@@ -6,6 +6,7 @@ use serde::Serialize;
 use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
 
 use super::enrolled::Enrolled;
+use super::kubelet::{Kubelet, KubeletView};
 use super::namespaces::Namespaces;
 use super::pods::HeldPod;
 use super::workload::WorkloadState;
@@ -39,6 +40,35 @@ pub struct PodsStatus {
     pub held: Vec<HeldPodStatus>,
     /// What keeps the kernel from knowing every decision; empty if it does.
     pub problem: String,
+    /// Whose probes are let through; `None` if nobody's.
+    pub kubelet: Option<KubeletStatus>,
+}
+
+/// The kubelet of the node.
+#[derive(Clone, Debug, Serialize)]
+pub struct KubeletStatus {
+    /// Zero if it is not known.
+    pub pid: u32,
+    /// Its cgroup; empty if it is not known.
+    pub cgroup: String,
+    /// The id of that; zero if there is none.
+    pub id: u64,
+    /// Names of other processes in it: they may call pods as the kubelet may.
+    pub others: Vec<String>,
+    /// Why probes are refused, or may be; empty if they are not.
+    pub problem: String,
+}
+
+impl From<KubeletView> for KubeletStatus {
+    fn from(view: KubeletView) -> Self {
+        Self {
+            pid: view.pid.unwrap_or_default(),
+            cgroup: view.path.as_deref().map(cgroups::shown).unwrap_or_default(),
+            id: view.id.unwrap_or_default(),
+            others: view.others,
+            problem: view.problem.unwrap_or_default(),
+        }
+    }
 }
 
 /// A pod that is held.
@@ -134,6 +164,7 @@ pub struct Owners<'s> {
     pub programs: &'s Programs,
     pub enrolled: &'s Enrolled,
     pub namespaces: &'s Namespaces,
+    pub kubelet: &'s Kubelet,
     pub policy: &'s dyn Steering,
 }
 
@@ -142,7 +173,7 @@ impl From<FoundProgram> for ProgramStatus {
         Self {
             name: program.name,
             kind: match program.hook {
-                Hook::Cgroup(_) | Hook::Root(_) => "cgroup",
+                Hook::Cgroup(_) | Hook::Root(_) | Hook::Probers(_) => "cgroup",
                 Hook::Tracepoint(_) => "tracepoint",
             },
             attached_to: program.target,
@@ -185,6 +216,7 @@ impl Owners<'_> {
             decided: pods.decisions().count(),
             held: pods.held().map(held).collect(),
             problem: pods.problem().unwrap_or_default(),
+            kubelet: self.kubelet.view().map(KubeletStatus::from),
         })
     }
 

@@ -27,6 +27,18 @@ pub struct Kubernetes {
     /// Where the agent keeps the CNI plugin installed.
     pub cni: Option<Installation>,
     pub runtime_handlers: Option<Vec<String>>,
+    #[serde(default)]
+    pub kubelet: Kubelet,
+}
+
+/// Where the kubelet is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kubelet {
+    #[default]
+    Auto,
+    Cgroup(String),
+    None,
 }
 
 fn system_namespaces() -> Vec<String> {

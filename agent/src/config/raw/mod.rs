@@ -25,7 +25,7 @@ use crate::telemetry::LogFormat;
 
 pub use controller::Controller;
 pub use identity::{Identity, SourceKind, WorkloadIdentity};
-pub use kubernetes::Kubernetes;
+pub use kubernetes::{Kubelet, Kubernetes};
 pub use tls::{
     CrlFiles, Expect, ExternalPeer, InboundTls, Peer, Pin, StandardTls, TlsContext,
     TrustDomainEntry, TrustFrom,

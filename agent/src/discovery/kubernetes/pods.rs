@@ -231,7 +231,10 @@ fn workload(pod: &Pod, protection: Protection, settings: &Kubernetes) -> Option<
         Protection::False => return None,
     };
     // The node's ports are not the pod's.
-    let inbound = if pod.host_network { InboundMode::Disabled } else { inbound };
+    let (inbound, probe_ports) = match pod.host_network {
+        true => (InboundMode::Disabled, BTreeSet::new()),
+        false => (inbound, pod.probe_ports.clone()),
+    };
     Some(Workload {
         origin: Origin::Pod { namespace: pod.namespace.clone(), name: pod.name.clone() },
         id: NO_WORKLOAD,
@@ -246,6 +249,7 @@ fn workload(pod: &Pod, protection: Protection, settings: &Kubernetes) -> Option<
             mode: inbound,
             namespace: NamespaceKind::Own,
             allow: vec![IdPattern::AnyOf(settings.trust_domain.clone())],
+            probe_ports,
             ..Inbound::default()
         },
         outbound: Outbound { mode: outbound, bypass: settings.bypass.clone() },

@@ -1,5 +1,7 @@
 //! Pinned maps with typed keys and values.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -143,6 +145,20 @@ impl<K: Pod, V: Pod> Table<K, V> {
     /// True if there was an entry to remove.
     pub fn remove(&self, key: &K) -> io::Result<bool> {
         or_missing(self.call(bpf_cmd::BPF_MAP_DELETE_ELEM, Some(key), 0, BPF_ANY))
+    }
+
+    /// Removes all keys but these.
+    ///
+    /// # Errors
+    /// If the map cannot be read or written.
+    pub fn keep_only(&self, wanted: &HashSet<K>) -> io::Result<()>
+    where
+        K: Eq + Hash,
+    {
+        for key in self.keys()?.iter().filter(|key| !wanted.contains(key)) {
+            self.remove(key)?;
+        }
+        Ok(())
     }
 
     /// All keys. A map that changes meanwhile may show a key twice or not at all.

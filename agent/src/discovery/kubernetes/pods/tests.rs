@@ -66,6 +66,22 @@ fn a_selected_pod_is_a_workload_with_the_identity_of_its_service_account() {
 }
 
 #[test]
+fn the_ports_of_a_pods_probes_are_its_workloads_but_not_the_nodes() {
+    for (host_network, expected) in [(false, &[8080][..]), (true, &[])] {
+        let probed = object(1, |pod| {
+            pod["spec"]["hostNetwork"] = json!(host_network);
+            let probe = json!({"httpGet": {"port": "http"}});
+            let ports = json!([{"name": "http", "containerPort": 8080}, {"containerPort": 9090}]);
+            pod["spec"]["containers"] =
+                json!([{"name": "main", "ports": ports, "livenessProbe": probe}]);
+        });
+        let desired = desired(&listed([probed], Some("require")));
+        let ports = desired.workloads[0].inbound.probe_ports.iter().copied();
+        assert_eq!(ports.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
 fn prefer_is_permissive() {
     let all = listed([object(1, labelled("prefer"))], None);
     let desired = desired(&all);
