@@ -28,7 +28,7 @@ pub struct KubeletProcess {
 #[derive(Debug, thiserror::Error)]
 pub enum NoKubelet {
     #[error(
-        "no kubelet runs here that is root's, in the host's namespaces and outside of pods; name its cgroup in kubernetes.kubelet, or write `none`"
+        "no kubelet runs here that is root's, in the node's namespaces and outside of pods; name its cgroup in kubernetes.kubelet, or write `none`"
     )]
     Missing,
     #[error(
@@ -49,7 +49,7 @@ impl fmt::Display for Paths<'_> {
 }
 
 /// Looks for the kubelet: a process with its name and its program, of root, in the host's namespaces of processes and mounts and in the
-/// agent's of the network, and in no pod. A pod may call a process of its own what it likes.
+/// agent's of the network, and in no pod. Where a node is a container itself, its kubelet has mounts of its own. A pod may call a process of its own what it likes.
 ///
 /// # Errors
 /// If there is none, or there are some in different cgroups.
@@ -83,13 +83,22 @@ fn look_at(pid: u32, pods: &PodRoot) -> io::Result<Option<KubeletProcess>> {
         Ok(fs::metadata(file(&format!("ns/{kind}")))?.ino() == first_namespace(kind, with)?)
     };
     let (host, own) = (hosts_processes(), ["self".to_owned()]);
-    let is_here = is_shared("pid", &host)? && is_shared("mnt", &host)? && is_shared("net", &own)?;
+    let is_here = is_shared("pid", &host)? && is_shared("net", &own)?;
     if !is_kubelet(&comm, &program) || !is_roots(&fs::read_to_string(file("status"))?) || !is_here {
         return Ok(None);
     }
     let cgroup = cgroups::of_process(&pid.to_string())?;
+    if !is_shared("mnt", &host)? && !is_beside(&cgroup, pods) {
+        return Ok(None);
+    }
     let is_in_a_pod = cgroups::is_below(&cgroup, Path::new(pods.as_str()));
     Ok((!is_in_a_pod).then_some(KubeletProcess { pid, cgroup }))
+}
+
+/// True for a kubelet of a node that is itself a container: its cgroup and that of its pods are below the container's.
+fn is_beside(cgroup: &Path, pods: &PodRoot) -> bool {
+    let node = Path::new(pods.as_str()).parent();
+    node.is_some_and(|node| node != Path::new("/") && cgroups::is_below(cgroup, node))
 }
 
 fn has_its_name(comm: &str) -> bool {
@@ -147,6 +156,19 @@ fn parent(pid: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kubelet_with_mounts_of_its_own_is_beside_its_pods() {
+        let is_beside =
+            |cgroup: &str, root: &str| is_beside(Path::new(cgroup), &PodRoot::new(root).unwrap());
+        assert!(is_beside(
+            "/docker/0/kubelet.slice/kubelet.service",
+            "/docker/0/kubelet.slice/kubelet-kubepods.slice"
+        ));
+        assert!(!is_beside("/docker/1/kubelet", "/docker/0/kubepods"));
+        // There any container of the host's would be.
+        assert!(!is_beside("/docker/1/kubelet", "/kubepods"));
+    }
 
     #[test]
     fn a_kubelet_is_known_by_its_name_and_its_program() {
