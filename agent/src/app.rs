@@ -149,6 +149,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         &config.capture,
         config.pods.clone(),
         control.wanted(),
+        &published.directory.load(),
         processes,
         handler,
     )?;

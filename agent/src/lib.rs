@@ -16,6 +16,7 @@ pub mod controller;
 pub mod controller_api;
 pub mod credentials;
 pub mod desired;
+pub mod directory;
 pub mod discovery;
 pub mod flow;
 pub mod follow;

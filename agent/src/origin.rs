@@ -18,6 +18,8 @@ pub enum Origin {
     Dns(Arc<str>),
     /// A pod of Kubernetes, or its namespace, whose label says so.
     Pod { namespace: Arc<str>, name: Arc<str> },
+    /// The controller's directory of the cluster.
+    Directory,
 }
 
 /// A key of a file.
@@ -63,7 +65,7 @@ impl Origin {
     pub fn file(&self) -> Option<&Path> {
         match self {
             Self::File(key) => Some(&key.file),
-            Self::BuiltIn | Self::Dns(_) | Self::Pod { .. } => None,
+            Self::BuiltIn | Self::Dns(_) | Self::Pod { .. } | Self::Directory => None,
         }
     }
 }
@@ -74,6 +76,7 @@ impl fmt::Display for Origin {
             Self::BuiltIn => f.write_str("built-in"),
             Self::File(key) => key.fmt(f),
             Self::Dns(name) => write!(f, "DNS of {name}"),
+            Self::Directory => f.write_str("directory"),
             Self::Pod { namespace, name } => write!(f, "pod {namespace}/{name}"),
         }
     }

@@ -21,8 +21,10 @@ mod handler;
 mod outcome;
 mod reuse;
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,7 @@ use crate::credentials::Credentials;
 use crate::flow::FlowIds;
 use crate::limits::Quotas;
 use crate::peer::Target;
+use crate::policy::PolicyError;
 use crate::published::Published;
 use crate::relay::{Done, Relay, RelayError};
 use crate::sessions::{Basis, IdleSessions, Live, WireLeg};
@@ -46,6 +49,10 @@ pub use flow::Timeouts;
 use flow::{FlowLog, Inbound, Outbound, on_heap};
 pub use handler::FlowHandler;
 use outcome::FlowError;
+use reuse::route;
+
+/// How long a flow waits for the directory to tell who is at its destination.
+const ASKED: Duration = Duration::from_secs(1);
 
 /// Everything a flow needs; shared by all of them.
 #[derive(Debug)]
@@ -73,21 +80,33 @@ pub struct Pipeline {
 impl Pipeline {
     /// An application has dialled a destination.
     async fn outbound(&self, flow: &Outbound, log: &mut FlowLog) -> Result<(), FlowError> {
-        let target = self.published.policy.load().target_at(flow.destination)?;
+        let target = self.target(flow.destination).await?;
         log.has_rule(target.rule());
         let credentials = self.published.identities.current(flow.workload)?;
         log.has_identity(&credentials);
-        let WireLeg { session, standing } = match on_heap(self.reopen(flow, log)).await? {
+        let WireLeg { session, standing } = match on_heap(self.reopen(flow, &target, log)).await? {
             None => on_heap(self.connect(flow, &target, &credentials, log)).await?,
             Some(idle) => idle,
         };
         let certificates = standing.proof.certificates.clone();
+        let route = route(flow, &target);
         let basis = Basis::Outbound { target, destination: flow.destination, certificates };
         let mut live = self.published.sessions.open(flow.facts(basis), flow.revision)?;
         if let Some(session) = self.relay(&flow.app, session, &mut live, log).await? {
-            self.keep(flow, WireLeg { session, standing });
+            self.keep(route, WireLeg { session, standing });
         }
         Ok(())
+    }
+
+    /// Who must answer at a destination. Where somebody of the cluster may be whom nobody knows yet, the directory is given a
+    /// moment to tell: it tells of a pod a little later than the pod has its address.
+    async fn target(&self, destination: SocketAddr) -> Result<Target, PolicyError> {
+        let found = self.published.policy.load().target_at(destination);
+        if !matches!(found, Err(PolicyError::Unknown(_))) {
+            return found;
+        }
+        on_heap(self.published.directory.await_known(destination, ASKED)).await;
+        self.published.policy.load().target_at(destination)
     }
 
     /// Dials the wire leg, has both ends prove who they are, and begins the flow there.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::credentials::Identities;
+use crate::directory;
 use crate::policy::SharedPolicy;
 use crate::sessions::Sessions;
 
@@ -11,6 +12,8 @@ use crate::sessions::Sessions;
 pub struct Published {
     /// Who is expected where.
     pub policy: SharedPolicy,
+    /// Who is where in the cluster.
+    pub directory: Arc<directory::Shared>,
     /// The certificates of each workload.
     pub identities: Arc<Identities>,
     /// Sessions in use, judged again when one of the two above changes.

@@ -241,8 +241,11 @@ pub const fn may_open(asked: Verdict, translated: Option<Verdict>) -> bool {
     if !matches!(asked, Verdict::Bypass) {
         return false;
     }
-    use crate::verdict::Denial::UnknownDestination;
-    matches!(translated, None | Some(Verdict::Bypass | Verdict::Deny(UnknownDestination)))
+    use crate::verdict::Denial::{PlainDestination, UnknownDestination};
+    matches!(
+        translated,
+        None | Some(Verdict::Bypass | Verdict::Deny(UnknownDestination | PlainDestination))
+    )
 }
 
 #[cfg(test)]

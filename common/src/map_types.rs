@@ -14,6 +14,8 @@ unsafe impl aya::Pod for verdict::DestinationKey {}
 // SAFETY: as above.
 unsafe impl aya::Pod for verdict::Destination {}
 // SAFETY: as above.
+unsafe impl aya::Pod for verdict::Known {}
+// SAFETY: as above.
 unsafe impl aya::Pod for flow::Connected {}
 // SAFETY: as above.
 unsafe impl aya::Pod for flow::FlowKey {}
@@ -64,6 +66,7 @@ const _: () = {
     assert!(size_of::<workload::Workload>() == 4 + 4);
     assert!(size_of::<verdict::DestinationKey>() == 4 + 4 + 16);
     assert!(size_of::<verdict::Destination>() == 4 + 4);
+    assert!(size_of::<verdict::Known>() == 4);
     assert!(size_of::<flow::Connected>() == 20 + 4 + 4 + 8);
     assert!(size_of::<flow::FlowKey>() == 8 + 16 + 4 + 4);
     assert!(size_of::<flow::Flow>() == 8 + 8 + 20 + 4 + 8 + 32);

@@ -14,6 +14,8 @@ pub const MAX_PODS: u32 = 16_384;
 pub const MAX_PREFIXES: u32 = 131_072;
 /// Rules about single addresses.
 pub const MAX_ADDRESSES: u32 = 500_000;
+/// Addresses, or addresses with a port, that the directory knows.
+pub const MAX_DIRECTORY: u32 = 524_288;
 /// Connections between SYN and `accept()`.
 pub const MAX_FLOWS: u32 = 65_536;
 /// Sockets of the agent towards local applications.

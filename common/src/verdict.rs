@@ -1,7 +1,7 @@
 //! The decision about an outbound connection: pure, total, and the same in the kernel and on the host.
 
 use crate::net::Endpoint;
-use crate::workload::{OutboundMode, WorkloadId};
+use crate::workload::{NO_WORKLOADS, OutboundMode, WorkloadId};
 
 /// Bits of a `PREFIXES` key before the address: 32 of scope, 32 of port.
 pub const DESTINATION_PREFIX_BITS: u32 = 64;
@@ -11,6 +11,9 @@ pub const ADDRESS_BITS: u32 = 128;
 
 /// Scope of a rule that holds for every workload.
 pub const SCOPE_ALL: u32 = 0;
+
+/// Scope of the ranges of a cluster: every address in one is the directory's to tell. No workload has this number.
+pub const SCOPE_CLUSTER: u32 = NO_WORKLOADS;
 
 /// Port of a rule that holds for every port.
 pub const PORT_ANY: u32 = 0;
@@ -27,11 +30,14 @@ pub struct DestinationKey {
     pub address: crate::net::Address,
 }
 
-/// What a rule asks for.
+/// What a rule asks for, or the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     Bypass,
     Protect,
+    /// Of the directory alone: whoever is there is known, and not protected. What becomes of the connection is for the
+    /// workload's mode to say.
+    Plain,
 }
 
 /// Value of `ADDRESSES` and `PREFIXES`.
@@ -49,7 +55,8 @@ impl Destination {
         Self {
             action: match action {
                 Action::Bypass => 0,
-                Action::Protect => 1,
+                // No rule is about what is plain.
+                Action::Protect | Action::Plain => 1,
             },
             prefix_len,
         }
@@ -74,11 +81,32 @@ impl Destination {
     }
 }
 
+/// Value of the `DIRECTORY` map, whose key is an [`Endpoint`]: an address with one port, or with [`PORT_ANY`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    action: u32,
+}
+
+impl Known {
+    /// Protected, or about to be: the agent knows which.
+    pub const PROTECT: Self = Self { action: 0 };
+    pub const PLAIN: Self = Self { action: 1 };
+
+    /// An unknown code reads as [`Action::Protect`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn action(&self) -> Action {
+        if self.action == Self::PLAIN.action { Action::Plain } else { Action::Protect }
+    }
+}
+
 /// The most specific of the rules that match a destination: the longer address prefix, then the rule that names the
 /// port. Between equals protection wins, so that a rule that says "protected" is never undone by one that is no more
 /// precise.
 ///
-/// All of that is one number, of which the largest wins; zero is no rule.
+/// All of that is one number, of which the largest wins; zero is no rule. What the directory says is a number as well, and is
+/// compared with no rule: it counts where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Best(u32);
 
@@ -107,6 +135,16 @@ impl Best {
         Self(bits)
     }
 
+    /// What the directory says, where there is no rule.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_directory(action: Action) -> Self {
+        Self(if matches!(action, Action::Plain) { Self::PLAIN } else { 2 | Destination::PROTECTS })
+    }
+
+    /// The number of what is plain: no rule's, of which the lowest is 2.
+    const PLAIN: u32 = 1;
+
     #[inline(always)]
     fn is_some(self) -> bool {
         self.0 != 0
@@ -117,14 +155,28 @@ impl Best {
     fn action(self) -> Option<Action> {
         match self.0 {
             0 => None,
+            Self::PLAIN => Some(Action::Plain),
             rank if rank & Destination::PROTECTS != 0 => Some(Action::Protect),
             _ => Some(Action::Bypass),
         }
     }
 }
 
-/// The most specific of the rules about a workload's connections to a destination. `of_address` looks one up that is about the
-/// key's address alone, `of_prefix` the one with the longest prefix that the address has.
+/// The tables that a decision is made by. Each looks one key up.
+pub trait Tables<'r> {
+    /// The rule about the key's address alone.
+    fn address(&self, key: &DestinationKey) -> Option<&'r Destination>;
+
+    /// The rule with the longest prefix that the key's address has.
+    fn prefix(&self, key: &DestinationKey) -> Option<&'r Destination>;
+
+    /// What the directory says of an address with a port, or with [`PORT_ANY`].
+    fn directory(&self, key: &Endpoint) -> Option<&'r Known>;
+}
+
+/// The most specific of the rules about a workload's connections to a destination. Where there is none, it is what the directory
+/// says of the destination's port, or of its address; and where that says nothing, whether the address is in a range of the
+/// cluster: then it is for the agent to ask. So what is written comes before what is found out, whatever its prefix.
 ///
 /// A rule about the address itself outdoes all others, so where there is one, the prefixes need not be looked at.
 #[inline(always)]
@@ -132,11 +184,25 @@ impl Best {
 pub fn best_rule<'r>(
     workload: WorkloadId,
     destination: &Endpoint,
-    of_address: impl Fn(&DestinationKey) -> Option<&'r Destination>,
-    of_prefix: impl Fn(&DestinationKey) -> Option<&'r Destination>,
+    tables: &impl Tables<'r>,
 ) -> Best {
-    let best = best_in_four(workload, destination, of_address);
-    if best.is_some() { best } else { best_in_four(workload, destination, of_prefix) }
+    let best = best_in_four(workload, destination, |key| tables.address(key));
+    if best.is_some() {
+        return best;
+    }
+    let best = best_in_four(workload, destination, |key| tables.prefix(key));
+    if best.is_some() {
+        return best;
+    }
+    let Endpoint { address, .. } = *destination;
+    let known = tables.directory(destination);
+    if let Some(known) = known.or_else(|| tables.directory(&Endpoint { address, port: PORT_ANY })) {
+        return Best::of_directory(known.action());
+    }
+    match tables.prefix(&DestinationKey { scope: SCOPE_CLUSTER, port: PORT_ANY, address }) {
+        Some(_) => Best::of_directory(Action::Protect),
+        None => Best::default(),
+    }
 }
 
 /// The same, of the four places of one table that may have a rule for it.
@@ -178,6 +244,8 @@ pub enum Denial {
     CutOff = 9,
     /// The caller is in a pod that nobody has decided about yet.
     PodUndecided = 10,
+    /// `require`, and the directory says that the destination is not protected.
+    PlainDestination = 11,
 }
 
 /// What is done with a connection.
@@ -231,8 +299,11 @@ pub fn decide_by(mode: OutboundMode, destination: &Endpoint, best: Best) -> (Ver
         }
         (Some(Action::Protect), _) => (Verdict::Protect, Ground::Rule),
         (Some(Action::Bypass), _) => (Verdict::Bypass, Ground::Rule),
+        (Some(Action::Plain), OutboundMode::Require) => {
+            (Verdict::Deny(Denial::PlainDestination), Ground::Mode)
+        }
         (None, OutboundMode::Require) => (Verdict::Deny(Denial::UnknownDestination), Ground::Mode),
-        (None, _) => (Verdict::Bypass, Ground::Mode),
+        (None | Some(Action::Plain), _) => (Verdict::Bypass, Ground::Mode),
     }
 }
 

@@ -8,7 +8,7 @@ pub type WorkloadId = u32;
 pub const NO_WORKLOAD: WorkloadId = 0;
 /// The first id that a workload may have, and the last.
 pub const FIRST_ID: WorkloadId = 1;
-pub const LAST_ID: WorkloadId = HELD - 1;
+pub const LAST_ID: WorkloadId = NO_WORKLOADS - 1;
 /// Longest name of a workload, in bytes: names are keys of the `WORKLOAD_IDS` map.
 pub const MAX_NAME: usize = 384;
 /// The ids of [`Workload::REFUSED`], [`Workload::BASE`], [`Workload::AGENT`] and [`Workload::HELD`].
@@ -16,6 +16,8 @@ const REFUSED: WorkloadId = u32::MAX;
 const BASE: WorkloadId = u32::MAX - 1;
 const AGENT: WorkloadId = u32::MAX - 2;
 const HELD: WorkloadId = u32::MAX - 3;
+/// A number that is no workload's, for [rules](crate::verdict::SCOPE_CLUSTER) that are about none.
+pub const NO_WORKLOADS: WorkloadId = HELD - 1;
 
 /// What happens to connections that the workload opens.
 #[repr(u8)]
@@ -254,7 +256,9 @@ mod tests {
         }
         for (at, reserved) in RESERVED.iter().enumerate() {
             assert!(RESERVED[..at].iter().all(|other| other.id != reserved.id), "{reserved:?}");
+            assert_ne!(reserved.id, NO_WORKLOADS);
         }
+        assert!(!(FIRST_ID..=LAST_ID).contains(&NO_WORKLOADS));
     }
 
     #[test]

@@ -148,6 +148,7 @@ fn refuse(
         Denial::NoMemory => ENOMEM,
         Denial::BoundToDevice => EOPNOTSUPP,
         Denial::UnknownDestination
+        | Denial::PlainDestination
         | Denial::AgentPort
         | Denial::LinkLocal
         | Denial::NotEnrolled

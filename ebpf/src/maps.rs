@@ -23,7 +23,7 @@ use sheath_common::selector::{
     BeginningKey, Glob, MAX_PATTERNS, Matcher, PATH_LEN, Pattern, PatternKey, Search,
 };
 use sheath_common::verdict::{
-    self, ADDRESS_BITS, Best, DESTINATION_PREFIX_BITS, Destination, DestinationKey,
+    self, ADDRESS_BITS, Best, DESTINATION_PREFIX_BITS, Destination, DestinationKey, Known, Tables,
 };
 use sheath_common::workload::{Workload, WorkloadId};
 
@@ -91,6 +91,11 @@ pub static ADDRESSES: HashMap<
 #[btf_map]
 pub static PREFIXES: LpmTrie<DestinationKey, Destination, { size::MAX_PREFIXES as usize }> =
     LpmTrie::new();
+
+/// What is known of addresses of the cluster: those of pods, and of Services with their ports.
+#[btf_map]
+pub static DIRECTORY: HashMap<Endpoint, Known, { size::MAX_DIRECTORY as usize }, ON_DEMAND> =
+    HashMap::new();
 
 /// Network namespaces (by cookie) whose connections the agent takes. The value is reserved.
 #[btf_map]
@@ -287,12 +292,29 @@ extern "C" fn best_rule_bits(workload: WorkloadId, destination: *const Endpoint)
     let Some(destination) = (unsafe { destination.as_ref() }) else {
         return u32::MAX;
     };
-    // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
-    let of_address = |key: &DestinationKey| unsafe { ADDRESSES.get(key) };
-    let of_prefix = |key: &DestinationKey| {
+    verdict::best_rule(workload, destination, &Rules).to_bits()
+}
+
+/// The rules, and the directory.
+struct Rules;
+
+impl Tables<'static> for Rules {
+    #[inline(always)]
+    fn address(&self, key: &DestinationKey) -> Option<&'static Destination> {
+        // SAFETY: the value is copied at once; a concurrent change of an entry replaces it whole.
+        unsafe { ADDRESSES.get(key) }
+    }
+
+    #[inline(always)]
+    fn prefix(&self, key: &DestinationKey) -> Option<&'static Destination> {
         PREFIXES.get(&Key::new(DESTINATION_PREFIX_BITS + ADDRESS_BITS, *key))
-    };
-    verdict::best_rule(workload, destination, of_address, of_prefix).to_bits()
+    }
+
+    #[inline(always)]
+    fn directory(&self, key: &Endpoint) -> Option<&'static Known> {
+        // SAFETY: as above.
+        unsafe { DIRECTORY.get(key) }
+    }
 }
 
 /// The address a connection from `netns` to `destination` leaves from, as far as the agent has told.

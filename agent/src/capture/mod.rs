@@ -27,6 +27,7 @@ pub use cgroups::{
 };
 pub use error::{CaptureError, IdError};
 pub use filters::blocked_within as blocked_on_loopback;
+pub use kernel::directory::{DirectoryMaps, Step as DirectoryStep};
 pub use kernel::filesystems::{cgroup_mount, ensure_bpffs, ensure_tracefs, pins_outlive_the_agent};
 pub use kernel::ids::WorkloadIds;
 pub use kernel::maps::Maps;

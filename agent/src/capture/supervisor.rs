@@ -49,6 +49,7 @@ use super::namespace::FlowStarter;
 use super::pod_settings::PodSettings;
 use super::processes::Processes;
 use super::root::CaptureRoot;
+use crate::directory::Directory;
 use crate::sys::clock;
 
 use dropped::DroppedSockets;
@@ -104,10 +105,11 @@ impl Supervisor {
         root: &CaptureRoot,
         pods: Option<PodSettings>,
         wanted: Reconfiguration,
+        directory: &Directory,
         processes: Arc<Processes>,
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
-        let (attached, events, pinned) = start::attach(prepared, root, pods, &wanted)?;
+        let (attached, events, pinned) = start::attach(prepared, root, pods, &wanted, directory)?;
         let maps = attached.maps.clone();
         let reconciler = Reconciler::bring_up(attached, wanted.workloads, processes, starter)?;
         pinned.keep()?;

@@ -14,10 +14,10 @@ use super::instance::Instance;
 use super::raw;
 use crate::capture::{KubeletSetting, PodSettings};
 use crate::desired::Destination;
-use crate::discovery::{Kubernetes, Rules};
+use crate::discovery::Kubernetes;
 use crate::gate::cni::Installation;
 use crate::gate::{GateKind, GateSettings};
-use crate::kubernetes::Access;
+use crate::kubernetes::{Access, Rules};
 use crate::spiffe::TrustDomain;
 
 /// What is wrong with the settings of Kubernetes.

@@ -4,6 +4,7 @@
 //! The desired state comes from the configuration and from [discoveries](crate::discovery).
 
 mod certificates;
+mod directory;
 mod discoveries;
 mod numbers;
 mod publish;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::capture::{PodRoot, Processes, Reconfiguration, SupervisorRequest, WorkloadIds};
 use crate::credentials::Identities;
 use crate::desired::Desired;
+use crate::directory::Shared;
 use crate::discovery::Discovery;
 use crate::follow::Problem;
 use crate::materials::Materials;
@@ -39,6 +41,7 @@ use numbers::Numbers;
 use sources::Sources;
 
 pub use certificates::CertificatesView;
+pub use directory::Keeper;
 pub use discoveries::{FoundViews, NameView, ProblemView};
 pub use reload::{NotApplied, ReloadError, Reread, Unreadable};
 
@@ -121,8 +124,9 @@ impl Control {
         materials.follow(&desired);
         discoveries.follow(&settings.discoveries);
         sources.follow(&desired.workloads, opened);
-        let policy: SharedPolicy =
-            Arc::new(ArcSwap::from_pointee(Policy::new(&desired, &materials)));
+        let directory = Arc::new(Shared::default());
+        let policy = Policy::new(&desired, &materials).with_directory(directory.clone());
+        let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(policy));
         let identities = Arc::new(Identities::default());
         let sessions = Arc::new(Sessions::new(policy.clone(), identities.clone()));
         sessions.set_expired_peer(settings.expired_peer);
@@ -138,7 +142,7 @@ impl Control {
             verified: Arc::default(),
             discoveries,
             sources,
-            published: Published { policy, identities, sessions },
+            published: Published { policy, directory, identities, sessions },
         })
     }
 

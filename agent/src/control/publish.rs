@@ -12,6 +12,8 @@ use super::sources::Opened;
 use super::{Control, trust};
 use crate::capture::SupervisorRequest;
 use crate::credentials::{Credentials, IdentityProblem, IdentityState};
+use crate::desired::Desired;
+use crate::materials::Materials;
 use crate::policy::Policy;
 use crate::tls::TlsConfigs;
 use crate::wire::words;
@@ -58,11 +60,16 @@ impl Control {
 
     /// Publishes everything, and has all live sessions judged again.
     pub(super) fn publish(&mut self) {
-        let policy = Policy::new(&self.desired, &self.materials);
+        let policy = self.policy(&self.desired, &self.materials);
         self.published.policy.store(Arc::new(policy));
         let held = self.sources.workloads().map(|id| (id, Arc::new(self.hold(id)))).collect();
         self.published.identities.publish(held);
         tokio::task::block_in_place(|| self.published.sessions.review(|_| true));
+    }
+
+    /// The policy for what is desired, by the directory in force.
+    pub(super) fn policy(&self, desired: &Desired, materials: &Materials) -> Policy {
+        Policy::new(desired, materials).with_directory(self.published.directory.clone())
     }
 
     /// Publishes the identity of one workload, and has its live sessions judged again if the identity `is_new`.

@@ -57,7 +57,7 @@ impl Control {
         let desired = merged.desired.clone();
         let mut materials = self.materials.clone();
         tokio::task::block_in_place(|| materials.follow(&desired));
-        let policy = Arc::new(Policy::new(&desired, &materials));
+        let policy = Arc::new(self.policy(&desired, &materials));
         // The policy first: capture must not hand us flows that the policy does not know. Live sessions are judged by it
         // later.
         let before = self.published.policy.swap(policy.clone());

@@ -18,7 +18,7 @@ use crate::desired::Desired;
 use crate::follow::{Backoff, Check, Comparable, Following, Problem, Unfollowed};
 
 pub use dns::{ADDRESSES_OF_A_NAME, Dns};
-pub use kubernetes::{Kubernetes, PodIdentities, Rules};
+pub use kubernetes::{Kubernetes, PodIdentities};
 
 /// Finds a part of the desired state. The value holds settings only and can be compared, so that a reload leaves an
 /// unchanged discovery undisturbed.

@@ -1,6 +1,8 @@
 //! The Kubernetes API: how it is reached and followed, and its objects as plain values that hold only what is valid.
 
 mod client;
+mod decision;
+mod identity;
 mod namespace;
 mod pod;
 mod probes;
@@ -10,9 +12,14 @@ mod table;
 mod watch;
 
 pub use client::{Access, ClientError, Connection, Contact};
+pub use decision::{Decision, Rules, Undecided, Unsupported};
+pub use identity::spiffe_id;
 pub use namespace::Namespace;
 pub use pod::{Lifetime, NotAPod, Pod};
 pub use protection::{LABEL, NotAProtection, Protection, Wish};
 pub use rollout::{Rollout, RolloutError, rollout};
 pub use table::Table;
 pub use watch::{Change, WatchProblem, follow};
+
+#[cfg(test)]
+pub(crate) mod testing;

@@ -22,7 +22,7 @@ pub use inbound::{Inbound, InboundTls};
 pub use judge::{Cause, Judge, Judged, Refusal};
 pub use profile::{Choice, Profile, ProfileError, Version};
 pub use suites::crypto_provider;
-pub use target::{ExternalPeer, Target};
+pub use target::{ExternalPeer, Target, UidHash};
 
 #[cfg(test)]
 pub(crate) mod testing;

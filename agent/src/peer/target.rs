@@ -13,6 +13,8 @@ use crate::origin::Origin;
 pub enum Target {
     /// An agent, or a peer that speaks TLS like one.
     Agent(Expectation),
+    /// A pod of the cluster, behind the agent of its node.
+    Pod { expectation: Expectation, uid: UidHash },
     /// A service without an agent.
     External {
         peer: Arc<ExternalPeer>,
@@ -20,6 +22,10 @@ pub enum Target {
         server_name: Option<DnsName<'static>>,
     },
 }
+
+/// The uid of a pod, hashed: it tells pods apart that have one address after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UidHash(pub u64);
 
 /// A service without an agent, and how to speak with it.
 #[derive(Debug)]
@@ -36,7 +42,7 @@ impl Target {
     #[must_use]
     pub fn expectation(&self) -> &Expectation {
         match self {
-            Self::Agent(expectation) => expectation,
+            Self::Agent(expectation) | Self::Pod { expectation, .. } => expectation,
             Self::External { peer, .. } => &peer.expectation,
         }
     }
@@ -51,8 +57,26 @@ impl Target {
     #[must_use]
     pub fn external_name(&self) -> Option<&str> {
         match self {
-            Self::Agent(_) => None,
+            Self::Agent(_) | Self::Pod { .. } => None,
             Self::External { peer, .. } => Some(&peer.name),
+        }
+    }
+
+    /// Which pod it is, if the directory says so.
+    #[must_use]
+    pub fn pod(&self) -> Option<UidHash> {
+        match self {
+            Self::Pod { uid, .. } => Some(*uid),
+            Self::Agent(_) | Self::External { .. } => None,
+        }
+    }
+
+    /// True if whoever answers must be an agent: it proves itself by mutual TLS, or not at all.
+    #[must_use]
+    pub fn is_agent(&self) -> bool {
+        match self {
+            Self::Agent(_) | Self::Pod { .. } => true,
+            Self::External { .. } => false,
         }
     }
 
@@ -60,7 +84,7 @@ impl Target {
     #[must_use]
     pub fn connect_timeout(&self) -> Option<Duration> {
         match self {
-            Self::Agent(_) => None,
+            Self::Agent(_) | Self::Pod { .. } => None,
             Self::External { peer, .. } => peer.connect_timeout,
         }
     }

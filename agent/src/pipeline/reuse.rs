@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::flow::{FlowLog, Inbound, Outbound, on_heap};
 use super::{FlowError, Pipeline};
 use crate::flow::Direction;
+use crate::peer::Target;
 use crate::relay::RelayError;
 use crate::sessions::{NotReopened, Route, Terms, WireLeg};
 use crate::sys::clock;
@@ -49,12 +50,13 @@ impl Pipeline {
     pub(super) async fn reopen(
         &self,
         flow: &Outbound,
+        target: &Target,
         log: &mut FlowLog,
     ) -> Result<Option<WireLeg>, FlowError> {
         if flow.needs_new_session {
             return Ok(None);
         }
-        let (destination, route) = (flow.destination, route(flow));
+        let (destination, route) = (flow.destination, route(flow, target));
         while let Some(mut leg) = self.idle.take(&route) {
             let Ok(local) = leg.session.tcp().local_addr() else {
                 continue;
@@ -89,11 +91,11 @@ impl Pipeline {
     }
 
     /// Client: keeps a session for the next flow.
-    pub(super) fn keep(&self, flow: &Outbound, leg: WireLeg) {
+    pub(super) fn keep(&self, route: Route, leg: WireLeg) {
         if self.ending.is_cancelled() {
             leg.close(None);
         } else {
-            self.idle.keep(route(flow), leg);
+            self.idle.keep(route, leg);
         }
     }
 
@@ -182,12 +184,13 @@ fn end_of(mut session: Box<dyn Session>, end: Next) -> FlowError {
 }
 
 /// The route of sessions that a flow may use.
-fn route(flow: &Outbound) -> Route {
+pub(super) fn route(flow: &Outbound, target: &Target) -> Route {
     Route {
         workload: flow.workload,
         namespace: flow.namespace.cookie(),
         source: Some(flow.source.ip()).filter(|ip| !ip.is_loopback()),
         destination: flow.destination,
+        pod: target.pod(),
         inherited: flow.inherited,
     }
 }

@@ -1,16 +1,33 @@
 //! Why policy refuses a flow.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::origin::Origin;
 
 /// Why policy refuses a flow.
+///
+/// Where the directory refuses one, the next attempt may be answered otherwise: it tells of what is being changed.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PolicyError {
     #[error("the workload is not in the configuration any more")]
     UnknownWorkload,
     #[error("no peer identity is configured for {0}: add an entry to `peers` or `externalPeers`")]
     NoPeer(SocketAddr),
+    #[error(
+        "nobody is known at {0}, an address of the cluster's; `sheath status` says how old the directory is, and bypass is for what is no pod"
+    )]
+    Unknown(SocketAddr),
+    #[error(
+        "the pod at {destination} is to be protected, and the agent of its node {node} has not said yet that it is; try again, or see `sheath status` there"
+    )]
+    Pending { destination: SocketAddr, node: Arc<str> },
+    #[error(
+        "the directory says now that the pod at {0} is not protected, or not on this port; try again"
+    )]
+    Plain(SocketAddr),
+    #[error("another pod has got the address {0}")]
+    AnotherPod(SocketAddr),
     #[error(
         "the client has dialled port {dialled}, and was led to port {arrived}; if something on the way is meant to translate it, add `{dialled}:{arrived}` to inbound.publishedPorts"
     )]
@@ -23,6 +40,9 @@ impl PolicyError {
     pub fn rule(&self) -> Option<&Origin> {
         match self {
             Self::Led { rule, .. } => Some(rule),
+            Self::Unknown(_) | Self::Pending { .. } | Self::Plain(_) | Self::AnotherPod(_) => {
+                Some(&Origin::Directory)
+            }
             Self::UnknownWorkload | Self::NoPeer(_) => None,
         }
     }

@@ -16,9 +16,10 @@ use arc_swap::ArcSwap;
 use sheath_common::workload::{InboundMode, WorkloadId};
 
 use crate::desired::{self, Desired, PublishedPort};
+use crate::directory::{Found, Shared};
 use crate::materials::Materials;
 use crate::origin::Origin;
-use crate::peer::{Expectation, Inbound, Target};
+use crate::peer::{Expectation, Inbound, Target, UidHash};
 use crate::steering::PrefixTable;
 
 pub use error::PolicyError;
@@ -32,6 +33,8 @@ pub struct Policy {
     targets: PrefixTable<Arc<Target>>,
     /// External peers by name: what is expected of them also where their addresses have changed.
     external: HashMap<String, Target>,
+    /// Who is at addresses of the cluster that nothing was written about.
+    directory: Arc<Shared>,
 }
 
 #[derive(Debug)]
@@ -50,16 +53,49 @@ impl Policy {
             .map(|workload| (workload.id, WorkloadPolicy::new(workload, materials)))
             .collect();
         let (targets, external) = targets::build(desired, materials);
-        Self { workloads, targets, external }
+        Self { workloads, targets, external, directory: Arc::default() }
     }
 
-    /// Who must answer at `destination`, and in which TLS. Only the most specific entry counts.
+    /// The same policy, by a directory.
+    #[must_use]
+    pub fn with_directory(self, directory: Arc<Shared>) -> Self {
+        Self { directory, ..self }
+    }
+
+    /// Who must answer at `destination`, and in which TLS. Of what is written only the most specific entry counts; the directory
+    /// is asked where none does.
     ///
     /// # Errors
-    /// If no entry covers the destination.
+    /// If nobody is known there who could prove anything.
     pub fn target_at(&self, destination: SocketAddr) -> Result<Target, PolicyError> {
-        let target = self.targets.most_specific(destination);
-        target.map(|target| Target::clone(target)).ok_or(PolicyError::NoPeer(destination))
+        if let Some(target) = self.targets.most_specific(destination) {
+            return Ok(Target::clone(target));
+        }
+        match self.directory.load().find(destination) {
+            Found::Protected { identity, uid } => {
+                Ok(Target::Pod { expectation: identity.expectation.clone(), uid })
+            }
+            Found::Pending { node } => {
+                Err(PolicyError::Pending { destination, node: node.clone() })
+            }
+            Found::Plain => Err(PolicyError::Plain(destination)),
+            Found::Unknown => Err(PolicyError::Unknown(destination)),
+            Found::Outside => Err(PolicyError::NoPeer(destination)),
+        }
+    }
+
+    /// Whether a pod that the directory has named may still be the one at its address. It may be if nobody else is known there:
+    /// that it is not protected any more, or gone, changes nothing about what it has proved.
+    ///
+    /// # Errors
+    /// If another one is there.
+    pub fn check_pod(&self, target: &Target, destination: SocketAddr) -> Result<(), PolicyError> {
+        match target.pod() {
+            Some(uid) if !self.may_still_be(uid, destination) => {
+                Err(PolicyError::AnotherPod(destination))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Who is expected now where a live flow has reached somebody by `target`.
@@ -74,11 +110,24 @@ impl Policy {
         let now = match target {
             Target::External { peer, .. } => self.external.get(&peer.name).cloned(),
             Target::Agent(_) => None,
+            Target::Pod { .. } => match self.targets.most_specific(destination) {
+                Some(written) => Some(Target::clone(written)),
+                None => {
+                    self.check_pod(target, destination)?;
+                    Some(target.clone())
+                }
+            },
         };
         match now {
             Some(target) => Ok(target.expectation().clone()),
             None => Ok(self.target_at(destination)?.expectation().clone()),
         }
+    }
+
+    /// True if nobody else is known at the destination.
+    #[must_use]
+    pub fn may_still_be(&self, pod: UidHash, destination: SocketAddr) -> bool {
+        self.directory.load().may_still_be(destination.ip(), pod)
     }
 
     /// The mode of a workload's inbound connections.

@@ -9,6 +9,7 @@ use sheath_common::verdict::{Action, Best, Destination, Ground, SCOPE_ALL, Verdi
 use sheath_common::workload::{InboundMode, WorkloadId};
 
 use super::Policy;
+use crate::directory::Found;
 use crate::origin::Origin;
 use crate::steering::{KernelRule, Steering, sum_up};
 
@@ -45,6 +46,18 @@ impl Policy {
                 (best, rule) = (better, origin);
             }
         }
+        if best == Best::default() {
+            let action = match self.directory.load().find(destination) {
+                Found::Protected { .. } | Found::Pending { .. } | Found::Unknown => {
+                    Some(Action::Protect)
+                }
+                Found::Plain => Some(Action::Plain),
+                Found::Outside => None,
+            };
+            if let Some(action) = action {
+                (best, rule) = (Best::of_directory(action), Some(&Origin::Directory));
+            }
+        }
         let config = &policy.config;
         let endpoint = Endpoint::from(destination);
         let (verdict, ground) = decide_by(config.outbound.mode, &endpoint, best);
@@ -69,7 +82,9 @@ impl Steering for Policy {
     }
 
     fn protected_prefixes(&self) -> Vec<IpNet> {
-        sum_up(self.targets.destinations().map(|destination| destination.prefix), MAX_ROUTED)
+        let directory = self.directory.load();
+        let written = self.targets.destinations().map(|destination| destination.prefix);
+        sum_up(written.chain(directory.ranges().iter().copied()), MAX_ROUTED)
     }
 
     fn verdict(&self, workload: WorkloadId, destination: SocketAddr) -> Option<Verdict> {

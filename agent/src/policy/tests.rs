@@ -286,6 +286,8 @@ fn expectations_name_what_was_written() {
     assert!(nobody.to_string().contains("for 192.0.2.1:80: add an entry to `peers`"), "{nobody}");
 }
 
+mod directory;
+
 proptest! {
     /// Whatever the kernel would turn to the agent, the agent knows a peer for.
     #[test]

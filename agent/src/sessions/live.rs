@@ -4,8 +4,8 @@
 //! A session keeps the certificates that its peer has shown. Whenever policy or trust change, every session is judged again
 //! by the same judge as at the handshake. A session that does not pass is cut; one that passes goes on undisturbed.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::credentials::Identities;
 use crate::origin::Origin;
-use crate::peer::{PeerCertificates, Refusal, Target};
+use crate::peer::{PeerCertificates, Refusal, Target, UidHash};
 use crate::policy::{PolicyError, SharedPolicy};
 use crate::sys::clock::sleep_until;
 use crate::x509::Fingerprint;
@@ -58,6 +58,7 @@ enum JudgementKey {
         workload: WorkloadId,
         destination: SocketAddr,
         external: Option<String>,
+        pod: Option<UidHash>,
         chain: Fingerprint,
     },
     Inbound {
@@ -78,6 +79,7 @@ impl SessionFacts {
                 workload,
                 destination: *destination,
                 external: target.external_name().map(str::to_owned),
+                pod: target.pod(),
                 chain: certificates.fingerprint(),
             },
             Basis::Inbound { as_agent, certificates } => JudgementKey::Inbound {
@@ -225,6 +227,11 @@ impl Sessions {
         if self.revision() != revision {
             self.judge(&facts)?;
         }
+        // A change of the directory is not counted: there are many. It is in force first, and then sessions with those addresses
+        // are judged.
+        if let Basis::Outbound { target, destination, .. } = &facts.basis {
+            self.policy.load().check_pod(target, *destination)?;
+        }
         Ok(live)
     }
 
@@ -233,11 +240,36 @@ impl Sessions {
         self.revision.fetch_add(1, Ordering::AcqRel);
         self.changes.send_replace(());
         // The lock is not held while judging: new sessions do not wait for that.
-        let all: Vec<_> =
-            self.lock().iter().map(|(number, entry)| (*number, entry.facts.clone())).collect();
+        self.judge_those(concerned);
+    }
+
+    /// Judges live sessions with peers at these addresses again, and no others. To be called after the directory has changed
+    /// there.
+    pub fn review_at(&self, addresses: &HashSet<IpAddr>) {
+        self.judge_those(|facts| match &facts.basis {
+            Basis::Outbound { destination, .. } => {
+                addresses.contains(&destination.ip().to_canonical())
+            }
+            Basis::Inbound { .. } | Basis::Permissive => false,
+        });
+    }
+
+    /// True if a pod that the directory has named at a destination may still be there.
+    #[must_use]
+    pub fn may_lead_to(&self, pod: UidHash, destination: SocketAddr) -> bool {
+        self.policy.load().may_still_be(pod, destination)
+    }
+
+    fn judge_those(&self, concerned: impl Fn(&SessionFacts) -> bool) {
+        let all: Vec<_> = self
+            .lock()
+            .iter()
+            .filter(|(_, entry)| concerned(&entry.facts))
+            .map(|(number, entry)| (*number, entry.facts.clone()))
+            .collect();
         // Many sessions have the same peer: each judgement is made once.
         let mut judgements: HashMap<JudgementKey, Result<(), Revoked>> = HashMap::new();
-        for (number, facts) in all.into_iter().filter(|(_, facts)| concerned(facts)) {
+        for (number, facts) in all {
             let judgement =
                 judgements.entry(facts.judgement_key()).or_insert_with(|| self.judge(&facts));
             if let Err(reason) = judgement.clone()

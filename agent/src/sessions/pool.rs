@@ -10,6 +10,7 @@ use sheath_common::workload::WorkloadId;
 use super::{Sessions, WireLeg};
 use crate::flow::Inherited;
 use crate::metrics::{OfWorkloads, Registry, RegistryError, Scalar};
+use crate::peer::UidHash;
 use crate::wire::GoAwayCode;
 
 /// How often sessions that have expired are searched for.
@@ -25,6 +26,8 @@ pub struct Route {
     /// Where the application has bound its end, if it has.
     pub source: Option<IpAddr>,
     pub destination: SocketAddr,
+    /// Which pod is there, if the directory says so.
+    pub pod: Option<UidHash>,
     /// What its connection has taken over from the application's socket.
     pub inherited: Inherited,
 }
@@ -78,7 +81,7 @@ impl IdleSessions {
     pub fn take(&self, route: &Route) -> Option<WireLeg> {
         loop {
             let idle = self.pool().take(route)?;
-            if !self.is_good(&idle) || !idle.leg.session.is_quiet() {
+            if !self.is_good(route, &idle) || !idle.leg.session.is_quiet() {
                 self.close(route, idle);
             } else if let Some(leg) = idle.leg.moved_here() {
                 return Some(leg);
@@ -90,7 +93,7 @@ impl IdleSessions {
     pub fn keep(&self, route: Route, mut leg: WireLeg) {
         leg.session.rest_keys();
         let idle = Idle { leg, since: Instant::now() };
-        if !self.is_good(&idle) || self.is_virtual(&route) {
+        if !self.is_good(&route, &idle) || self.is_virtual(&route) {
             return self.close(&route, idle);
         }
         if let Some(surplus) = self.pool().put(route, idle, self.reuse.per_workload) {
@@ -163,17 +166,20 @@ impl IdleSessions {
             let revision = self.sessions.revision();
             // Either will do.
             let _ = tokio::time::timeout(LOOK, self.sessions.changed_since(revision)).await;
-            let stale =
-                self.pool().remove(|idle| !self.is_good(idle) || !idle.leg.session.is_quiet());
+            let stale = self
+                .pool()
+                .remove(|route, idle| !self.is_good(route, idle) || !idle.leg.session.is_quiet());
             for (route, idle) in stale {
                 self.close(&route, idle);
             }
         }
     }
 
-    fn is_good(&self, idle: &Idle) -> bool {
+    fn is_good(&self, route: &Route, idle: &Idle) -> bool {
         let terms = &idle.leg.standing.terms;
-        terms.revision == self.sessions.revision()
+        let is_there = |pod| self.sessions.may_lead_to(pod, route.destination);
+        route.pod.is_none_or(is_there)
+            && terms.revision == self.sessions.revision()
             && idle.since.elapsed() < self.reuse.max_idle
             && terms.opened.elapsed() < self.reuse.max_age
             && SystemTime::now() < terms.good_until
@@ -218,12 +224,14 @@ impl Pool {
         }
     }
 
-    fn remove(&mut self, is_stale: impl Fn(&Idle) -> bool) -> Vec<(Route, Idle)> {
+    fn remove(&mut self, is_stale: impl Fn(&Route, &Idle) -> bool) -> Vec<(Route, Idle)> {
         let mut stale = Vec::new();
         let mut removed: HashMap<WorkloadId, usize> = HashMap::new();
         self.by_route.retain(|route, shelf| {
             let before = stale.len();
-            stale.extend(shelf.extract_if(.., |idle| is_stale(idle)).map(|idle| (*route, idle)));
+            stale.extend(
+                shelf.extract_if(.., |idle| is_stale(route, idle)).map(|idle| (*route, idle)),
+            );
             *removed.entry(route.workload).or_default() += stale.len() - before;
             !shelf.is_empty()
         });

@@ -150,7 +150,7 @@ impl TlsConfigs {
         let judge = self.judge(target.expectation().clone());
         Ok(match target {
             // Without a name no SNI is sent, and names in the certificate other than the SPIFFE ID mean nothing.
-            Target::Agent(_) => ClientSetup {
+            Target::Agent(_) | Target::Pod { .. } => ClientSetup {
                 config: self.client.clone(),
                 judge,
                 server_name: None,

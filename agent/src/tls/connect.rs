@@ -36,7 +36,7 @@ pub async fn connect(
     let (done, outcome) =
         tokio::time::timeout(limit, handshake).await.map_err(|_| TlsError::Timeout(limit))?;
     let (session, facts) = done?;
-    if !outcome.is_mutual && matches!(target, Target::Agent(_)) {
+    if !outcome.is_mutual && target.is_agent() {
         return Err(TlsError::NotMutual);
     }
     Established::new(session, facts, outcome, configs.trust())

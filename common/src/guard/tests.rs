@@ -105,6 +105,7 @@ fn a_translation_never_leads_to_a_protected_destination() {
     assert!(may_open(Verdict::Bypass, Some(Verdict::Bypass)));
     // What is on the bypass list under its own address may be translated to any that nobody protects.
     assert!(may_open(Verdict::Bypass, Some(unknown)));
+    assert!(may_open(Verdict::Bypass, Some(Verdict::Deny(Denial::PlainDestination))));
     assert!(!may_open(Verdict::Bypass, Some(Verdict::Protect)));
     assert!(!may_open(Verdict::Bypass, Some(Verdict::Deny(Denial::LinkLocal))));
     assert!(!may_open(Verdict::Protect, None));

@@ -212,14 +212,15 @@ fn written_rule() -> impl Strategy<Value = Rule> {
     )
 }
 
-/// The kernel's two maps: what is about one address, and all else.
+/// The kernel's maps: rules about one address, all other rules, and the directory.
 #[derive(Default)]
-struct Tables {
+struct Maps {
     addresses: HashMap<DestinationKey, Destination>,
     prefixes: Vec<(DestinationKey, Destination)>,
+    directory: HashMap<Endpoint, Known>,
 }
 
-impl Tables {
+impl Maps {
     /// As the agent writes them; of two rules for the very same, the last.
     fn new(rules: &[Rule]) -> Self {
         let mut tables = Self::default();
@@ -238,17 +239,28 @@ impl Tables {
     }
 
     fn best(&self, workload: u32, destination: &Endpoint) -> Best {
+        best_rule(workload, destination, &self)
+    }
+}
+
+impl<'m> Tables<'m> for &'m Maps {
+    fn address(&self, key: &DestinationKey) -> Option<&'m Destination> {
+        self.addresses.get(key)
+    }
+
+    fn prefix(&self, key: &DestinationKey) -> Option<&'m Destination> {
         let last = |address: &Address| address.v4().unwrap().to_ne_bytes()[3];
-        let longest_prefix = |key: &DestinationKey| {
-            let matches = |(known, value): &&(DestinationKey, Destination)| {
-                let mask = (0xff00_u16 >> (value.prefix_len - 120)) as u8;
-                (known.scope, known.port) == (key.scope, key.port)
-                    && (last(&known.address) ^ last(&key.address)) & mask == 0
-            };
-            let matching = self.prefixes.iter().filter(matches);
-            matching.max_by_key(|(_, value)| value.prefix_len).map(|(_, value)| value)
+        let matches = |(known, value): &&(DestinationKey, Destination)| {
+            let mask = (0xff00_u16 >> (value.prefix_len - 120)) as u8;
+            (known.scope, known.port) == (key.scope, key.port)
+                && (last(&known.address) ^ last(&key.address)) & mask == 0
         };
-        best_rule(workload, destination, |key| self.addresses.get(key), longest_prefix)
+        let matching = self.prefixes.iter().filter(matches);
+        matching.max_by_key(|(_, value)| value.prefix_len).map(|(_, value)| value)
+    }
+
+    fn directory(&self, key: &Endpoint) -> Option<&'m Known> {
+        self.directory.get(key)
     }
 }
 
@@ -272,9 +284,58 @@ proptest! {
     fn two_tables_say_what_all_rules_say(
         rules in prop::collection::vec(written_rule(), 0..40), workload in 1..3_u32, last in 0..16_u8, port in 1..3_u16,
     ) {
-        let best = Tables::new(&rules).best(workload, &v4(10, 0, 0, last, port));
+        let best = Maps::new(&rules).best(workload, &v4(10, 0, 0, last, port));
         prop_assert_eq!(best.action(), best_of_all(&rules, workload, last, port.into()));
     }
+}
+
+fn known() -> impl Strategy<Value = Known> {
+    prop_oneof![Just(Known::PLAIN), Just(Known::PROTECT)]
+}
+
+proptest! {
+    /// Rules first, then the directory by port, then by address, then the ranges of the cluster.
+    #[test]
+    fn the_directory_is_asked_where_no_rule_speaks(
+        rules in prop::collection::vec(written_rule(), 0..4), workload in 1..3_u32, last in 0..16_u8, port in 1..3_u16,
+        of_port in proptest::option::of(known()), of_address in proptest::option::of(known()), in_range: bool,
+    ) {
+        let destination = v4(10, 0, 0, last, port);
+        let address = destination.address;
+        let mut maps = Maps::new(&rules);
+        maps.directory.extend(of_port.map(|known| (destination, known)));
+        maps.directory.extend(of_address.map(|known| (Endpoint { address, port: PORT_ANY }, known)));
+        if in_range {
+            let network = v4(10, 0, 0, 0, 0).address;
+            let key = DestinationKey { scope: SCOPE_CLUSTER, port: PORT_ANY, address: network };
+            maps.prefixes.push((key, Destination::new(Action::Protect, 124)));
+        }
+        let rule = best_of_all(&rules, workload, last, port.into());
+        let range = (in_range && last < 16).then_some(Action::Protect);
+        let expected = rule.or(of_port.or(of_address).map(|known| known.action())).or(range);
+        prop_assert_eq!(maps.best(workload, &destination).action(), expected);
+    }
+}
+
+#[test]
+fn the_mode_says_what_becomes_of_what_is_plain() {
+    let destination = v4(10, 0, 0, 1, 443);
+    let plain = Best::of_directory(Action::Plain);
+    let verdict = |mode| super::decide_by(mode, &destination, plain);
+    assert_eq!(verdict(OutboundMode::Prefer), (Verdict::Bypass, Ground::Mode));
+    let denied = Verdict::Deny(Denial::PlainDestination);
+    assert_eq!(verdict(OutboundMode::Require), (denied, Ground::Mode));
+    assert_eq!(verdict(OutboundMode::Disabled), (Verdict::Bypass, Ground::Mode));
+}
+
+#[test]
+fn an_unknown_code_of_the_directory_protects() {
+    assert_eq!(Known { action: 7 }.action(), Action::Protect);
+    assert_eq!(Known::default(), Known::PROTECT);
+    assert_eq!(
+        [Known::PROTECT, Known::PLAIN].map(|k| k.action()),
+        [Action::Protect, Action::Plain]
+    );
 }
 
 #[test]

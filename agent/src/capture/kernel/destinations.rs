@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io;
 
 use sheath_common::verdict::{
-    ADDRESS_BITS, Action, DESTINATION_PREFIX_BITS, Destination, DestinationKey,
+    ADDRESS_BITS, Action, DESTINATION_PREFIX_BITS, Destination, DestinationKey, SCOPE_CLUSTER,
 };
 
 use super::pins::Pins;
@@ -65,13 +65,16 @@ impl DestinationMaps {
         Ok(())
     }
 
+    /// Those of the directory are not among them.
     fn entries(&self) -> io::Result<Entries> {
         let of_address = |(key, rule)| ((key, ADDRESS_BITS), rule);
         let of_prefix = |(prefix, rule): (Prefix<DestinationKey>, Destination)| {
             (({ prefix.data }, { prefix.bits } - DESTINATION_PREFIX_BITS), rule)
         };
         let addresses = self.addresses.entries()?.into_iter().map(of_address);
-        Ok(addresses.chain(self.prefixes.entries()?.into_iter().map(of_prefix)).collect())
+        let prefixes = self.prefixes.entries()?.into_iter();
+        let prefixes = prefixes.filter(|(prefix, _)| { prefix.data }.scope != SCOPE_CLUSTER);
+        Ok(addresses.chain(prefixes.map(of_prefix)).collect())
     }
 }
 

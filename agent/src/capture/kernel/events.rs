@@ -76,9 +76,13 @@ pub fn denial_reason(detail: u32) -> &'static str {
     const NOT_ENROLLED: u32 = Denial::NotEnrolled as u32;
     const CUT_OFF: u32 = Denial::CutOff as u32;
     const UNDECIDED: u32 = Denial::PodUndecided as u32;
+    const PLAIN: u32 = Denial::PlainDestination as u32;
     match detail {
         UNDECIDED => {
             "the pod is held: nobody has decided yet whether it is a workload (`sheath status` lists held pods)"
+        }
+        PLAIN => {
+            "outbound mode is require, and the pod there is not protected; protect it, or put it on the workload's outbound.bypass"
         }
         CUT_OFF => {
             "a packet filter on the workload's cgroup blocks its way to the agent (`sheath status` says which)"

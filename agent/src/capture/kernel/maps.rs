@@ -13,6 +13,7 @@ use sheath_common::net::{Address, Endpoint};
 use sheath_common::workload::Workload;
 
 use super::destinations::DestinationMaps;
+use super::directory::DirectoryMaps;
 use super::pattern_maps::PatternMaps;
 use super::pins::Pins;
 use super::pod_maps::PodMaps;
@@ -23,7 +24,7 @@ use crate::sys::bpf::{PerCpuCounters, Prefix, SocketFd, Table};
 pub const WORKLOAD_IDS: &str = "WORKLOAD_IDS";
 
 /// Names of all maps that are pinned.
-pub const PINNED: [&str; 37] = [
+pub const PINNED: [&str; 38] = [
     WORKLOAD_IDS,
     "WORKLOADS",
     "DEPARTED",
@@ -38,6 +39,7 @@ pub const PINNED: [&str; 37] = [
     "HOST_SOCKETS",
     "ADDRESSES",
     "PREFIXES",
+    "DIRECTORY",
     "NAMESPACES",
     "SOURCES",
     "CONNECTED",
@@ -72,6 +74,7 @@ pub struct Maps {
     pub pods: PodMaps,
     pub probes: ProbeMaps,
     pub destinations: DestinationMaps,
+    pub directory: DirectoryMaps,
     pub namespaces: Table<u64, u32>,
     pub sources: Table<Prefix<SourceKey>, Address>,
     pub flows: Table<FlowKey, Flow>,
@@ -104,6 +107,7 @@ impl Maps {
             pods: PodMaps::open(pins)?,
             probes: ProbeMaps::open(pins)?,
             destinations: DestinationMaps::open(pins)?,
+            directory: DirectoryMaps::open(pins)?,
             namespaces: Table::open(&pins.map("NAMESPACES"))?,
             sources: Table::open(&pins.map("SOURCES"))?,
             flows: Table::open(&pins.map("FLOWS"))?,

@@ -1,6 +1,7 @@
 //! Capture's part in the kernel: programs, maps, their pins and events; file systems and mounts.
 
 pub mod destinations;
+pub mod directory;
 pub mod events;
 pub mod filesystems;
 pub mod held;

@@ -22,6 +22,7 @@ use crate::capture::kernel::targets::TargetPaths;
 use crate::capture::pod_settings::{KubeletSetting, PodRoot, PodSettings};
 use crate::capture::root::CaptureRoot;
 use crate::desired::{self, CgroupSelector};
+use crate::directory::Directory;
 use crate::sys::netns::NetworkNamespace;
 
 use super::Reconfiguration;
@@ -74,6 +75,7 @@ pub fn attach(
     root: &CaptureRoot,
     pods: Option<PodSettings>,
     wanted: &Reconfiguration,
+    directory: &Directory,
 ) -> Result<(Attached, Events, Pinned), CaptureError> {
     let Prepared { pins, fresh, ids } = prepared;
     let pinned = Pinned { pins: pins.clone(), fresh };
@@ -90,6 +92,9 @@ pub fn attach(
         .map_err(CaptureError::during("cannot write the policy into the maps"))?;
     let has_probers = pods.as_ref().is_some_and(|pods| pods.kubelet != KubeletSetting::None);
     let kubelet = Kubelet::new(maps.clone(), mount.clone(), pods.clone());
+    maps.directory
+        .begin_with(directory)
+        .map_err(CaptureError::during("cannot write the directory into the maps"))?;
     let pods = recognise_pods(&maps, &mount, pods, wanted)
         .map_err(CaptureError::during("cannot write into the maps what is known of pods"))?;
     let cgroup = root.directory(&mount);

@@ -3,16 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::decision::Unsupported;
 use crate::controller_api::LinkSettings;
 use crate::follow::{Check, Following, Problem};
 use crate::identity::{
     CaSettings, ControllerSettings, Shared, Source, SourceSettings, SpireSelector, SpireSettings,
     Update, Updates, check_controller,
 };
-use crate::kubernetes::Pod;
+use crate::kubernetes::{Pod, Unsupported};
 use crate::peer::crypto_provider;
-use crate::spiffe::{SpiffeError, SpiffeId, TrustDomain};
+use crate::spiffe::SpiffeId;
 
 /// The source of the identities of all pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,15 +54,6 @@ impl PodIdentities {
             Self::Ca(_) | Self::Spire { .. } => None,
         }
     }
-}
-
-/// The SPIFFE ID of a pod: that of its service account.
-///
-/// # Errors
-/// If the namespace or the account has a name that no SPIFFE ID can have. Kubernetes gives none such.
-pub fn spiffe_id(trust_domain: &TrustDomain, pod: &Pod) -> Result<SpiffeId, SpiffeError> {
-    let (namespace, account) = (&pod.namespace, &pod.service_account);
-    format!("spiffe://{trust_domain}/ns/{namespace}/sa/{account}").parse()
 }
 
 /// The source for pods that get no identity. Their connections are refused.

@@ -1,7 +1,6 @@
 //! Finds the pods of this node and what is wanted for them: by their own label, or that of their namespace.
 
 mod check;
-mod decision;
 mod identities;
 mod memory;
 mod pods;
@@ -21,7 +20,7 @@ use kube::runtime::watcher::Config;
 use super::{Discovery, Problems, Snapshot, Update, Updates};
 use crate::desired::Destination;
 use crate::follow::{Check, Following, Unfollowed};
-use crate::kubernetes::{Access, Connection, follow};
+use crate::kubernetes::{Access, Connection, Rules, follow};
 use crate::spiffe::TrustDomain;
 use crate::sys::clock;
 
@@ -29,7 +28,6 @@ use memory::Memory;
 use pods::Pods;
 use subject::Subject;
 
-pub use decision::Rules;
 pub use identities::PodIdentities;
 
 /// How long changes are gathered before they are told: a list comes object by object.

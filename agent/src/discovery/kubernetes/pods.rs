@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 use sheath_common::pod_uid::PodUid;
 use sheath_common::workload::{InboundMode, NO_WORKLOAD, OutboundMode};
 
-use super::decision::{Decision, Rules};
-use super::identities::{NoIdentities, spiffe_id};
+use super::identities::NoIdentities;
 use super::{Kubernetes, Problems};
 use crate::desired::{
     self, CgroupSelector, Desired, Existing, Inbound, NamespaceKind, Origin, Outbound, Workload,
 };
 use crate::follow::Problem;
-use crate::kubernetes::{Change, Namespace, NotAPod, Pod, Protection, Table};
+use crate::kubernetes::{
+    Change, Decision, Namespace, NotAPod, Pod, Protection, Rules, Table, spiffe_id,
+};
 use crate::spiffe::IdPattern;
 
 /// What is known of the pods of this node.
@@ -224,7 +225,7 @@ impl Pods {
 
 /// `None` if the pod can have no SPIFFE ID: then nothing is decided about it.
 fn workload(pod: &Pod, protection: Protection, settings: &Kubernetes) -> Option<Workload> {
-    let spiffe_id = spiffe_id(&settings.trust_domain, pod).ok()?;
+    let spiffe_id = spiffe_id(&settings.trust_domain, &pod.namespace, &pod.service_account).ok()?;
     let (inbound, outbound) = match protection {
         Protection::Require => (InboundMode::Strict, OutboundMode::Require),
         Protection::Prefer => (InboundMode::Permissive, OutboundMode::Prefer),

@@ -65,6 +65,19 @@ impl<K: Pod, V: Pod> Table<K, V> {
         Ok(Self::of(fd, name.to_owned(), room))
     }
 
+    /// For tests: a hash map that is pinned nowhere.
+    #[cfg(test)]
+    pub(crate) fn testing(name: &str, room: u32) -> Self {
+        Self::made(bpf_map_type::BPF_MAP_TYPE_HASH, name, room).unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    /// For tests: a trie of prefixes that is pinned nowhere.
+    #[cfg(test)]
+    pub(crate) fn testing_trie(name: &str, room: u32) -> Self {
+        let kind = bpf_map_type::BPF_MAP_TYPE_LPM_TRIE;
+        Self::made(kind, name, room).unwrap_or_else(|e| panic!("{e}"))
+    }
+
     /// All entries. A map that changes meanwhile may show an entry twice or not at all.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::kubernetes::{Lifetime, Namespace, NotAProtection, Pod, Protection};
+use super::{Lifetime, Namespace, NotAProtection, Pod, Protection, Wish};
 
 /// Rules of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,13 +58,19 @@ impl Rules {
     /// What is to become of a pod in a namespace; `None` if that is not known.
     #[must_use]
     pub fn decide(&self, pod: &Pod, namespace: Option<&Namespace>) -> Decision {
-        if pod.lifetime == Lifetime::Over || pod.is_mirror {
-            return Decision::None;
+        match pod.lifetime == Lifetime::Over || pod.is_mirror {
+            true => Decision::None,
+            false => self.decide_by(&pod.namespace, &pod.wish, namespace),
         }
-        if self.is_system(pod) {
+    }
+
+    /// The same, of a pod that lives and is no mirror: by the name of its namespace, and what its own label asks for.
+    #[must_use]
+    pub fn decide_by(&self, name: &str, wish: &Wish, namespace: Option<&Namespace>) -> Decision {
+        if self.system_namespaces.contains(name) {
             return Decision::Plain;
         }
-        match wanted(pod, namespace) {
+        match wanted(wish, namespace) {
             Ok(Protection::False) => Decision::Plain,
             Ok(protection) => Decision::Protected(protection),
             Err(undecided) => Decision::Undecided(undecided),
@@ -75,7 +81,7 @@ impl Rules {
     #[must_use]
     pub fn unsupported(&self, pod: &Pod, namespace: Option<&Namespace>) -> Option<Unsupported> {
         // A label that nobody understands asks for something.
-        let asks = !matches!(wanted(pod, namespace), Ok(Protection::False));
+        let asks = !matches!(wanted(&pod.wish, namespace), Ok(Protection::False));
         match () {
             () if pod.lifetime == Lifetime::Over || !asks => None,
             () if pod.is_mirror => Some(Unsupported::Mirror),
@@ -101,10 +107,10 @@ impl Rules {
 }
 
 /// The stronger of what the pod and its namespace ask for: whoever may make pods is not who decides for the namespace.
-fn wanted(pod: &Pod, namespace: Option<&Namespace>) -> Result<Protection, Undecided> {
+fn wanted(wish: &Wish, namespace: Option<&Namespace>) -> Result<Protection, Undecided> {
     let namespace = namespace.ok_or(Undecided::Namespace)?;
     let of_namespace = namespace.wish.protection().map_err(Undecided::NamespaceLabel)?;
-    let of_pod = pod.wish.protection().map_err(Undecided::Label)?;
+    let of_pod = wish.protection().map_err(Undecided::Label)?;
     Ok(of_namespace.max(of_pod))
 }
 

@@ -1,7 +1,7 @@
 use serde_json::json;
 
-use super::super::testing::{labelled, namespace, pod, rules};
 use super::*;
+use crate::kubernetes::testing::{labelled, namespace, pod, rules};
 
 use Protection::{False, Prefer, Require};
 

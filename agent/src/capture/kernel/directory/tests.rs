@@ -1,0 +1,90 @@
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::*;
+use crate::directory::testing::{address, any_entry, plain, protected};
+use crate::directory::{Collected, Delta, Entry, Position};
+use proptest::prelude::*;
+
+fn maps(room: u32) -> DirectoryMaps {
+    DirectoryMaps {
+        entries: Table::testing("DIRECTORY", room),
+        prefixes: Table::testing_trie("PREFIXES", 64),
+    }
+}
+
+fn at(sequence: u64) -> Position {
+    Position { epoch: 1, sequence }
+}
+
+fn of(entries: &[(IpAddr, Entry)]) -> Directory {
+    let mut all = Collected::begin(at(0));
+    entries.iter().for_each(|(ip, entry)| all.add(*ip, entry.clone()));
+    all.complete(&Directory::default()).0
+}
+
+fn write(maps: &DirectoryMaps, change: &KernelChange) -> io::Result<()> {
+    for step in [Step::Protect, Step::Release] {
+        DirectoryMaps::pieces(change, step).into_iter().try_for_each(|piece| maps.write(piece))?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Change by change the kernel's map is what it would be if all of it were written anew; whoever begins with whatever an
+    /// earlier agent has left gets there as well.
+    #[test]
+    fn the_map_follows_the_directory(
+        batches in prop::collection::vec(prop::collection::vec((0..8_u8, prop::option::of(any_entry())), 0..6), 1..8),
+        left in prop::collection::vec((0..8_u8, any_entry()), 0..6),
+    ) {
+        let maps = maps(64);
+        let left: Vec<_> = left.into_iter().map(|(n, entry)| (address(n), entry)).collect();
+        maps.begin_with(&of(&left)).unwrap();
+        let mut directory = of(&[]);
+        maps.begin_with(&directory).unwrap();
+        prop_assert_eq!(maps.count().unwrap(), 0);
+        for (number, batch) in batches.into_iter().enumerate() {
+            let changes: BTreeMap<_, _> = batch.into_iter().map(|(n, entry)| (address(n), entry)).collect();
+            let delta = Delta {
+                position: at(number as u64 + 1), changes: changes.into_iter().collect(), ranges: None,
+            };
+            let (next, touched) = directory.after(delta).unwrap();
+            write(&maps, &KernelChange::of(&touched)).unwrap();
+            prop_assert!(maps.difference(&next).unwrap().is_empty());
+            directory = next;
+        }
+    }
+}
+
+#[test]
+fn ranges_are_told_and_forgotten_and_rules_of_others_stay() {
+    let maps = maps(1);
+    let own: Vec<IpNet> = ["10.1.0.0/16", "fd00::/64"].map(|range| range.parse().unwrap()).into();
+    let foreign =
+        Prefix { bits: 160, data: DestinationKey { scope: 7, ..{ range(&own[0]).0.data } } };
+    maps.prefixes.insert(&foreign, &Destination::new(Action::Protect, 96)).unwrap();
+    maps.add_ranges(&own).unwrap();
+    assert_eq!(maps.prefixes.entries().unwrap().len(), 3);
+    maps.keep_ranges(&own[..1]).unwrap();
+    assert_eq!(maps.prefixes.entries().unwrap().len(), 2);
+    maps.keep_ranges(&[]).unwrap();
+    assert_eq!(maps.prefixes.entries().unwrap().len(), 1);
+}
+
+#[test]
+fn a_full_map_is_named_and_leaves_nothing_alone_that_is_not_known() {
+    let maps = maps(2);
+    let entries: Vec<_> = (0..3).map(|n| (address(n), protected(1, "web"))).collect();
+    let error = write(&maps, &maps.difference(&of(&entries)).unwrap()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert!(error.to_string().contains("DIRECTORY is full"), "{error}");
+    let known = maps.entries.entries().unwrap();
+    assert!(known.iter().all(|(_, known)| *known == Known::PROTECT));
+    // What is there now fits again.
+    let fits = of(&[(address(1), plain(1))]);
+    write(&maps, &maps.difference(&fits).unwrap()).unwrap();
+    assert!(maps.difference(&fits).unwrap().is_empty());
+}

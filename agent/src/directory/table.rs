@@ -1,0 +1,103 @@
+//! The directory as a value.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rpds::HashTrieMapSync;
+
+use super::{Entry, Identity, Standing};
+use crate::peer::UidHash;
+
+/// Which state of the controller's directory this is. Sequences count the changes of one leader; another leader begins another
+/// epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    pub epoch: u64,
+    pub sequence: u64,
+}
+
+/// All entries. A clone is cheap.
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    /// `None` as long as nothing is known.
+    pub(super) position: Option<Position>,
+    /// By address in canonical form.
+    pub(super) entries: HashTrieMapSync<IpAddr, Entry>,
+    /// Addresses that only the directory can tell of.
+    pub(super) ranges: Arc<[IpNet]>,
+}
+
+/// What is at an address and port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<'d> {
+    Protected {
+        identity: &'d Arc<Identity>,
+        uid: UidHash,
+    },
+    /// It is to be protected, by the agent of this node.
+    Pending {
+        node: &'d Arc<str>,
+    },
+    Plain,
+    /// Somebody of the cluster may be there, and nobody is known.
+    Unknown,
+    /// No address of the cluster's.
+    Outside,
+}
+
+impl Directory {
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// The entry of an address.
+    #[must_use]
+    pub fn entry(&self, ip: IpAddr) -> Option<&Entry> {
+        self.entries.get(&ip.to_canonical())
+    }
+
+    /// What is at a destination.
+    #[must_use]
+    pub fn find(&self, to: SocketAddr) -> Found<'_> {
+        let ip = to.ip().to_canonical();
+        match self.entries.get(&ip) {
+            Some(Entry { uid, standing: Standing::Protected { identity, ports } }) => {
+                match ports.have(to.port()) {
+                    true => Found::Protected { identity, uid: *uid },
+                    false => Found::Plain,
+                }
+            }
+            Some(Entry { standing: Standing::Pending { node }, .. }) => Found::Pending { node },
+            Some(Entry { standing: Standing::Plain, .. }) => Found::Plain,
+            None if self.ranges.iter().any(|range| range.contains(&ip)) => Found::Unknown,
+            None => Found::Outside,
+        }
+    }
+
+    /// True if the directory says nothing of the address, or that the pod there is this one.
+    #[must_use]
+    pub fn may_still_be(&self, ip: IpAddr, uid: UidHash) -> bool {
+        self.entry(ip).is_none_or(|entry| entry.uid == uid)
+    }
+
+    #[must_use]
+    pub fn ranges(&self) -> &[IpNet] {
+        &self.ranges
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.size()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn entries(&self) -> impl Iterator<Item = (&IpAddr, &Entry)> {
+        self.entries.iter()
+    }
+}
