@@ -6,6 +6,7 @@
 //! answers is a [`Doorkeeper`]; [`PodStates`] is one, which whoever knows about pods fills in.
 
 pub mod cni;
+mod keep;
 mod keeper;
 pub mod nri;
 mod reason;

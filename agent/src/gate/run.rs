@@ -9,7 +9,7 @@ use rustls::crypto::SecureRandom;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::cni;
+use super::keep::keep;
 use super::keeper::Doorkeeper;
 use super::nri::{Limits, Plugin};
 use super::settings::{GateKind, GateSettings};
@@ -55,7 +55,7 @@ impl Gate {
                 .map_err(|error| GateError { path: socket.to_owned(), error })?;
             cni_status.send_modify(|status| status.is_open = true);
             if let Some(installation) = settings.installation.clone() {
-                tasks.spawn(cni::keep(installation, socket.to_owned(), cni_status.clone()));
+                tasks.spawn(keep(installation, socket.to_owned(), cni_status.clone()));
             }
             tasks.spawn(server.serve(doorkeeper.clone(), Arc::new(Counting(cni_status))));
         }

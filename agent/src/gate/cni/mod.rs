@@ -8,13 +8,11 @@ pub mod conflist;
 mod environment;
 mod failure;
 mod install;
-mod keep;
 mod plugin;
 
 pub use config::AllowedPod;
 pub use environment::{PodArgs, pod_args};
 pub use install::{Change, InstallError, Installation};
-pub use keep::keep;
 pub use plugin::run;
 
 /// The name of the program among the plugins, and of the type in their configuration.

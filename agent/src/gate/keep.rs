@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
-use super::PLUGIN;
-use super::install::{Change, InstallError, Installation};
-use crate::gate::status::CniStatus;
+use super::cni::{Change, InstallError, Installation, PLUGIN};
+use super::status::CniStatus;
 use crate::sys::watch::Watch;
 
 /// Installs the plugin, to ask the agent at `socket`, and again whenever it is not installed any more. Never ends.
