@@ -21,6 +21,7 @@ mod foreign_filters;
 mod framing_abuse;
 mod guards;
 mod harness;
+mod helm;
 mod identity;
 mod inbound_tls;
 mod interop_envoy;

@@ -4,14 +4,14 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::names::{self, PODS};
-use super::{Cluster, NODES, NodeName};
+use super::{Cluster, NODES, NodeName, shared};
 use crate::binaries;
 use crate::status::Status;
 use crate::wait::{self, GENEROUS};
@@ -28,14 +28,14 @@ metadata: {name: agent, namespace: sheath-system}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
-metadata: {name: sheath-agent}
+metadata: {name: node-agent}
 rules:
 - {apiGroups: [''], resources: [pods, namespaces], verbs: [get, list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: sheath-agent}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: sheath-agent}
+metadata: {name: node-agent}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: node-agent}
 subjects: [{kind: ServiceAccount, name: agent, namespace: sheath-system}]
 ";
 
@@ -65,8 +65,7 @@ impl<'c> Agents<'c> {
     /// # Errors
     /// When one does not start, with the end of its log.
     pub fn start(cluster: &'c Cluster, accounts: &[(&str, &str)]) -> Result<Self> {
-        static TURN: Mutex<()> = Mutex::new(());
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = shared::turn();
         let dir = tempfile::tempdir().context("a directory for the agents")?;
         let ca = dir.path().join("ca");
         let init = Command::new(binaries::sheath())

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::MutexGuard;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::image::Image;
-use super::{Cluster, NodeName};
+use super::{Cluster, NodeName, shared};
 use crate::binaries;
 use crate::status::Status;
 
@@ -71,9 +72,12 @@ pub fn render() -> Result<String> {
     Ok(format!("{HEADER}{rendered}"))
 }
 
-/// Sheath, installed in a cluster.
+/// Sheath, installed in a cluster. It is uninstalled when this is dropped.
 pub struct Release<'c> {
     cluster: &'c Cluster,
+    is_installed: bool,
+    /// There are agents of one kind at a time.
+    _turn: MutexGuard<'static, ()>,
 }
 
 impl<'c> Release<'c> {
@@ -83,11 +87,12 @@ impl<'c> Release<'c> {
     /// # Errors
     /// When it cannot be installed, or is not ready in time; what is known of its pods is told.
     pub fn install(cluster: &'c Cluster, more: &Value) -> Result<Self> {
+        let turn = shared::turn();
         let archive = cluster.state.at("sheath.tar");
         let image = Image::of_programs(&format!("{REPOSITORY}:{TAG}"), &[binaries::sheath()])?;
         image.write(&archive)?;
         cluster.load(&archive)?;
-        let release = Self { cluster };
+        let release = Self { cluster, is_installed: true, _turn: turn };
         release.upgrade(more)?;
         Ok(release)
     }
@@ -132,7 +137,8 @@ impl<'c> Release<'c> {
     ///
     /// # Errors
     /// When that fails.
-    pub fn uninstall(self) -> Result<()> {
+    pub fn uninstall(mut self) -> Result<()> {
+        self.is_installed = false;
         self.helm(&["uninstall", RELEASE, "--wait", "--timeout=240s"])
             .map(drop)
             .map_err(|error| error.context(self.pods()))
@@ -197,6 +203,20 @@ impl<'c> Release<'c> {
             told.push(ask(&["logs", &label, "--prefix", "--tail=8"]).unwrap_or_default());
         }
         told.join("\n")
+    }
+}
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        if !self.is_installed {
+            return;
+        }
+        if std::thread::panicking() {
+            eprintln!("{}", self.pods());
+        }
+        if let Err(error) = self.helm(&["uninstall", RELEASE, "--wait", "--timeout=240s"]) {
+            eprintln!("error: the chart is left: {error:#}");
+        }
     }
 }
 

@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod pki;
 mod remove;
+pub mod scene;
 pub mod shared;
 mod state;
 pub mod status;

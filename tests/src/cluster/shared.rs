@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Cluster;
 use crate::binaries;
@@ -25,6 +25,12 @@ pub fn cluster() -> &'static Cluster {
         Ok(cluster)
     });
     cluster.as_ref().unwrap_or_else(|error| panic!("no cluster: {error}"))
+}
+
+/// The nodes have one agent at a time: whoever starts agents waits for the turn, and keeps it.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn name() -> String {

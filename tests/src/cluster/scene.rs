@@ -1,0 +1,183 @@
+//! A namespace of the cluster with web servers and clients, and what they get from one another.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::helm::Release;
+use super::image::Image;
+use super::{Cluster, NodeName, shared};
+use crate::{names, wait};
+
+/// Long enough for some pods on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(90);
+
+const IMAGE: &str = "sheath.dev/http:test";
+/// Where web servers listen.
+pub const PORT: u16 = 8080;
+
+/// A namespace of the cluster whose pods all have the same image, and what they serve is a marker.
+pub struct Scene {
+    pub cluster: &'static Cluster,
+    pub namespace: String,
+    pub marker: String,
+}
+
+impl Scene {
+    /// Makes the namespace, with or without the label that protects it.
+    ///
+    /// # Panics
+    /// When the cluster does not do what it is told; so does everything here.
+    pub fn new(label: Option<&str>) -> Self {
+        let cluster = shared::cluster();
+        let scene = Self { cluster, namespace: names::unique(), marker: names::marker() };
+        load(cluster);
+        let label = label.map(|label| format!("labels: {{sheath.dev/protect: {label}}}"));
+        let accounts = ["web", "client"].map(|account| {
+            format!(
+                "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {account}, namespace: {}}}\n",
+                scene.namespace
+            )
+        });
+        let namespace = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {}, {}}}\n{}",
+            scene.namespace,
+            label.unwrap_or_default(),
+            accounts.concat()
+        );
+        cluster.kubectl().apply(&namespace).unwrap();
+        scene
+    }
+
+    /// Who is expected wherever pods are.
+    pub fn accounts(&self) -> [(&str, &str); 2] {
+        [(&self.namespace, "web"), (&self.namespace, "client")]
+    }
+
+    /// Makes a pod, and waits until it is there.
+    pub fn run(&self, name: &str, account: &str, node: NodeName) {
+        self.cluster.kubectl().apply(&self.pod(name, account, node)).unwrap();
+        self.wait_running(name);
+    }
+
+    /// Waits until a pod is ready.
+    pub fn wait_running(&self, name: &str) {
+        let pod = format!("pod/{name}");
+        self.cluster.kubectl().wait(&self.namespace, "condition=Ready", &pod, LIMIT).unwrap();
+    }
+
+    /// A web server.
+    pub fn pod(&self, name: &str, account: &str, node: NodeName) -> String {
+        let config = format!(
+            "events {{}} http {{ server {{ listen {PORT}; listen [::]:{PORT}; location / {{ return 200 {}; }} }} }}",
+            self.marker
+        );
+        let serve = format!(
+            "echo '{config}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'"
+        );
+        let rest = "terminationGracePeriodSeconds: 1";
+        self.object(name, account, node, rest, &format!("[sh, -c, \"{serve}\"]"))
+    }
+
+    /// A pod that asks once, at once, and ends.
+    pub fn caller(&self, name: &str, node: NodeName, address: &str) -> String {
+        let ask = format!("[curl, -sS, -m, '10', 'http://{address}:{PORT}/']");
+        self.object(name, "client", node, "restartPolicy: Never", &ask)
+    }
+
+    /// A pod with one container that runs a command; `rest` is a further line of its specification.
+    pub fn object(
+        &self,
+        name: &str,
+        account: &str,
+        node: NodeName,
+        rest: &str,
+        command: &str,
+    ) -> String {
+        format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: {}}}
+spec:
+  nodeName: {}
+  serviceAccountName: {account}
+  {rest}
+  containers:
+  - name: main
+    image: {IMAGE}
+    imagePullPolicy: Never
+    command: {command}
+",
+            self.namespace,
+            node.as_str()
+        )
+    }
+
+    /// The addresses of a pod.
+    pub fn addresses(&self, name: &str) -> Vec<String> {
+        let space = format!("--namespace={}", self.namespace);
+        let pod = self.cluster.kubectl().get(["pod", name, &space]).unwrap();
+        let addresses = pod["status"]["podIPs"].as_array().unwrap().iter();
+        addresses.map(|address| address["ip"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What a pod gets from an address.
+    ///
+    /// # Errors
+    /// When it gets nothing, with what curl said.
+    pub fn ask(&self, client: &str, address: &str) -> Result<String> {
+        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        let url = format!("http://{host}:{PORT}/");
+        self.cluster.kubectl().exec(&self.namespace, client, &["curl", "-sS", "-m", "5", &url])
+    }
+
+    /// A web server that the kubelet asks over HTTP whether it is ready.
+    pub fn probed(&self, name: &str, account: &str, node: NodeName) -> String {
+        let probe =
+            format!("readinessProbe: {{httpGet: {{path: /, port: {PORT}}}, periodSeconds: 1}}");
+        self.pod(name, account, node).replace("    command:", &format!("    {probe}\n    command:"))
+    }
+
+    /// Protects the namespace from now on.
+    pub fn label(&self, protection: &str) {
+        let label = format!("sheath.dev/protect={protection}");
+        let arguments = ["label", "--overwrite", "namespace", &self.namespace, &label];
+        self.cluster.kubectl().run(arguments).unwrap();
+    }
+
+    /// Waits until the agent of a pod's node protects it.
+    pub fn wait_protected(&self, release: &Release<'_>, pod: &str, node: NodeName) {
+        let name = format!("{}/{pod}", self.namespace);
+        wait::wait_until(&format!("{name} is protected"), LIMIT, || {
+            release.status(node).is_ok_and(|status| {
+                status.workloads.iter().any(|it| it.name == name && it.state == "protected")
+            })
+        });
+    }
+
+    /// Waits until a pod gets an answer: its namespace may not be served yet.
+    pub fn wait_served(&self, client: &str, address: &str) {
+        wait::wait_until(&format!("{client} is answered by {address}"), LIMIT, || {
+            self.ask(client, address).is_ok_and(|answer| answer == self.marker)
+        });
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let delete = ["delete", "namespace", &self.namespace, "--wait=false"];
+        let _ = self.cluster.kubectl().run(delete);
+    }
+}
+
+fn load(cluster: &Cluster) {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("http.tar");
+    let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh"]).unwrap();
+    image.add_dir("/var/log/nginx");
+    for directory in ["body", "proxy", "fastcgi", "uwsgi", "scgi"] {
+        image.add_dir(&format!("/var/lib/nginx/{directory}"));
+    }
+    image.write(&archive).unwrap();
+    cluster.load(&archive).unwrap();
+}
