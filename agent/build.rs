@@ -37,6 +37,8 @@ fn generate(definitions: &Path) {
         // Without protoc, and so without anything that is not a crate.
         let read = protox::compile(found, [definitions]).map_err(|error| error.to_string())?;
         tonic_prost_build::configure()
+            // Shared by all streams that they are sent on.
+            .bytes(".sheath.directory")
             .include_file("controller_api.rs")
             .compile_fds(read)
             .map_err(|error| error.to_string())

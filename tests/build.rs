@@ -1,5 +1,6 @@
 //! Generates the server's side of SPIRE's Delegated Identity API, from the very definition that the agent's client
-//! comes from: the one in the sources of the crate `spire-api`.
+//! comes from: the one in the sources of the crate `spire-api`. And of what the controller serves: the
+//! client's side of identities, the server's side of the directory.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,34 @@ fn main() {
     tonic_prost_build::configure()
         .build_client(false)
         .include_file("spire.rs")
+        .compile_fds(definition)
+        .expect("Rust from the definition");
+    controller();
+    directory();
+}
+
+/// The client's side of the controller's API.
+fn controller() {
+    let definitions = Path::new("../agent/proto");
+    println!("cargo::rerun-if-changed={}", definitions.display());
+    let definition = protox::compile(["identities.proto"], [definitions])
+        .unwrap_or_else(|error| panic!("the controller's API: {error}"));
+    tonic_prost_build::configure()
+        .build_server(false)
+        .include_file("controller.rs")
+        .compile_fds(definition)
+        .expect("Rust from the definition");
+}
+
+/// The server's side of the controller's directory.
+fn directory() {
+    let definitions = Path::new("../agent/proto");
+    println!("cargo::rerun-if-changed={}", definitions.display());
+    let definition = protox::compile(["directory.proto"], [definitions])
+        .unwrap_or_else(|error| panic!("the controller's directory: {error}"));
+    tonic_prost_build::configure()
+        .build_client(false)
+        .include_file("directory.rs")
         .compile_fds(definition)
         .expect("Rust from the definition");
 }

@@ -13,23 +13,29 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{Flock, FlockArg};
 use rustls::crypto::{CryptoProvider, SecureRandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::admin::{AgentInfo, Planes, Server, Threads};
 use crate::capture::{Prepared, Processes, Supervisor};
 use crate::check::{Level, requirements};
 use crate::config::{Config, Instance};
-use crate::control::{Control, ControlRequest, Reread};
+use crate::control::{
+    Control, ControlRequest, DirectoryViews, Follower, FollowerSettings, Keeper, Memory, Observing,
+    Reread,
+};
+use crate::controller_api::{Link, LinkSettings};
+use crate::directory::Directory;
 use crate::flow::FlowIds;
-use crate::follow::Problem;
+use crate::follow::{Backoff, Problem};
 use crate::gate::{Gate, GateError, GateKind, GateSettings, PodStates};
 use crate::gatekeeping::Gatekeeping;
 use crate::limits::Quotas;
 use crate::metrics::{Registry, RegistryError};
 use crate::peer::crypto_provider;
 use crate::pipeline::{FlowHandler, Pipeline};
+use crate::published::Published;
 use crate::sessions::IdleSessions;
 use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
@@ -37,6 +43,10 @@ use crate::workers::Workers;
 
 /// How often memory that bursts of flows have left behind is given back.
 const TIDY: Duration = Duration::from_secs(5);
+
+/// Pauses between attempts to follow the directory. A new leader waits for agents, but not for long.
+const FOLLOW_FIRST: Duration = Duration::from_millis(250);
+const FOLLOW_LONGEST: Duration = Duration::from_secs(4);
 
 /// Why the agent did not start, or stopped without being told to.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +128,9 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     control.await_first_messages().await;
     let (published, found) = (control.published(), control.found_views());
     let desired = control.desired();
+    // Before anything is captured: what the kernel is told first is what is known.
+    let following =
+        config.controller.clone().map(|link| follow(link, &config, &published, &provider));
     let threads = threads();
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
@@ -162,6 +175,17 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         supervisor: supervisor_requests.downgrade(),
     };
     let gate = open_gate(&config, keeping, provider.secure_random)?;
+    let directory = following.as_ref().map(|following| following.views.clone());
+    if let Some(directory) = &directory {
+        directory.register(&mut metrics)?;
+    }
+    let observing = Observing {
+        desired: control.desired(),
+        identities: published.identities.clone(),
+        supervisor: supervisor_requests.downgrade(),
+    };
+    let keeper = Keeper::new(supervisor.maps(), published.directory, published.sessions);
+    let following = following.map(|following| following.begin(observing, keeper));
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),
@@ -169,6 +193,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         identities: published.identities,
         found,
         gate,
+        directory,
         counters: pipeline.counters.clone(),
         metrics,
         threads: threads_of(pipeline.clone()),
@@ -206,6 +231,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     // stays: live flows must be judged until they end.
     reloading.abort();
     serving.abort();
+    drop(following);
     let _ = supervising.await;
     pipeline.ending.cancel();
     looking_after.abort();
@@ -219,6 +245,38 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     proving.abort();
     tracing::info!("stopped; protected connections are refused until an agent runs again");
     Ok(())
+}
+
+/// The directory, as it was known last, and what it takes to follow it.
+struct Following {
+    settings: FollowerSettings,
+    views: DirectoryViews,
+}
+
+/// Puts the directory in force that an earlier run has known; without one, every address is one that the controller has to tell of.
+fn follow(
+    link: LinkSettings,
+    config: &Config,
+    published: &Published,
+    provider: &Arc<CryptoProvider>,
+) -> Following {
+    let trust_domain = link.spiffe_id.trust_domain().clone();
+    let memory = Memory::new(config.instance.directory_state(), trust_domain.clone());
+    published.directory.publish(memory.recall().unwrap_or_else(Directory::unknown));
+    let views = DirectoryViews::new(published.directory.clone());
+    let link = Arc::new(Link::new(link, provider.clone()));
+    let backoff = Backoff::between(provider.secure_random, FOLLOW_FIRST, FOLLOW_LONGEST);
+    Following { settings: FollowerSettings { link, trust_domain, memory, backoff }, views }
+}
+
+impl Following {
+    /// Follows until the result is dropped.
+    fn begin(self, observing: Observing, keeper: Keeper) -> [AbortOnDropHandle<()>; 2] {
+        let (told, observed) = watch::channel(None);
+        let follower = Follower::new(self.settings, keeper, self.views);
+        let tasks = [tokio::spawn(observing.run(told)), tokio::spawn(follower.run(observed))];
+        tasks.map(AbortOnDropHandle::new)
+    }
 }
 
 /// Has the container runtime ask before pods start, where that is wanted.

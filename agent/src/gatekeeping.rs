@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use sheath_common::pod_uid::PodUid;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::capture::{StatusView, SupervisorRequest, WorkloadStatus};
+use crate::capture::{ServedWorkload, StatusView, SupervisorRequest, WorkloadStatus};
 use crate::credentials::Identities;
-use crate::desired::{CgroupSelector, Desired, Workload};
+use crate::desired::{Desired, Workload};
 use crate::gate::{NotAdmitted, PodState, PodStates, Sandbox, Sandboxes};
+use crate::served;
 use crate::sys::clock;
 
 /// How often capture is asked while a sandbox waits for it: as long as a runtime may wait for the answer, and afterwards.
@@ -58,7 +59,7 @@ impl Gatekeeping {
         told: &mut BTreeSet<PodUid>,
     ) -> bool {
         let pods = by_pod(sandboxes);
-        let workloads = workloads(desired);
+        let workloads = served::pods(desired);
         // Nobody else's status is asked for.
         let view = match pods.keys().any(|uid| workloads.contains_key(uid)) {
             true => self.view().await,
@@ -118,17 +119,14 @@ impl Gatekeeping {
 
 /// True if what the sandbox's processes connect to and listen on is the agent's business already.
 fn is_served(sandbox: &Sandbox, status: Option<&WorkloadStatus>) -> bool {
-    let Some(status) = status.filter(|status| !status.cgroups.is_empty()) else {
+    let Some(seen) = status.map(ServedWorkload::of) else {
         return false;
     };
-    if sandbox.is_host_network() {
-        return true;
-    }
     let own = sandbox.namespace.as_ref().map(|namespace| namespace.inode());
-    status
-        .namespaces
-        .iter()
-        .any(|served| served.ready && !served.host && own.is_none_or(|inode| inode == served.inode))
+    match sandbox.is_host_network() {
+        true => seen.has_cgroup,
+        false => served::is_served(&seen, own),
+    }
 }
 
 fn by_pod(sandboxes: &Sandboxes) -> HashMap<PodUid, Vec<&Sandbox>> {
@@ -137,12 +135,4 @@ fn by_pod(sandboxes: &Sandboxes) -> HashMap<PodUid, Vec<&Sandbox>> {
         pods.entry(sandbox.uid).or_default().push(&**sandbox);
     }
     pods
-}
-
-fn workloads(desired: &Desired) -> HashMap<PodUid, &Workload> {
-    let pods = desired.workloads.iter().filter_map(|workload| match workload.cgroup {
-        CgroupSelector::Pod(uid) => Some((uid, &**workload)),
-        CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => None,
-    });
-    pods.collect()
 }

@@ -34,6 +34,7 @@ pub mod pipeline;
 pub mod policy;
 pub mod published;
 pub mod relay;
+pub mod served;
 pub mod sessions;
 pub mod spiffe;
 pub mod steering;

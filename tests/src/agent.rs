@@ -70,6 +70,7 @@ pub fn config(world: &World, node: &Node) -> Config {
         external_peers: Vec::new(),
         dns: None,
         kubernetes: None,
+        controller: None,
         environment: Vec::new(),
         binary: binaries::sheath(),
     }

@@ -34,6 +34,8 @@ pub struct Config {
     pub dns: Option<Dns>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kubernetes: Option<Kubernetes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<Controller>,
     /// Environment variables of the agent.
     #[serde(skip)]
     pub environment: Vec<(&'static str, PathBuf)>,
@@ -58,6 +60,19 @@ pub enum Kubelet {
     None,
 }
 
+/// The way to the controller.
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Controller {
+    pub address: String,
+    pub roots: PathBuf,
+    pub token: PathBuf,
+}
+
+/// The controller as the source of identities.
+#[derive(Clone, Serialize)]
+pub struct OfController {}
+
 /// Where identities come from, if a workload does not say otherwise.
 #[derive(Clone, Default, Serialize)]
 pub struct Identity {
@@ -70,6 +85,8 @@ pub struct Identity {
     pub files: Option<FileTree>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spire: Option<Spire>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<OfController>,
 }
 
 #[derive(Clone, Serialize)]

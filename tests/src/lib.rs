@@ -21,6 +21,8 @@ pub mod cgroup;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod controller;
+pub mod directory;
 pub mod dissect;
 pub mod filter;
 pub mod hammer;

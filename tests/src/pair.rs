@@ -53,6 +53,15 @@ impl Pair {
     /// The usual scene with changes to the configurations of A and B.
     #[track_caller]
     pub fn with(setting: Setting, change: impl FnOnce(&mut Config, &mut Config)) -> Self {
+        Self::with_world(setting, |_, a, b| change(a, b))
+    }
+
+    /// The same, of what is made in the world before agents start.
+    #[track_caller]
+    pub fn with_world(
+        setting: Setting,
+        change: impl FnOnce(&World, &mut Config, &mut Config),
+    ) -> Self {
         let world = World::new();
         let pods = (setting == Setting::Pods).then(|| (world.a.pod(2), world.b.pod(2)));
         let (client, server) = (world.a.host("client"), world.b.host("web"));
@@ -66,7 +75,7 @@ impl Pair {
             ),
         };
         let (mut a, mut b) = configs(&world, setting);
-        change(&mut a, &mut b);
+        change(&world, &mut a, &mut b);
         let residents = [&client, &server].map(|place| Probe::start(place, &Job::Idle));
         let agent_a = Agent::start(&world, &world.a, a);
         let agent_b = Agent::start(&world, &world.b, b);

@@ -27,10 +27,27 @@ pub struct Status {
     #[serde(default)]
     pub problems: Vec<Problem>,
     pub gate: Option<Gate>,
+    /// With a controller.
+    #[serde(default)]
+    pub directory: Option<Directory>,
     pub maps: Maps,
     // The benchmark compares with agents that do not have this yet.
     #[serde(default)]
     pub metrics: Vec<Metric>,
+}
+
+/// The controller's directory.
+#[derive(Debug, Deserialize)]
+pub struct Directory {
+    pub known: bool,
+    pub current: bool,
+    pub epoch: u64,
+    pub sequence: u64,
+    pub entries: usize,
+    pub plain: usize,
+    pub pending: usize,
+    pub protected: usize,
+    pub problem: String,
 }
 
 /// The pods of a kubelet.

@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use serde::Serialize;
 
 use crate::capture::{PodsStatus, ProgramStatus, StatusView, WorkloadStatus};
-use crate::control::{FoundViews, NameView, ProblemView};
+use crate::control::{DirectoryView, DirectoryViews, FoundViews, NameView, ProblemView};
 use crate::credentials::{Identities, IdentityState};
 use crate::gate::{Gate, GateKind, GateStatus, InForce};
 use crate::identity::Svid;
@@ -26,6 +26,8 @@ pub struct AgentInfo {
     pub found: FoundViews,
     /// Who asks before a pod starts, where that is wanted.
     pub gate: Option<Gate>,
+    /// Who is where in the cluster, if there is a controller.
+    pub directory: Option<DirectoryViews>,
     pub counters: Arc<AgentCounters>,
     pub metrics: Registry,
     pub threads: Threads,
@@ -66,6 +68,8 @@ pub struct Status {
     pub pods: Option<PodsStatus>,
     /// Who asks before a pod starts.
     pub gate: Option<GateView>,
+    /// The controller's directory, if there is a controller.
+    pub directory: Option<DirectoryView>,
     /// DNS names of external peers.
     pub names: Vec<NameView>,
     /// What discoveries cannot find out.
@@ -168,6 +172,7 @@ impl AgentInfo {
             workloads: workloads.map(|capture| self.workload(capture)).collect(),
             pods: view.pods,
             gate: self.gate.as_ref().map(|gate| GateView::new(&gate.status())),
+            directory: self.directory.as_ref().map(DirectoryViews::view),
             names: found.names.clone(),
             problems: found.problems.clone(),
             flows: metrics.total(FLOWS),

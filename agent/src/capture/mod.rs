@@ -43,6 +43,6 @@ pub use processes::Processes;
 pub use recognition::find as workload_cgroups;
 pub use root::CaptureRoot;
 pub use supervisor::{
-    NamespaceStatus, PodsStatus, ProgramStatus, Protection, Reconfiguration, StatusView,
-    Supervisor, SupervisorRequest, UnprotectedConnection, WorkloadStatus, survey,
+    NamespaceStatus, PodsStatus, ProgramStatus, Protection, Reconfiguration, ServedWorkload,
+    StatusView, Supervisor, SupervisorRequest, UnprotectedConnection, WorkloadStatus, survey,
 };

@@ -58,8 +58,8 @@ use reconciler::Reconciler;
 
 pub use reconciler::Reconfiguration;
 pub use status::{
-    NamespaceStatus, PodsStatus, ProgramStatus, Protection, StatusView, UnprotectedConnection,
-    WorkloadStatus,
+    NamespaceStatus, PodsStatus, ProgramStatus, Protection, ServedWorkload, StatusView,
+    UnprotectedConnection, WorkloadStatus,
 };
 pub use survey::survey;
 
@@ -75,6 +75,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub enum SupervisorRequest {
     /// Reconciles, then answers.
     Status(oneshot::Sender<StatusView>),
+    /// Says what the last look has found of what is served: less, and at once.
+    Served(oneshot::Sender<Vec<ServedWorkload>>),
     /// Another configuration, to be put in force while everything runs.
     Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), CaptureError>>),
 }
@@ -186,6 +188,9 @@ impl Supervisor {
         match request {
             SupervisorRequest::Status(answer) => {
                 let _ = answer.send(self.reconciler.status());
+            }
+            SupervisorRequest::Served(answer) => {
+                let _ = answer.send(self.reconciler.served());
             }
             SupervisorRequest::Reconfigure(change, answer) => {
                 let _ = answer.send(self.reconciler.reconfigure(*change));

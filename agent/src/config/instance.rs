@@ -83,6 +83,12 @@ impl Instance {
         self.directory().join("pods.json")
     }
 
+    /// File with the controller's directory as it was known last.
+    #[must_use]
+    pub fn directory_state(&self) -> PathBuf {
+        self.directory().join("directory.state")
+    }
+
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
         self.directory().join("admin.sock")

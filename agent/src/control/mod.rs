@@ -41,7 +41,9 @@ use numbers::Numbers;
 use sources::Sources;
 
 pub use certificates::CertificatesView;
-pub use directory::Keeper;
+pub use directory::{
+    DirectoryView, DirectoryViews, Follower, FollowerSettings, Keeper, Memory, Observing,
+};
 pub use discoveries::{FoundViews, NameView, ProblemView};
 pub use reload::{NotApplied, ReloadError, Reread, Unreadable};
 

@@ -6,6 +6,7 @@
 mod authority;
 mod caller;
 mod csr;
+pub mod directory;
 mod leader;
 mod pods;
 mod run;

@@ -11,12 +11,13 @@ use tonic::service::Routes;
 
 use super::authority::{Authority, Keeper};
 use super::caller::Doorkeeper;
+use super::directory::{ClusterRules, Directories};
 use super::leader::Candidate;
 use super::pods::Pods;
 use super::signing::Signing;
 use super::tokens::Tokens;
 use super::{Settings, server};
-use crate::kubernetes::ClientError;
+use crate::kubernetes::{ClientError, Rules};
 use crate::peer::crypto_provider;
 
 /// How long calls may go on after SIGTERM. Streams do not end by themselves.
@@ -71,16 +72,27 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let keeper =
         Keeper::new(authority.clone(), client.clone(), &settings.namespace, leadership.clone());
     let pods = Arc::new(Pods::new(client.clone()));
+    let watched = client.clone();
     let tokens = Arc::new(Tokens::new(client, &settings.agent_service_account));
     let doorkeeper = Doorkeeper { leadership: leadership.clone(), tokens };
+    let rules = ClusterRules {
+        trust_domain: settings.own.trust_domain().clone(),
+        pods: Rules {
+            system_namespaces: settings.system_namespaces.into_iter().collect(),
+            ..Rules::default()
+        },
+        ranges: settings.cluster_ranges,
+    };
+    let directories = Directories::new(rules, leadership.clone());
     let signing = Signing::new(authority.clone(), pods.clone(), leadership);
-    let services = Routes::new(signing.into_service());
+    let services = Routes::new(signing.into_service()).add_service(directories.service());
     let tls = server::tls(provider.clone(), authority)?;
     tracing::info!(name = settings.name, %listen, %advertise, id = %settings.own, "ready");
 
     let electing = tokio::spawn(candidate.run(ending.clone()));
     let mut keeping = tokio::spawn(keeper.run());
     let mut watching = tokio::spawn(pods.follow(provider.secure_random));
+    let mut telling = tokio::spawn(directories.run(watched, provider.secure_random));
     let serving = server::serve(listener, tls, doorkeeper, services, ending.cancelled());
     tokio::pin!(serving);
     tokio::select! {
@@ -88,6 +100,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         _ = interrupt.recv() => {}
         served = &mut serving => return served.map_err(RunError::Server),
         _ = &mut keeping => return Err(RunError::Ended("the keeper of the CA")),
+        _ = &mut telling => return Err(RunError::Ended("the directory")),
         _ = &mut watching => return Err(RunError::Ended("the watch of pods")),
     }
     // No new calls; then the Lease is given back, and another replica leads.
@@ -96,6 +109,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let _ = tokio::time::timeout(DRAIN, serving).await;
     keeping.abort();
     watching.abort();
+    telling.abort();
     tracing::info!("stopped");
     Ok(())
 }

@@ -37,3 +37,15 @@ pub mod identities {
         FollowRootsRequest, Roots, SignRequest, SignResponse,
     };
 }
+
+/// Who is at each address of the cluster: `proto/directory.proto`.
+pub mod directory {
+    pub use super::generated::sheath::directory::v1::directory_client::DirectoryClient;
+    pub use super::generated::sheath::directory::v1::directory_server::{
+        Directory, DirectoryServer,
+    };
+    pub use super::generated::sheath::directory::v1::{
+        Begin, Delta, Entries, Entry, FollowRequest, FollowResponse, Observed, Page, Position,
+        Profile, Ranges, State, follow_request, follow_response,
+    };
+}

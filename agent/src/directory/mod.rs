@@ -10,6 +10,7 @@ mod change;
 mod entry;
 mod kernel;
 mod names;
+mod reader;
 mod shared;
 mod table;
 
@@ -17,6 +18,7 @@ pub use change::{Collected, Delta, NotApplicable, Touched};
 pub use entry::{Entry, Ports, Standing};
 pub use kernel::{KernelChange, kernel_entries};
 pub use names::{Identity, Names};
+pub use reader::{Read, Reader, Senseless};
 pub use shared::Shared;
 pub use table::{Directory, Found, Position};
 

@@ -1,6 +1,6 @@
 //! The directory as a value.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -47,6 +47,16 @@ pub enum Found<'d> {
 }
 
 impl Directory {
+    /// Nothing is known yet: the controller has to tell of every address.
+    #[must_use]
+    pub fn unknown() -> Self {
+        let everywhere = [
+            IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
+            IpNet::new_assert(Ipv6Addr::UNSPECIFIED.into(), 0),
+        ];
+        Self { ranges: everywhere.into(), ..Self::default() }
+    }
+
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.position

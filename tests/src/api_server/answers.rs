@@ -32,7 +32,7 @@ pub fn list(
         objects.into_iter().map(|object| shown(kind, is_metadata, object)).collect();
     let (list, api) = match is_metadata {
         true => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1"),
-        false => (format!("{}List", kind.name()), "v1"),
+        false => (format!("{}List", kind.name()), kind.api_version()),
     };
     let metadata =
         json!({"resourceVersion": version.to_string(), "continue": next.unwrap_or_default()});
@@ -49,7 +49,8 @@ pub fn event(
 
 pub fn bookmark(kind: Kind, version: u64) -> Value {
     let metadata = json!({"resourceVersion": version.to_string()});
-    let object = json!({"kind": kind.name(), "apiVersion": "v1", "metadata": metadata});
+    let object =
+        json!({"kind": kind.name(), "apiVersion": kind.api_version(), "metadata": metadata});
     json!({"type": "BOOKMARK", "object": object})
 }
 
@@ -58,12 +59,12 @@ pub fn error(code: u16, message: &str) -> Value {
 }
 
 /// The object as it is asked for.
-fn shown(kind: Kind, is_metadata: bool, mut object: Value) -> Value {
+pub fn shown(kind: Kind, is_metadata: bool, mut object: Value) -> Value {
     if is_metadata {
         let metadata = object["metadata"].take();
         return json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
     }
     object["kind"] = json!(kind.name());
-    object["apiVersion"] = json!("v1");
+    object["apiVersion"] = json!(kind.api_version());
     object
 }

@@ -2,11 +2,13 @@
 //! versions that are forgotten. It is as slow, as forgetful and as unwilling as a scenario wants it.
 
 mod answers;
+mod objects;
 mod server;
 mod store;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,7 +38,16 @@ struct Shared {
     store: Mutex<Store>,
     /// Wakes watches.
     changed: tokio::sync::Notify,
+    /// What reviews say of tokens, and how many were asked for.
+    reviews: Mutex<Reviews>,
     behaviour: Mutex<Behaviour>,
+}
+
+/// Tokens that are known.
+#[derive(Default)]
+struct Reviews {
+    known: BTreeMap<String, Value>,
+    asked: usize,
 }
 
 /// How the server treats those who ask.
@@ -52,6 +63,10 @@ pub struct Behaviour {
     pub bookmarks: Duration,
     /// Requests are never answered.
     pub is_mute: bool,
+    /// Requests with one of these tokens are never answered.
+    pub shut_out: Vec<String>,
+    /// Watches tell nothing.
+    pub is_frozen: bool,
 }
 
 impl Default for Behaviour {
@@ -62,6 +77,8 @@ impl Default for Behaviour {
             delay: Duration::ZERO,
             bookmarks: Duration::from_millis(200),
             is_mute: false,
+            is_frozen: false,
+            shut_out: Vec::new(),
         }
     }
 }
@@ -69,6 +86,10 @@ impl Default for Behaviour {
 impl Shared {
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reviews(&self) -> MutexGuard<'_, Reviews> {
+        self.reviews.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn behaviour(&self) -> Behaviour {
@@ -84,7 +105,7 @@ impl ApiServer {
         let netns = netns.clone();
         let mut server = Self { dir, netns, address, shared: Arc::default(), runtime: None };
         server.start_again();
-        server.write_kubeconfig();
+        server.kubeconfig_of("nobody checks it");
         server
     }
 
@@ -113,19 +134,37 @@ impl ApiServer {
 
     /// A kubeconfig that leads to it.
     pub fn kubeconfig(&self) -> PathBuf {
-        kubeconfig_in(self.dir.path())
+        self.dir.path().join("nobody checks it")
     }
 
-    fn write_kubeconfig(&self) {
+    /// The same, for somebody who is told from others by a token.
+    pub fn kubeconfig_of(&self, token: &str) -> PathBuf {
         let config = json!({
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "it", "cluster": {"server": format!("http://{}", self.address)}}],
-            "users": [{"name": "agent", "user": {"token": "nobody checks it"}}],
+            "users": [{"name": "agent", "user": {"token": token}}],
             "contexts": [{"name": "it", "context": {"cluster": "it", "user": "agent"}}],
             "current-context": "it",
         });
-        std::fs::write(self.kubeconfig(), config.to_string()).expect("the kubeconfig");
+        let file = self.dir.path().join(token);
+        std::fs::write(&file, config.to_string()).expect("the kubeconfig");
+        file
+    }
+
+    /// What reviews say of a token from now on: the `status` of a TokenReview.
+    pub fn know_token(&self, token: &str, status: Value) {
+        self.shared.reviews().known.insert(token.to_owned(), status);
+    }
+
+    /// How many reviews were asked for.
+    pub fn reviews(&self) -> usize {
+        self.shared.reviews().asked
+    }
+
+    /// An object, by its namespace and name.
+    pub fn get(&self, kind: Kind, key: &str) -> Option<Value> {
+        self.shared.store().get(kind, key).cloned()
     }
 
     /// Makes an object, or puts it in place of the one of its name.
@@ -182,7 +221,3 @@ impl ApiServer {
 
 /// Everything that a server knows.
 pub struct Snapshot(Store);
-
-fn kubeconfig_in(directory: &Path) -> PathBuf {
-    directory.join("kubeconfig")
-}

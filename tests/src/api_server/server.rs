@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::objects::{self, Place};
 use super::store::{Kind, Selection};
 use super::{Behaviour, Shared, answers};
 
@@ -38,13 +39,22 @@ async fn answer(
     request: Request<Incoming>,
     shared: Arc<Shared>,
 ) -> Result<Response<Body>, Infallible> {
-    let Behaviour { refuse, delay, is_mute, page, .. } = shared.behaviour();
+    let Behaviour { refuse, delay, is_mute, page, shut_out, .. } = shared.behaviour();
+    let shown = request.headers().get("authorization").and_then(|shown| shown.to_str().ok());
+    let who = shown.and_then(|shown| shown.strip_prefix("Bearer ")).unwrap_or_default();
+    if shut_out.iter().any(|out| out == who) {
+        std::future::pending::<()>().await;
+    }
     if is_mute {
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(delay).await;
     if let Some((code, message)) = refuse {
         return Ok(whole(code, &answers::status(code, message)));
+    }
+    if let Some(place) = Place::of(request.uri().path()) {
+        let (code, answer) = objects::answer(place, request, &shared).await;
+        return Ok(whole(code, &answer));
     }
     let Some(kind) = Kind::at(request.uri().path()) else {
         return Ok(whole(404, &answers::status(404, "the server could not find it")));
@@ -154,6 +164,7 @@ async fn keep_telling(
             let message = "Too large resource version";
             return lines.send(line(answers::error(504, message))).await;
         }
+        let events = if shared.behaviour().is_frozen { Vec::new() } else { events };
         for event in events {
             version = event.version;
             lines.send(line(answers::event(kind, asked.is_metadata, event))).await?;
@@ -161,7 +172,7 @@ async fn keep_telling(
         let pause = shared.behaviour().bookmarks;
         tokio::select! {
             () = changed => {}
-            () = tokio::time::sleep(pause), if asked.has_bookmarks => {
+            () = tokio::time::sleep(pause), if asked.has_bookmarks && !shared.behaviour().is_frozen => {
                 version = version.max(now);
                 lines.send(line(answers::bookmark(kind, version))).await?;
             }

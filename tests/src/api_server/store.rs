@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 pub enum Kind {
     Pod,
     Namespace,
+    Node,
+    Secret,
+    ConfigMap,
+    Lease,
 }
 
 impl Kind {
@@ -17,6 +21,17 @@ impl Kind {
         match path {
             "/api/v1/pods" => Some(Self::Pod),
             "/api/v1/namespaces" => Some(Self::Namespace),
+            "/api/v1/nodes" => Some(Self::Node),
+            _ => None,
+        }
+    }
+
+    /// The kind whose objects have this name in a path, within namespaces.
+    pub fn within(plural: &str) -> Option<Self> {
+        match plural {
+            "secrets" => Some(Self::Secret),
+            "configmaps" => Some(Self::ConfigMap),
+            "leases" => Some(Self::Lease),
             _ => None,
         }
     }
@@ -25,6 +40,17 @@ impl Kind {
         match self {
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+            Self::Lease => "Lease",
+        }
+    }
+
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Lease => "coordination.k8s.io/v1",
+            _ => "v1",
         }
     }
 }
@@ -101,6 +127,10 @@ impl Store {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let before = self.objects.insert((kind, key(&object)), object.clone());
         self.history.push(Change { version: self.version, kind, before, after: Some(object) });
+    }
+
+    pub fn get(&self, kind: Kind, key: &str) -> Option<&Value> {
+        self.objects.get(&(kind, key.to_owned()))
     }
 
     pub fn delete(&mut self, kind: Kind, key: &str) {

@@ -38,6 +38,9 @@ pub fn render_status(status: &Value) -> String {
     if status["gate"].is_object() {
         let _ = writeln!(out, "\n{}", gate(&status["gate"]));
     }
+    if status["directory"].is_object() {
+        let _ = writeln!(out, "\n{}", directory(&status["directory"]));
+    }
     let resolved = list(&status["names"]);
     if !resolved.is_empty() {
         let _ = write!(out, "\n{}", names(resolved));
@@ -149,6 +152,31 @@ fn gate(gate: &Value) -> String {
     }
 }
 
+/// Who is known in the cluster, and as of when.
+fn directory(directory: &Value) -> String {
+    let mut out = match directory["known"] == true {
+        true => format!(
+            "directory {} addresses   plain {}   pending {}   protected {}   change {}",
+            directory["entries"],
+            directory["plain"],
+            directory["pending"],
+            directory["protected"],
+            directory["sequence"],
+        ),
+        false => {
+            "directory: nothing is known yet; all that no rule speaks of is refused".to_owned()
+        }
+    };
+    if directory["current"] != true {
+        let since = match text(&directory["heard"]) {
+            "-" | "" => "an earlier run of the agent",
+            heard => heard,
+        };
+        let _ = write!(out, "\n  as of {since}: {}", text(&directory["problem"]));
+    }
+    out
+}
+
 /// What discoveries cannot find out.
 fn problems(problems: &[Value]) -> Table {
     let mut table = Table::new(["DISCOVERY", "OF", "PROBLEM"]);
@@ -228,6 +256,10 @@ mod tests {
                 "unprotected": [{"local": "10.0.0.1:5", "remote": "10.0.0.2:80"}],
                 "network_mounts": [{"kind": "nfs4", "source": "store:/export", "path": "/srv"}],
             }],
+            "directory": {
+                "known": true, "entries": 9, "plain": 2, "pending": 3, "protected": 4, "sequence": 7,
+                "current": false, "heard": "2030-01-01T00:00:00Z", "problem": "nobody answers",
+            },
             "counters": {"connect_protected": 3, "connect_denied": 0},
             "pods": {"root": "/kubepods", "known": false, "decided": 7, "problem": "no room", "held": [
                 {"uid": "0a1b", "cgroup": "/kubepods/pod0a1b", "since": "2030-01-01T00:00:00Z"},
@@ -248,6 +280,8 @@ mod tests {
             "  no room",
             "probes of the kubelet in /kubelet.service are let through\n  why\n",
             "  so are connections of cron, sh, in the same cgroup",
+            "directory 9 addresses   plain 2   pending 3   protected 4   change 7",
+            "  as of 2030-01-01T00:00:00Z: nobody answers",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

@@ -47,18 +47,23 @@ impl DirectoryMaps {
         })
     }
 
-    /// Has the kernel know this directory, whatever it knows now. To be called before programs are attached, and when the agent
-    /// knows it as well.
+    /// Has the kernel begin with this directory. To be called before programs are attached.
+    ///
+    /// What an earlier agent has told the kernel stays, where this one will follow a directory: it is newer than what that agent has
+    /// left in a file, and what is plain in there may be protected by now.
     ///
     /// # Errors
     /// If a map cannot be read or written, for want of room for instance.
     pub fn begin_with(&self, directory: &Directory) -> io::Result<()> {
+        let is_followed = !directory.ranges().is_empty();
         self.add_ranges(directory.ranges())?;
         let change = self.difference(directory)?;
-        for step in [Step::Protect, Step::Release] {
-            Self::pieces(&change, step).into_iter().try_for_each(|piece| self.write(piece))?;
+        if !is_followed || self.count()? == 0 {
+            for step in [Step::Protect, Step::Release] {
+                Self::pieces(&change, step).into_iter().try_for_each(|piece| self.write(piece))?;
+            }
         }
-        self.keep_ranges(directory.ranges())
+        if is_followed { Ok(()) } else { self.keep_ranges(&[]) }
     }
 
     /// What has to change for the kernel to know this directory, whatever it knows now: an earlier agent has written it.

@@ -13,7 +13,7 @@ use super::namespaces::Namespaces;
 use super::port_steering::PortSteering;
 use super::rules::Rules;
 use super::start::{Attached, refuse_own_cgroup};
-use super::status::{Owners, StatusView};
+use super::status::{Owners, ServedWorkload, StatusView};
 use crate::capture::error::CaptureError;
 use crate::capture::kernel::ids::WorkloadIds;
 use crate::capture::kernel::programs::Programs;
@@ -147,14 +147,22 @@ impl Reconciler {
     pub fn status(&mut self) -> StatusView {
         self.reconcile();
         let found = self.programs.check_and_repair();
-        let owners = Owners {
+        self.owners().view(found)
+    }
+
+    /// What the last look has found of what is served.
+    pub fn served(&self) -> Vec<ServedWorkload> {
+        self.owners().served()
+    }
+
+    fn owners(&self) -> Owners<'_> {
+        Owners {
             programs: &self.programs,
             enrolled: &self.enrolled,
             namespaces: &self.namespaces,
             kubelet: &self.kubelet,
             policy: self.rules.policy().as_ref(),
-        };
-        owners.view(found)
+        }
     }
 
     /// Puts another configuration in force, or leaves the previous one.

@@ -151,6 +151,26 @@ pub struct OutboundStatus {
     pub mode: &'static str,
 }
 
+/// What is served of a workload.
+#[derive(Clone, Debug)]
+pub struct ServedWorkload {
+    pub workload: WorkloadId,
+    /// A cgroup of it is recorded.
+    pub has_cgroup: bool,
+    pub namespaces: Vec<NamespaceStatus>,
+}
+
+impl ServedWorkload {
+    #[must_use]
+    pub fn of(status: &WorkloadStatus) -> Self {
+        Self {
+            workload: status.id,
+            has_cgroup: !status.cgroups.is_empty(),
+            namespaces: status.namespaces.clone(),
+        }
+    }
+}
+
 /// A connection older than the workload's protection.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnprotectedConnection {
@@ -220,14 +240,25 @@ impl Owners<'_> {
         })
     }
 
+    /// What is served of each workload.
+    pub fn served(&self) -> Vec<ServedWorkload> {
+        let served = |workload: &WorkloadState| ServedWorkload {
+            workload: workload.id(),
+            has_cgroup: workload.cgroups().next().is_some(),
+            namespaces: self.served_in(workload),
+        };
+        self.enrolled.iter().map(served).collect()
+    }
+
+    fn served_in(&self, workload: &WorkloadState) -> Vec<NamespaceStatus> {
+        let all = workload.served_in();
+        let open = all.iter().filter_map(|inode| self.namespaces.get(*inode));
+        open.map(NamespaceStatus::of).collect()
+    }
+
     fn workload(&self, workload: &WorkloadState) -> WorkloadStatus {
         let config = workload.config();
-        let namespaces: Vec<_> = workload
-            .served_in()
-            .iter()
-            .filter_map(|inode| self.namespaces.get(*inode))
-            .map(NamespaceStatus::of)
-            .collect();
+        let namespaces = self.served_in(workload);
         let problem = self.problem(workload, &namespaces);
         let state = match &problem {
             Some(_) => Protection::Degraded,

@@ -17,14 +17,14 @@ pub struct Keeper {
     maps: Arc<Maps>,
     shared: Arc<Shared>,
     sessions: Arc<Sessions>,
-    /// The kernel's map may differ from the directory in force, as it could not be written.
+    /// The kernel's map may differ from the directory in force: it is an earlier agent's, or could not be written.
     differs: bool,
 }
 
 impl Keeper {
     #[must_use]
     pub fn new(maps: Arc<Maps>, shared: Arc<Shared>, sessions: Arc<Sessions>) -> Self {
-        Self { maps, shared, sessions, differs: false }
+        Self { maps, shared, sessions, differs: true }
     }
 
     /// The directory in force.
@@ -47,12 +47,16 @@ impl Keeper {
     pub async fn put_in_force(&mut self, next: Directory, touched: &Touched) -> io::Result<()> {
         let maps = self.maps.clone();
         let kernel = &maps.directory;
-        let change = match std::mem::replace(&mut self.differs, true) {
+        let differs = std::mem::replace(&mut self.differs, true);
+        let change = match differs {
             true => block_in_place(|| kernel.difference(&next))?,
             false => block_in_place(|| KernelChange::of(touched)),
         };
-        let ranges: Arc<[_]> = next.ranges().into();
-        kernel.add_ranges(&ranges)?;
+        // They are among all rules about prefixes, which are looked through.
+        let ranges: Option<Arc<[_]>> = (differs || touched.ranges).then(|| next.ranges().into());
+        if let Some(ranges) = &ranges {
+            kernel.add_ranges(ranges)?;
+        }
         write(kernel, &change, DirectoryStep::Protect).await?;
         self.shared.publish(next);
         let others = touched.entries.iter().filter(|difference| difference.is_another());
@@ -61,7 +65,9 @@ impl Keeper {
             block_in_place(|| self.sessions.review_at(&others));
         }
         write(kernel, &change, DirectoryStep::Release).await?;
-        kernel.keep_ranges(&ranges)?;
+        if let Some(ranges) = &ranges {
+            kernel.keep_ranges(ranges)?;
+        }
         self.differs = false;
         Ok(())
     }

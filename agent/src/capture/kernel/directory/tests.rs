@@ -42,9 +42,9 @@ proptest! {
     ) {
         let maps = maps(64);
         let left: Vec<_> = left.into_iter().map(|(n, entry)| (address(n), entry)).collect();
-        maps.begin_with(&of(&left)).unwrap();
+        write(&maps, &maps.difference(&of(&left)).unwrap()).unwrap();
         let mut directory = of(&[]);
-        maps.begin_with(&directory).unwrap();
+        write(&maps, &maps.difference(&directory).unwrap()).unwrap();
         prop_assert_eq!(maps.count().unwrap(), 0);
         for (number, batch) in batches.into_iter().enumerate() {
             let changes: BTreeMap<_, _> = batch.into_iter().map(|(n, entry)| (address(n), entry)).collect();
@@ -87,4 +87,28 @@ fn a_full_map_is_named_and_leaves_nothing_alone_that_is_not_known() {
     let fits = of(&[(address(1), plain(1))]);
     write(&maps, &maps.difference(&fits).unwrap()).unwrap();
     assert!(maps.difference(&fits).unwrap().is_empty());
+}
+
+/// An agent that was killed has told the kernel of more than it has left in its file.
+#[test]
+fn what_an_earlier_agent_has_told_the_kernel_is_newer_than_its_file() {
+    let maps = maps(8);
+    let with_ranges = |entries: &[(IpAddr, Entry)]| {
+        let ranges = Some(vec!["10.1.0.0/16".parse().unwrap()]);
+        of(entries).after(Delta { position: at(1), changes: Vec::new(), ranges }).unwrap().0
+    };
+    let file = with_ranges(&[(address(1), plain(1)), (address(2), plain(2))]);
+    // After a boot there is nothing else.
+    maps.begin_with(&file).unwrap();
+    assert!(maps.difference(&file).unwrap().is_empty());
+    let newer = with_ranges(&[(address(1), protected(7, "web"))]);
+    write(&maps, &maps.difference(&newer).unwrap()).unwrap();
+    maps.begin_with(&file).unwrap();
+    assert!(maps.difference(&newer).unwrap().is_empty());
+    maps.begin_with(&Directory::unknown()).unwrap();
+    assert!(maps.difference(&newer).unwrap().is_empty());
+    assert_eq!(maps.prefixes.entries().unwrap().len(), 3);
+    // Without a controller nothing of it stays.
+    maps.begin_with(&Directory::default()).unwrap();
+    assert_eq!((maps.count().unwrap(), maps.prefixes.entries().unwrap().len()), (0, 0));
 }

@@ -1,0 +1,211 @@
+//! Follows the controller's directory: what is known outlives every stream, and every controller.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::stream;
+use sheath_common::pod_uid::PodUid;
+use tokio::sync::{mpsc, watch};
+use tokio::task::block_in_place;
+use tonic::Streaming;
+
+use super::view::{DirectoryViews, Link as LinkView};
+use super::{Keeper, Memory};
+use crate::controller_api::directory::{
+    self as api, DirectoryClient, FollowRequest, FollowResponse, Observed, follow_request,
+};
+use crate::controller_api::{LONGEST_MESSAGE, Link, LinkError};
+use crate::directory::{NotApplicable, Read, Reader, Senseless};
+use crate::follow::{Backoff, Problem};
+use crate::spiffe::TrustDomain;
+
+/// How often the file is written, at most.
+const KEEP: Duration = Duration::from_secs(5);
+/// Uids in one message.
+const MOST_UIDS: usize = 4096;
+
+/// What a follower works with.
+#[derive(Debug)]
+pub struct FollowerSettings {
+    pub link: Arc<Link>,
+    pub trust_domain: TrustDomain,
+    pub memory: Memory,
+    pub backoff: Backoff,
+}
+
+/// Follows the directory.
+#[derive(Debug)]
+pub struct Follower {
+    link: Arc<Link>,
+    reader: Reader,
+    keeper: Keeper,
+    memory: Memory,
+    backoff: Backoff,
+    views: DirectoryViews,
+    /// What is known does not fit what the controller says: all of it is asked for.
+    is_lost: bool,
+    /// When the file is to be written.
+    keep: Option<Instant>,
+}
+
+/// Why a stream has ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the controller has ended the stream of its directory: {0}")]
+    Status(String),
+    #[error("the controller has ended the stream of its directory")]
+    Closed,
+    #[error(transparent)]
+    Senseless(#[from] Senseless),
+    #[error(transparent)]
+    NotApplicable(#[from] NotApplicable),
+    #[error("the directory cannot be put in force, and stays as it was: {0}")]
+    Kernel(std::io::Error),
+    /// Nobody observes pods any more.
+    #[error("the agent ends")]
+    Over,
+}
+
+impl Follower {
+    #[must_use]
+    pub fn new(settings: FollowerSettings, keeper: Keeper, views: DirectoryViews) -> Self {
+        let FollowerSettings { link, trust_domain, memory, backoff } = settings;
+        let reader = Reader::new(trust_domain);
+        Self { link, reader, keeper, memory, backoff, views, is_lost: false, keep: None }
+    }
+
+    /// Works until nobody observes pods any more.
+    pub async fn run(mut self, mut observed: watch::Receiver<Option<HashSet<PodUid>>>) {
+        loop {
+            let ended = match self.follow(&mut observed).await {
+                Ok(never) => match never {},
+                Err(ended) => ended,
+            };
+            if matches!(ended, Ended::Over) {
+                return;
+            }
+            self.is_lost |= matches!(ended, Ended::Senseless(_) | Ended::NotApplicable(_));
+            self.failed(&ended.into());
+            self.keep_due();
+            tokio::time::sleep(self.backoff.pause()).await;
+        }
+    }
+
+    async fn follow(
+        &mut self,
+        observed: &mut watch::Receiver<Option<HashSet<PodUid>>>,
+    ) -> Result<std::convert::Infallible, Ended> {
+        self.reader.begin();
+        let mut told = observed.borrow_and_update().clone();
+        let position = self.keeper.current().position().filter(|_| !self.is_lost);
+        let begin = FollowRequest {
+            message: Some(follow_request::Message::Begin(api::Begin {
+                position: position
+                    .map(|known| api::Position { epoch: known.epoch, sequence: known.sequence }),
+                observed: told.as_ref().map(|all| said(all, None)),
+            })),
+        };
+        let (requests, mut answers) = open(&self.link, begin).await?;
+        loop {
+            let keep = self.keep;
+            tokio::select! {
+                answer = answers.message() => match answer {
+                    Ok(Some(answer)) => self.take(answer).await?,
+                    Ok(None) => return Err(Ended::Closed),
+                    Err(status) => return Err(Ended::Status(status.message().to_owned())),
+                },
+                changed = observed.changed() => {
+                    changed.map_err(|_| Ended::Over)?;
+                    let Some(now) = observed.borrow_and_update().clone() else { continue };
+                    let message = follow_request::Message::Observed(said(&now, told.as_ref()));
+                    let sent = requests.send(FollowRequest { message: Some(message) }).await;
+                    sent.map_err(|_| Ended::Closed)?;
+                    told = Some(now);
+                }
+                () = crate::sys::clock::reach(keep) => self.keep_due(),
+            }
+        }
+    }
+
+    async fn take(&mut self, answer: FollowResponse) -> Result<(), Ended> {
+        let before = self.keeper.current();
+        let (next, touched) = match block_in_place(|| self.reader.read(answer))? {
+            Read::More => return Ok(()),
+            Read::All(collected) => block_in_place(|| collected.complete(&before)),
+            Read::Delta(delta) => before.after(delta)?,
+        };
+        self.keeper.put_in_force(next, &touched).await.map_err(Ended::Kernel)?;
+        self.is_lost = false;
+        self.backoff.reset();
+        self.heard();
+        self.keep.get_or_insert_with(|| Instant::now() + KEEP);
+        Ok(())
+    }
+
+    fn heard(&self) {
+        let before = self.views.link.load();
+        if !before.is_open {
+            tracing::info!("the controller's directory is known");
+        }
+        let heard = Some(SystemTime::now());
+        self.views.link.store(Arc::new(LinkView { is_open: true, heard, problem: String::new() }));
+    }
+
+    fn failed(&self, problem: &Problem) {
+        let before = self.views.link.load();
+        let problem = problem.to_string();
+        if before.problem != problem {
+            tracing::warn!(
+                problem,
+                "the controller's directory is not followed; what is known stays in force"
+            );
+        }
+        self.views.link.store(Arc::new(LinkView { is_open: false, heard: before.heard, problem }));
+    }
+
+    /// Writes the file, if that is due.
+    fn keep_due(&mut self) {
+        if self.keep.take().is_some() {
+            let current = self.keeper.current();
+            block_in_place(|| self.memory.keep(&current));
+        }
+    }
+}
+
+/// What is new of what is protected; all of it, if nothing was said before.
+fn said(now: &HashSet<PodUid>, before: Option<&HashSet<PodUid>>) -> Observed {
+    let uids = |new: &HashSet<PodUid>, old: &HashSet<PodUid>| {
+        let new = new.difference(old).take(MOST_UIDS);
+        new.map(|uid| uid.to_bytes().to_vec().into()).collect()
+    };
+    let nothing = HashSet::new();
+    let known = before.unwrap_or(&nothing);
+    Observed { all: before.is_none(), protected: uids(now, known), unprotected: uids(known, now) }
+}
+
+type Requests = mpsc::Sender<FollowRequest>;
+
+async fn open(
+    link: &Link,
+    begin: FollowRequest,
+) -> Result<(Requests, Streaming<FollowResponse>), LinkError> {
+    link.call(|carrier| {
+        let begin = begin.clone();
+        async move {
+            let (sender, receiver) = mpsc::channel(4);
+            // There is room for it, and the receiver is here.
+            let _ = sender.try_send(begin);
+            let requests = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| {
+                Some((receiver.recv().await?, receiver))
+            });
+            let mut client =
+                DirectoryClient::new(carrier).max_decoding_message_size(LONGEST_MESSAGE);
+            let answers = client.follow(requests).await?.into_inner();
+            Ok((sender, answers))
+        }
+    })
+    .await
+}

@@ -1,0 +1,311 @@
+//! What is known of the cluster, and what follows from it for each address.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use rpds::HashTrieMapSync;
+use sheath_common::pod_uid::PodUid;
+
+use super::claims::{Claimant, Claims, Owner};
+use super::entry::{ClusterEntry, ClusterState, EntryChange, uid_hash};
+use super::nodes::Nodes;
+use super::pod::{ClusterPod, Texts};
+use crate::desired::Destination;
+use crate::kubernetes::{Decision, Namespace, Pod, Protection, Rules};
+use crate::spiffe::TrustDomain;
+
+/// Pods that the agent of one node may say are protected: several times as many as a node has.
+const MOST_OBSERVED: usize = 4096;
+
+/// What entries are made by.
+#[derive(Clone, Debug)]
+pub struct ClusterRules {
+    pub trust_domain: TrustDomain,
+    pub pods: Rules,
+    /// Addresses of the cluster's pods, besides the ranges of nodes. If there are any, no pod has an address elsewhere.
+    pub ranges: Vec<IpNet>,
+}
+
+/// All that is known. Events may come in any order; of each kind the last one counts.
+#[derive(Debug)]
+pub struct Cluster {
+    rules: ClusterRules,
+    texts: Texts,
+    pods: HashMap<PodUid, ClusterPod>,
+    namespaces: HashMap<Arc<str>, Namespace>,
+    nodes: Nodes,
+    claims: HashMap<IpAddr, Claims>,
+    /// By node, what its agent has seen to be protected. Of pods of other nodes it says nothing.
+    observed: HashMap<Arc<str>, HashSet<PodUid>>,
+    entries: HashTrieMapSync<IpAddr, ClusterEntry>,
+    ranges: Arc<[IpNet]>,
+    /// Addresses whose entries may have changed.
+    dirty: HashSet<IpAddr>,
+    /// All of them may have.
+    all_dirty: bool,
+}
+
+/// What has changed since it was last asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub entries: Vec<EntryChange>,
+    pub ranges: Option<Arc<[IpNet]>>,
+}
+
+impl Changes {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.ranges.is_none()
+    }
+}
+
+impl Cluster {
+    #[must_use]
+    pub fn new(rules: ClusterRules) -> Self {
+        Self {
+            rules,
+            texts: Texts::default(),
+            pods: HashMap::new(),
+            namespaces: HashMap::new(),
+            nodes: Nodes::default(),
+            claims: HashMap::new(),
+            observed: HashMap::new(),
+            entries: HashTrieMapSync::new_sync(),
+            ranges: Arc::default(),
+            dirty: HashSet::new(),
+            all_dirty: true,
+        }
+    }
+
+    /// A pod is new, or has changed.
+    pub fn set_pod(&mut self, pod: &Pod) {
+        match ClusterPod::of(pod, &self.rules.trust_domain, &mut self.texts) {
+            Some(known) => self.put(pod.uid, known),
+            None => self.remove_pod(pod.uid),
+        }
+    }
+
+    fn put(&mut self, uid: PodUid, pod: ClusterPod) {
+        let before = self.pods.get(&uid);
+        if before == Some(&pod) {
+            return;
+        }
+        let had = before.map(|pod| pod.addresses.clone()).unwrap_or_default();
+        for address in had.iter().filter(|address| !pod.addresses.contains(address)) {
+            self.release(*address, uid);
+        }
+        for address in pod.addresses.iter().filter(|address| !had.contains(address)) {
+            self.claims.entry(*address).or_default().add(uid);
+        }
+        self.dirty.extend(pod.addresses.iter());
+        self.pods.insert(uid, pod);
+    }
+
+    /// A pod is gone.
+    pub fn remove_pod(&mut self, uid: PodUid) {
+        let Some(pod) = self.pods.remove(&uid) else {
+            return;
+        };
+        for address in pod.addresses {
+            self.release(address, uid);
+        }
+    }
+
+    fn release(&mut self, address: IpAddr, uid: PodUid) {
+        if let Some(claims) = self.claims.get_mut(&address) {
+            claims.remove(uid);
+        }
+        self.dirty.insert(address);
+    }
+
+    /// These are all pods: others are gone.
+    pub fn keep_pods(&mut self, all: &HashSet<PodUid>) {
+        let gone: Vec<_> = self.pods.keys().filter(|uid| !all.contains(uid)).copied().collect();
+        gone.into_iter().for_each(|uid| self.remove_pod(uid));
+    }
+
+    /// A namespace is new, or has changed; `None` if it is gone.
+    pub fn set_namespace(&mut self, name: &Arc<str>, namespace: Option<Namespace>) {
+        let before = match namespace {
+            Some(namespace) if self.namespaces.get(name) == Some(&namespace) => return,
+            Some(namespace) => self.namespaces.insert(name.clone(), namespace),
+            None => self.namespaces.remove(name),
+        };
+        drop(before);
+        let of_namespace = self.pods.values().filter(|pod| pod.namespace == *name);
+        self.dirty.extend(of_namespace.flat_map(|pod| pod.addresses.iter()));
+    }
+
+    /// These are all namespaces: others are gone.
+    pub fn keep_namespaces(&mut self, all: &HashSet<Arc<str>>) {
+        let gone: Vec<_> =
+            self.namespaces.keys().filter(|name| !all.contains(*name)).cloned().collect();
+        gone.iter().for_each(|name| self.set_namespace(name, None));
+    }
+
+    /// A node is new, or has changed.
+    pub fn set_node(&mut self, name: &str, ranges: Vec<IpNet>) {
+        let name = self.texts.one(name);
+        self.all_dirty |= self.nodes.set(&name, ranges);
+    }
+
+    /// A node is gone. What its agent has said stays: pods live longer in the API than their node, and it may come back.
+    pub fn remove_node(&mut self, name: &str) {
+        self.all_dirty |= self.nodes.remove(name);
+    }
+
+    /// These are all nodes: others are gone.
+    pub fn keep_nodes(&mut self, all: &HashSet<Arc<str>>) {
+        let gone: Vec<_> =
+            self.nodes.names().filter(|name| !all.contains(*name)).cloned().collect();
+        gone.iter().for_each(|name| self.remove_node(name));
+    }
+
+    /// Forgets what the agent of a node has said, if there is no such node: the agent is gone as well.
+    pub fn agent_gone(&mut self, node: &str) {
+        if !self.nodes.knows(node) {
+            self.observe_all(node, HashSet::new());
+        }
+    }
+
+    /// The agent of a node says which pods are protected, all of them.
+    pub fn observe_all(&mut self, node: &str, protected: HashSet<PodUid>) {
+        let before = self.observed.remove(node).unwrap_or_default();
+        before
+            .symmetric_difference(&protected)
+            .for_each(|uid| mark(&self.pods, &mut self.dirty, *uid));
+        if !protected.is_empty() {
+            let node = self.texts.one(node);
+            self.observed.insert(node, protected.into_iter().take(MOST_OBSERVED).collect());
+        }
+    }
+
+    /// The agent of a node says what has changed.
+    pub fn observe(&mut self, node: &str, protected: &[PodUid], unprotected: &[PodUid]) {
+        let node = self.texts.one(node);
+        let observed = self.observed.entry(node).or_default();
+        for uid in unprotected {
+            observed.remove(uid);
+        }
+        for uid in protected {
+            if observed.len() < MOST_OBSERVED {
+                observed.insert(*uid);
+            }
+        }
+        protected.iter().chain(unprotected).for_each(|uid| mark(&self.pods, &mut self.dirty, *uid));
+    }
+
+    /// Nodes with pods that are to be protected.
+    #[must_use]
+    pub fn nodes_with_selected(&self) -> HashSet<Arc<str>> {
+        let selected = self.pods.values().filter(|pod| self.is_selected(pod));
+        selected.map(|pod| pod.node.clone()).collect()
+    }
+
+    /// All entries now, for nothing: what comes later does not change them.
+    #[must_use]
+    pub fn entries(&self) -> HashTrieMapSync<IpAddr, ClusterEntry> {
+        self.entries.clone()
+    }
+
+    #[must_use]
+    pub fn ranges(&self) -> Arc<[IpNet]> {
+        self.ranges.clone()
+    }
+
+    /// Works out the entries that may have changed. Returns those that have.
+    pub fn take_changes(&mut self) -> Changes {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut changes = Changes::default();
+        if std::mem::take(&mut self.all_dirty) {
+            dirty.extend(self.claims.keys());
+            let ranges = self.all_ranges();
+            if ranges != *self.ranges {
+                self.ranges = ranges.into();
+                changes.ranges = Some(self.ranges.clone());
+            }
+        }
+        for address in dirty {
+            let entry = self.worked_out(address);
+            if self.entries.get(&address) == entry.as_ref() {
+                continue;
+            }
+            match &entry {
+                Some(entry) => self.entries.insert_mut(address, entry.clone()),
+                None => {
+                    self.entries.remove_mut(&address);
+                }
+            }
+            changes.entries.push((address, entry));
+        }
+        changes
+    }
+
+    fn all_ranges(&self) -> Vec<IpNet> {
+        let all: Vec<_> = self.nodes.ranges().chain(&self.rules.ranges).copied().collect();
+        IpNet::aggregate(&all)
+    }
+
+    fn worked_out(&mut self, address: IpAddr) -> Option<ClusterEntry> {
+        let mut claims = self.claims.remove(&address)?;
+        let owner = claims.decide(|uid| {
+            let pod = self.pods.get(&uid)?;
+            let claimant = Claimant { uid, node: &pod.node, is_ending: pod.is_ending };
+            self.may_have(&pod.node, address).then_some(claimant)
+        });
+        let entry = match owner {
+            Owner::Nobody => None,
+            Owner::Pod(uid) => self.pods.get(&uid).map(|pod| self.entry(uid, pod)),
+            Owner::Contested => {
+                let nodes: HashSet<_> =
+                    claims.claimed().filter_map(|uid| Some(&*self.pods.get(&uid)?.node)).collect();
+                let mut nodes: Vec<_> = nodes.into_iter().collect();
+                nodes.sort_unstable();
+                let state = ClusterState::Pending(nodes.join(" or ").into());
+                Some(ClusterEntry { uid_hash: 0, state })
+            }
+        };
+        if !claims.is_empty() {
+            self.claims.insert(address, claims);
+        }
+        entry
+    }
+
+    /// True if pods of a node can have an address.
+    fn may_have(&self, node: &str, address: IpAddr) -> bool {
+        let alone = Destination { prefix: address.into(), port: None };
+        let of = self.nodes.of(address);
+        let in_ranges = || self.rules.ranges.iter().any(|range| range.contains(&address));
+        alone.never_protected().is_none()
+            && of.is_none_or(|owner| **owner == *node)
+            && (of.is_some() || self.rules.ranges.is_empty() || in_ranges())
+    }
+
+    fn entry(&self, uid: PodUid, pod: &ClusterPod) -> ClusterEntry {
+        let is_observed = || self.observed.get(&pod.node).is_some_and(|all| all.contains(&uid));
+        let state = match (self.is_selected(pod), &pod.identity) {
+            (false, _) => ClusterState::Plain,
+            (true, Some(identity)) if is_observed() => ClusterState::Protected(identity.clone()),
+            (true, _) => ClusterState::Pending(pod.node.clone()),
+        };
+        ClusterEntry { uid_hash: uid_hash(uid), state }
+    }
+
+    /// A pod about which nobody can decide, for want of a label that makes sense, is protected if its node says so.
+    fn is_selected(&self, pod: &ClusterPod) -> bool {
+        let namespace = self.namespaces.get(&pod.namespace);
+        let decision = self.rules.pods.decide_by(&pod.namespace, &pod.wish, namespace);
+        match decision {
+            // A static pod is never protected.
+            _ if pod.is_mirror => false,
+            Decision::Plain | Decision::None | Decision::Protected(Protection::False) => false,
+            Decision::Protected(_) | Decision::Undecided(_) => true,
+        }
+    }
+}
+
+fn mark(pods: &HashMap<PodUid, ClusterPod>, dirty: &mut HashSet<IpAddr>, uid: PodUid) {
+    dirty.extend(pods.get(&uid).into_iter().flat_map(|pod| pod.addresses.iter()));
+}

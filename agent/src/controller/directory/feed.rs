@@ -1,0 +1,306 @@
+//! What the streams of all agents are read from. Each has a place in the [`History`], and nothing else of its own: whoever is slow
+//! holds up nobody, and takes no memory but what is on its way to it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sheath_common::pod_uid::PodUid;
+use tokio::sync::{Notify, watch};
+
+use super::cluster::{Cluster, ClusterRules};
+use super::encoded::{self, Shared};
+use super::history::{Forgotten, History, Limits, Snapshot};
+use super::settling::{Listed, Settling};
+use crate::controller_api::directory::Position;
+
+/// How long changes are gathered before they are told.
+pub const GATHER: Duration = Duration::from_millis(20);
+/// How often it is looked whether a new leader knows enough.
+const LOOK: Duration = Duration::from_millis(200);
+/// A snapshot is told again as long as no more has changed since.
+const STALE: u64 = 200;
+
+/// The directory of one leader.
+#[derive(Debug)]
+pub struct Feed {
+    epoch: u64,
+    limits: Limits,
+    state: Mutex<State>,
+    /// Something may have changed.
+    dirty: Notify,
+    /// The sequence of the last change; `None` as long as not enough is known.
+    head: watch::Sender<Option<u64>>,
+    /// The last one that was made.
+    snapshot: tokio::sync::Mutex<Option<Arc<Snapshot>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    cluster: Cluster,
+    settling: Settling,
+    /// `None` as long as not enough is known.
+    history: Option<History>,
+    /// The last stream of each node, by number.
+    connected: HashMap<Arc<str>, u64>,
+    streams: u64,
+}
+
+/// What is known of a feed, for metrics and the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FeedStatus {
+    pub position: Option<(u64, u64)>,
+    pub entries: usize,
+    pub agents: usize,
+    pub history_bytes: usize,
+}
+
+impl Feed {
+    /// `epoch` is a number that no other leader has.
+    #[must_use]
+    pub fn new(epoch: u64, rules: ClusterRules, limits: Limits) -> Arc<Self> {
+        let state = State {
+            cluster: Cluster::new(rules),
+            settling: Settling::default(),
+            history: None,
+            connected: HashMap::new(),
+            streams: 0,
+        };
+        Arc::new(Self {
+            epoch,
+            limits,
+            state: Mutex::new(state),
+            dirty: Notify::new(),
+            head: watch::Sender::new(None),
+            snapshot: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Something has happened in the cluster.
+    pub fn change(&self, change: impl FnOnce(&mut Cluster)) {
+        change(&mut self.state().cluster);
+        self.dirty.notify_one();
+    }
+
+    /// All objects of a kind are known.
+    pub fn listed(&self, what: Listed) {
+        self.state().settling.listed(what, Instant::now());
+        self.dirty.notify_one();
+    }
+
+    /// Tells what has changed, from time to time. Never ends.
+    pub async fn run(&self) {
+        loop {
+            // A new leader looks whether it has waited long enough.
+            let wait = if self.head.borrow().is_some() { Duration::MAX } else { LOOK };
+            let _ = tokio::time::timeout(wait, self.dirty.notified()).await;
+            tokio::time::sleep(GATHER).await;
+            self.flush(Instant::now());
+            if self.head.borrow().is_none() {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Tells what has changed.
+    pub fn flush(&self, now: Instant) {
+        let mut state = self.state();
+        let State { cluster, settling, history, .. } = &mut *state;
+        let history = match history {
+            Some(history) => {
+                let changes = cluster.take_changes();
+                history.add(&changes);
+                history
+            }
+            None if settling.is_over(now, || cluster.nodes_with_selected()) => {
+                // Nobody has been told anything: these are changes for nobody.
+                cluster.take_changes();
+                history.insert(History::begin(self.epoch, self.limits))
+            }
+            None => return,
+        };
+        let sequence = Some(history.position().sequence);
+        drop(state);
+        self.head.send_if_modified(|head| std::mem::replace(head, sequence) != sequence);
+    }
+
+    /// The agent of a node begins to follow, and says what it knows and, if it can say, which of its pods are protected.
+    #[must_use]
+    pub fn begin(
+        self: &Arc<Self>,
+        node: &str,
+        known: Option<Position>,
+        protected: Option<HashSet<PodUid>>,
+    ) -> Follower {
+        let node: Arc<str> = node.into();
+        let mut state = self.state();
+        state.streams += 1;
+        let stream = state.streams;
+        state.connected.insert(node.clone(), stream);
+        drop(state);
+        let place = Place { feed: self.clone(), node, stream };
+        if let Some(protected) = protected {
+            place.observe_all(protected);
+        }
+        Follower { place: Arc::new(place), known, snapshot: None, has_been_told: false }
+    }
+
+    #[must_use]
+    pub fn status(&self) -> FeedStatus {
+        let state = self.state();
+        let history = state.history.as_ref();
+        FeedStatus {
+            position: history.map(|h| (h.position().epoch, h.position().sequence)),
+            entries: state.cluster.entries().size(),
+            agents: state.connected.len(),
+            history_bytes: history.map_or(0, History::bytes),
+        }
+    }
+
+    /// The change that follows on a position, when there is one.
+    async fn after(&self, known: Position) -> Result<Shared, Forgotten> {
+        let mut head = self.head.subscribe();
+        loop {
+            head.borrow_and_update();
+            let next = match &self.state().history {
+                Some(history) => history.after(known)?,
+                None => None,
+            };
+            if let Some(next) = next {
+                return Ok(next);
+            }
+            // The sender lives as long as this.
+            let _ = head.changed().await;
+        }
+    }
+
+    /// All of the directory. It is encoded on a thread of its own, once for all who ask.
+    async fn snapshot(&self) -> Arc<Snapshot> {
+        let mut head = self.head.subscribe();
+        // The sender lives as long as this.
+        let _ = head.wait_for(Option::is_some).await;
+        let mut made = self.snapshot.lock().await;
+        let (entries, ranges, position) = {
+            let state = self.state();
+            let history = state.history.as_ref();
+            let position = history.map(History::position).unwrap_or_default();
+            if let Some(snapshot) = &*made
+                && position.sequence - snapshot.position.sequence <= STALE
+                // What follows on it must be known.
+                && history.is_some_and(|history| history.after(snapshot.position).is_ok())
+            {
+                return snapshot.clone();
+            }
+            (state.cluster.entries(), state.cluster.ranges(), position)
+        };
+        let encode = move || encoded::pages(position, entries.iter(), &ranges).into();
+        let pages = tokio::task::spawn_blocking(encode).await.unwrap_or_else(|_| Arc::default());
+        made.insert(Arc::new(Snapshot { position, pages })).clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stream of a node's agent. With it ends what is believed of the agent of a node that is gone.
+#[derive(Debug)]
+pub struct Place {
+    feed: Arc<Feed>,
+    node: Arc<str>,
+    stream: u64,
+}
+
+impl Place {
+    /// The agent says which pods are protected, all of them.
+    pub fn observe_all(&self, protected: HashSet<PodUid>) {
+        self.change(|state| {
+            state.cluster.observe_all(&self.node, protected);
+            state.settling.reported(&self.node);
+        });
+    }
+
+    /// The agent says what has changed.
+    pub fn observe(&self, protected: &[PodUid], unprotected: &[PodUid]) {
+        self.change(|state| state.cluster.observe(&self.node, protected, unprotected));
+    }
+
+    /// Changes nothing, if the node has another stream by now.
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.feed.state();
+        if state.connected.get(&self.node) != Some(&self.stream) {
+            return;
+        }
+        change(&mut state);
+        drop(state);
+        self.feed.dirty.notify_one();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.feed.state();
+        if state.connected.get(&self.node) == Some(&self.stream) {
+            state.connected.remove(&self.node);
+            state.cluster.agent_gone(&self.node);
+        }
+    }
+}
+
+/// What an agent is told, message by message.
+#[derive(Debug)]
+pub struct Follower {
+    place: Arc<Place>,
+    /// What the agent knows once it has read what it was told.
+    known: Option<Position>,
+    /// What it is being told, and which page comes next.
+    snapshot: Option<(Arc<Snapshot>, usize)>,
+    has_been_told: bool,
+}
+
+/// An agent has not read what it was told for so long that what comes next is not known any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the agent is too slow to be told of all changes; begin again")]
+pub struct TooSlow;
+
+impl Follower {
+    /// Where the agent's observations go.
+    #[must_use]
+    pub fn place(&self) -> Arc<Place> {
+        self.place.clone()
+    }
+
+    /// Waits for the next message. Whoever stops waiting misses none.
+    ///
+    /// # Errors
+    /// If the agent was too slow.
+    pub async fn next(&mut self) -> Result<Shared, TooSlow> {
+        let feed = self.place.feed.clone();
+        loop {
+            if let Some((snapshot, number)) = &mut self.snapshot {
+                if let Some(page) = snapshot.pages.get(*number) {
+                    *number += 1;
+                    return Ok(page.clone());
+                }
+                self.known = Some(snapshot.position);
+                self.snapshot = None;
+            }
+            let after = match self.known {
+                Some(known) => feed.after(known).await,
+                None => Err(Forgotten),
+            };
+            match (after, &mut self.known) {
+                (Ok(delta), Some(known)) => {
+                    known.sequence += 1;
+                    self.has_been_told = true;
+                    return Ok(delta);
+                }
+                _ if self.has_been_told => return Err(TooSlow),
+                _ => {
+                    self.snapshot = Some((feed.snapshot().await, 0));
+                    self.has_been_told = true;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A leader that is new says nothing until it knows enough: whoever asked too early would be told that pods are not protected which
+//! are.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long agents that have not said what they see are waited for.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a new leader still has to hear.
+#[derive(Debug, Default)]
+pub struct Settling {
+    pods: bool,
+    namespaces: bool,
+    nodes: bool,
+    /// When all objects of the API were known.
+    listed: Option<Instant>,
+    /// Nodes whose agents have said what they see.
+    reported: HashSet<Arc<str>>,
+}
+
+/// Objects of the API that have been listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    Pods,
+    Namespaces,
+    Nodes,
+}
+
+impl Settling {
+    /// All objects of a kind are known.
+    pub fn listed(&mut self, what: Listed, now: Instant) {
+        match what {
+            Listed::Pods => self.pods = true,
+            Listed::Namespaces => self.namespaces = true,
+            Listed::Nodes => self.nodes = true,
+        }
+        if self.pods && self.namespaces && self.nodes {
+            self.listed.get_or_insert(now);
+        }
+    }
+
+    /// The agent of a node has said what it sees.
+    pub fn reported(&mut self, node: &Arc<str>) {
+        self.reported.insert(node.clone());
+    }
+
+    /// True if enough is known. `needed` are nodes with pods that are to be protected.
+    #[must_use]
+    pub fn is_over(&self, now: Instant, needed: impl FnOnce() -> HashSet<Arc<str>>) -> bool {
+        self.listed.is_some_and(|listed| {
+            now.saturating_duration_since(listed) >= PATIENCE || needed().is_subset(&self.reported)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_listed_and_every_agent_is_heard_or_was_waited_for() {
+        let now = Instant::now();
+        let [a, b]: [Arc<str>; 2] = ["a", "b"].map(Into::into);
+        let needed = || HashSet::from([a.clone(), b.clone()]);
+        let mut settling = Settling::default();
+        settling.reported(&a);
+        settling.reported(&b);
+        settling.listed(Listed::Pods, now);
+        settling.listed(Listed::Nodes, now);
+        assert!(!settling.is_over(now + 2 * PATIENCE, needed), "namespaces are not known");
+        settling.listed(Listed::Namespaces, now);
+        assert!(settling.is_over(now, needed));
+        settling.reported.remove(&b);
+        assert!(!settling.is_over(now, needed));
+        // Once more listed is not listed later.
+        settling.listed(Listed::Pods, now + PATIENCE);
+        assert!(settling.is_over(now + PATIENCE, needed));
+        assert!(settling.is_over(now, HashSet::new));
+    }
+}

@@ -1,0 +1,171 @@
+//! A controller, an API server and an agent: pods call each other by their addresses, and nobody has written who is where.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sheath_tests::agent::{self, Agent};
+use sheath_tests::api_server::{ApiServer, Kind};
+use sheath_tests::cgroup::Cgroup;
+use sheath_tests::config::{self, Identity, Kubernetes, OfController};
+use sheath_tests::controller::{self, Controller, token_of};
+use sheath_tests::judge::assert_ciphertext;
+use sheath_tests::kubelet::{Depth, Driver, Kubelet, Qos};
+use sheath_tests::names::marker;
+use sheath_tests::pair::{PORT, any, client, say, server};
+use sheath_tests::place::Place;
+use sheath_tests::probe::{self, Probe};
+use sheath_tests::script::{Connection, Step};
+use sheath_tests::tap::Tap;
+use sheath_tests::wait::{self, GENEROUS};
+use sheath_tests::world::{Family, Pod, World};
+
+/// A cluster with one node. Pods are told by their numbers, which are also the ends of their addresses.
+struct Cluster {
+    agent: Agent,
+    kubelet: Kubelet,
+    controller: Controller,
+    api: ApiServer,
+    world: World,
+}
+
+/// A pod that runs.
+struct Running {
+    pod: Pod,
+    container: Arc<Cgroup>,
+}
+
+impl Running {
+    fn place(&self) -> Place {
+        Place::new(&self.pod.netns, &self.container)
+    }
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let world = World::new();
+        let api = ApiServer::start(&world.a.netns);
+        api.know_token("token of node-a", token_of("node-a"));
+        api.put(
+            Kind::Node,
+            json!({"metadata": {"name": "node-a"}, "spec": {"podCIDRs": ["10.1.1.0/24"]}}),
+        );
+        let controller = Controller::start(&api, &world.a.netns, "one", |_| {});
+        controller::wait_leads(&api, &controller);
+        let roots = controller::wait_roots(&api);
+        let kubelet = Kubelet::start(&world.a.cgroup, Driver::Systemd, Depth::Flat);
+        let dir = world.dir.path();
+        let mut config = agent::config(&world, &world.a);
+        config.kubernetes = Some(Kubernetes { kubeconfig: api.kubeconfig() });
+        config.capture.pods = Some(kubelet.settings());
+        config.identity = Identity { controller: Some(OfController {}), ..Identity::default() };
+        config.controller = Some(config::Controller {
+            address: controller.address().to_string(),
+            roots: controller::write(dir, "roots.pem", &roots),
+            token: controller::write(dir, "token", "token of node-a"),
+        });
+        let agent = Agent::start(&world, &world.a, config);
+        Self { agent, kubelet, controller, api, world }
+    }
+
+    fn namespace(&self, name: &str, label: Option<&str>) {
+        let labels = label.map(|label| json!({"sheath.dev/protect": label}));
+        self.api.put(Kind::Namespace, json!({"metadata": {"name": name, "labels": labels}}));
+    }
+
+    /// What the API server says of a pod.
+    fn tell(&self, namespace: &str, number: u8, change: impl FnOnce(&mut Value)) {
+        let mut pod = json!({
+            "metadata": {"namespace": namespace, "name": format!("pod-{number}"), "uid": uid(number)},
+            "spec": {"nodeName": "node-a", "serviceAccountName": format!("account-{number}"), "containers": []},
+            "status": {"phase": "Running", "podIP": format!("10.1.1.{number}")},
+        });
+        change(&mut pod);
+        self.api.put(Kind::Pod, pod);
+    }
+
+    fn run(&self, namespace: &str, number: u8) -> Running {
+        self.tell(namespace, number, |_| {});
+        let container = self.kubelet.make_container(Qos::Burstable, &uid(number));
+        Running { pod: self.world.a.pod(number), container }
+    }
+
+    #[track_caller]
+    fn wait_for(&self, what: &str, [plain, pending, protected]: [usize; 3]) {
+        self.agent.wait_for_status(what, |status| {
+            let known = status.directory.as_ref().expect("a directory");
+            (known.plain, known.pending, known.protected) == (plain, pending, protected)
+        });
+    }
+}
+
+fn uid(number: u8) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
+fn call(from: &Running, to: &Running, text: &str) -> Connection {
+    let to = to.pod.addresses.at(Family::V4, PORT);
+    probe::run(&from.place(), &client(to, &say(text)))
+}
+
+#[test]
+fn pods_find_each_other_protected_pending_or_plain() {
+    let cluster = Cluster::new();
+    cluster.namespace("shop", Some("require"));
+    cluster.namespace("other", None);
+    let (caller, web, plain) =
+        (cluster.run("shop", 2), cluster.run("shop", 3), cluster.run("other", 4));
+    let tap = Tap::new(&cluster.world.a.netns, "pod3");
+    let echo =
+        |pod: &Running| Probe::start(&pod.place(), &server(any(Family::V4, PORT), &[Step::Echo]));
+    let _echo = [echo(&web), echo(&plain)];
+    // A process in the caller's namespace, too: so it is served.
+    let _idle = Probe::start(&caller.place(), &sheath_tests::script::Job::Idle);
+    cluster.wait_for("both are protected", [1, 0, 2]);
+    let text = marker();
+    let seen = call(&caller, &web, &text);
+    assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, text.as_str()), "{seen:?}");
+    let access = cluster.agent.wait_for_access("the flow", |access| {
+        access.peer_id.ends_with("/ns/shop/sa/account-3") && access.rule == "directory"
+    });
+    assert_eq!(access.workload, "shop/pod-2");
+    assert_eq!(call(&caller, &plain, &text).ended_by(), Some(libc::EPERM));
+    assert_ciphertext(&tap, PORT, &text);
+    // Its pod is deleted, and another one gets the address before its node says anything of it.
+    cluster.api.delete(Kind::Pod, "shop/pod-3");
+    cluster.wait_for("one is gone", [1, 0, 1]);
+    assert_eq!(call(&caller, &web, &text).ended_by(), Some(libc::ECONNRESET), "nobody is known");
+    cluster.tell("shop", 5, |pod| pod["status"]["podIP"] = json!("10.1.1.3"));
+    cluster.wait_for("another one is pending", [1, 1, 1]);
+    assert_eq!(call(&caller, &web, &text).ended_by(), Some(libc::ECONNRESET), "it is pending");
+    assert_eq!(tap.sightings(&text), 0);
+}
+
+#[test]
+fn another_leader_says_the_same_and_known_pods_are_served_meanwhile() {
+    let mut cluster = Cluster::new();
+    cluster.namespace("shop", Some("require"));
+    let (caller, web) = (cluster.run("shop", 2), cluster.run("shop", 3));
+    let _echo = Probe::start(&web.place(), &server(any(Family::V4, PORT), &[Step::Echo]));
+    let _idle = Probe::start(&caller.place(), &sheath_tests::script::Job::Idle);
+    cluster.wait_for("both are protected", [0, 0, 2]);
+    let served = |what: &str| {
+        let seen = call(&caller, &web, what);
+        assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, what), "{seen:?}");
+    };
+    served("before");
+    cluster.controller.kill();
+    served("meanwhile");
+    let epoch = |cluster: &Cluster| cluster.agent.status().directory.expect("a directory").epoch;
+    let before = epoch(&cluster);
+    let second = Controller::start(&cluster.api, &cluster.world.a.netns, "two", |settings| {
+        settings["listen"] = json!(cluster.controller.address().to_string());
+        settings["advertise"] = json!(cluster.controller.address().to_string());
+    });
+    wait::wait_until("another leader", 3 * GENEROUS, || {
+        let seen = call(&caller, &web, "all the time");
+        assert_eq!(seen.ended_by(), None, "{seen:?}");
+        epoch(&cluster) != before
+    });
+    cluster.wait_for("both are protected", [0, 0, 2]);
+    drop(second);
+}

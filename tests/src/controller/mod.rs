@@ -1,0 +1,182 @@
+//! A controller as a process, and whoever calls it.
+
+mod client;
+
+use std::fs::{self, File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::api_server::{ApiServer, Kind};
+use crate::binaries;
+use crate::netns::NetNs;
+use crate::wait::{self, GENEROUS};
+use crate::world::TRUST_DOMAIN;
+
+pub use client::{Answer, Caller, Csr};
+
+/// Where its objects are.
+pub const NAMESPACE: &str = "sheath-system";
+/// What it proves to be.
+pub const SPIFFE_ID: &str = "spiffe://example.org/ns/sheath-system/sa/sheath-controller";
+
+/// A replica of the controller. It ends with this value.
+pub struct Controller {
+    name: String,
+    netns: Arc<NetNs>,
+    dir: TempDir,
+    process: Option<Child>,
+}
+
+impl Controller {
+    /// Starts one, which is known to the API server by its name. `change` is about its settings.
+    #[track_caller]
+    pub fn start(
+        api: &ApiServer,
+        netns: &Arc<NetNs>,
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
+        let dir = tempfile::tempdir().expect("a directory for the controller");
+        let mut settings = json!({
+            "trustDomain": TRUST_DOMAIN,
+            "listen": "127.0.0.1:0",
+            "advertise": "127.0.0.1:0",
+            "name": name,
+            "kubeconfig": api.kubeconfig_of(name),
+            "identity": {"svidTtl": "1h", "intermediateTtl": "10h", "rootTtl": "1000h", "distribute": "1h"},
+            "log": {"level": "info", "format": "json"},
+        });
+        change(&mut settings);
+        fs::write(dir.path().join("controller.yaml"), settings.to_string()).unwrap();
+        let mut controller =
+            Self { name: name.to_owned(), netns: netns.clone(), dir, process: None };
+        controller.launch();
+        controller
+    }
+
+    #[track_caller]
+    pub fn launch(&mut self) {
+        let before = self.log_lines().len();
+        let mut command = self.netns.command(binaries::sheath());
+        command.args(["controller", "--config"]).arg(self.dir.path().join("controller.yaml"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(self.open_log());
+        self.process = Some(command.spawn().expect("the controller"));
+        wait::wait_until("the controller listens", GENEROUS, || self.log_lines().len() > before);
+        assert!(self.address().port() != 0);
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    fn open_log(&self) -> File {
+        OpenOptions::new().create(true).append(true).open(self.log()).expect("the log")
+    }
+
+    pub fn log_lines(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.log()).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Waits for a line of the log with these words.
+    #[track_caller]
+    pub fn wait_for_log(&self, words: &str) {
+        wait::wait_until(&format!("{}: {words}", self.name), GENEROUS, || {
+            self.log_lines().iter().any(|line| line.to_string().contains(words))
+        });
+    }
+
+    /// Where it listens since it was launched last.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        let lines = self.log_lines();
+        let told = lines.iter().rev().find_map(|line| line["advertise"].as_str());
+        told.unwrap_or_else(|| panic!("no address in {lines:#?}")).parse().unwrap()
+    }
+
+    /// How the Lease calls it.
+    pub fn identity(&self) -> String {
+        format!("{}/{}", self.name, self.address())
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// Asks it to end (SIGTERM), and waits until it has.
+    #[track_caller]
+    pub fn terminate(&mut self) {
+        let mut process = self.process.take().expect("a running controller");
+        kill(Pid::from_raw(process.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+        let status =
+            wait::wait_for("the controller's end", GENEROUS, || process.try_wait().unwrap());
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            for line in self.log_lines().iter().rev().take(30).rev() {
+                eprintln!("{}: {line}", self.name);
+            }
+        }
+    }
+}
+
+/// Who holds the Lease.
+pub fn holder(api: &ApiServer) -> Option<String> {
+    let lease = api.get(Kind::Lease, "sheath-system/sheath-controller")?;
+    lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
+}
+
+/// Waits until a replica leads.
+#[track_caller]
+pub fn wait_leads(api: &ApiServer, controller: &Controller) {
+    wait::wait_until(&format!("{} leads", controller.name), GENEROUS, || {
+        holder(api) == Some(controller.identity())
+    });
+}
+
+/// The roots that are published, in PEM.
+#[track_caller]
+pub fn wait_roots(api: &ApiServer) -> String {
+    wait::wait_for("roots", GENEROUS, || {
+        let map = api.get(Kind::ConfigMap, "sheath-system/sheath-roots")?;
+        map["data"]["roots.pem"].as_str().map(str::to_owned)
+    })
+}
+
+/// What a review says of a token that the kubelet has made for the agent of a node.
+pub fn token_of(node: &str) -> Value {
+    json!({
+        "authenticated": true,
+        "audiences": ["sheath-controller"],
+        "user": {
+            "username": "system:serviceaccount:sheath-system:sheath-agent",
+            "extra": {
+                "authentication.kubernetes.io/node-name": [node],
+                "authentication.kubernetes.io/pod-name": ["sheath-agent-0"],
+            },
+        },
+    })
+}
+
+/// Writes a text where an agent reads it.
+pub fn write(dir: &Path, name: &str, text: &str) -> PathBuf {
+    let file = dir.join(name);
+    fs::write(&file, text).unwrap();
+    file
+}
