@@ -39,6 +39,7 @@ use crate::published::Published;
 use crate::sessions::IdleSessions;
 use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
+use crate::troubles::tell_troubles;
 use crate::workers::Workers;
 
 /// How often memory that bursts of flows have left behind is given back.
@@ -185,6 +186,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         supervisor: supervisor_requests.downgrade(),
     };
     let keeper = Keeper::new(supervisor.maps(), published.directory, published.sessions);
+    let link = following.as_ref().map(|following| following.settings.link.clone());
     let following = following.map(|following| following.begin(observing, keeper));
     let info = AgentInfo {
         node: config.node.clone(),
@@ -198,6 +200,11 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         metrics,
         threads: threads_of(pipeline.clone()),
     };
+    let info = Arc::new(info);
+    let telling = link.map(|link| {
+        let supervisor = supervisor_requests.downgrade();
+        AbortOnDropHandle::new(tokio::spawn(tell_troubles(link, info.clone(), supervisor)))
+    });
     let (control_requests, control_inbox) = mpsc::channel(4);
     let mut controlling = tokio::spawn(control.run(control_inbox, supervisor_requests.downgrade()));
     let caretaker = pipeline.clone();
@@ -231,7 +238,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
     // stays: live flows must be judged until they end.
     reloading.abort();
     serving.abort();
-    drop(following);
+    drop((following, telling));
     let _ = supervising.await;
     pipeline.ending.cancel();
     looking_after.abort();

@@ -43,6 +43,7 @@ mod sys;
 pub mod telemetry;
 mod terminal;
 pub mod tls;
+mod troubles;
 pub mod trust;
 pub mod wire;
 pub mod workers;

@@ -61,6 +61,21 @@ fn helm_install_and_a_label_make_every_selected_pods_tcp_mutual_tls_until_helm_u
         shop.wait_served("client", &address);
     }
 
+    // Whoever looks at a pod sees what is wrong with it.
+    assert!(shop.ask("client", "192.0.2.1").is_err());
+    let space = format!("--namespace={}", shop.namespace);
+    wait::wait_until("an event that names the refused connection", LIMIT, || {
+        // It goes on, or it would be over before it is told.
+        let _ = shop.ask("client", "192.0.2.1");
+        let events = shop.cluster.kubectl().get(["events", &space]).unwrap();
+        let events = events["items"].as_array().unwrap().clone();
+        events.iter().any(|event| {
+            event["reason"] == "ConnectionsRefused"
+                && event["involvedObject"]["name"] == "client"
+                && event["message"].as_str().is_some_and(|text| text.contains("192.0.2.1"))
+        })
+    });
+
     // The key of the CA is the controller's.
     let secret = |account: &str| {
         let account = format!("--as=system:serviceaccount:{NAMESPACE}:{account}");

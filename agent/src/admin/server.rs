@@ -87,8 +87,7 @@ impl Server {
     }
 
     /// Answers requests until it is aborted. Then `planes` are dropped, which ends the tasks behind them.
-    pub async fn serve(self, info: AgentInfo, planes: Planes) {
-        let info = Arc::new(info);
+    pub async fn serve(self, info: Arc<AgentInfo>, planes: Planes) {
         let weak = WeakPlanes {
             supervisor: planes.supervisor.downgrade(),
             control: planes.control.downgrade(),

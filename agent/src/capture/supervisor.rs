@@ -23,6 +23,7 @@ mod port_steering;
 mod ports;
 mod reconciler;
 mod records;
+mod refused;
 mod report;
 mod rules;
 #[cfg(test)]
@@ -55,6 +56,7 @@ use crate::sys::clock;
 use dropped::DroppedSockets;
 use event_log::EventLog;
 use reconciler::Reconciler;
+use refused::Refused;
 
 pub use reconciler::Reconfiguration;
 pub use status::{
@@ -94,6 +96,8 @@ pub struct Supervisor {
     event_log: EventLog,
     /// Sockets whose connections are to be ended.
     dropped: DroppedSockets,
+    /// Connections that were refused.
+    refused: Refused,
 }
 
 impl Supervisor {
@@ -116,7 +120,8 @@ impl Supervisor {
         let reconciler = Reconciler::bring_up(attached, wanted.workloads, processes, starter)?;
         pinned.keep()?;
         let (event_log, dropped) = (EventLog::default(), DroppedSockets::default());
-        Ok(Self { maps, reconciler, events, event_log, dropped })
+        let refused = Refused::default();
+        Ok(Self { maps, reconciler, events, event_log, dropped, refused })
     }
 
     /// The maps.
@@ -149,6 +154,8 @@ impl Supervisor {
                 },
                 _ = reconcile.tick() => {
                     self.event_log.begin_interval();
+                    let policy = self.reconciler.policy();
+                    self.refused.retain(|workload| policy.workload_name(workload).is_some());
                     block_in_place(|| {
                         self.abort_dropped();
                         self.reconciler.reconcile();
@@ -167,6 +174,7 @@ impl Supervisor {
         for event in events {
             self.event_log.log(event, self.reconciler.policy());
             self.dropped.note(event);
+            self.refused.note(event);
         }
         if self.dropped.is_due() {
             block_in_place(|| self.abort_dropped());
@@ -187,7 +195,7 @@ impl Supervisor {
         // The receiver may be gone.
         match request {
             SupervisorRequest::Status(answer) => {
-                let _ = answer.send(self.reconciler.status());
+                let _ = answer.send(self.reconciler.status(&self.refused));
             }
             SupervisorRequest::Served(answer) => {
                 let _ = answer.send(self.reconciler.served());

@@ -14,6 +14,7 @@ mod server;
 mod settings;
 mod signing;
 mod tokens;
+mod troubles;
 
 pub use caller::Caller;
 pub use leader::Leadership;

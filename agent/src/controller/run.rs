@@ -16,6 +16,7 @@ use super::leader::Candidate;
 use super::pods::Pods;
 use super::signing::Signing;
 use super::tokens::Tokens;
+use super::troubles::Telling;
 use super::{Settings, server};
 use crate::kubernetes::{ClientError, Rules};
 use crate::peer::crypto_provider;
@@ -73,7 +74,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         Keeper::new(authority.clone(), client.clone(), &settings.namespace, leadership.clone());
     let pods = Arc::new(Pods::new(client.clone()));
     let watched = client.clone();
-    let tokens = Arc::new(Tokens::new(client, &settings.agent_service_account));
+    let tokens = Arc::new(Tokens::new(client.clone(), &settings.agent_service_account));
     let doorkeeper = Doorkeeper { leadership: leadership.clone(), tokens };
     let rules = ClusterRules {
         trust_domain: settings.own.trust_domain().clone(),
@@ -84,8 +85,11 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         ranges: settings.cluster_ranges,
     };
     let directories = Directories::new(rules, leadership.clone());
+    let telling = Telling::new(client.clone());
     let signing = Signing::new(authority.clone(), pods.clone(), leadership);
-    let services = Routes::new(signing.into_service()).add_service(directories.service());
+    let services = Routes::new(signing.into_service())
+        .add_service(directories.service())
+        .add_service(telling.into_service());
     let tls = server::tls(provider.clone(), authority)?;
     tracing::info!(name = settings.name, %listen, %advertise, id = %settings.own, "ready");
 

@@ -27,6 +27,13 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/controller_api.rs"));
 }
 
+/// What is wrong with pods: `proto/troubles.proto`.
+pub mod troubles {
+    pub use super::generated::sheath::troubles::v1::troubles_client::TroublesClient;
+    pub use super::generated::sheath::troubles::v1::troubles_server::{Troubles, TroublesServer};
+    pub use super::generated::sheath::troubles::v1::{Reason, TellRequest, TellResponse, Trouble};
+}
+
 /// Identities of pods: `proto/identities.proto`.
 pub mod identities {
     pub use super::generated::sheath::identities::v1::identities_client::IdentitiesClient;

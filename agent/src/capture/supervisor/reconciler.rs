@@ -11,6 +11,7 @@ use super::kubelet::Kubelet;
 use super::listening::Listening;
 use super::namespaces::Namespaces;
 use super::port_steering::PortSteering;
+use super::refused::Refused;
 use super::rules::Rules;
 use super::start::{Attached, refuse_own_cgroup};
 use super::status::{Owners, ServedWorkload, StatusView};
@@ -144,10 +145,10 @@ impl Reconciler {
     }
 
     /// The status, after another reconciliation.
-    pub fn status(&mut self) -> StatusView {
+    pub fn status(&mut self, refused: &Refused) -> StatusView {
         self.reconcile();
         let found = self.programs.check_and_repair();
-        self.owners().view(found)
+        self.owners().view(found, refused)
     }
 
     /// What the last look has found of what is served.

@@ -9,6 +9,7 @@ use super::enrolled::Enrolled;
 use super::kubelet::{Kubelet, KubeletView};
 use super::namespaces::Namespaces;
 use super::pods::HeldPod;
+use super::refused::{Refused, RefusedConnections};
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::filters;
@@ -108,6 +109,8 @@ pub struct WorkloadStatus {
     pub network_mounts: Vec<NetworkMount>,
     /// Notes on the sockets that listen on its ports.
     pub notes: Vec<String>,
+    /// Connections of it that the kernel has refused.
+    pub refused: Option<RefusedConnections>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -215,10 +218,14 @@ impl NamespaceStatus {
 
 impl Owners<'_> {
     /// The status, with the programs as they have just been found.
-    pub fn view(&self, programs: Vec<FoundProgram>) -> StatusView {
+    pub fn view(&self, programs: Vec<FoundProgram>, refused: &Refused) -> StatusView {
         StatusView {
             programs: programs.into_iter().map(ProgramStatus::from).collect(),
-            workloads: self.enrolled.iter().map(|workload| self.workload(workload)).collect(),
+            workloads: self
+                .enrolled
+                .iter()
+                .map(|workload| self.workload(workload, refused))
+                .collect(),
             pods: self.pods(),
         }
     }
@@ -256,7 +263,7 @@ impl Owners<'_> {
         open.map(NamespaceStatus::of).collect()
     }
 
-    fn workload(&self, workload: &WorkloadState) -> WorkloadStatus {
+    fn workload(&self, workload: &WorkloadState, refused: &Refused) -> WorkloadStatus {
         let config = workload.config();
         let namespaces = self.served_in(workload);
         let problem = self.problem(workload, &namespaces);
@@ -297,6 +304,7 @@ impl Owners<'_> {
             unprotected: self.unprotected(workload),
             network_mounts: mounts::of_processes(workload.processes()),
             notes: workload.report().said().notes.clone(),
+            refused: refused.of(config.id).cloned(),
         }
     }
 
