@@ -1,6 +1,7 @@
 //! Pods of a real cluster, under agents that find them by watching its API server.
 
 use sheath_tests::cluster::agents::{Agents, TRUST_DOMAIN};
+use sheath_tests::cluster::controller::Controller;
 use sheath_tests::cluster::scene::{LIMIT, PORT, Scene};
 use sheath_tests::cluster::{NODES, NodeName, WIRE};
 use sheath_tests::status::Access;
@@ -71,6 +72,57 @@ fn a_pod_that_is_made_while_the_agent_is_dead_is_held_and_then_served() {
         for client in ["before", "held"] {
             scene.wait_served(client, address);
         }
+    }
+    assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
+}
+
+/// Each pod has the identity that the controller knows for it, and nobody's key has left a node. The controller's rights are
+/// those that its chart gives it.
+#[test]
+fn pods_have_their_identities_of_the_controller_and_keep_them_without_it() {
+    let scene = Scene::new(Some("require"));
+    let mut controller = Controller::start(scene.cluster).unwrap();
+    let agents = Agents::start_with(scene.cluster, &scene.accounts(), |node, config| {
+        controller.configure(node, config)
+    })
+    .unwrap();
+    let [a, b] = NODES;
+    scene.run("web", "web", b);
+    scene.run("client", "client", a);
+    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+    let addresses = scene.addresses("web");
+    for address in &addresses {
+        scene.wait_served("client", address);
+    }
+    let id = |account: &str| format!("spiffe://{TRUST_DOMAIN}/ns/{}/sa/{account}", scene.namespace);
+    let [outbound, inbound] = [(a, "outbound"), (b, "inbound")].map(|(node, direction)| {
+        wait::wait_for(&format!("a flow {direction}"), LIMIT, || {
+            access(&agents, node).into_iter().find(|access| access.is(direction, "ok"))
+        })
+    });
+    assert_eq!((&*outbound.local_id, &*outbound.peer_id), (&*id("client"), &*id("web")));
+    assert_eq!((&*inbound.local_id, &*inbound.peer_id), (&*id("web"), &*id("client")));
+    let issued = std::fs::read_to_string(controller.log()).unwrap();
+    for account in ["web", "client"] {
+        assert!(issued.contains(&id(account)), "{account}: {issued}");
+    }
+    controller.kill();
+    for address in &addresses {
+        assert_eq!(scene.ask("client", address).unwrap(), scene.marker);
+    }
+    // One that is new has no identity as long as the controller is away, and gets it with the controller.
+    let name = "late";
+    scene.cluster.kubectl().apply(&scene.pod(name, "client", a)).unwrap();
+    agents.wait_for_status(a, "the pod has no identity", |status| {
+        status.workloads.iter().any(|workload| {
+            workload.name == format!("{}/{name}", scene.namespace)
+                && !workload.identity.problem.is_empty()
+        })
+    });
+    controller.launch().unwrap();
+    scene.wait_running(name);
+    for address in &addresses {
+        scene.wait_served(name, address);
     }
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
 }

@@ -20,6 +20,7 @@ use super::troubles::Telling;
 use super::{Settings, server};
 use crate::kubernetes::{ClientError, Rules};
 use crate::peer::crypto_provider;
+use crate::sys::hardening;
 
 /// How long calls may go on after SIGTERM. Streams do not end by themselves.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -44,6 +45,10 @@ pub enum RunError {
 /// # Errors
 /// If it cannot start, or cannot go on.
 pub fn run(settings: Settings) -> Result<(), RunError> {
+    hardening::of_unprivileged().map_err(|errno| RunError::Io {
+        what: "cannot harden the process".to_owned(),
+        error: errno.into(),
+    })?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -76,6 +81,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     let watched = client.clone();
     let tokens = Arc::new(Tokens::new(client.clone(), &settings.agent_service_account));
     let doorkeeper = Doorkeeper { leadership: leadership.clone(), tokens };
+    let system = settings.system_namespaces.clone();
     let rules = ClusterRules {
         trust_domain: settings.own.trust_domain().clone(),
         pods: Rules {
@@ -86,7 +92,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     };
     let directories = Directories::new(rules, leadership.clone());
     let telling = Telling::new(client.clone());
-    let signing = Signing::new(authority.clone(), pods.clone(), leadership);
+    let signing = Signing::new(authority.clone(), pods.clone(), leadership, system);
     let services = Routes::new(signing.into_service())
         .add_service(directories.service())
         .add_service(telling.into_service());

@@ -1,5 +1,6 @@
 //! The controller's settings: one YAML document.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -36,8 +37,8 @@ pub struct Settings {
     pub namespace: String,
     /// The service account of agents, `<namespace>/<name>`.
     pub agent_service_account: String,
-    /// Namespaces whose pods are never protected.
-    pub system_namespaces: Vec<String>,
+    /// Namespaces whose pods are never protected. Its own is among them.
+    pub system_namespaces: BTreeSet<String>,
     pub terms: Terms,
     /// Addresses of pods and Services.
     pub cluster_ranges: Vec<IpNet>,
@@ -187,9 +188,13 @@ impl Settings {
             advertise: raw.advertise.map_or_else(|| advertised(raw.listen), Ok)?,
             name: replica,
             access,
+            system_namespaces: raw
+                .system_namespaces
+                .into_iter()
+                .chain([raw.namespace.clone()])
+                .collect(),
             namespace: raw.namespace,
             agent_service_account: account,
-            system_namespaces: raw.system_namespaces,
             terms: terms(&raw.identity)?,
             cluster_ranges: raw.cluster_ranges,
             log: LogSettings { level: raw.log.level, format: raw.log.format },

@@ -1,6 +1,6 @@
 //! SVIDs for pods, each only for the agent of the pod's node. Who a pod is says the API server, and nobody else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -48,6 +48,9 @@ pub enum SignError {
         "the pod {0} is the image of a static pod, which its node alone has made: it gets no identity"
     )]
     Mirror(PodUid),
+    /// Sheath's own namespace is one: the controller's identity is not for pods.
+    #[error("pods of the namespace {0} are never protected, and get no identity")]
+    System(Arc<str>),
     #[error("the pod {0} is over")]
     Over(PodUid),
     #[error("the grace of the deleted pod {0} is over")]
@@ -69,7 +72,7 @@ impl SignError {
         match self {
             Self::Uid(_) | Self::Csr(_) => Code::InvalidArgument,
             Self::Unknown(_) => Code::NotFound,
-            Self::Mirror(_) | Self::Over(_) | Self::Deleted(_) | Self::Id(_) => {
+            Self::System(_) | Self::Mirror(_) | Self::Over(_) | Self::Deleted(_) | Self::Id(_) => {
                 Code::FailedPrecondition
             }
             Self::TooOften => Code::ResourceExhausted,
@@ -84,6 +87,7 @@ pub struct Signing {
     authority: Arc<Authority>,
     pods: Arc<Pods>,
     leadership: Leadership,
+    system_namespaces: BTreeSet<String>,
     rates: Mutex<HashMap<Arc<str>, Bucket>>,
     asking: Semaphore,
 }
@@ -110,11 +114,17 @@ impl Bucket {
 
 impl Signing {
     #[must_use]
-    pub fn new(authority: Arc<Authority>, pods: Arc<Pods>, leadership: Leadership) -> Self {
+    pub fn new(
+        authority: Arc<Authority>,
+        pods: Arc<Pods>,
+        leadership: Leadership,
+        system_namespaces: BTreeSet<String>,
+    ) -> Self {
         Self {
             authority,
             pods,
             leadership,
+            system_namespaces,
             rates: Mutex::default(),
             asking: Semaphore::new(MOST_ASKED),
         }
@@ -158,6 +168,9 @@ impl Signing {
         };
         check(&pod, uid, SystemTime::now())?;
         let (namespace, account) = (&pod.namespace, &pod.service_account);
+        if self.system_namespaces.contains(&**namespace) {
+            return Err(SignError::System(namespace.clone()));
+        }
         let domain = self.authority.trust_domain();
         let id: SpiffeId = format!("spiffe://{domain}/ns/{namespace}/sa/{account}").parse()?;
         let chain = self.authority.issue(&id, &key)?;
@@ -171,6 +184,10 @@ impl Signing {
         let Ok(_turn) = self.asking.acquire().await else {
             return Err(SignError::Unknown(uid));
         };
+        // The watch may have caught up meanwhile.
+        if let Some(pod) = self.pods.get(uid).filter(|pod| pod.node == caller.node) {
+            return Ok(pod);
+        }
         let found = self.pods.ask(&caller.node, uid).await?;
         // The API server was asked for pods of this node alone. It is not believed blindly.
         found.filter(|pod| pod.node == caller.node).ok_or(SignError::Unknown(uid))

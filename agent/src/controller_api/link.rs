@@ -62,6 +62,8 @@ pub struct Link {
 struct Way {
     /// The replica that leads, as far as is known.
     leader: Option<SocketAddr>,
+    /// It was named a moment ago, and nobody has connected to it yet.
+    is_named: bool,
     channel: Option<Channel>,
     /// Counts connections, so that nobody gives up one that another has made since.
     number: u64,
@@ -137,7 +139,9 @@ impl Link {
                 }
             }
         }
-        self.give_up(self.way.lock().await.number, None).await;
+        // They name one another.
+        let mut way = self.way.lock().await;
+        (way.channel, way.leader) = (None, None);
         Err(LinkError::NoLeader)
     }
 
@@ -147,6 +151,7 @@ impl Link {
         if way.number == number {
             way.channel = None;
             way.leader = leader;
+            way.is_named = leader.is_some();
         }
     }
 
@@ -156,6 +161,7 @@ impl Link {
         if let Some(channel) = way.channel.clone() {
             return Ok(Connected { channel, number: way.number, is_new: false });
         }
+        let is_named = std::mem::take(&mut way.is_named);
         // A leader that is gone is not asked again.
         let stream = match way.leader.take() {
             Some(leader) => match self.dial(&leader.to_string(), vec![leader]).await {
@@ -163,7 +169,8 @@ impl Link {
                     way.leader = Some(leader);
                     stream
                 }
-                Err(LinkError::Unreachable { .. }) => self.dial_any().await?,
+                // The others would name the same one, until another leads.
+                Err(LinkError::Unreachable { .. }) if !is_named => self.dial_any().await?,
                 Err(error) => return Err(error),
             },
             None => self.dial_any().await?,
@@ -316,4 +323,34 @@ async fn carry(stream: TlsStream<TcpStream>) -> Result<Channel, LinkError> {
         .keep_alive_while_idle(true);
     let connecting = endpoint.connect_with_connector(once);
     connecting.await.map_err(|error| LinkError::Senseless(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic::metadata::MetadataMap;
+
+    #[test]
+    fn a_replica_that_does_not_lead_may_name_the_one_that_does() {
+        let of = |code: Code, value: Option<&str>| {
+            let mut metadata = MetadataMap::new();
+            if let Some(value) = value {
+                metadata.insert(LEADER, value.parse().unwrap());
+            }
+            leader(&Status::with_metadata(code, "", metadata))
+        };
+        let named = of(Code::Unavailable, Some("10.0.0.1:15443"));
+        assert!(matches!(named, Said::Leader(leader) if leader.to_string() == "10.0.0.1:15443"));
+        assert!(matches!(of(Code::Unavailable, Some("")), Said::NoLeader));
+        assert!(matches!(of(Code::Unavailable, Some("host:1")), Said::NoLeader));
+        assert!(matches!(of(Code::Unavailable, None), Said::Nothing));
+        // Only whoever does not lead.
+        assert!(matches!(of(Code::NotFound, Some("10.0.0.1:15443")), Said::Nothing));
+    }
+
+    #[test]
+    fn the_token_is_shown_to_nobody_in_a_log() {
+        let bearer = Bearer("Bearer secret".parse().unwrap());
+        assert_eq!(format!("{bearer:?}"), "Bearer");
+    }
 }

@@ -65,6 +65,18 @@ impl<'c> Agents<'c> {
     /// # Errors
     /// When one does not start, with the end of its log.
     pub fn start(cluster: &'c Cluster, accounts: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(cluster, accounts, |_, _| Ok(()))
+    }
+
+    /// The same, with changed configurations.
+    ///
+    /// # Errors
+    /// As [`Self::start`], and if `change` fails.
+    pub fn start_with(
+        cluster: &'c Cluster,
+        accounts: &[(&str, &str)],
+        change: impl Fn(NodeName, &mut Value) -> Result<()>,
+    ) -> Result<Self> {
         let turn = shared::turn();
         let dir = tempfile::tempdir().context("a directory for the agents")?;
         let ca = dir.path().join("ca");
@@ -76,15 +88,17 @@ impl<'c> Agents<'c> {
             .context("cannot run sheath")?;
         ensure!(init.success(), "no CA");
         cluster.kubectl().apply(RIGHTS)?;
-        let kubeconfig = kubeconfig(cluster, dir.path())?;
+        let kubeconfig = kubeconfig(cluster, dir.path(), "agent")?;
         let agents = NODES.map(|node| {
             let path = |what: &str| dir.path().join(format!("{}.{what}", node.as_str()));
             let agent = NodeAgent { node, config: path("yaml"), log: path("log"), process: None };
-            let config = configuration(cluster, node, &ca, &kubeconfig, accounts);
-            fs::write(&agent.config, config.to_string()).map(|()| agent)
+            let mut config = configuration(cluster, node, &ca, &kubeconfig, accounts);
+            change(node, &mut config)?;
+            fs::write(&agent.config, config.to_string()).context("a configuration")?;
+            anyhow::Ok(agent)
         });
         let [a, b] = agents;
-        let agents = [a.context("a configuration")?, b.context("a configuration")?];
+        let agents = [a?, b?];
         let mut this = Self { cluster, _turn: turn, agents, _dir: dir };
         for node in NODES {
             this.launch(node)?;
@@ -180,10 +194,10 @@ impl Drop for Agents<'_> {
     }
 }
 
-/// A kubeconfig with the agents' service account.
-fn kubeconfig(cluster: &Cluster, dir: &Path) -> Result<PathBuf> {
+/// A kubeconfig with a service account of Sheath's namespace.
+pub(super) fn kubeconfig(cluster: &Cluster, dir: &Path, account: &str) -> Result<PathBuf> {
     let kubectl = cluster.kubectl();
-    let token = kubectl.run(["create", "token", "agent", "--namespace=sheath-system"])?;
+    let token = kubectl.run(["create", "token", account, "--namespace=sheath-system"])?;
     let admin = kubectl.run(["config", "view", "--raw", "--output=json"])?;
     let mut config: Value =
         serde_json::from_str(&admin).context("the administrator's kubeconfig")?;
@@ -192,7 +206,7 @@ fn kubeconfig(cluster: &Cluster, dir: &Path) -> Result<PathBuf> {
         user["user"] = json!({"token": token.trim()});
     }
     let path = dir.join("kubeconfig");
-    fs::write(&path, config.to_string()).context("the agents' kubeconfig")?;
+    fs::write(&path, config.to_string()).context("the kubeconfig")?;
     Ok(path)
 }
 

@@ -7,6 +7,7 @@
 pub mod agents;
 mod cgroups;
 mod control_plane;
+pub mod controller;
 pub mod dns;
 pub mod helm;
 pub mod image;

@@ -133,6 +133,9 @@ impl Caller {
     }
 
     /// Follows the roots until the controller ends the stream; how many times it has told them.
+    ///
+    /// # Errors
+    /// What the controller says.
     pub fn follow_to_the_end(&self) -> Answer<usize> {
         let mut client = api::IdentitiesClient::new(self.channel.clone());
         self.runtime.block_on(async {

@@ -1,9 +1,12 @@
 //! A controller as a process, and whoever calls it.
 
 mod client;
+mod scene;
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
@@ -20,6 +23,7 @@ use crate::wait::{self, GENEROUS};
 use crate::world::TRUST_DOMAIN;
 
 pub use client::{Answer, Caller, Csr};
+pub use scene::Scene;
 
 /// Where its objects are.
 pub const NAMESPACE: &str = "sheath-system";
@@ -31,6 +35,8 @@ pub struct Controller {
     name: String,
     netns: Arc<NetNs>,
     dir: TempDir,
+    /// What runs it.
+    program: Vec<OsString>,
     process: Option<Child>,
 }
 
@@ -55,16 +61,40 @@ impl Controller {
         });
         change(&mut settings);
         fs::write(dir.path().join("controller.yaml"), settings.to_string()).unwrap();
-        let mut controller =
-            Self { name: name.to_owned(), netns: netns.clone(), dir, process: None };
+        let program = vec![binaries::sheath().into()];
+        let (name, netns) = (name.to_owned(), netns.clone());
+        let mut controller = Self { name, netns, dir, program, process: None };
         controller.launch();
         controller
+    }
+
+    /// Runs it from now on as nobody, without any capability, in a directory that it cannot write to.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    pub fn relaunch_as_nobody(&mut self) {
+        self.kill();
+        let at = |name: &str| self.dir.path().join(name);
+        let read = fs::read_to_string(at("controller.yaml")).unwrap();
+        let mut settings: Value = serde_json::from_str(&read).unwrap();
+        fs::copy(settings["kubeconfig"].as_str().unwrap(), at("kubeconfig")).unwrap();
+        settings["kubeconfig"] = json!(at("kubeconfig"));
+        fs::write(at("controller.yaml"), settings.to_string()).unwrap();
+        fs::copy(binaries::sheath(), at("sheath")).unwrap();
+        fs::set_permissions(self.dir.path(), Permissions::from_mode(0o755)).unwrap();
+        let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+        let nothing = ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"];
+        self.program = nobody.into_iter().chain(nothing).map(OsString::from).collect();
+        self.program.push(at("sheath").into());
+        self.launch();
     }
 
     #[track_caller]
     pub fn launch(&mut self) {
         let before = self.log_lines().len();
-        let mut command = self.netns.command(binaries::sheath());
+        let mut command = self.netns.command(&self.program[0]);
+        command.args(&self.program[1..]);
         command.args(["controller", "--config"]).arg(self.dir.path().join("controller.yaml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(self.open_log());
         self.process = Some(command.spawn().expect("the controller"));

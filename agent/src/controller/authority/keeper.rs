@@ -116,13 +116,16 @@ impl Keeper {
 
     /// Says what is wrong, once.
     fn report(&self, error: KeeperError) {
+        let is_wait = matches!(error, KeeperError::Waiting);
         let problem = Problem::from(error);
         self.authority.problem.send_if_modified(|known| {
             let is_new = known.as_ref() != Some(&problem);
-            if is_new {
+            if is_new && is_wait {
+                tracing::info!(%problem, "the CA");
+            } else if is_new {
                 tracing::error!(%problem, "the CA");
-                *known = Some(problem);
             }
+            *known = Some(problem);
             is_new
         });
     }

@@ -29,7 +29,7 @@ fn every_key_is_read() {
     assert_eq!(settings.own.as_str(), "spiffe://example.org/ns/sheath/sa/ca");
     assert_eq!(settings.access, Access::Kubeconfig("/etc/kubeconfig".into()));
     assert_eq!(settings.agent_service_account, "sheath/agent");
-    assert_eq!(settings.system_namespaces, ["infra"]);
+    assert!(settings.system_namespaces.iter().eq(["infra", "sheath"]), "its own as well");
     assert_eq!(settings.cluster_ranges, ["10.0.0.0/8".parse::<IpNet>().unwrap()]);
     let terms = settings.terms;
     assert_eq!([terms.svid_ttl, terms.distribute], [HOUR, 2 * HOUR]);

@@ -1,0 +1,96 @@
+//! The controller's CA: it is made once, never overwritten, and its roots are told before they sign.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sheath_tests::api_server::Kind;
+use sheath_tests::controller::{self, Caller, Controller, Csr, Scene};
+use sheath_tests::wait::{self, GENEROUS};
+
+const SECRET: &str = "sheath-system/sheath-ca";
+
+#[test]
+fn a_secret_that_is_damaged_is_never_overwritten_and_who_knew_it_goes_on() {
+    let scene = Scene::new();
+    let pod = scene.pod(1, |_| {});
+    let mut one = scene.leader();
+    let whole = scene.api.get(Kind::Secret, SECRET).unwrap();
+    let mut damaged = whole.clone();
+    damaged["data"]["ca.json"] = json!("bm9uc2Vuc2U=");
+    scene.api.put(Kind::Secret, damaged);
+    one.wait_for_log("holds no CA that can be used");
+    let csr = Csr::new(None);
+    let agent = scene.agent(&one, "token of node-a");
+    let before = agent.sign(&pod, &csr.der).unwrap();
+    // One that begins now knows nothing, and makes nothing up.
+    one.kill();
+    one.launch();
+    controller::wait_leads(&scene.api, &one);
+    wait::wait_until("it says so", GENEROUS, || {
+        let lines = one.log_lines();
+        lines.iter().filter(|line| line.to_string().contains("holds no CA")).count() >= 2
+    });
+    assert!(Caller::connect(&scene.netns, one.address(), None).is_err(), "it has no certificate");
+    let stored = scene.api.get(Kind::Secret, SECRET).unwrap();
+    assert_eq!(stored["data"]["ca.json"], json!("bm9uc2Vuc2U="), "it was overwritten");
+    // Restored, it is the same CA as before.
+    scene.api.put(Kind::Secret, whole);
+    let agent = scene.agent(&one, "token of node-a");
+    wait::wait_until("it signs", GENEROUS, || {
+        agent.sign(&pod, &csr.der).is_ok_and(|chain| chain[1] == before[1])
+    });
+}
+
+#[test]
+fn a_secret_that_is_gone_is_no_reason_for_a_new_ca() {
+    let scene = Scene::new();
+    let mut one = scene.leader();
+    scene.api.delete(Kind::Secret, SECRET);
+    one.wait_for_log("the Secret sheath-ca is gone");
+    one.kill();
+    one.launch();
+    one.wait_for_log("there was a CA");
+    assert!(scene.api.get(Kind::Secret, SECRET).is_none());
+    // Whoever really wants another one says so.
+    scene.api.delete(Kind::ConfigMap, "sheath-system/sheath-roots");
+    wait::wait_until("a new CA", GENEROUS, || scene.api.get(Kind::Secret, SECRET).is_some());
+}
+
+#[test]
+fn an_empty_secret_that_the_chart_has_made_is_filled() {
+    let scene = Scene::new();
+    let empty = |name: &str| json!({"metadata": {"namespace": "sheath-system", "name": name}});
+    scene.api.put(Kind::Secret, empty("sheath-ca"));
+    scene.api.put(Kind::ConfigMap, empty("sheath-roots"));
+    let _leader = scene.leader();
+    assert!(scene.api.get(Kind::Secret, SECRET).unwrap()["data"]["ca.json"].is_string());
+}
+
+/// The new root is told at once, and signs when that was long enough ago.
+#[test]
+fn a_root_that_somebody_asks_for_is_told_before_it_signs() {
+    let scene = Scene::new();
+    let pod = scene.pod(1, |_| {});
+    let one = Controller::start(&scene.api, &scene.netns, "one", |settings| {
+        settings["identity"]["distribute"] = json!("10s");
+    });
+    scene.wait_ready(&one);
+    let agent = scene.agent(&one, "token of node-a");
+    let csr = Csr::new(None);
+    let first = agent.sign(&pod, &csr.der).unwrap();
+    let mut secret = scene.api.get(Kind::Secret, SECRET).unwrap();
+    secret["metadata"]["annotations"] = json!({"sheath.dev/rotate-root": "because"});
+    scene.api.put(Kind::Secret, secret);
+    wait::wait_until("two roots", GENEROUS, || agent.roots().is_ok_and(|roots| roots.len() == 2));
+    let told = Instant::now();
+    let pem = controller::wait_roots(&scene.api);
+    assert_eq!(pem.matches("BEGIN CERTIFICATE").count(), 2);
+    assert_eq!(agent.sign(&pod, &csr.der).unwrap()[1], first[1], "the old root signs still");
+    wait::wait_until("another intermediate", GENEROUS, || {
+        agent.sign(&pod, &csr.der).is_ok_and(|chain| chain[1] != first[1])
+    });
+    assert!(told.elapsed() > Duration::from_secs(5), "it was told for long enough");
+    let secret = scene.api.get(Kind::Secret, SECRET).unwrap();
+    assert_eq!(secret["metadata"]["annotations"], json!({}), "the wish is fulfilled");
+    assert_eq!(agent.roots().unwrap().len(), 2, "the old root stays while what it signed lives");
+}

@@ -1,0 +1,202 @@
+//! A controller on a node of a cluster, with rights of its own and no more, and what agents need to call it.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::agents::{TRUST_DOMAIN, kubeconfig};
+use super::{Cluster, NODES, NodeName, PAUSE_IMAGE};
+use crate::binaries;
+use crate::wait::{self, GENEROUS};
+
+/// What the controller's service account may do, and nothing else. Its Lease, Secret and ConfigMap it makes itself.
+const RIGHTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: sheath-system}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: sheath-controller, namespace: sheath-system}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: agent, namespace: sheath-system}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: sheath-controller}
+rules:
+- {apiGroups: [''], resources: [pods], verbs: [get, list, watch]}
+- {apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: sheath-controller}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: sheath-controller}
+subjects: [{kind: ServiceAccount, name: sheath-controller, namespace: sheath-system}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: sheath-controller, namespace: sheath-system}
+rules:
+- {apiGroups: [''], resources: [secrets], resourceNames: [sheath-ca], verbs: [get, update]}
+- {apiGroups: [''], resources: [configmaps], resourceNames: [sheath-roots], verbs: [get, update]}
+- {apiGroups: [coordination.k8s.io], resources: [leases], resourceNames: [sheath-controller], verbs: [get, update]}
+- {apiGroups: [''], resources: [secrets, configmaps], verbs: [create]}
+- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: sheath-controller, namespace: sheath-system}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: sheath-controller}
+subjects: [{kind: ServiceAccount, name: sheath-controller, namespace: sheath-system}]
+";
+
+const PORT: u16 = 15443;
+
+/// A controller that runs on the first node. It ends, and what it has made with it, when this is dropped.
+pub struct Controller<'c> {
+    cluster: &'c Cluster,
+    process: Option<Child>,
+    dir: TempDir,
+}
+
+impl<'c> Controller<'c> {
+    /// Starts it, and waits until it has published its roots.
+    ///
+    /// # Errors
+    /// When it does not, with the end of its log.
+    pub fn start(cluster: &'c Cluster) -> Result<Self> {
+        let dir = tempfile::tempdir().context("a directory for the controller")?;
+        cluster.kubectl().apply(RIGHTS)?;
+        let [node, _] = NODES;
+        let address = node.addresses().v4;
+        let settings = json!({
+            "trustDomain": TRUST_DOMAIN,
+            "listen": format!("{address}:{PORT}"),
+            "advertise": format!("{address}:{PORT}"),
+            "name": "controller-0",
+            "kubeconfig": kubeconfig(cluster, dir.path(), "sheath-controller")?,
+            "agentServiceAccount": "sheath-system/agent",
+            "log": {"format": "json"},
+        });
+        fs::write(dir.path().join("controller.yaml"), settings.to_string())
+            .context("the controller's settings")?;
+        let mut this = Self { cluster, process: None, dir };
+        this.remove_objects();
+        for node in NODES {
+            this.make_agents_pod(node)?;
+        }
+        this.launch()?;
+        Ok(this)
+    }
+
+    /// # Errors
+    /// When it does not publish its roots in time.
+    pub fn launch(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.log()).context("a log")?;
+        let machine = self.cluster.node(NODES[0]);
+        let mut command = machine.command("sheath-controller", binaries::sheath())?;
+        command.args(["controller", "--config"]).arg(self.dir.path().join("controller.yaml"));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.process = Some(command.spawn().context("cannot start the controller")?);
+        let roots = wait::try_for(GENEROUS, || {
+            let map = ["configmap", "sheath-roots", "--namespace=sheath-system"];
+            let map = self.cluster.kubectl().get(map).ok()?;
+            map["data"]["roots.pem"].as_str().map(str::to_owned)
+        });
+        let Some(roots) = roots else {
+            let log = super::tail(&self.log(), 20);
+            bail!("the controller publishes no roots: {log}");
+        };
+        fs::write(self.roots(), roots).context("the roots")
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    fn roots(&self) -> PathBuf {
+        self.dir.path().join("roots.pem")
+    }
+
+    /// Kills it with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+
+    /// The configuration of an agent that has its pods' identities from here, with a token as the kubelet makes one.
+    ///
+    /// # Errors
+    /// When there is no token.
+    pub fn configure(&self, node: NodeName, config: &mut Value) -> Result<()> {
+        let name = agents_pod(node);
+        let token = self.cluster.kubectl().run([
+            "create",
+            "token",
+            "agent",
+            "--namespace=sheath-system",
+            "--audience=sheath-controller",
+            "--bound-object-kind=Pod",
+            &format!("--bound-object-name={name}"),
+        ])?;
+        let file: PathBuf = self.dir.path().join(format!("{name}.token"));
+        fs::write(&file, token).context("the agent's token")?;
+        config["identity"] = json!({"controller": {}});
+        config["controller"] = json!({
+            "address": format!("{}:{PORT}", NODES[0].addresses().v4),
+            "roots": self.roots(),
+            "token": file,
+        });
+        Ok(())
+    }
+
+    /// The pod that a node's agent would run in: tokens are bound to it, and say its node.
+    fn make_agents_pod(&self, node: NodeName) -> Result<()> {
+        self.cluster.kubectl().apply(&format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {}, namespace: sheath-system}}
+spec:
+  nodeName: {}
+  serviceAccountName: agent
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: main, image: {PAUSE_IMAGE}, imagePullPolicy: Never}}]
+",
+            agents_pod(node),
+            node.as_str()
+        ))
+    }
+
+    /// What an earlier one has left.
+    fn remove_objects(&self) {
+        let mut objects = vec!["secret/sheath-ca".to_owned(), "configmap/sheath-roots".to_owned()];
+        objects.push("lease/sheath-controller".to_owned());
+        objects.extend(NODES.map(|node| format!("pod/{}", agents_pod(node))));
+        let options =
+            ["delete", "--namespace=sheath-system", "--ignore-not-found"].map(str::to_owned);
+        let _ = self.cluster.kubectl().run(options.into_iter().chain(objects));
+    }
+}
+
+impl Drop for Controller<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- last lines of the controller\n{}", super::tail(&self.log(), 20));
+        }
+        self.kill();
+        self.remove_objects();
+    }
+}
+
+fn agents_pod(node: NodeName) -> String {
+    format!("agent-{}", node.as_str())
+}
