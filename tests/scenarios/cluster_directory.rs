@@ -162,11 +162,16 @@ fn another_leader_says_the_same_and_known_pods_are_served_meanwhile() {
         settings["listen"] = json!(cluster.controller.address().to_string());
         settings["advertise"] = json!(cluster.controller.address().to_string());
     });
-    wait::wait_until("another leader", 3 * GENEROUS, || {
+    let told = wait::try_for(2 * GENEROUS, || {
         let seen = call(&caller, &web, "all the time");
         assert_eq!(seen.ended_by(), None, "{seen:?}");
-        epoch(&cluster) != before
+        (epoch(&cluster) != before).then_some(())
     });
+    let said = || {
+        let lines = cluster.agent.log_lines();
+        lines.into_iter().filter(|line| !line.contains("sheath::access")).collect::<Vec<_>>()
+    };
+    assert!(told.is_some(), "no other epoch: {:#?}", said());
     cluster.wait_for("both are protected", [0, 0, 2]);
     drop(second);
 }

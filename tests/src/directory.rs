@@ -41,7 +41,7 @@ mod api {
 }
 
 /// The identity that agents expect of it.
-const ID: &str = "ns/sheath-system/sa/sheath-controller";
+const ID: &str = "spiffe://example.org/ns/sheath-system/sa/sheath-controller";
 
 /// What it says of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Teller {
         let dir = tempfile::tempdir().expect("a directory for the token");
         std::fs::write(dir.path().join("token"), "a.b.c").expect("the token");
         world.ca().write_certificate(&dir.path().join("roots.pem"));
-        let leaf = world.ca().issue(&config::spiffe_id(ID));
+        let leaf = world.ca().issue(ID);
         let chain = CertificateDer::pem_slice_iter(leaf.certificate_pem().as_bytes());
         let chain = chain.collect::<Result<Vec<_>, _>>();
         let key = PrivateKeyDer::from_pem_slice(leaf.key_pem().as_bytes());
