@@ -10,6 +10,8 @@ use serde_json::Value;
 
 const SERVICE: &str = "spire/api/agent/delegatedidentity/v1/delegatedidentity.proto";
 
+const HEALTH: &str = "grpc/health/v1/health.proto";
+
 fn main() {
     // Another version of the crate is another definition.
     println!("cargo::rerun-if-changed=../Cargo.lock");
@@ -24,6 +26,7 @@ fn main() {
         .expect("Rust from the definition");
     controller();
     directory();
+    health();
 }
 
 /// The client's side of the controller's API.
@@ -49,6 +52,16 @@ fn directory() {
         .build_client(false)
         .include_file("directory.rs")
         .compile_fds(definition)
+        .expect("Rust from the definition");
+}
+
+/// The server's side of health checks.
+fn health() {
+    println!("cargo::rerun-if-changed=proto");
+    let health = protox::compile([HEALTH], ["proto"]).unwrap_or_else(|error| panic!("{error}"));
+    tonic_prost_build::configure()
+        .build_client(false)
+        .compile_fds(health)
         .expect("Rust from the definition");
 }
 

@@ -1,8 +1,9 @@
 //! Pods of a real cluster, under agents that find them by watching its API server.
 
+use sheath_tests::binaries;
 use sheath_tests::cluster::agents::{Agents, TRUST_DOMAIN};
 use sheath_tests::cluster::controller::Controller;
-use sheath_tests::cluster::scene::{LIMIT, PORT, Scene};
+use sheath_tests::cluster::scene::{IMAGE, LIMIT, PORT, Scene};
 use sheath_tests::cluster::{NODES, NodeName, WIRE};
 use sheath_tests::status::Access;
 use sheath_tests::tap::Tap;
@@ -175,4 +176,104 @@ fn a_pod_that_nobody_has_decided_about_does_not_start_and_its_events_say_why() {
         ["label", "--overwrite", "namespace", &scene.namespace, "sheath.dev/protect=require"];
     kubectl.run(label).unwrap();
     scene.wait_running("client");
+}
+
+/// A pod with probes and hooks of every kind that goes over the network. What calls it is in nginx's log.
+fn probed_pod(scene: &Scene, node: NodeName) -> String {
+    let listen: String = PROBED.map(|port| format!("listen {port}; ")).concat();
+    let config = format!(
+        "events {{}} http {{ access_log /dev/stdout; server {{ {listen} location / {{ return 200 {}; }} \
+         location /live {{ if (-f /tmp/dead) {{ return 500; }} return 200 yes; }} }} }}",
+        scene.marker
+    );
+    let serve = format!(
+        "echo '{config}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'"
+    );
+    let health = r#"{"Health":{"listen":"0.0.0.0:8082"}}"#;
+    let probe = binaries::probe();
+    let probe = probe.file_name().unwrap().to_string_lossy();
+    let [http, tcp, hook, _] = PROBED;
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: probed, namespace: {}}}
+spec:
+  nodeName: {}
+  serviceAccountName: web
+  terminationGracePeriodSeconds: 2
+  containers:
+  - name: main
+    image: {IMAGE}
+    imagePullPolicy: Never
+    command: [sh, -c, \"{serve}\"]
+    ports: [{{name: http, containerPort: {http}}}]
+    startupProbe: {{httpGet: {{path: /start, port: {http}}}, periodSeconds: 1, failureThreshold: 60}}
+    livenessProbe: {{httpGet: {{path: /live, port: http}}, periodSeconds: 1, failureThreshold: 2}}
+    readinessProbe: {{tcpSocket: {{port: {tcp}}}, periodSeconds: 1}}
+    lifecycle: {{preStop: {{httpGet: {{path: /pre-stop, port: {hook}}}}}}}
+  - name: health
+    image: {IMAGE}
+    imagePullPolicy: Never
+    command: [/usr/bin/{probe}, '{health}']
+    # It lives as long as that is open.
+    stdin: true
+    readinessProbe: {{grpc: {{port: 8082}}, periodSeconds: 1}}
+    lifecycle: {{postStart: {{httpGet: {{path: /post-start, port: {hook}}}}}}}
+",
+        scene.namespace,
+        node.as_str()
+    )
+}
+
+/// Ports of nginx: of httpGet, tcpSocket, a hook, and one without any of these.
+const PROBED: [u16; 4] = [8080, 8081, 8083, 8084];
+
+#[test]
+fn probes_and_hooks_of_the_kubelet_reach_a_strict_pod_and_nothing_else_of_the_node_does() {
+    let scene = Scene::new(Some("require"));
+    let agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let [a, b] = NODES;
+    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+    let kubectl = scene.cluster.kubectl();
+    kubectl.apply(&probed_pod(&scene, b)).unwrap();
+    // By HTTP, TCP and gRPC.
+    scene.wait_running("probed");
+    let space = format!("--namespace={}", scene.namespace);
+    let log = |more: &[&str]| {
+        let arguments = ["logs", "pod/probed", "--container=main", &space].into_iter();
+        kubectl.run(arguments.chain(more.iter().copied()))
+    };
+    wait::wait_until("a postStart hook", LIMIT, || {
+        log(&[]).is_ok_and(|log| log.contains("/post-start"))
+    });
+    // A container whose liveness probe fails is restarted, and its preStop hook is called first.
+    kubectl
+        .run(["exec", &space, "probed", "--container=main", "--", "sh", "-c", ": > /tmp/dead"])
+        .unwrap();
+    wait::wait_until("a restart with a preStop hook", LIMIT, || {
+        log(&["--previous"]).is_ok_and(|log| log.contains("/pre-stop"))
+    });
+    scene.wait_running("probed");
+    // Others of the node get nothing, on any port; whoever is in the kubelet's cgroup gets what the kubelet gets.
+    let ask = |cgroup: &str, address: &str, port: u16| {
+        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        let mut curl = scene.cluster.node(b).command(cgroup, "curl").unwrap();
+        let output =
+            curl.args(["-sS", "-m", "5", &format!("http://{host}:{port}/")]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for address in scene.addresses("probed").iter().filter(|address| !address.contains(':')) {
+        for port in PROBED {
+            assert_eq!(ask("stranger", address, port), "", "{address} {port}");
+        }
+        let [probed @ .., other] = PROBED;
+        for port in probed {
+            assert_eq!(ask("kubelet", address, port), scene.marker, "{address} {port}");
+        }
+        assert_eq!(ask("kubelet", address, other), "", "{address}");
+    }
+    let status = agents.status(b).unwrap();
+    assert!(status.counter("probes_passed") > 0 && status.counter("probe_unmatched") >= 3);
+    assert_eq!(status.counter("probe_lost"), 0);
+    assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
 }

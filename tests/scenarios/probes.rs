@@ -10,7 +10,7 @@ use sheath_tests::agent::{self, Agent};
 use sheath_tests::api_server::{ApiServer, Kind};
 use sheath_tests::binaries;
 use sheath_tests::cgroup::Cgroup;
-use sheath_tests::config::{self, Kubernetes};
+use sheath_tests::config::{self, Kubernetes, Workload};
 use sheath_tests::kubelet::{self, Depth, Driver, Kubelet, Qos};
 use sheath_tests::names;
 use sheath_tests::netns::NetNs;
@@ -375,6 +375,7 @@ fn a_probe_that_there_is_no_room_for_is_refused_and_counted() {
     let filling = pins::fill(scene.agent.instance(), "PROBES");
     scene.assert_refused(&scene.prober(), Family::V4, PROBED[0], libc::ECONNRESET);
     assert_eq!(scene.counter("probe_lost"), 1);
+    scene.agent.wait_for_log("WARN", "refused for want of room");
     scene.assert_nothing_accepted();
     filling.clear();
     scene.assert_passes(&scene.prober(), Family::V4, PROBED[0]);
@@ -408,6 +409,20 @@ fn without_a_kubelet_no_probe_passes() {
     );
     scene.assert_refused(&scene.prober(), Family::V4, PROBED[0], libc::ECONNRESET);
     assert!(scene.agent.status().pods.unwrap().kubelet.is_none());
+}
+
+#[test]
+fn a_kubelet_that_is_a_workload_is_told() {
+    let mut scene = strict();
+    let cgroup = scene.service.as_ref().unwrap().relative();
+    let output = scene.agent.reload(|config| {
+        config.workloads = vec![Workload::new("node", &cgroup).outbound("require", &[])];
+    });
+    assert!(output.status.success(), "{output:?}");
+    let problem = scene.agent.status().pods.unwrap().kubelet.unwrap().problem;
+    assert!(problem.contains("is the workload node's"), "{problem}");
+    let seen = scene.call(&scene.prober(), Family::V4, PROBED[0]);
+    assert_eq!(seen.ended_by(), Some(libc::EPERM), "{seen:?}");
 }
 
 /// A process that idles, and is called like a kubelet.

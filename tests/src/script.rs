@@ -46,6 +46,8 @@ pub enum Job {
     Frame { device: String, text: String },
     /// Sends a datagram and waits for the same one back.
     Datagram { to: SocketAddr, text: String },
+    /// Says by gRPC that it is well, whoever asks, until killed.
+    Health { listen: SocketAddr },
     /// Does nothing until killed: the first process of a workload.
     Idle,
 }

@@ -229,7 +229,7 @@ fn configuration(
         "identity": {"ca": {"dir": ca}},
         "capture": {"cgroup": cgroup, "pods": {"root": format!("{cgroup}/kubepods")}},
         "log": {"format": "json"},
-        "kubernetes": {"kubeconfig": kubeconfig},
+        "kubernetes": {"kubeconfig": kubeconfig, "kubelet": {"cgroup": format!("{cgroup}/kubelet")}},
         "peers": [{"match": [PODS.0, PODS.1], "spiffeIds": ids}],
     })
 }

@@ -7,12 +7,13 @@ use anyhow::Result;
 use super::helm::Release;
 use super::image::Image;
 use super::{Cluster, NodeName, shared};
-use crate::{names, wait};
+use crate::{binaries, names, wait};
 
 /// Long enough for some pods on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
-const IMAGE: &str = "sheath.dev/http:test";
+/// What all pods run.
+pub const IMAGE: &str = "sheath.dev/http:test";
 /// Where web servers listen.
 pub const PORT: u16 = 8080;
 
@@ -174,6 +175,7 @@ fn load(cluster: &Cluster) {
     let dir = tempfile::tempdir().unwrap();
     let archive = dir.path().join("http.tar");
     let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh"]).unwrap();
+    image.add_program(binaries::probe()).unwrap();
     image.add_dir("/var/log/nginx");
     for directory in ["body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         image.add_dir(&format!("/var/lib/nginx/{directory}"));

@@ -127,3 +127,19 @@ fn prober_path(path: &[u8]) -> Option<Prefix<BeginningKey>> {
         data: BeginningKey { generation: 0, text },
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_a_key_as_far_as_it_fits() {
+        let path = b"/system.slice/kubelet.service";
+        let key = prober_path(path).unwrap();
+        let (bits, text) = (key.bits, { key.data }.text);
+        assert_eq!(bits, 32 + 8 * path.len() as u32);
+        assert!(text.starts_with(path) && text[path.len()..].iter().all(|byte| *byte == 0));
+        assert!(prober_path(&[b'x'; MAX_PROBER_PATH]).is_some());
+        assert!(prober_path(&[b'x'; MAX_PROBER_PATH + 1]).is_none());
+    }
+}

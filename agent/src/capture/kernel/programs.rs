@@ -65,9 +65,9 @@ impl Loaded {
         RingBuf::try_from(map).map_err(|error| CaptureError::Load(error.to_string()))
     }
 
-    /// Attaches all programs, or none but for those that the kubelet's probes need, and tells the kernel which cgroup they cover. Links that are pinned are given the
-    /// new programs in place. Nothing new is pinned yet: should a later step of the start fail, the links go with
-    /// this value.
+    /// Attaches all programs, or none, but for those that the kubelet's probes need, and tells the kernel which cgroup they cover.
+    /// Links that are pinned are given the new programs in place. Nothing new is pinned yet: should a later step of the start fail,
+    /// the links go with this value.
     ///
     /// # Errors
     /// If there is no cgroup to attach to, the kernel refuses a program, or a program uses another map than the agent's.

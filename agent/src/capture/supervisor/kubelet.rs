@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sheath_common::counters::Counter;
+use sheath_common::maps::MAX_PROBES;
 use sheath_common::probe::MAX_PROBER_PATH;
 
 use crate::capture::cgroups;
@@ -39,6 +41,8 @@ pub struct Kubelet {
     path: Option<PathBuf>,
     id: Option<u64>,
     problem: Option<String>,
+    /// How many of its connections could not be recorded, when that was last looked at.
+    lost: Option<u64>,
 }
 
 /// What is known of the kubelet.
@@ -55,7 +59,7 @@ pub struct KubeletView {
 impl Kubelet {
     pub fn new(maps: Arc<Maps>, mount: PathBuf, settings: Option<PodSettings>) -> Self {
         let (process, looked, path, id, problem) = (None, None, None, None, None);
-        Self { maps, mount, settings, process, looked, path, id, problem }
+        Self { maps, mount, settings, process, looked, path, id, problem, lost: None }
     }
 
     /// Looks where it is now, and tells the kernel.
@@ -141,11 +145,20 @@ impl Kubelet {
         metadata.is_dir().then(|| metadata.ino())
     }
 
-    /// Removes what the kernel keeps of connections that are no more.
+    /// Removes what the kernel keeps of connections that are no more, and tells of those that it had no room for.
     ///
     /// # Errors
-    /// If the map cannot be read or written.
-    pub fn sweep(&self) -> io::Result<()> {
+    /// If a map cannot be read or written.
+    pub fn sweep(&mut self) -> io::Result<()> {
+        let lost = self.maps.counted(Counter::ProbeLost)?;
+        if let Some(before) = self.lost.replace(lost)
+            && lost > before
+        {
+            tracing::warn!(
+                probes = lost - before,
+                "probes of the kubelet are refused for want of room: it has {MAX_PROBES} connections open"
+            );
+        }
         self.maps.probes.sweep()
     }
 

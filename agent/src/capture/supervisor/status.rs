@@ -1,6 +1,7 @@
 //! The status of capture: what is observed now, never what was once asked for.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde::Serialize;
 use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
@@ -243,8 +244,26 @@ impl Owners<'_> {
             decided: pods.decisions().count(),
             held: pods.held().map(held).collect(),
             problem: pods.problem().unwrap_or_default(),
-            kubelet: self.kubelet.view().map(KubeletStatus::from),
+            kubelet: self.kubelet.view().map(|view| self.kubelet_status(view)),
         })
+    }
+
+    /// Connections of a workload are its agent's affair before they are probes.
+    fn kubelet_status(&self, view: KubeletView) -> KubeletStatus {
+        let root = self.enrolled.pods().root();
+        let selects = |path: &Path| {
+            let mut workloads = self.enrolled.configs();
+            workloads.find(|workload| cgroups::selects(workload, root, path)).cloned()
+        };
+        let owner = view.path.as_deref().and_then(selects);
+        let mut status = KubeletStatus::from(view);
+        if let Some(owner) = owner {
+            status.problem = format!(
+                "the kubelet's cgroup is the workload {}'s, whose connections are no probes; select it no more",
+                owner.name
+            );
+        }
+        status
     }
 
     /// What is served of each workload.

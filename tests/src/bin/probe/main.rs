@@ -3,6 +3,7 @@
 
 mod client;
 mod gate;
+mod health;
 mod lend;
 mod load;
 mod matrix;
@@ -40,6 +41,7 @@ fn main() {
         Job::Accomplice { path } => matrix::help(&path),
         Job::Frame { device, text } => emit(&Event::Connection(frame(&device, &text))),
         Job::Datagram { to, text } => emit(&Event::Connection(datagram(to, &text))),
+        Job::Health { listen } => health::serve(listen),
         Job::Idle => {
             emit(&Event::Listening);
             gate::wait(usize::MAX);
