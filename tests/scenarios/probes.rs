@@ -18,7 +18,7 @@ use sheath_tests::pair::{any, client, living, say, server};
 use sheath_tests::pins;
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
-use sheath_tests::raw;
+use sheath_tests::raw::{self, Between};
 use sheath_tests::script::{Connection, Job, Socket, Step};
 use sheath_tests::tap::Tap;
 use sheath_tests::wait::{self, GENEROUS};
@@ -227,6 +227,28 @@ fn other_ports_are_closed_to_the_kubelet_and_the_same_ports_to_everybody_else() 
     scene.assert_refused(&callers[0].1, Family::V4, PROBED[0], libc::ECONNRESET);
     scene.agent.wait_for_log("WARN", "not by the kubelet's connection");
     assert_eq!(scene.counter("probes_passed"), 0);
+}
+
+/// With SYN cookies the pod has no socket for the connection before the last segment of the handshake, which comes to its listener.
+#[test]
+fn the_end_of_a_handshake_that_has_left_no_socket_is_a_probes_too() {
+    let mut scene = strict();
+    scene.pod.netns.sysctl("ipv4/tcp_syncookies", "2");
+    let stranger = scene.world.a.host("stranger");
+    for family in FAMILIES {
+        let seen = scene.assert_passes(&scene.prober(), family, PROBED[0]);
+        assert_eq!(Some(scene.server(family, PROBED[0]).accepted()), seen.local);
+        scene.assert_refused(&stranger, family, PROBED[0], libc::ECONNRESET);
+    }
+    scene.assert_nothing_accepted();
+    // What ends a handshake that no kubelet has begun.
+    for family in FAMILIES {
+        let source = scene.world.a.addresses.at(family, 23459);
+        let target = scene.target(family, PROBED[0]);
+        raw::send_ack(&scene.world.b.netns, source, target, Between::Nothing, 7);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    scene.assert_nothing_accepted();
 }
 
 /// Who is on the network of the node does not know the number with which the kubelet's connection begins.

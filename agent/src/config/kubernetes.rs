@@ -216,6 +216,9 @@ mod tests {
             let config = parse(&format!("{IDENTITY}kubernetes: {section}\n")).unwrap();
             assert_eq!(config.pods.unwrap().kubelet, expected, "{section}");
         }
+        let [auto, none] = ["{}", "{ kubelet: none }"]
+            .map(|section| parse(&format!("{IDENTITY}kubernetes: {section}\n")).unwrap());
+        assert_eq!(auto.check_reload(&none).unwrap_err().0, "kubernetes.kubelet");
         let long = format!("/{}", "x".repeat(MAX_PROBER_PATH));
         for (cgroup, reason) in [
             ("/", "must be the path of the kubelet's own cgroup"),

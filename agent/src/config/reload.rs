@@ -13,10 +13,15 @@ impl Config {
     /// # Errors
     /// The first key that takes a restart.
     pub fn check_reload(&self, new: &Self) -> Result<(), NeedsRestart> {
+        let is_same_kubelet = match (&self.pods, &new.pods) {
+            (Some(before), Some(now)) => before.kubelet == now.kubelet,
+            _ => true,
+        };
         let keys = [
             ("trustDomain", self.trust_domain == new.trust_domain),
             ("node", self.node == new.node),
             ("instance", self.instance == new.instance),
+            ("kubernetes.kubelet", is_same_kubelet),
             ("capture", (&self.capture, &self.pods) == (&new.capture, &new.pods)),
             ("kubernetes.gate", self.gate == new.gate),
             ("log", self.log == new.log),
