@@ -20,11 +20,11 @@ use crate::wait::{self, GENEROUS};
 const RIGHTS: &str = "
 apiVersion: v1
 kind: Namespace
-metadata: {name: sheath-system}
+metadata: {name: node-system}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: agent, namespace: sheath-system}
+metadata: {name: agent, namespace: node-system}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -36,7 +36,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: node-agent}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: node-agent}
-subjects: [{kind: ServiceAccount, name: agent, namespace: sheath-system}]
+subjects: [{kind: ServiceAccount, name: agent, namespace: node-system}]
 ";
 
 /// The trust domain of a cluster's agents.
@@ -197,7 +197,7 @@ impl Drop for Agents<'_> {
 /// A kubeconfig with a service account of Sheath's namespace.
 pub(super) fn kubeconfig(cluster: &Cluster, dir: &Path, account: &str) -> Result<PathBuf> {
     let kubectl = cluster.kubectl();
-    let token = kubectl.run(["create", "token", account, "--namespace=sheath-system"])?;
+    let token = kubectl.run(["create", "token", account, "--namespace=node-system"])?;
     let admin = kubectl.run(["config", "view", "--raw", "--output=json"])?;
     let mut config: Value =
         serde_json::from_str(&admin).context("the administrator's kubeconfig")?;

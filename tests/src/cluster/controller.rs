@@ -17,32 +17,35 @@ use crate::wait::{self, GENEROUS};
 const RIGHTS: &str = "
 apiVersion: v1
 kind: Namespace
-metadata: {name: sheath-system}
+metadata: {name: node-system}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: sheath-controller, namespace: sheath-system}
+metadata: {name: sheath-controller, namespace: node-system}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: agent, namespace: sheath-system}
+metadata: {name: agent, namespace: node-system}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
-metadata: {name: sheath-controller}
+metadata: {name: node-controller}
 rules:
-- {apiGroups: [''], resources: [pods], verbs: [get, list, watch]}
+- {apiGroups: [''], resources: [pods, namespaces, services, nodes], verbs: [get, list, watch]}
+- {apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}
+- {apiGroups: [networking.k8s.io], resources: [servicecidrs], verbs: [get, list, watch]}
+- {apiGroups: [events.k8s.io], resources: [events], verbs: [create]}
 - {apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
-metadata: {name: sheath-controller}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: sheath-controller}
-subjects: [{kind: ServiceAccount, name: sheath-controller, namespace: sheath-system}]
+metadata: {name: node-controller}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: node-controller}
+subjects: [{kind: ServiceAccount, name: sheath-controller, namespace: node-system}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
-metadata: {name: sheath-controller, namespace: sheath-system}
+metadata: {name: sheath-controller, namespace: node-system}
 rules:
 - {apiGroups: [''], resources: [secrets], resourceNames: [sheath-ca], verbs: [get, update]}
 - {apiGroups: [''], resources: [configmaps], resourceNames: [sheath-roots], verbs: [get, update]}
@@ -52,9 +55,9 @@ rules:
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
-metadata: {name: sheath-controller, namespace: sheath-system}
+metadata: {name: sheath-controller, namespace: node-system}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: sheath-controller}
-subjects: [{kind: ServiceAccount, name: sheath-controller, namespace: sheath-system}]
+subjects: [{kind: ServiceAccount, name: sheath-controller, namespace: node-system}]
 ";
 
 const PORT: u16 = 15443;
@@ -81,8 +84,9 @@ impl<'c> Controller<'c> {
             "listen": format!("{address}:{PORT}"),
             "advertise": format!("{address}:{PORT}"),
             "name": "controller-0",
+            "namespace": "node-system",
             "kubeconfig": kubeconfig(cluster, dir.path(), "sheath-controller")?,
-            "agentServiceAccount": "sheath-system/agent",
+            "agentServiceAccount": "node-system/agent",
             "log": {"format": "json"},
         });
         fs::write(dir.path().join("controller.yaml"), settings.to_string())
@@ -106,7 +110,7 @@ impl<'c> Controller<'c> {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(command.spawn().context("cannot start the controller")?);
         let roots = wait::try_for(GENEROUS, || {
-            let map = ["configmap", "sheath-roots", "--namespace=sheath-system"];
+            let map = ["configmap", "sheath-roots", "--namespace=node-system"];
             let map = self.cluster.kubectl().get(map).ok()?;
             map["data"]["roots.pem"].as_str().map(str::to_owned)
         });
@@ -143,7 +147,7 @@ impl<'c> Controller<'c> {
             "create",
             "token",
             "agent",
-            "--namespace=sheath-system",
+            "--namespace=node-system",
             "--audience=sheath-controller",
             "--bound-object-kind=Pod",
             &format!("--bound-object-name={name}"),
@@ -154,6 +158,7 @@ impl<'c> Controller<'c> {
         config["controller"] = json!({
             "address": format!("{}:{PORT}", NODES[0].addresses().v4),
             "roots": self.roots(),
+            "spiffeId": format!("spiffe://{TRUST_DOMAIN}/ns/node-system/sa/sheath-controller"),
             "token": file,
         });
         Ok(())
@@ -164,7 +169,7 @@ impl<'c> Controller<'c> {
         self.cluster.kubectl().apply(&format!(
             "apiVersion: v1
 kind: Pod
-metadata: {{name: {}, namespace: sheath-system}}
+metadata: {{name: {}, namespace: node-system}}
 spec:
   nodeName: {}
   serviceAccountName: agent
@@ -182,7 +187,7 @@ spec:
         objects.push("lease/sheath-controller".to_owned());
         objects.extend(NODES.map(|node| format!("pod/{}", agents_pod(node))));
         let options =
-            ["delete", "--namespace=sheath-system", "--ignore-not-found"].map(str::to_owned);
+            ["delete", "--namespace=node-system", "--ignore-not-found"].map(str::to_owned);
         let _ = self.cluster.kubectl().run(options.into_iter().chain(objects));
     }
 }
