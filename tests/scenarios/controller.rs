@@ -1,6 +1,6 @@
 //! The controller issues identities of pods to the agents of their nodes, and to nobody else, whatever they try.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::PublicKeyData;
 use rustls::pki_types::CertificateDer;
@@ -231,4 +231,30 @@ fn requests_that_are_none_are_refused_and_cost_little() {
     assert!(matches!(huge.code(), Code::OutOfRange | Code::ResourceExhausted), "{huge:?}");
     // It is as it was.
     agent.sign(&pod, &mine.der).unwrap();
+}
+
+#[test]
+fn a_node_that_asks_without_end_has_to_wait_and_others_need_not() {
+    let scene = Scene::new();
+    let pod = scene.pod(1, |_| {});
+    let elsewhere = scene.pod(2, |pod| pod["spec"]["nodeName"] = json!("node-b"));
+    let controller = scene.leader();
+    let agent = scene.agent(&controller, "token of node-a");
+    let csr = Csr::new(None);
+    let started = Instant::now();
+    let mut issued = 0;
+    let status = loop {
+        match agent.sign(&pod, &csr.der) {
+            Ok(_) => issued += 1,
+            Err(status) => break status,
+        }
+        assert!(started.elapsed() < GENEROUS, "nobody holds it up");
+    };
+    let took = started.elapsed();
+    println!("{issued} identities in {took:?}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(issued >= 1000, "as many as two full nodes have pods at once: {issued}");
+    let other = scene.agent(&controller, "token of node-b");
+    other.sign(&elsewhere, &csr.der).unwrap();
+    wait::wait_until("it goes on", GENEROUS, || agent.sign(&pod, &csr.der).is_ok());
 }

@@ -67,6 +67,7 @@ impl Caller {
     ) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let stream = netns.run(|| std::net::TcpStream::connect(address))?;
+        stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let seen = Arc::new(Seen::default());
         let provider = Arc::new(aws_lc_rs::default_provider());
