@@ -1,6 +1,6 @@
-//! Generates the server's side of SPIRE's Delegated Identity API, from the very definition that the agent's client
-//! comes from: the one in the sources of the crate `spire-api`. And of what the controller serves: the
-//! client's side of identities, the server's side of the directory.
+//! Generates Rust from definitions of gRPC services: the server's side of SPIRE's Delegated Identity API, from the very definition
+//! that the agent's client comes from, the one in the sources of the crate `spire-api`; of health checks; and of the controller's
+//! directory; and the client's side of the controller's identities.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -8,60 +8,38 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const SERVICE: &str = "spire/api/agent/delegatedidentity/v1/delegatedidentity.proto";
+/// The definitions of Sheath's own services.
+const OWN: &str = "../agent/proto";
 
-const HEALTH: &str = "grpc/health/v1/health.proto";
+/// The side of a service that is generated.
+enum Side {
+    Client,
+    Server,
+}
 
 fn main() {
     // Another version of the crate is another definition.
     println!("cargo::rerun-if-changed=../Cargo.lock");
-    let include = package_dir("spire-api").join("spire-api-sdk/proto");
-    // Without protoc, and so without anything that is not a crate.
-    let definition = protox::compile([SERVICE], [&include])
-        .unwrap_or_else(|error| panic!("{SERVICE} in {}: {error}", include.display()));
-    tonic_prost_build::configure()
-        .build_client(false)
-        .include_file("spire.rs")
-        .compile_fds(definition)
-        .expect("Rust from the definition");
-    controller();
-    directory();
-    health();
+    for directory in ["proto", OWN] {
+        println!("cargo::rerun-if-changed={directory}");
+    }
+    let spire = package_dir("spire-api").join("spire-api-sdk/proto");
+    let delegated = "spire/api/agent/delegatedidentity/v1/delegatedidentity.proto";
+    generate(&spire, delegated, Side::Server, "spire.rs");
+    generate(Path::new("proto"), "grpc/health/v1/health.proto", Side::Server, "health.rs");
+    generate(Path::new(OWN), "identities.proto", Side::Client, "controller.rs");
+    generate(Path::new(OWN), "directory.proto", Side::Server, "directory.rs");
 }
 
-/// The client's side of the controller's API.
-fn controller() {
-    let definitions = Path::new("../agent/proto");
-    println!("cargo::rerun-if-changed={}", definitions.display());
-    let definition = protox::compile(["identities.proto"], [definitions])
-        .unwrap_or_else(|error| panic!("the controller's API: {error}"));
+/// Without protoc, and so without anything that is not a crate.
+fn generate(definitions: &Path, file: &str, side: Side, generated: &str) {
+    let definition = protox::compile([file], [definitions])
+        .unwrap_or_else(|error| panic!("{file} in {}: {error}", definitions.display()));
     tonic_prost_build::configure()
-        .build_server(false)
-        .include_file("controller.rs")
+        .build_client(matches!(side, Side::Client))
+        .build_server(matches!(side, Side::Server))
+        .include_file(generated)
         .compile_fds(definition)
-        .expect("Rust from the definition");
-}
-
-/// The server's side of the controller's directory.
-fn directory() {
-    let definitions = Path::new("../agent/proto");
-    println!("cargo::rerun-if-changed={}", definitions.display());
-    let definition = protox::compile(["directory.proto"], [definitions])
-        .unwrap_or_else(|error| panic!("the controller's directory: {error}"));
-    tonic_prost_build::configure()
-        .build_client(false)
-        .include_file("directory.rs")
-        .compile_fds(definition)
-        .expect("Rust from the definition");
-}
-
-/// The server's side of health checks.
-fn health() {
-    println!("cargo::rerun-if-changed=proto");
-    let health = protox::compile([HEALTH], ["proto"]).unwrap_or_else(|error| panic!("{error}"));
-    tonic_prost_build::configure()
-        .build_client(false)
-        .compile_fds(health)
         .expect("Rust from the definition");
 }
 

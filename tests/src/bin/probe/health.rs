@@ -6,14 +6,14 @@ use sheath_tests::script::Event;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use self::api::health_check_response::ServingStatus;
-use self::api::health_server::{Health, HealthServer};
-use self::api::{HealthCheckRequest, HealthCheckResponse};
+use self::api::grpc::health::v1::health_check_response::ServingStatus;
+use self::api::grpc::health::v1::health_server::{Health, HealthServer};
+use self::api::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use crate::emit;
 
 #[allow(clippy::pedantic, missing_docs, reason = "generated")]
 mod api {
-    include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/health.rs"));
 }
 
 struct Well;
