@@ -245,7 +245,6 @@ fn what_is_known_outlives_the_controller_and_the_agent() {
 fn an_address_that_another_pod_has_got_is_not_the_old_ones() {
     let scene = Scene::new("prefer");
     scene.say(1, &Said::Protected("web"));
-    let other = scene.pair.world.b.host("open");
     let to = |family| scene.pair.server_addresses.at(family, PORT);
     let begin = |family| {
         let mut probe = Probe::start(scene.client(), &client(to(family), &living()));
@@ -253,9 +252,12 @@ fn an_address_that_another_pod_has_got_is_not_the_old_ones() {
         probe
     };
     let (mut first, mut second) = (begin(Family::V4), begin(Family::V6));
-    drop(other);
     // Nothing is said of the second's address.
     scene.controller.say(scene.address(Family::V4), 2, Said::Protected("web"));
+    scene.agent().wait_for_access("the end of a session", |access| {
+        access.reason.contains("another pod has got the address 10.1.2.2:8080")
+    });
+    first.go();
     assert_eq!(first.connection().ended_by(), Some(libc::ECONNRESET), "another pod is there");
     second.go();
     assert_eq!(second.connection().ended_by(), None);

@@ -43,8 +43,8 @@ pub struct Cluster {
     ranges: Arc<[IpNet]>,
     /// Addresses whose entries may have changed.
     dirty: HashSet<IpAddr>,
-    /// All of them may have.
-    all_dirty: bool,
+    /// The ranges may have changed.
+    ranges_dirty: bool,
 }
 
 /// What has changed since it was last asked.
@@ -75,7 +75,7 @@ impl Cluster {
             entries: HashTrieMapSync::new_sync(),
             ranges: Arc::default(),
             dirty: HashSet::new(),
-            all_dirty: true,
+            ranges_dirty: true,
         }
     }
 
@@ -148,12 +148,24 @@ impl Cluster {
     /// A node is new, or has changed.
     pub fn set_node(&mut self, name: &str, ranges: Vec<IpNet>) {
         let name = self.texts.one(name);
-        self.all_dirty |= self.nodes.set(&name, ranges);
+        let changed = self.nodes.set(&name, ranges);
+        self.mark_ranges(&changed);
     }
 
     /// A node is gone. What its agent has said stays: pods live longer in the API than their node, and it may come back.
     pub fn remove_node(&mut self, name: &str) {
-        self.all_dirty |= self.nodes.remove(name);
+        let changed = self.nodes.remove(name);
+        self.mark_ranges(&changed);
+    }
+
+    /// These ranges are another node's, or nobody's.
+    fn mark_ranges(&mut self, changed: &[IpNet]) {
+        let is_in = |address: &&IpAddr| changed.iter().any(|range| range.contains(*address));
+        // Mostly a node is new, and nobody has an address in its range.
+        if !changed.is_empty() {
+            self.ranges_dirty = true;
+            self.dirty.extend(self.claims.keys().filter(is_in));
+        }
     }
 
     /// These are all nodes: others are gone.
@@ -217,10 +229,26 @@ impl Cluster {
 
     /// Works out the entries that may have changed. Returns those that have.
     pub fn take_changes(&mut self) -> Changes {
-        let mut dirty = std::mem::take(&mut self.dirty);
+        self.take_some(usize::MAX)
+    }
+
+    /// True if there are entries to work out.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// The same, of so many entries at most.
+    pub fn take_some(&mut self, most: usize) -> Changes {
+        let dirty: Vec<_> = match self.dirty.len() <= most {
+            true => self.dirty.drain().collect(),
+            false => self.dirty.iter().take(most).copied().collect(),
+        };
+        for address in &dirty {
+            self.dirty.remove(address);
+        }
         let mut changes = Changes::default();
-        if std::mem::take(&mut self.all_dirty) {
-            dirty.extend(self.claims.keys());
+        if std::mem::take(&mut self.ranges_dirty) {
             let ranges = self.all_ranges();
             if ranges != *self.ranges {
                 self.ranges = ranges.into();

@@ -18,6 +18,8 @@ use crate::controller_api::directory::Position;
 pub const GATHER: Duration = Duration::from_millis(20);
 /// How often it is looked whether a new leader knows enough.
 const LOOK: Duration = Duration::from_millis(200);
+/// Entries that are worked out at once, at most: so long does everybody wait.
+const PIECE: usize = 1000;
 /// A snapshot is told again as long as no more has changed since.
 const STALE: u64 = 200;
 
@@ -102,26 +104,30 @@ impl Feed {
         }
     }
 
-    /// Tells what has changed.
+    /// Tells what has changed. Others are let in between the pieces of it.
     pub fn flush(&self, now: Instant) {
+        while self.flush_piece(now) {}
+    }
+
+    /// Returns true if there is more.
+    fn flush_piece(&self, now: Instant) -> bool {
         let mut state = self.state();
         let State { cluster, settling, history, .. } = &mut *state;
-        let history = match history {
-            Some(history) => {
-                let changes = cluster.take_changes();
-                history.add(&changes);
-                history
-            }
+        // As long as nobody has been told anything, these are changes for nobody.
+        let changes = cluster.take_some(PIECE);
+        let more = cluster.has_more();
+        match history {
+            Some(history) => history.add(&changes),
+            None if more => {}
             None if settling.is_over(now, || cluster.nodes_with_selected()) => {
-                // Nobody has been told anything: these are changes for nobody.
-                cluster.take_changes();
-                history.insert(History::begin(self.epoch, self.limits))
+                *history = Some(History::begin(self.epoch, self.limits));
             }
-            None => return,
-        };
-        let sequence = Some(history.position().sequence);
+            None => {}
+        }
+        let sequence = history.as_ref().map(|history| history.position().sequence);
         drop(state);
         self.head.send_if_modified(|head| std::mem::replace(head, sequence) != sequence);
+        more
     }
 
     /// The agent of a node begins to follow, and says what it knows and, if it can say, which of its pods are protected.

@@ -16,22 +16,23 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Returns true if that changes anything.
-    pub fn set(&mut self, node: &Arc<str>, ranges: Vec<IpNet>) -> bool {
+    /// Returns the ranges of which that changes whose they are.
+    pub fn set(&mut self, node: &Arc<str>, ranges: Vec<IpNet>) -> Vec<IpNet> {
         if self.ranges.get(node) == Some(&ranges) {
-            return false;
+            return Vec::new();
         }
-        self.remove(node);
+        let mut changed = self.remove(node);
+        changed.extend(&ranges);
         for range in &ranges {
             self.by_range.insert(*range, node.clone());
             self.lengths.insert(range.prefix_len());
         }
         self.ranges.insert(node.clone(), ranges);
-        true
+        changed
     }
 
-    /// Returns true if it had any.
-    pub fn remove(&mut self, node: &str) -> bool {
+    /// Returns the ranges that it had.
+    pub fn remove(&mut self, node: &str) -> Vec<IpNet> {
         let ranges = self.ranges.remove(node).unwrap_or_default();
         for range in &ranges {
             // A range that two nodes have is the last one's.
@@ -39,7 +40,7 @@ impl Nodes {
                 self.by_range.remove(range);
             }
         }
-        !ranges.is_empty()
+        ranges
     }
 
     /// The node whose pods have such addresses, if it is known.
@@ -75,15 +76,15 @@ mod tests {
         let [a, b]: [Arc<str>; 2] = ["a", "b"].map(Into::into);
         let ranges =
             |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
-        assert!(nodes.set(&a, ranges(&["10.1.0.0/16", "fd00::/64"])));
-        assert!(!nodes.set(&a, ranges(&["10.1.0.0/16", "fd00::/64"])));
-        assert!(nodes.set(&b, ranges(&["10.1.2.0/24"])));
+        assert_eq!(nodes.set(&a, ranges(&["10.1.0.0/16", "fd00::/64"])).len(), 2);
+        assert!(nodes.set(&a, ranges(&["10.1.0.0/16", "fd00::/64"])).is_empty());
+        assert_eq!(nodes.set(&b, ranges(&["10.1.2.0/24"])), ranges(&["10.1.2.0/24"]));
         let of = |nodes: &Nodes, ip: &str| nodes.of(ip.parse().unwrap()).map(|n| n.to_string());
         assert_eq!(of(&nodes, "10.1.2.3").as_deref(), Some("b"));
         assert_eq!(of(&nodes, "10.1.3.3").as_deref(), Some("a"));
         assert_eq!(of(&nodes, "fd00::7").as_deref(), Some("a"));
         assert_eq!(of(&nodes, "10.2.0.1"), None);
-        assert!(nodes.remove("b") && !nodes.remove("b"));
+        assert!(!nodes.remove("b").is_empty() && nodes.remove("b").is_empty());
         assert_eq!(of(&nodes, "10.1.2.3").as_deref(), Some("a"));
     }
 }
