@@ -36,6 +36,7 @@ use crate::metrics::{Registry, RegistryError};
 use crate::peer::crypto_provider;
 use crate::pipeline::{FlowHandler, Pipeline};
 use crate::published::Published;
+use crate::services::{Catalogue, Node};
 use crate::sessions::IdleSessions;
 use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
@@ -269,11 +270,19 @@ fn follow(
 ) -> Following {
     let trust_domain = link.spiffe_id.trust_domain().clone();
     let memory = Memory::new(config.instance.directory_state(), trust_domain.clone());
-    published.directory.publish(memory.recall().unwrap_or_else(Directory::unknown));
+    let mut catalogue = Catalogue::new(Node::default(), published.services.services());
+    let known = memory.recall().map(|(known, services)| {
+        catalogue.apply(services);
+        known.complete_with(&Directory::default(), catalogue.all_ports()).0
+    });
+    published.directory.publish(known.unwrap_or_else(Directory::unknown));
     let views = DirectoryViews::new(published.directory.clone());
     let link = Arc::new(Link::new(link, provider.clone()));
     let backoff = Backoff::between(provider.secure_random, FOLLOW_FIRST, FOLLOW_LONGEST);
-    Following { settings: FollowerSettings { link, trust_domain, memory, backoff }, views }
+    Following {
+        settings: FollowerSettings { link, trust_domain, memory, backoff, catalogue },
+        views,
+    }
 }
 
 impl Following {

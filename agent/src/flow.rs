@@ -110,7 +110,7 @@ pub enum Protection {
     Mtls,
     /// TLS in which only the server shows a certificate, as an external peer may have it.
     Tls,
-    /// As they are, by a permissive port.
+    /// As they are: by a permissive port, or to an endpoint of a Service that nobody protects.
     Plaintext,
     /// As TLS between the applications, by a permissive port.
     Passthrough,
@@ -177,6 +177,14 @@ impl Outcome {
     }
 }
 
+/// A Service, and the endpoint that a flow to it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Its namespace and name.
+    pub service: String,
+    pub endpoint: SocketAddr,
+}
+
 /// What the access log says about a flow; filled in as it goes through the stages.
 #[derive(Debug)]
 pub struct FlowRecord {
@@ -191,6 +199,8 @@ pub struct FlowRecord {
     pub source: Option<SocketAddr>,
     /// Where it was opened to.
     pub destination: SocketAddr,
+    /// Where it went, if a Service is at the destination.
+    pub reached: Option<Reached>,
     /// The rule that allows the flow, or refuses it.
     pub rule: Option<Origin>,
     pub protection: Protection,
@@ -233,6 +243,7 @@ impl FlowRecord {
             peer_id: None,
             source: None,
             destination,
+            reached: None,
             rule: None,
             protection: Protection::None,
             negotiated: Negotiated::default(),

@@ -35,6 +35,7 @@ pub mod policy;
 pub mod published;
 pub mod relay;
 pub mod served;
+pub mod services;
 pub mod sessions;
 pub mod spiffe;
 pub mod steering;

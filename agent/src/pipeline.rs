@@ -11,48 +11,44 @@
 //! ```
 //!
 //! Capture calls [`FlowHandler`] for each connection. The other files: `admit` tells an inbound
-//! connection from plaintext and has its client proved; `dial` makes the other leg; `reuse` carries flow after flow in one
+//! connection from plaintext and has its client proved; `callee` says whom an outbound flow calls; `dial` makes the other leg; `reuse` carries flow after flow in one
 //! session between agents; `outcome` counts and logs each flow.
 
 mod admit;
+mod callee;
 mod dial;
 mod flow;
 mod handler;
 mod outcome;
 mod reuse;
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::Credentials;
-use crate::flow::FlowIds;
+use crate::flow::{FlowIds, Protection};
 use crate::limits::Quotas;
 use crate::peer::Target;
-use crate::policy::PolicyError;
 use crate::published::Published;
 use crate::relay::{Done, Relay, RelayError};
 use crate::sessions::{Basis, IdleSessions, Live, WireLeg};
 use crate::sys::sockopt;
 use crate::telemetry::AgentCounters;
 use crate::tls;
-use crate::wire::{Abort, Endpoints, RefusalCode, Session};
+use crate::wire::{Abort, Endpoints, RefusalCode, Session, plain};
 use crate::workers::Workers;
 
 use admit::Admission;
+use callee::Callee;
 pub use flow::Timeouts;
 use flow::{FlowLog, Inbound, Outbound, on_heap};
 pub use handler::FlowHandler;
 use outcome::FlowError;
 use reuse::route;
-
-/// How long a flow waits for the directory to tell who is at its destination.
-const ASKED: Duration = Duration::from_secs(1);
 
 /// Everything a flow needs; shared by all of them.
 #[derive(Debug)]
@@ -79,8 +75,11 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// An application has dialled a destination.
-    async fn outbound(&self, flow: &Outbound, log: &mut FlowLog) -> Result<(), FlowError> {
-        let target = self.target(flow.destination).await?;
+    async fn outbound(&self, flow: &mut Outbound, log: &mut FlowLog) -> Result<(), FlowError> {
+        let target = match self.callee(flow, log).await? {
+            Callee::Proved(target) => target,
+            Callee::Plain => return self.pass(flow, log).await,
+        };
         log.has_rule(target.rule());
         let credentials = self.published.identities.current(flow.workload)?;
         log.has_identity(&credentials);
@@ -90,23 +89,12 @@ impl Pipeline {
         };
         let certificates = standing.proof.certificates.clone();
         let route = route(flow, &target);
-        let basis = Basis::Outbound { target, destination: flow.destination, certificates };
+        let basis = Basis::Outbound { target, destination: flow.far_end(), certificates };
         let mut live = self.published.sessions.open(flow.facts(basis), flow.revision)?;
         if let Some(session) = self.relay(&flow.app, session, &mut live, log).await? {
             self.keep(route, WireLeg { session, standing });
         }
         Ok(())
-    }
-
-    /// Who must answer at a destination. Where somebody of the cluster may be whom nobody knows yet, the directory is given a
-    /// moment to tell: it tells of a pod a little later than the pod has its address.
-    async fn target(&self, destination: SocketAddr) -> Result<Target, PolicyError> {
-        let found = self.published.policy.load().target_at(destination);
-        if !matches!(found, Err(PolicyError::Unknown(_))) {
-            return found;
-        }
-        on_heap(self.published.directory.await_known(destination, ASKED)).await;
-        self.published.policy.load().target_at(destination)
     }
 
     /// Dials the wire leg, has both ends prove who they are, and begins the flow there.
@@ -119,16 +107,32 @@ impl Pipeline {
     ) -> Result<WireLeg, FlowError> {
         let (quota, limit) = (flow.permit.quota(), self.timeouts.handshake);
         quota.begin_handshake(limit).await?;
-        let tcp = self.dial_wire(flow, target).await?;
+        let tcp = self.dial_wire(flow, target.connect_timeout()).await?;
         let source = tcp.local_addr().map_err(FlowError::DialWire)?;
         log.record.source = Some(source);
         let handshake = tls::connect(tcp, &credentials.tls, target, limit, quota);
         let established = log.open.handshake(handshake).await?;
         let mut leg = WireLeg::new(established, flow.terms(credentials));
         log.has_session(source, &leg.standing.proof);
-        let endpoints = Endpoints { source, destination: flow.destination };
+        let endpoints = Endpoints { source, destination: flow.far_end() };
         leg.session.begin(endpoints).map_err(RelayError::from)?;
+        if flow.reached.is_some() {
+            // As long as nothing was read from the application, another endpoint may carry the flow.
+            let limit = self.timeouts.connect;
+            on_heap(leg.taken(limit)).await.map_err(FlowError::not_taken)?;
+        }
         Ok(leg)
+    }
+
+    /// Carries the flow to an endpoint that nobody protects, as it is.
+    async fn pass(&self, flow: &Outbound, log: &mut FlowLog) -> Result<(), FlowError> {
+        let tcp = on_heap(self.dial_wire(flow, None)).await?;
+        log.record.source = Some(tcp.local_addr().map_err(FlowError::DialWire)?);
+        log.record.protection = Protection::Plaintext;
+        self.counters.outbound_plaintext.increment();
+        let session = plain::session(tcp, flow.permit.quota().buffers.clone());
+        let mut live = self.published.sessions.open(flow.facts(Basis::Plain), flow.revision)?;
+        self.relay(&flow.app, session, &mut live, log).await.map(|_| ())
     }
 
     /// The network has dialled a workload.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::credentials::Identities;
 use crate::directory;
 use crate::policy::SharedPolicy;
+use crate::services::Chooser;
 use crate::sessions::Sessions;
 
 /// The control plane writes it, flows read it.
@@ -14,6 +15,8 @@ pub struct Published {
     pub policy: SharedPolicy,
     /// Who is where in the cluster.
     pub directory: Arc<directory::Shared>,
+    /// Which endpoint of a Service a flow goes to.
+    pub services: Arc<Chooser>,
     /// The certificates of each workload.
     pub identities: Arc<Identities>,
     /// Sessions in use, judged again when one of the two above changes.

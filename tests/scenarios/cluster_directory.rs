@@ -20,28 +20,28 @@ use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{Family, Pod, World};
 
 /// A cluster with one node. Pods are told by their numbers, which are also the ends of their addresses.
-struct Cluster {
-    agent: Agent,
+pub struct Cluster {
+    pub agent: Agent,
     kubelet: Kubelet,
     controller: Controller,
-    api: ApiServer,
-    world: World,
+    pub api: ApiServer,
+    pub world: World,
 }
 
 /// A pod that runs.
-struct Running {
-    pod: Pod,
+pub struct Running {
+    pub pod: Pod,
     container: Arc<Cgroup>,
 }
 
 impl Running {
-    fn place(&self) -> Place {
+    pub fn place(&self) -> Place {
         Place::new(&self.pod.netns, &self.container)
     }
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let world = World::new();
         let api = ApiServer::start(&world.a.netns);
         api.know_token("token of node-a", token_of("node-a"));
@@ -68,7 +68,7 @@ impl Cluster {
         Self { agent, kubelet, controller, api, world }
     }
 
-    fn namespace(&self, name: &str, label: Option<&str>) {
+    pub fn namespace(&self, name: &str, label: Option<&str>) {
         let labels = label.map(|label| json!({"sheath.dev/protect": label}));
         self.api.put(Kind::Namespace, json!({"metadata": {"name": name, "labels": labels}}));
     }
@@ -84,14 +84,14 @@ impl Cluster {
         self.api.put(Kind::Pod, pod);
     }
 
-    fn run(&self, namespace: &str, number: u8) -> Running {
+    pub fn run(&self, namespace: &str, number: u8) -> Running {
         self.tell(namespace, number, |_| {});
         let container = self.kubelet.make_container(Qos::Burstable, &uid(number));
         Running { pod: self.world.a.pod(number), container }
     }
 
     #[track_caller]
-    fn wait_for(&self, what: &str, [plain, pending, protected]: [usize; 3]) {
+    pub fn wait_for(&self, what: &str, [plain, pending, protected]: [usize; 3]) {
         self.agent.wait_for_status(what, |status| {
             let known = status.directory.as_ref().expect("a directory");
             (known.plain, known.pending, known.protected) == (plain, pending, protected)
@@ -99,7 +99,7 @@ impl Cluster {
     }
 }
 
-fn uid(number: u8) -> String {
+pub fn uid(number: u8) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
 }
 

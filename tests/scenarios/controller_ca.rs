@@ -83,8 +83,9 @@ fn a_root_that_somebody_asks_for_is_told_before_it_signs() {
     scene.api.put(Kind::Secret, secret);
     wait::wait_until("two roots", GENEROUS, || agent.roots().is_ok_and(|roots| roots.len() == 2));
     let told = Instant::now();
-    let pem = controller::wait_roots(&scene.api);
-    assert_eq!(pem.matches("BEGIN CERTIFICATE").count(), 2);
+    wait::wait_until("two roots in the ConfigMap", GENEROUS, || {
+        controller::wait_roots(&scene.api).matches("BEGIN CERTIFICATE").count() == 2
+    });
     assert_eq!(agent.sign(&pod, &csr.der).unwrap()[1], first[1], "the old root signs still");
     wait::wait_until("another intermediate", GENEROUS, || {
         agent.sign(&pod, &csr.der).is_ok_and(|chain| chain[1] != first[1])

@@ -58,6 +58,7 @@ mod real_programs;
 mod reload;
 mod rules;
 mod selection;
+mod services;
 mod session_loss;
 mod session_reuse;
 mod socket_matrix;

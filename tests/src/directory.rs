@@ -316,6 +316,7 @@ fn page(epoch: u64, state: &State) -> api::FollowResponse {
         last: true,
         entries: Some(entries(&all)),
         ranges: Some(api::Ranges { prefixes }),
+        services: None,
     };
     let message = api::follow_response::Message::Page(page.encode_to_vec());
     api::FollowResponse { message: Some(message) }
@@ -328,6 +329,7 @@ fn delta(epoch: u64, sequence: u64, change: &(IpAddr, Option<(u64, Said)>)) -> a
         entries: Some(entries(std::slice::from_ref(change))),
         gone: entry.is_none().then(|| octets(*address)).into_iter().collect(),
         ranges: None,
+        services: None,
     };
     let message = api::follow_response::Message::Delta(delta.encode_to_vec());
     api::FollowResponse { message: Some(message) }

@@ -259,6 +259,9 @@ pub struct Access {
     pub peer_id: String,
     pub source: String,
     pub destination: String,
+    /// Where it went, if a Service is at the destination.
+    pub service: String,
+    pub endpoint: String,
     /// What was written that allows the flow, or refuses it.
     pub rule: String,
     pub sent: u64,

@@ -258,11 +258,13 @@ mod tests {
             names,
             [
                 "connections_shed",
+                "endpoints_replaced",
                 "flows_closed",
                 "flows_opened",
                 "handshakes_failed",
                 "inbound_passthrough",
                 "inbound_plaintext",
+                "outbound_plaintext",
                 "sessions_found_dead",
                 "sessions_reused",
                 "strangers",

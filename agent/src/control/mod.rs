@@ -31,6 +31,7 @@ use crate::follow::Problem;
 use crate::materials::Materials;
 use crate::policy::{Policy, SharedPolicy};
 use crate::published::Published;
+use crate::services::Chooser;
 use crate::sessions::{ExpiredPeer, Sessions};
 use crate::sys::clock;
 use crate::sys::watch::Watch;
@@ -127,6 +128,7 @@ impl Control {
         discoveries.follow(&settings.discoveries);
         sources.follow(&desired.workloads, opened);
         let directory = Arc::new(Shared::default());
+        let services = Arc::new(Chooser::new(Arc::default(), provider.secure_random));
         let policy = Policy::new(&desired, &materials).with_directory(directory.clone());
         let policy: SharedPolicy = Arc::new(ArcSwap::from_pointee(policy));
         let identities = Arc::new(Identities::default());
@@ -144,7 +146,7 @@ impl Control {
             verified: Arc::default(),
             discoveries,
             sources,
-            published: Published { policy, directory, identities, sessions },
+            published: Published { policy, directory, services, identities, sessions },
         })
     }
 

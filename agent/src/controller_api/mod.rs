@@ -45,6 +45,13 @@ pub mod identities {
     };
 }
 
+/// Services and their endpoints: `proto/services.proto`.
+pub mod services {
+    pub use super::generated::sheath::directory::v1::{
+        Endpoint, EndpointSlice, ObjectName, Port, Service, Services, Whole,
+    };
+}
+
 /// Who is at each address of the cluster: `proto/directory.proto`.
 pub mod directory {
     pub use super::generated::sheath::directory::v1::directory_client::DirectoryClient;
@@ -52,7 +59,7 @@ pub mod directory {
         Directory, DirectoryServer,
     };
     pub use super::generated::sheath::directory::v1::{
-        Begin, Delta, Entries, Entry, FollowRequest, FollowResponse, Observed, Page, Position,
+        Begin, Delta, Entries, Entry, FollowRequest, FollowResponse, Observed, Own, Page, Position,
         Profile, Ranges, State, follow_request, follow_response,
     };
 }

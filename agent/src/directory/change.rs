@@ -1,5 +1,6 @@
 //! From one state of the directory to the next: by what has changed, or by all of it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -31,6 +32,16 @@ pub struct NotApplicable {
 pub struct Touched {
     pub entries: Vec<Difference>,
     pub ranges: bool,
+    pub services: Vec<ServiceDifference>,
+}
+
+/// Of the Services at one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceDifference {
+    pub address: IpAddr,
+    /// Their ports, as far as they count.
+    pub before: Arc<[u16]>,
+    pub after: Arc<[u16]>,
 }
 
 /// Of one address.
@@ -56,12 +67,20 @@ impl Directory {
     /// # Errors
     /// If the change is not the one that follows.
     pub fn after(&self, delta: Delta) -> Result<(Self, Touched), NotApplicable> {
+        self.with_services(delta, [])
+    }
+
+    /// The state after a change that concerns the ports of Services at these addresses as well.
+    ///
+    /// # Errors
+    /// If the change is not the one that follows.
+    pub fn with_services(
+        &self,
+        delta: Delta,
+        services: impl IntoIterator<Item = (IpAddr, Arc<[u16]>)>,
+    ) -> Result<(Self, Touched), NotApplicable> {
         let Delta { position, changes, ranges } = delta;
-        let follows = self.position.is_some_and(|known| {
-            known.epoch == position.epoch
-                && known.sequence.checked_add(1) == Some(position.sequence)
-        });
-        if !follows {
+        if !self.precedes(position) {
             return Err(NotApplicable { known: self.position, next: position });
         }
         let mut next = self.clone();
@@ -85,7 +104,59 @@ impl Directory {
             next.ranges = ranges.into();
             touched.ranges = true;
         }
+        let services: Vec<_> = services.into_iter().collect();
+        let addresses: Vec<_> = services.iter().map(|(address, _)| *address).collect();
+        next.set_services(services);
+        next.compare_services(self, addresses, &mut touched);
         Ok((next, touched))
+    }
+
+    /// True if the change is the one that follows.
+    #[must_use]
+    pub fn is_followed_by(&self, delta: &Delta) -> bool {
+        self.precedes(delta.position)
+    }
+
+    fn precedes(&self, position: Position) -> bool {
+        self.position.is_some_and(|known| {
+            known.epoch == position.epoch
+                && known.sequence.checked_add(1) == Some(position.sequence)
+        })
+    }
+
+    fn set_services(&mut self, services: impl IntoIterator<Item = (IpAddr, Arc<[u16]>)>) {
+        for (address, ports) in services {
+            let known = self.services.get(&address);
+            if known.map_or(ports.is_empty(), |known| *known == ports) {
+                continue;
+            }
+            match ports.is_empty() {
+                true => self.services.remove_mut(&address),
+                false => {
+                    self.services.insert_mut(address, ports);
+                    true
+                }
+            };
+        }
+    }
+
+    /// Notes at which of these addresses ports of Services count that did not, or the other way round. Where an entry has
+    /// changed, they may as well.
+    fn compare_services(
+        &self,
+        before: &Self,
+        addresses: impl IntoIterator<Item = IpAddr>,
+        touched: &mut Touched,
+    ) {
+        let mut concerned: BTreeSet<_> = addresses.into_iter().collect();
+        concerned.extend(touched.entries.iter().map(|difference| difference.address));
+        for address in concerned {
+            let [was, is] = [before, self].map(|directory| directory.service_ports(address));
+            if was != is {
+                let (before, after) = (was.into(), is.into());
+                touched.services.push(ServiceDifference { address, before, after });
+            }
+        }
     }
 }
 
@@ -130,6 +201,16 @@ impl Collected {
     /// It is complete, and takes the place of what was known.
     #[must_use]
     pub fn complete(self, before: &Directory) -> (Directory, Touched) {
+        self.complete_with(before, before.services.iter().map(|(ip, ports)| (*ip, ports.clone())))
+    }
+
+    /// The same, with the ports of all Services.
+    #[must_use]
+    pub fn complete_with(
+        self,
+        before: &Directory,
+        services: impl IntoIterator<Item = (IpAddr, Arc<[u16]>)>,
+    ) -> (Directory, Touched) {
         let Self { position, entries, ranges } = self;
         let mut touched = Touched { ranges: ranges != before.ranges, ..Touched::default() };
         for (address, after) in entries.iter() {
@@ -145,7 +226,12 @@ impl Collected {
                 touched.entries.push(Difference { address: *address, before, after: None });
             }
         }
-        (Directory { position: Some(position), entries, ranges }, touched)
+        let services: HashTrieMapSync<_, _> =
+            services.into_iter().filter(|(_, ports)| !ports.is_empty()).collect();
+        let next = Directory { position: Some(position), entries, ranges, services };
+        let addresses = next.services.keys().chain(before.services.keys()).copied();
+        next.compare_services(before, addresses, &mut touched);
+        (next, touched)
     }
 }
 

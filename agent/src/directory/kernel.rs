@@ -1,13 +1,14 @@
 //! What the kernel is told of the directory, and in which order: at no moment does it leave alone what the agent knows to be
 //! protected.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use sheath_common::net::Endpoint;
 use sheath_common::verdict::{Known, PORT_ANY};
 
-use super::change::Difference;
-use super::{Entry, Ports, Standing, Touched};
+use super::change::{Difference, ServiceDifference};
+use super::{Directory, Entry, Ports, Standing, Touched};
 
 /// An entry of the kernel's map.
 pub type KernelEntry = (Endpoint, Known);
@@ -28,6 +29,23 @@ pub fn kernel_entries(address: IpAddr, entry: &Entry) -> Vec<KernelEntry> {
     }
 }
 
+/// What the kernel is told of Services at an address: whoever calls one is turned to the agent, which chooses the endpoint.
+pub fn service_entries(address: IpAddr, ports: &[u16]) -> impl Iterator<Item = KernelEntry> {
+    let at = move |port: &u16| Endpoint { address: address.into(), port: u32::from(*port) };
+    ports.iter().map(move |port| (at(port), Known::PROTECT))
+}
+
+impl Directory {
+    /// What the kernel is told of an address.
+    #[must_use]
+    pub fn kernel_entries(&self, address: IpAddr) -> Vec<KernelEntry> {
+        match self.entry(address) {
+            Some(entry) => kernel_entries(address, entry),
+            None => service_entries(address, self.service_ports(address)).collect(),
+        }
+    }
+}
+
 /// A change of the kernel's map, in its two steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelChange {
@@ -44,13 +62,21 @@ pub struct KernelChange {
 impl KernelChange {
     #[must_use]
     pub fn of(touched: &Touched) -> Self {
-        let mut change = Self::default();
+        // Of an address all at once: a Service's port may be a pod's.
+        let mut by_address: HashMap<IpAddr, [Vec<KernelEntry>; 2]> = HashMap::new();
         for Difference { address, before, after } in &touched.entries {
             let entries = |entry: &Option<Entry>| {
                 entry.as_ref().map(|entry| kernel_entries(*address, entry)).unwrap_or_default()
             };
-            change.add(&entries(before), &entries(after));
+            by_address.insert(*address, [entries(before), entries(after)]);
         }
+        for ServiceDifference { address, before, after } in &touched.services {
+            let [was, is] = by_address.entry(*address).or_default();
+            was.extend(service_entries(*address, before));
+            is.extend(service_entries(*address, after));
+        }
+        let mut change = Self::default();
+        by_address.values().for_each(|[before, after]| change.add(before, after));
         change
     }
 
@@ -83,8 +109,8 @@ impl KernelChange {
 mod tests {
     use super::*;
     use crate::directory::testing::{address, any_entry};
+    use crate::directory::{Collected, Delta, Position};
     use proptest::prelude::*;
-    use std::collections::HashMap;
 
     fn written(map: &mut HashMap<Endpoint, Known>, change: &KernelChange, step: u8) {
         let (put, gone) = match step {
@@ -96,6 +122,35 @@ mod tests {
     }
 
     proptest! {
+        /// The same with Services: what the kernel knows of an address is what follows from the directory.
+        #[test]
+        fn ports_of_services_come_and_go_beside_those_of_pods(
+            steps in prop::collection::vec((prop::option::of(any_entry()), prop::collection::btree_set(0..5_u16, 0..3)), 1..8),
+        ) {
+            let ip = address(1);
+            let mut position = Position { epoch: 1, sequence: 0 };
+            let (mut directory, _) = Collected::begin(position).complete(&Directory::default());
+            let mut map = HashMap::new();
+            for (entry, ports) in steps {
+                position.sequence += 1;
+                let delta = Delta { position, changes: vec![(ip, entry)], ranges: None };
+                let ports: Vec<u16> = ports.into_iter().collect();
+                let (next, touched) = directory.with_services(delta, [(ip, ports.into())]).unwrap();
+                let change = KernelChange::of(&touched);
+                written(&mut map, &change, 1);
+                written(&mut map, &change, 2);
+                prop_assert_eq!(&map, &next.kernel_entries(ip).into_iter().collect());
+                directory = next;
+            }
+            // All of it at once leads to the same.
+            let (all, touched) = Collected::begin(position).complete_with(&directory, []);
+            let change = KernelChange::of(&touched);
+            written(&mut map, &change, 1);
+            written(&mut map, &change, 2);
+            prop_assert_eq!(map.len(), 0);
+            prop_assert_eq!(all.addresses().count(), 0);
+        }
+
         /// Between the steps nothing is known to be plain that is not plain both before and after.
         #[test]
         fn both_steps_lead_there_and_the_first_protects(
@@ -106,7 +161,7 @@ mod tests {
                 entry.iter().flat_map(|entry| kernel_entries(ip, entry)).collect()
             };
             let difference = Difference { address: ip, before: before.clone(), after: after.clone() };
-            let change = KernelChange::of(&Touched { entries: vec![difference], ranges: false });
+            let change = KernelChange::of(&Touched { entries: vec![difference], ..Touched::default() });
             let mut map = all(&before);
             written(&mut map, &change, 1);
             let at = |map: &HashMap<Endpoint, Known>| {

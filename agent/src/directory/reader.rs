@@ -8,7 +8,9 @@ use prost::Message;
 
 use super::{Collected, Delta, Entry, Names, Ports, Position, Standing};
 use crate::controller_api::directory as api;
+use crate::controller_api::services::Services as ServicesMessage;
 use crate::peer::UidHash;
+use crate::services::{self, Change, Node};
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// Bytes of the longest name of a node.
@@ -34,6 +36,7 @@ impl Senseless {
 enum Said {
     Page(Page),
     Delta(Delta),
+    Own(Node),
 }
 
 /// A part of the directory.
@@ -54,6 +57,8 @@ pub struct Reader {
     names: Names,
     /// All of the directory, as far as it has come, and how many pages that are.
     collected: Option<(Collected, u32)>,
+    /// What messages have said of Services, until it is taken.
+    services: Vec<Change>,
 }
 
 /// What follows from a message.
@@ -63,17 +68,25 @@ pub enum Read {
     More,
     All(Collected),
     Delta(Delta),
+    /// Which node this is.
+    Own(Node),
 }
 
 impl Reader {
     #[must_use]
     pub fn new(trust_domain: TrustDomain) -> Self {
-        Self { trust_domain, names: Names::default(), collected: None }
+        Self { trust_domain, names: Names::default(), collected: None, services: Vec::new() }
     }
 
     /// Another stream begins.
     pub fn begin(&mut self) {
         self.collected = None;
+        self.services.clear();
+    }
+
+    /// What was said of Services by the message, or by all pages, that were read last.
+    pub fn take_services(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.services)
     }
 
     /// Reads a message.
@@ -87,6 +100,7 @@ impl Reader {
             }
             Said::Delta(delta) => Ok(Read::Delta(delta)),
             Said::Page(page) => self.collect(page),
+            Said::Own(node) => Ok(Read::Own(node)),
         }
     }
 
@@ -119,6 +133,7 @@ impl Reader {
         match message.message {
             Some(Encoded::Page(bytes)) => {
                 let page = api::Page::decode(bytes).map_err(malformed)?;
+                self.say_services(page.services)?;
                 Ok(Said::Page(Page {
                     position: position(page.position)?,
                     number: page.number,
@@ -129,6 +144,7 @@ impl Reader {
             }
             Some(Encoded::Delta(bytes)) => {
                 let delta = api::Delta::decode(bytes).map_err(malformed)?;
+                self.say_services(delta.services)?;
                 let entries = self.entries(delta.entries.unwrap_or_default())?.into_iter();
                 let mut changes: Vec<_> = entries.map(|(ip, entry)| (ip, Some(entry))).collect();
                 for gone in &delta.gone {
@@ -138,8 +154,21 @@ impl Reader {
                 let ranges = delta.ranges.map(|all| ranges(&all)).transpose()?;
                 Ok(Said::Delta(Delta { position, changes, ranges }))
             }
+            Some(Encoded::Own(own)) => {
+                if own.node.len() > LONGEST_NAME || own.zone.len() > LONGEST_NAME {
+                    return Err(Senseless::new("the name of a node is too long"));
+                }
+                let zone = Some(own.zone).filter(|zone| !zone.is_empty());
+                Ok(Said::Own(Node { name: own.node.into(), zone: zone.map(Into::into) }))
+            }
             None => Err(Senseless::new("a message of an unknown kind")),
         }
+    }
+
+    fn say_services(&mut self, services: Option<ServicesMessage>) -> Result<(), Senseless> {
+        let changes = services::decode(services.unwrap_or_default());
+        self.services.extend(changes.map_err(|error| Senseless::new(error.to_string()))?);
+        Ok(())
     }
 
     fn entries(&mut self, all: api::Entries) -> Result<Vec<(IpAddr, Entry)>, Senseless> {

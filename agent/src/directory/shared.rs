@@ -1,13 +1,12 @@
 //! The directory in force: replaced whole, and read without a lock.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use super::{Directory, Found};
+use super::Directory;
 
 /// The directory in force.
 #[derive(Debug)]
@@ -34,11 +33,11 @@ impl Shared {
         self.changes.send_replace(());
     }
 
-    /// Waits until something is known of a destination, but not longer than this.
-    pub async fn await_known(&self, destination: SocketAddr, limit: Duration) {
+    /// Waits until a change has brought something about, but not longer than this.
+    pub async fn await_until(&self, is_so: impl Fn() -> bool, limit: Duration) {
         let mut changes = self.changes.subscribe();
         let known = async {
-            while self.load().find(destination) == Found::Unknown {
+            while !is_so() {
                 // The sender lives as long as this.
                 if changes.changed().await.is_err() {
                     return;

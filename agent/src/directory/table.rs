@@ -26,6 +26,8 @@ pub struct Directory {
     pub(super) entries: HashTrieMapSync<IpAddr, Entry>,
     /// Addresses that only the directory can tell of.
     pub(super) ranges: Arc<[IpNet]>,
+    /// Ports of Services, by address. Where a pod has the address, they do not count.
+    pub(super) services: HashTrieMapSync<IpAddr, Arc<[u16]>>,
 }
 
 /// What is at an address and port.
@@ -40,7 +42,7 @@ pub enum Found<'d> {
         node: &'d Arc<str>,
     },
     Plain,
-    /// Somebody of the cluster may be there, and nobody is known.
+    /// Somebody of the cluster may be there, and no pod is known: at the address of a Service, for instance.
     Unknown,
     /// No address of the cluster's.
     Outside,
@@ -81,6 +83,7 @@ impl Directory {
             }
             Some(Entry { standing: Standing::Pending { node }, .. }) => Found::Pending { node },
             Some(Entry { standing: Standing::Plain, .. }) => Found::Plain,
+            None if self.service_ports(ip).contains(&to.port()) => Found::Unknown,
             None if self.ranges.iter().any(|range| range.contains(&ip)) => Found::Unknown,
             None => Found::Outside,
         }
@@ -90,6 +93,21 @@ impl Directory {
     #[must_use]
     pub fn may_still_be(&self, ip: IpAddr, uid: UidHash) -> bool {
         self.entry(ip).is_none_or(|entry| entry.uid == uid)
+    }
+
+    /// Ports at which Services are, where no pod has the address.
+    #[must_use]
+    pub fn service_ports(&self, ip: IpAddr) -> &[u16] {
+        match self.services.get(&ip) {
+            Some(ports) if self.entry(ip).is_none() => ports,
+            _ => &[],
+        }
+    }
+
+    /// Addresses at which Services are, or a pod.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let of_services = self.services.keys().filter(|ip| !self.entries.contains_key(*ip));
+        self.entries.keys().chain(of_services).copied()
     }
 
     #[must_use]

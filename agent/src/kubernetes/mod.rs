@@ -2,22 +2,27 @@
 
 mod client;
 mod decision;
+mod endpoint_slice;
 mod identity;
 mod namespace;
 mod pod;
 mod probes;
 mod protection;
 mod rollout;
+mod service;
 mod table;
 mod watch;
+pub(crate) mod words;
 
 pub use client::{Access, ClientError, Connection, Contact};
 pub use decision::{Decision, Rules, Undecided, Unsupported};
+pub use endpoint_slice::{Conditions, Endpoint, EndpointSlice, NotAnEndpointSlice, SlicePort};
 pub use identity::spiffe_id;
 pub use namespace::Namespace;
 pub use pod::{Lifetime, NotAPod, Pod};
 pub use protection::{LABEL, NotAProtection, Protection, Wish};
 pub use rollout::{Rollout, RolloutError, rollout};
+pub use service::{NotAService, Service, ServiceName, ServicePort};
 pub use table::Table;
 pub use watch::{Change, WatchProblem, follow};
 

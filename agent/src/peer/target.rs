@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::DnsName;
+use sheath_common::pod_uid::PodUid;
 
 use super::{Expectation, PresentedCertificate, Profile};
 use crate::origin::Origin;
@@ -26,6 +27,19 @@ pub enum Target {
 /// The uid of a pod, hashed: it tells pods apart that have one address after another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct UidHash(pub u64);
+
+impl From<PodUid> for UidHash {
+    /// Uids are random, so any of their bits are as good as all (the finalizer of MurmurHash3).
+    fn from(uid: PodUid) -> Self {
+        let uid = u128::from_be_bytes(uid.to_bytes());
+        let mix = |value: u64| {
+            let value = (value ^ (value >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+            let value = (value ^ (value >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+            value ^ (value >> 33)
+        };
+        Self(mix((uid >> 64) as u64 ^ mix(uid as u64)))
+    }
+}
 
 /// A service without an agent, and how to speak with it.
 #[derive(Debug)]

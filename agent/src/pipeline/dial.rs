@@ -1,22 +1,23 @@
 //! The leg that the agent dials: to the peer for an outbound flow, to the application for an inbound one.
 
+use std::time::Duration;
+
 use tokio::net::TcpStream;
 
 use super::flow::{Inbound, Outbound};
 use super::{FlowError, Pipeline};
 use crate::capture::LocalLeg;
-use crate::peer::Target;
 use crate::sys::sockopt;
 
 impl Pipeline {
     pub(super) async fn dial_wire(
         &self,
         flow: &Outbound,
-        target: &Target,
+        limit: Option<Duration>,
     ) -> Result<TcpStream, FlowError> {
-        let limit = target.connect_timeout().unwrap_or(self.timeouts.connect);
+        let limit = limit.unwrap_or(self.timeouts.connect);
         let dialling =
-            flow.namespace.dial_wire(flow.source, flow.destination, &flow.inherited, limit);
+            flow.namespace.dial_wire(flow.source, flow.far_end(), &flow.inherited, limit);
         let tcp = dialling.await.map_err(FlowError::DialWire)?;
         sockopt::probe_peer(&tcp, self.timeouts.idle.dead_peer, &flow.inherited.asked)
             .map_err(FlowError::DialWire)?;
@@ -38,9 +39,10 @@ impl Pipeline {
 
     /// Has the kernel refuse the next connections to a destination that could not be reached.
     pub(super) fn note_unreachable(&self, flow: &Outbound, result: &Result<(), FlowError>) {
-        // Another source may be told otherwise.
+        // Another source may be told otherwise, and behind a Service another endpoint may be reached.
         if let Err(error) = result
             && flow.source.ip().is_loopback()
+            && flow.tried.or(flow.reached).is_none()
             && let Some(errno) = error.unreachable()
         {
             let Outbound { namespace, workload, destination, inherited, .. } = flow;

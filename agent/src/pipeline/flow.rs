@@ -40,6 +40,10 @@ pub struct Outbound {
     pub source: SocketAddr,
     /// Where the application has dialled.
     pub destination: SocketAddr,
+    /// The endpoint that was chosen, if a Service is at the destination.
+    pub reached: Option<SocketAddr>,
+    /// One that was chosen before, and could not be reached.
+    pub tried: Option<SocketAddr>,
     /// Owner and options of the application's socket.
     pub inherited: Inherited,
     /// Counts the flow in the workload's quota.
@@ -73,6 +77,11 @@ pub struct FlowLog {
 }
 
 impl Outbound {
+    /// Where the wire leg goes.
+    pub fn far_end(&self) -> SocketAddr {
+        self.reached.unwrap_or(self.destination)
+    }
+
     pub fn facts(&self, basis: Basis) -> SessionFacts {
         let stay = self.namespace.presence(self.workload);
         SessionFacts { workload: self.workload, basis, stay }

@@ -35,12 +35,14 @@ impl FlowStarter for FlowHandler {
                 app,
                 source,
                 destination,
+                reached: None,
+                tried: None,
                 inherited,
                 permit,
                 revision: pipeline.published.sessions.revision(),
                 needs_new_session: false,
             };
-            let result = pipeline.outbound_again(&mut flow, &mut log).await;
+            let result = pipeline.outbound_anywhere(&mut flow, &mut log).await;
             pipeline.note_unreachable(&flow, &result);
             // The leg to the application ends before anything is told about the flow.
             drop(flow);

@@ -14,10 +14,11 @@ use crate::limits::QuotaExceeded;
 use crate::origin::Origin;
 use crate::policy::PolicyError;
 use crate::relay::RelayError;
-use crate::sessions::Revoked;
+use crate::services::NoEndpoint;
+use crate::sessions::{NotReopened, Revoked};
 use crate::telemetry::Ending;
 use crate::tls::TlsError;
-use crate::wire::{RefusalCode, WireError};
+use crate::wire::{NotAccepted, RefusalCode, WireError};
 
 impl Pipeline {
     /// A flow between a source and a destination, with what is known from the start.
@@ -59,6 +60,9 @@ impl FlowLog {
 pub enum FlowError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// No endpoint of the Service at the destination may be called.
+    #[error(transparent)]
+    Service(Box<NoEndpoint>),
     #[error(transparent)]
     Limit(#[from] QuotaExceeded),
     #[error(transparent)]
@@ -76,6 +80,9 @@ pub enum FlowError {
     /// By the peer, on a session that was open already.
     #[error("peer: {0}")]
     NotAccepted(RefusalCode),
+    /// By an endpoint of a Service, on a new session.
+    #[error("{0}")]
+    NotTaken(NotReopened),
     #[error("the session ended before a flow was opened")]
     NoFlow,
     /// What made the session good is gone.
@@ -109,6 +116,31 @@ impl FlowError {
         }
     }
 
+    /// Of a flow that an endpoint of a Service has not taken.
+    #[must_use]
+    pub fn not_taken(reason: NotReopened) -> Self {
+        match reason {
+            // As if it was not waited for.
+            NotReopened::NotAccepted(NotAccepted::Over(code)) => {
+                RelayError::Wire(WireError::NotTaken(code)).into()
+            }
+            reason => Self::NotTaken(reason),
+        }
+    }
+
+    /// True if nobody was reached who would take the flow, and nothing was read from the application: another endpoint may take
+    /// it.
+    #[must_use]
+    pub fn is_unreached(&self) -> bool {
+        match self {
+            Self::DialWire(_) | Self::Tls(TlsError::Io(_) | TlsError::Timeout(_)) => true,
+            Self::NotTaken(NotReopened::NotAccepted(NotAccepted::Refused(code)))
+            | Self::NotAccepted(code) => *code != RefusalCode::NOT_ALLOWED,
+            Self::NotTaken(_) | Self::Relay(RelayError::Wire(WireError::NotTaken(_))) => true,
+            _ => false,
+        }
+    }
+
     /// The errno with which the destination could not be reached, if it is that.
     #[must_use]
     pub fn unreachable(&self) -> Option<i32> {
@@ -127,6 +159,7 @@ impl From<FlowError> for Ending {
     fn from(error: FlowError) -> Self {
         let (outcome, stage) = match &error {
             FlowError::Policy(_) => (Outcome::Denied, Stage::Policy),
+            FlowError::Service(error) => (of_service(error), Stage::Policy),
             FlowError::NoIdentity(_) | FlowError::Tls(TlsError::Setup(_)) => {
                 (Outcome::Error, Stage::Identity)
             }
@@ -140,12 +173,24 @@ impl From<FlowError> for Ending {
             | FlowError::Relay(RelayError::Wire(WireError::Refused(code))) => {
                 (refusal(*code), Stage::Relay)
             }
+            FlowError::NotTaken(NotReopened::NotAccepted(NotAccepted::Refused(code))) => {
+                (refusal(*code), Stage::Relay)
+            }
+            FlowError::NotTaken(_) => (Outcome::Reset, Stage::Relay),
             FlowError::Relay(_) | FlowError::NoFlow => (Outcome::Reset, Stage::Relay),
             FlowError::Revoked(_) => (Outcome::Revoked, Stage::Relay),
             FlowError::Close(_) => (Outcome::Error, Stage::Relay),
             FlowError::Settle(_) => (Outcome::Error, Stage::Capture),
         };
         Self { outcome, stage, reason: error.to_string() }
+    }
+}
+
+/// The outcome of a flow to a Service that has no endpoint for it.
+fn of_service(error: &NoEndpoint) -> Outcome {
+    match error {
+        NoEndpoint::NotReady { .. } | NoEndpoint::NotHere { .. } => Outcome::Refused,
+        _ => Outcome::Denied,
     }
 }
 

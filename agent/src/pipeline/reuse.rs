@@ -56,7 +56,7 @@ impl Pipeline {
         if flow.needs_new_session {
             return Ok(None);
         }
-        let (destination, route) = (flow.destination, route(flow, target));
+        let (destination, route) = (flow.far_end(), route(flow, target));
         while let Some(mut leg) = self.idle.take(&route) {
             let Ok(local) = leg.session.tcp().local_addr() else {
                 continue;
@@ -189,7 +189,7 @@ pub(super) fn route(flow: &Outbound, target: &Target) -> Route {
         workload: flow.workload,
         namespace: flow.namespace.cookie(),
         source: Some(flow.source.ip()).filter(|ip| !ip.is_loopback()),
-        destination: flow.destination,
+        destination: flow.far_end(),
         pod: target.pod(),
         inherited: flow.inherited,
     }

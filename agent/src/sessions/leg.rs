@@ -41,11 +41,13 @@ pub struct Terms {
     pub place: CancellationToken,
 }
 
-/// Why an idle session does not carry a flow.
-#[derive(Debug)]
+/// Why a session does not carry a flow.
+#[derive(Debug, thiserror::Error)]
 pub enum NotReopened {
+    #[error("peer: {0}")]
     NotAccepted(NotAccepted),
     /// No answer has come in time. Other idle sessions may be dead as well.
+    #[error("the peer does not say in time whether it takes the connection")]
     Silent,
 }
 
@@ -78,8 +80,17 @@ impl WireLeg {
     pub async fn reopen(&mut self, flow: Endpoints) -> Result<(), NotReopened> {
         let dead = |_| NotReopened::NotAccepted(NotAccepted::Dead);
         self.session.begin(flow).map_err(dead)?;
+        self.taken(ANSWER).await
+    }
+
+    /// Client: waits until the peer has taken the flow that was begun on a new session. Before that, nothing of the application's
+    /// has been sent.
+    ///
+    /// # Errors
+    /// Why it has not.
+    pub async fn taken(&mut self, limit: Duration) -> Result<(), NotReopened> {
         let accepted = poll_fn(|cx| self.session.poll_accepted(cx));
-        match tokio::time::timeout(ANSWER, accepted).await {
+        match tokio::time::timeout(limit, accepted).await {
             Ok(answer) => answer.map_err(NotReopened::NotAccepted),
             Err(_) => Err(NotReopened::Silent),
         }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde::Deserialize;
-use sheath_common::workload::{InboundMode, WorkloadId};
+use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,8 @@ pub enum Basis {
     Outbound { target: Target, destination: SocketAddr, certificates: PeerCertificates },
     /// The client is one that may call, as an agent or without one.
     Inbound { as_agent: bool, certificates: PeerCertificates },
+    /// An endpoint of a Service that nobody protects, called by a workload that prefers protection.
+    Plain,
     /// The port is permissive: it lets through what is not for the agent.
     Permissive,
 }
@@ -65,6 +67,9 @@ enum JudgementKey {
         workload: WorkloadId,
         as_agent: bool,
         chain: Fingerprint,
+    },
+    Plain {
+        workload: WorkloadId,
     },
     Permissive {
         workload: WorkloadId,
@@ -87,6 +92,7 @@ impl SessionFacts {
                 as_agent: *as_agent,
                 chain: certificates.fingerprint(),
             },
+            Basis::Plain => JudgementKey::Plain { workload },
             Basis::Permissive => JudgementKey::Permissive { workload },
         }
     }
@@ -96,7 +102,7 @@ impl SessionFacts {
             Basis::Outbound { certificates, .. } | Basis::Inbound { certificates, .. } => {
                 Some(certificates)
             }
-            Basis::Permissive => None,
+            Basis::Plain | Basis::Permissive => None,
         }
     }
 }
@@ -107,6 +113,9 @@ pub enum Revoked {
     /// The port was permissive when the session began.
     #[error("the port is strict now")]
     Strict,
+    /// It went to an endpoint without protection, which was only preferred when the session began.
+    #[error("the workload requires protection now")]
+    Required,
     #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error("the workload has no identity any more")]
@@ -250,7 +259,7 @@ impl Sessions {
             Basis::Outbound { destination, .. } => {
                 addresses.contains(&destination.ip().to_canonical())
             }
-            Basis::Inbound { .. } | Basis::Permissive => false,
+            Basis::Inbound { .. } | Basis::Plain | Basis::Permissive => false,
         });
     }
 
@@ -284,6 +293,13 @@ impl Sessions {
     fn judge(&self, facts: &SessionFacts) -> Result<(), Revoked> {
         let policy = self.policy.load();
         let expectation = match &facts.basis {
+            Basis::Plain => {
+                let mode = policy.workload(facts.workload).map(|config| config.outbound.mode);
+                return match mode {
+                    Some(OutboundMode::Require) => Err(Revoked::Required),
+                    _ => Ok(()),
+                };
+            }
             Basis::Permissive => {
                 return match policy.inbound_mode(facts.workload) {
                     // A workload that is gone has no mode.

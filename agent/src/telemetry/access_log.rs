@@ -46,6 +46,8 @@ pub(super) fn log_flow(record: &FlowRecord, duration: Duration, ending: &Ending)
         peer_id = id(&record.peer_id),
         source = %OrEmpty(&record.source),
         destination = %record.destination,
+        service = record.reached.as_ref().map(|reached| &*reached.service).unwrap_or_default(),
+        endpoint = %OrEmpty(&record.reached.as_ref().map(|reached| reached.endpoint)),
         rule = %OrEmpty(&record.rule),
         sent = record.transferred.sent,
         received = record.transferred.received,

@@ -47,7 +47,7 @@ const FLOW: Bounds = Bounds::new(&[
 type Count = fn(&AgentCounters) -> &Counter;
 
 /// Names, help texts, and the counters that have no labels.
-const COUNTERS: [(&str, &str, Count); 7] = [
+const COUNTERS: [(&str, &str, Count); 9] = [
     ("flows_opened", "Connections that the agent took up.", |own| &own.flows_opened),
     ("sessions_reused", "Connections that took up a session that was open already.", |own| {
         &own.sessions_reused
@@ -64,6 +64,16 @@ const COUNTERS: [(&str, &str, Count); 7] = [
         "inbound_passthrough",
         "Connections to permissive ports that passed as TLS between the applications.",
         |own| &own.inbound_passthrough,
+    ),
+    (
+        "outbound_plaintext",
+        "Connections to endpoints of Services that nobody protects, which passed as plaintext.",
+        |own| &own.outbound_plaintext,
+    ),
+    (
+        "endpoints_replaced",
+        "Connections to Services that went to a second endpoint, as the first could not be reached.",
+        |own| &own.endpoints_replaced,
     ),
     (
         "strangers",
@@ -91,6 +101,10 @@ pub struct AgentCounters {
     pub sessions_found_dead: Counter,
     pub inbound_plaintext: Counter,
     pub inbound_passthrough: Counter,
+    /// Flows to endpoints without protection.
+    pub outbound_plaintext: Counter,
+    /// Flows that were given a second endpoint.
+    pub endpoints_replaced: Counter,
     /// Accepted connections that no workload had opened.
     pub strangers: Counter,
     /// Accepted connections for which there was no descriptor.
@@ -110,6 +124,8 @@ impl Default for AgentCounters {
             sessions_found_dead: Counter::default(),
             inbound_plaintext: Counter::default(),
             inbound_passthrough: Counter::default(),
+            outbound_plaintext: Counter::default(),
+            endpoints_replaced: Counter::default(),
             strangers: Counter::default(),
             connections_shed: Counter::default(),
             open: Mutex::default(),

@@ -53,13 +53,16 @@ pub enum SendError {
 }
 
 /// Why a flow was not accepted on a session.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum NotAccepted {
     /// The peer refuses it.
+    #[error("{0}")]
     Refused(RefusalCode),
     /// The session is dead, and the peer has not accepted the flow: another session may carry it.
+    #[error("the session has ended")]
     Dead,
     /// The same, and the peer has said why.
+    #[error("{0}")]
     Over(GoAwayCode),
 }
 

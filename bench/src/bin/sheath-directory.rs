@@ -205,7 +205,7 @@ impl Reading {
             let begun = Instant::now();
             let read = self.reader.read(answer(message))?;
             let changed = match read {
-                Read::More => None,
+                Read::More | Read::Own(_) => None,
                 Read::All(all) => Some(all.complete(&self.known)),
                 Read::Delta(delta) => Some(self.known.after(delta)?),
             };
@@ -248,7 +248,7 @@ async fn simulate(options: &Options) -> Result<Vec<Figure>> {
         let listed = pod(number, 0, options);
         feed.change(|cluster| cluster.set_pod(&listed));
     }
-    [Listed::Pods, Listed::Namespaces, Listed::Nodes]
+    [Listed::Pods, Listed::Namespaces, Listed::Nodes, Listed::Services, Listed::EndpointSlices]
         .into_iter()
         .for_each(|what| feed.listed(what));
     tell("list_ms", "taking in the list of all pods", milliseconds(begun.elapsed()), "ms");

@@ -10,6 +10,8 @@ pub enum Kind {
     Pod,
     Namespace,
     Node,
+    Service,
+    EndpointSlice,
     Secret,
     ConfigMap,
     Lease,
@@ -22,6 +24,8 @@ impl Kind {
             "/api/v1/pods" => Some(Self::Pod),
             "/api/v1/namespaces" => Some(Self::Namespace),
             "/api/v1/nodes" => Some(Self::Node),
+            "/api/v1/services" => Some(Self::Service),
+            "/apis/discovery.k8s.io/v1/endpointslices" => Some(Self::EndpointSlice),
             _ => None,
         }
     }
@@ -41,6 +45,8 @@ impl Kind {
             Self::Pod => "Pod",
             Self::Namespace => "Namespace",
             Self::Node => "Node",
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Lease => "Lease",
@@ -50,6 +56,7 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::Lease => "coordination.k8s.io/v1",
+            Self::EndpointSlice => "discovery.k8s.io/v1",
             _ => "v1",
         }
     }

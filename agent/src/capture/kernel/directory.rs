@@ -10,7 +10,7 @@ use sheath_common::verdict::{
 };
 
 use super::pins::Pins;
-use crate::directory::{Directory, KernelChange, kernel_entries};
+use crate::directory::{Directory, KernelChange};
 use crate::steering::mapped_length;
 use crate::sys::bpf::{Prefix, Table};
 
@@ -73,8 +73,8 @@ impl DirectoryMaps {
     pub fn difference(&self, directory: &Directory) -> io::Result<KernelChange> {
         let mut present: HashMap<Endpoint, Known> = self.entries.entries()?.into_iter().collect();
         let mut change = KernelChange::default();
-        for (address, entry) in directory.entries() {
-            let wanted = kernel_entries(*address, entry);
+        for address in directory.addresses() {
+            let wanted = directory.kernel_entries(address);
             let known = |(key, _): &(Endpoint, Known)| Some((*key, present.remove(key)?));
             let before: Vec<_> = wanted.iter().filter_map(known).collect();
             change.add(&before, &wanted);

@@ -2,7 +2,7 @@
 //! applications are in [`super::local_leg`].
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,22 @@ impl Namespace {
                 io::Error::new(io::ErrorKind::AddrNotAvailable, none)
             }),
             result => result,
+        }
+    }
+
+    /// The address that a flow's wire leg to `destination` would have. `app` is the application's end of the app leg.
+    ///
+    /// # Errors
+    /// That there is no route, for instance.
+    pub fn source_towards(
+        &self,
+        app: SocketAddr,
+        destination: IpAddr,
+        inherited: &Inherited,
+    ) -> io::Result<IpAddr> {
+        match app.ip() {
+            bound if !bound.is_loopback() => Ok(bound),
+            _ => self.netns.run(|| route_source(destination, inherited)),
         }
     }
 

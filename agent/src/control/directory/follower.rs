@@ -18,6 +18,7 @@ use crate::controller_api::directory::{
 use crate::controller_api::{LONGEST_MESSAGE, Link, LinkError};
 use crate::directory::{NotApplicable, Read, Reader, Senseless};
 use crate::follow::{Backoff, Problem};
+use crate::services::{Catalogue, Change};
 use crate::spiffe::TrustDomain;
 
 /// How often the file is written, at most.
@@ -32,6 +33,8 @@ pub struct FollowerSettings {
     pub trust_domain: TrustDomain,
     pub memory: Memory,
     pub backoff: Backoff,
+    /// The Services that are known, and where they are published.
+    pub catalogue: Catalogue,
 }
 
 /// Follows the directory.
@@ -40,6 +43,7 @@ pub struct Follower {
     link: Arc<Link>,
     reader: Reader,
     keeper: Keeper,
+    catalogue: Catalogue,
     memory: Memory,
     backoff: Backoff,
     views: DirectoryViews,
@@ -72,9 +76,10 @@ enum Ended {
 impl Follower {
     #[must_use]
     pub fn new(settings: FollowerSettings, keeper: Keeper, views: DirectoryViews) -> Self {
-        let FollowerSettings { link, trust_domain, memory, backoff } = settings;
+        let FollowerSettings { link, trust_domain, memory, backoff, catalogue } = settings;
         let reader = Reader::new(trust_domain);
-        Self { link, reader, keeper, memory, backoff, views, is_lost: false, keep: None }
+        let (is_lost, keep) = (false, None);
+        Self { link, reader, keeper, catalogue, memory, backoff, views, is_lost, keep }
     }
 
     /// Works until nobody observes pods any more.
@@ -134,8 +139,22 @@ impl Follower {
         let before = self.keeper.current();
         let (next, touched) = match block_in_place(|| self.reader.read(answer))? {
             Read::More => return Ok(()),
-            Read::All(collected) => block_in_place(|| collected.complete(&before)),
-            Read::Delta(delta) => before.after(delta)?,
+            Read::Own(node) => {
+                block_in_place(|| self.catalogue.apply([Change::Node(node)]));
+                return Ok(());
+            }
+            Read::All(collected) => block_in_place(|| {
+                self.catalogue.replace_by(self.reader.take_services());
+                collected.complete_with(&before, self.catalogue.all_ports())
+            }),
+            Read::Delta(delta) => {
+                let services = self.reader.take_services();
+                // One that does not follow on what is known is no change of that.
+                let follows = before.is_followed_by(&delta);
+                let changed = follows.then(|| block_in_place(|| self.catalogue.apply(services)));
+                let ports = self.catalogue.ports_at(&changed.unwrap_or_default());
+                before.with_services(delta, ports)?
+            }
         };
         self.keeper.put_in_force(next, &touched).await.map_err(Ended::Kernel)?;
         self.is_lost = false;
@@ -170,7 +189,7 @@ impl Follower {
     fn keep_due(&mut self) {
         if self.keep.take().is_some() {
             let current = self.keeper.current();
-            block_in_place(|| self.memory.keep(&current));
+            block_in_place(|| self.memory.keep(&current, &self.catalogue));
         }
     }
 }

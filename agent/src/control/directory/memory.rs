@@ -7,15 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use prost::Message;
 use serde::{Deserialize, Serialize};
 
+use crate::controller_api::services::Services as ServicesMessage;
 use crate::directory::{Collected, Directory, Entry, Names, Ports, Position, Standing};
 use crate::peer::UidHash;
+use crate::services::{self, Catalogue, Change, Node};
 use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::sys::files::{self, IfThere, ReadError};
 
 /// The shape of the file; one of another is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The file.
 #[derive(Debug)]
@@ -34,6 +37,10 @@ struct Kept {
     identities: Vec<String>,
     nodes: Vec<String>,
     entries: Vec<(IpAddr, u64, KeptStanding)>,
+    /// The node, its zone, and messages that tell of all Services.
+    node: String,
+    zone: Option<String>,
+    services: Vec<Vec<u8>>,
 }
 
 /// Indices count from 0.
@@ -52,10 +59,10 @@ impl Memory {
 
     /// `None` if the file is missing, or is not one that this agent has written for this trust domain.
     #[must_use]
-    pub fn recall(&self) -> Option<Directory> {
+    pub fn recall(&self) -> Option<(Collected, Vec<Change>)> {
         let problem = match files::read(&self.path, files::STATE) {
             Ok(bytes) => match self.parsed(&bytes) {
-                Some(directory) => return Some(directory),
+                Some(known) => return Some(known),
                 None => "it is damaged, of another version or of another trust domain".to_owned(),
             },
             Err(ReadError::Missing) => return None,
@@ -66,7 +73,7 @@ impl Memory {
         None
     }
 
-    fn parsed(&self, bytes: &[u8]) -> Option<Directory> {
+    fn parsed(&self, bytes: &[u8]) -> Option<(Collected, Vec<Change>)> {
         // The version first: what follows may be of another shape.
         let (version, _) = postcard::take_from_bytes::<u32>(bytes).ok()?;
         let kept: Kept = (version == VERSION).then(|| postcard::from_bytes(bytes).ok())??;
@@ -96,12 +103,18 @@ impl Memory {
             };
             all.add(address, Entry { uid: UidHash(uid), standing });
         }
-        Some(all.complete(&Directory::default()).0)
+        let mut services =
+            vec![Change::Node(Node { name: kept.node.into(), zone: kept.zone.map(Into::into) })];
+        for bytes in kept.services {
+            let message = ServicesMessage::decode(&bytes[..]).ok()?;
+            services.extend(services::decode(message).ok()?);
+        }
+        Some((all, services))
     }
 
     /// Keeps a state for the next run. Whoever cannot goes on without, and the log says why.
-    pub fn keep(&self, directory: &Directory) {
-        let Some(kept) = self.kept(directory) else {
+    pub fn keep(&self, directory: &Directory, catalogue: &Catalogue) {
+        let Some(kept) = self.kept(directory, catalogue) else {
             return;
         };
         let kept = postcard::to_allocvec(&kept)
@@ -112,7 +125,7 @@ impl Memory {
         }
     }
 
-    fn kept(&self, directory: &Directory) -> Option<Kept> {
+    fn kept(&self, directory: &Directory, catalogue: &Catalogue) -> Option<Kept> {
         let Position { epoch, sequence } = directory.position()?;
         let (mut identities, mut nodes) = (Indices::default(), Indices::default());
         let mut entries = Vec::with_capacity(directory.len());
@@ -139,6 +152,12 @@ impl Memory {
             identities: identities.all,
             nodes: nodes.all,
             entries,
+            node: catalogue.node().name.to_string(),
+            zone: catalogue.node().zone.as_ref().map(ToString::to_string),
+            services: services::encode(&catalogue.all())
+                .iter()
+                .map(ServicesMessage::encode_to_vec)
+                .collect(),
         })
     }
 }
@@ -163,6 +182,7 @@ impl<'t> Indices<'t> {
 mod tests {
     use super::*;
     use crate::directory::testing::{address, any_entry};
+    use crate::services::testing::{catalogue, endpoint, service, slice};
     use proptest::prelude::*;
 
     fn memory(directory: &tempfile::TempDir, trust_domain: &str) -> Memory {
@@ -178,8 +198,8 @@ mod tests {
             all.set_ranges(vec!["10.1.0.0/16".parse().unwrap()]);
             entries.into_iter().for_each(|(n, entry)| all.add(address(n), entry));
             let (known, _) = all.complete(&Directory::default());
-            memory.keep(&known);
-            let recalled = memory.recall().unwrap();
+            memory.keep(&known, &catalogue());
+            let recalled = memory.recall().unwrap().0.complete(&Directory::default()).0;
             prop_assert_eq!((recalled.position(), recalled.ranges()), (known.position(), known.ranges()));
             prop_assert_eq!(recalled.len(), known.len());
             for (address, entry) in known.entries() {
@@ -193,7 +213,7 @@ mod tests {
             let memory = memory(&directory, "example.org");
             let mut all = Collected::begin(Position { epoch: 5, sequence: 6 });
             all.add(address(1), crate::directory::testing::protected(1, "web"));
-            memory.keep(&all.complete(&Directory::default()).0);
+            memory.keep(&all.complete(&Directory::default()).0, &catalogue());
             let mut bytes = std::fs::read(&memory.path).unwrap();
             let at = at.index(bytes.len());
             bytes[at] = byte;
@@ -209,8 +229,27 @@ mod tests {
     fn the_file_of_another_trust_domain_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
         let all = Collected::begin(Position { epoch: 5, sequence: 6 });
-        memory(&directory, "example.org").keep(&all.complete(&Directory::default()).0);
+        memory(&directory, "example.org")
+            .keep(&all.complete(&Directory::default()).0, &catalogue());
         assert!(memory(&directory, "example.org").recall().is_some());
         assert!(memory(&directory, "example.com").recall().is_none());
+    }
+
+    #[test]
+    fn services_are_kept_as_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = memory(&directory, "example.org");
+        let mut known = catalogue();
+        known.apply([
+            Change::Service(service("web", "10.96.0.1").into()),
+            Change::Slice(slice("a", &[("", 80)], vec![endpoint("10.1.0.1")]).into()),
+        ]);
+        let all = Collected::begin(Position { epoch: 5, sequence: 6 });
+        memory.keep(&all.complete(&Directory::default()).0, &known);
+        let mut recalled = Catalogue::new(Node::default(), Arc::default());
+        recalled.apply(memory.recall().unwrap().1);
+        assert_eq!((recalled.node(), recalled.all()), (known.node(), known.all()));
+        assert_eq!(recalled.all_ports(), known.all_ports());
+        assert_eq!(recalled.all_ports().len(), 1);
     }
 }

@@ -14,6 +14,7 @@ use super::nodes::Nodes;
 use super::pod::{ClusterPod, Texts};
 use crate::desired::Destination;
 use crate::kubernetes::{Decision, Namespace, Pod, Protection, Rules};
+use crate::services::{Change, Watched};
 use crate::spiffe::TrustDomain;
 
 /// Pods that the agent of one node may say are protected: several times as many as a node has.
@@ -41,6 +42,9 @@ pub struct Cluster {
     observed: HashMap<Arc<str>, HashSet<PodUid>>,
     entries: HashTrieMapSync<IpAddr, ClusterEntry>,
     ranges: Arc<[IpNet]>,
+    pub services: Watched,
+    /// Of nodes that have one.
+    zones: HashMap<Arc<str>, Arc<str>>,
     /// Addresses whose entries may have changed.
     dirty: HashSet<IpAddr>,
     /// The ranges may have changed.
@@ -52,12 +56,13 @@ pub struct Cluster {
 pub struct Changes {
     pub entries: Vec<EntryChange>,
     pub ranges: Option<Arc<[IpNet]>>,
+    pub services: Vec<Change>,
 }
 
 impl Changes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.ranges.is_none()
+        self.entries.is_empty() && self.ranges.is_none() && self.services.is_empty()
     }
 }
 
@@ -74,6 +79,8 @@ impl Cluster {
             observed: HashMap::new(),
             entries: HashTrieMapSync::new_sync(),
             ranges: Arc::default(),
+            services: Watched::default(),
+            zones: HashMap::new(),
             dirty: HashSet::new(),
             ranges_dirty: true,
         }
@@ -152,8 +159,22 @@ impl Cluster {
         self.mark_ranges(&changed);
     }
 
+    /// The zone of a node, if it has one.
+    pub fn set_zone(&mut self, name: &str, zone: Option<&str>) {
+        match zone {
+            Some(zone) => self.zones.insert(name.into(), zone.into()),
+            None => self.zones.remove(name),
+        };
+    }
+
+    #[must_use]
+    pub fn zone(&self, node: &str) -> Option<Arc<str>> {
+        self.zones.get(node).cloned()
+    }
+
     /// A node is gone. What its agent has said stays: pods live longer in the API than their node, and it may come back.
     pub fn remove_node(&mut self, name: &str) {
+        self.zones.remove(name);
         let changed = self.nodes.remove(name);
         self.mark_ranges(&changed);
     }
@@ -247,7 +268,7 @@ impl Cluster {
         for address in &dirty {
             self.dirty.remove(address);
         }
-        let mut changes = Changes::default();
+        let mut changes = Changes { services: self.services.take_changes(), ..Changes::default() };
         if std::mem::take(&mut self.ranges_dirty) {
             let ranges = self.all_ranges();
             if ranges != *self.ranges {

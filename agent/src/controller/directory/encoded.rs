@@ -13,6 +13,7 @@ use super::entry::{ClusterEntry, ClusterState, EntryChange};
 use crate::controller_api::directory::{
     Delta, Entries, Entry, FollowResponse, Page, Position, Ranges, State, follow_response,
 };
+use crate::services::{self, Change};
 
 /// Entries of a page: less than 64 KiB of them, also if every one has another identity.
 const PAGE: usize = 500;
@@ -33,6 +34,7 @@ pub fn answer(message: Shared) -> FollowResponse {
 pub fn length(message: &Shared) -> usize {
     match message {
         Shared::Page(bytes) | Shared::Delta(bytes) => bytes.len(),
+        Shared::Own(own) => own.node.len() + own.zone.len(),
     }
 }
 
@@ -94,6 +96,7 @@ pub fn pages<'e>(
     position: Position,
     entries: impl Iterator<Item = (&'e IpAddr, &'e ClusterEntry)>,
     all_ranges: &Arc<[IpNet]>,
+    services: &[Change],
 ) -> Vec<Shared> {
     // Those with the same names beside each other: each page has few.
     let mut sorted: Vec<_> = entries.collect();
@@ -102,7 +105,8 @@ pub fn pages<'e>(
     if chunks.is_empty() {
         chunks.push(&[]);
     }
-    let last = chunks.len() - 1;
+    let services = services::encode(services);
+    let (of_entries, last) = (chunks.len(), chunks.len() + services.len() - 1);
     let page = |(number, chunk): (usize, &[(&IpAddr, &'e ClusterEntry)])| {
         let mut gathered = Gathered::default();
         chunk.iter().for_each(|(address, entry)| gathered.add(**address, entry));
@@ -112,10 +116,23 @@ pub fn pages<'e>(
             last: number == last,
             entries: Some(gathered.entries),
             ranges: (number == 0).then(|| ranges(all_ranges)),
+            services: None,
         };
         Shared::Page(page.encode_to_vec().into())
     };
-    chunks.into_iter().enumerate().map(page).collect()
+    let entries = chunks.into_iter().enumerate().map(page);
+    let services = services.into_iter().enumerate().map(|(number, services)| {
+        let number = of_entries + number;
+        let page = Page {
+            position: Some(position),
+            number: number as u32,
+            last: number == last,
+            services: Some(services),
+            ..Page::default()
+        };
+        Shared::Page(page.encode_to_vec().into())
+    });
+    entries.chain(services).collect()
 }
 
 /// Changes, as the messages that follow on `position`.
@@ -139,10 +156,20 @@ pub fn deltas(position: Position, changes: &Changes) -> Vec<(u64, Shared)> {
             entries: Some(gathered.entries),
             gone,
             ranges: changes.ranges.as_deref().filter(|_| number == 0).map(ranges),
+            services: None,
         };
         (sequence, Shared::Delta(delta.encode_to_vec().into()))
     };
-    chunks.into_iter().enumerate().map(delta).collect()
+    let of_entries = chunks.len() as u64;
+    let entries = chunks.into_iter().enumerate().map(delta);
+    let services = services::encode(&changes.services).into_iter().enumerate();
+    let services = services.map(|(number, services)| {
+        let sequence = position.sequence + of_entries + 1 + number as u64;
+        let position = Some(Position { sequence, ..position });
+        let delta = Delta { position, services: Some(services), ..Delta::default() };
+        (sequence, Shared::Delta(delta.encode_to_vec().into()))
+    });
+    entries.chain(services).collect()
 }
 
 fn name(entry: &ClusterEntry) -> Option<&str> {

@@ -12,7 +12,7 @@ use super::cluster::{Cluster, ClusterRules};
 use super::encoded::{self, Shared};
 use super::history::{Forgotten, History, Limits, Snapshot};
 use super::settling::{Listed, Settling};
-use crate::controller_api::directory::Position;
+use crate::controller_api::directory::{Own, Position};
 
 /// How long changes are gathered before they are told.
 pub const GATHER: Duration = Duration::from_millis(20);
@@ -148,7 +148,13 @@ impl Feed {
         if let Some(protected) = protected {
             place.observe_all(protected);
         }
-        Follower { place: Arc::new(place), known, snapshot: None, has_been_told: false }
+        Follower {
+            place: Arc::new(place),
+            known,
+            snapshot: None,
+            has_been_told: false,
+            is_named: false,
+        }
     }
 
     #[must_use]
@@ -186,7 +192,7 @@ impl Feed {
         // The sender lives as long as this.
         let _ = head.wait_for(Option::is_some).await;
         let mut made = self.snapshot.lock().await;
-        let (entries, ranges, position) = {
+        let (entries, ranges, services, position) = {
             let state = self.state();
             let history = state.history.as_ref();
             let position = history.map(History::position).unwrap_or_default();
@@ -197,9 +203,10 @@ impl Feed {
             {
                 return snapshot.clone();
             }
-            (state.cluster.entries(), state.cluster.ranges(), position)
+            let cluster = &state.cluster;
+            (cluster.entries(), cluster.ranges(), cluster.services.told(), position)
         };
-        let encode = move || encoded::pages(position, entries.iter(), &ranges).into();
+        let encode = move || encoded::pages(position, entries.iter(), &ranges, &services).into();
         let pages = tokio::task::spawn_blocking(encode).await.unwrap_or_else(|_| Arc::default());
         made.insert(Arc::new(Snapshot { position, pages })).clone()
     }
@@ -243,6 +250,15 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Who the agent is.
+    fn own(&self) -> Shared {
+        let zone = self.feed.state().cluster.zone(&self.node);
+        let zone = zone.map(|zone| zone.to_string()).unwrap_or_default();
+        Shared::Own(Own { node: self.node.to_string(), zone })
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.feed.state();
@@ -262,6 +278,8 @@ pub struct Follower {
     /// What it is being told, and which page comes next.
     snapshot: Option<(Arc<Snapshot>, usize)>,
     has_been_told: bool,
+    /// It has been told who it is.
+    is_named: bool,
 }
 
 /// An agent has not read what it was told for so long that what comes next is not known any more.
@@ -283,6 +301,11 @@ impl Follower {
     pub async fn next(&mut self) -> Result<Shared, TooSlow> {
         let feed = self.place.feed.clone();
         loop {
+            // Nodes are known then.
+            if !self.is_named && feed.head.borrow().is_some() {
+                self.is_named = true;
+                return Ok(self.place.own());
+            }
             if let Some((snapshot, number)) = &mut self.snapshot {
                 if let Some(page) = snapshot.pages.get(*number) {
                     *number += 1;

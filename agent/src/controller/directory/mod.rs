@@ -13,6 +13,7 @@ mod history;
 mod nodes;
 mod pod;
 mod service;
+mod serving;
 mod settling;
 mod watching;
 

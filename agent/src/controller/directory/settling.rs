@@ -14,6 +14,8 @@ pub struct Settling {
     pods: bool,
     namespaces: bool,
     nodes: bool,
+    services: bool,
+    slices: bool,
     /// When all objects of the API were known.
     listed: Option<Instant>,
     /// Nodes whose agents have said what they see.
@@ -26,6 +28,8 @@ pub enum Listed {
     Pods,
     Namespaces,
     Nodes,
+    Services,
+    EndpointSlices,
 }
 
 impl Settling {
@@ -35,8 +39,10 @@ impl Settling {
             Listed::Pods => self.pods = true,
             Listed::Namespaces => self.namespaces = true,
             Listed::Nodes => self.nodes = true,
+            Listed::Services => self.services = true,
+            Listed::EndpointSlices => self.slices = true,
         }
-        if self.pods && self.namespaces && self.nodes {
+        if self.pods && self.namespaces && self.nodes && self.services && self.slices {
             self.listed.get_or_insert(now);
         }
     }
@@ -69,6 +75,8 @@ mod tests {
         settling.reported(&b);
         settling.listed(Listed::Pods, now);
         settling.listed(Listed::Nodes, now);
+        settling.listed(Listed::Services, now);
+        settling.listed(Listed::EndpointSlices, now);
         assert!(!settling.is_over(now + 2 * PATIENCE, needed), "namespaces are not known");
         settling.listed(Listed::Namespaces, now);
         assert!(settling.is_over(now, needed));

@@ -380,7 +380,7 @@ fn feed(limits: Limits) -> Arc<Feed> {
         cluster
             .set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(Protection::False))));
     });
-    [Listed::Pods, Listed::Namespaces, Listed::Nodes]
+    [Listed::Pods, Listed::Namespaces, Listed::Nodes, Listed::Services, Listed::EndpointSlices]
         .into_iter()
         .for_each(|what| feed.listed(what));
     feed

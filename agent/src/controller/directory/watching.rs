@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::api::discovery::v1::EndpointSlice as EndpointSliceObject;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Config;
 use kube::{Api, Client};
@@ -13,21 +14,30 @@ use rustls::crypto::SecureRandom;
 use sheath_common::pod_uid::PodUid;
 
 use super::feed::Feed;
+use super::serving::Serving;
 use super::settling::Listed;
 use crate::follow::Backoff;
 use crate::kubernetes::{Change, Namespace, Pod, WatchProblem, follow};
 
-/// Watches pods, namespaces and nodes. Never ends.
+/// The zone of a node.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Watches pods, namespaces, nodes, Services and their endpoints. Never ends.
 pub async fn watch(feed: Arc<Feed>, client: Client, random: &'static dyn SecureRandom) {
     let pods = Api::<api::Pod>::all(client.clone());
     let namespaces = Api::<PartialObjectMeta<api::Namespace>>::all(client.clone());
-    let nodes = Api::<api::Node>::all(client);
+    let nodes = Api::<api::Node>::all(client.clone());
+    let services = Api::<api::Service>::all(client.clone());
+    let slices = Api::<EndpointSliceObject>::all(client);
     let backoff = || Backoff::new(random);
     let mut pods = pin!(follow(pods, Config::default(), backoff()));
     let mut namespaces = pin!(follow(namespaces, Config::default(), backoff()));
     let mut nodes = pin!(follow(nodes, Config::default(), backoff()));
+    let mut services = pin!(follow(services, Config::default(), backoff()));
+    let mut slices = pin!(follow(slices, Config::default(), backoff()));
+    let mut serving = Serving::new(feed.clone());
     let mut watched = Watched::new(feed);
-    let mut problems = [None, None, None];
+    let mut problems = [const { None }; 5];
     loop {
         tokio::select! {
             Some(change) = pods.next() => {
@@ -43,6 +53,16 @@ pub async fn watch(feed: Arc<Feed>, client: Client, random: &'static dyn SecureR
             Some(change) = nodes.next() => {
                 if let Some(change) = heard("nodes", change, &mut problems[2]) {
                     watched.node(change);
+                }
+            }
+            Some(change) = services.next() => {
+                if let Some(change) = heard("services", change, &mut problems[3]) {
+                    serving.service(change);
+                }
+            }
+            Some(change) = slices.next() => {
+                if let Some(change) = heard("endpointslices", change, &mut problems[4]) {
+                    serving.slice(change);
                 }
             }
         }
@@ -173,7 +193,13 @@ impl Watched {
             all.chain(one).filter_map(|text| text.parse().ok()).collect();
         ranges.sort_unstable();
         ranges.dedup();
-        self.feed.change(|cluster| cluster.set_node(name, ranges));
+        let labels = object.metadata.labels.as_ref();
+        let zone = labels.and_then(|labels| labels.get(ZONE)).map(String::as_str);
+        let zone = zone.filter(|zone| !zone.is_empty());
+        self.feed.change(|cluster| {
+            cluster.set_node(name, ranges);
+            cluster.set_zone(name, zone);
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::directory::testing::{any_entry, pending, plain, protected};
-use crate::directory::{Collected, Directory, Entry, Position, kernel_entries};
+use crate::directory::{Collected, Delta, Directory, Entry, Position};
 use crate::peer::UidHash;
 use crate::steering::{kernel_port, mapped_length};
 use sheath_common::net::{Address, Endpoint};
@@ -18,6 +18,15 @@ fn directory(entries: &[(IpAddr, Entry)]) -> Directory {
     entries.iter().for_each(|(ip, entry)| all.add(*ip, entry.clone()));
     all.set_ranges(vec![RANGE.parse().unwrap()]);
     all.complete(&Directory::default()).0
+}
+
+/// The same, with Services at these ports.
+fn with_services(entries: &[(IpAddr, Entry)], services: &[(IpAddr, Vec<u16>)]) -> Directory {
+    let before = directory(entries);
+    let services = services.iter().map(|(ip, ports)| (*ip, ports.as_slice().into()));
+    let position = Position { epoch: 1, sequence: 2 };
+    let delta = Delta { position, changes: Vec::new(), ranges: None };
+    before.with_services(delta, services).unwrap().0
 }
 
 fn by(policy: Policy, entries: &[(IpAddr, Entry)]) -> Policy {
@@ -68,6 +77,24 @@ fn what_is_written_comes_first_and_then_the_directory() {
         ("10.1.0.1:80", Verdict::Deny(Denial::PlainDestination), "workloads[web].outbound.mode"),
     ] {
         assert_eq!(decided(&policy, to), (verdict, rule.to_owned()), "{to}");
+    }
+}
+
+/// Also beyond the ranges of the cluster, as external addresses are.
+#[test]
+fn at_a_service_the_agent_chooses_unless_a_pod_is_there() {
+    let services = ["10.1.0.1", "10.9.0.9"].map(|text| (ip(text), vec![80]));
+    for mode in ["require", "prefer"] {
+        let shared = Arc::new(Shared::default());
+        shared.publish(with_services(&known(), &services));
+        let policy = policy(&format!("{{ mode: {mode} }}"), "[]").with_directory(shared);
+        let refused = |to: &str| policy.target_at(at(to)).unwrap_err();
+        assert_eq!(refused("10.9.0.9:80"), PolicyError::Unknown(at("10.9.0.9:80")));
+        assert_eq!(refused("10.9.0.9:81"), PolicyError::NoPeer(at("10.9.0.9:81")));
+        assert_eq!(refused("10.1.0.1:80"), PolicyError::Plain(at("10.1.0.1:80")));
+        assert_eq!(decided(&policy, "10.9.0.9:80").0, Verdict::Protect);
+        assert_ne!(decided(&policy, "10.9.0.9:81").0, Verdict::Protect);
+        assert_ne!(decided(&policy, "10.1.0.1:80").0, Verdict::Protect);
     }
 }
 
@@ -125,7 +152,7 @@ impl Maps {
         });
         Self {
             rules: rules.chain(ranges).collect(),
-            directory: directory.entries().flat_map(|(ip, e)| kernel_entries(*ip, e)).collect(),
+            directory: directory.addresses().flat_map(|ip| directory.kernel_entries(ip)).collect(),
         }
     }
 }
@@ -162,7 +189,7 @@ proptest! {
     #[test]
     fn the_kernel_and_its_twin_decide_the_same(
         entries in prop::collection::vec((0..12_u8, any_entry()), 0..8), require: bool, last in 0..14_u8, port in 0..5_u16,
-        network in 0..3_u8,
+        network in 0..3_u8, services in prop::collection::vec((0..3_u8, 0..14_u8, prop::collection::vec(0..5_u16, 0..3)), 0..6),
     ) {
         let entries: Vec<_> = entries.into_iter().map(|(n, entry)| (IpAddr::from([10, 1, 0, n]), entry)).collect();
         let mode = if require { "require" } else { "prefer" };
@@ -170,7 +197,11 @@ proptest! {
         let peers = r#"[
           { match: ["10.1.0.3", "10.1.0.4:2", "10.1.0.8/30"], spiffeIds: ["spiffe://example.org/written"] }
         ]"#;
-        let policy = by(policy(&format!("{{ mode: {mode}, {bypass} }}"), peers), &entries);
+        let services: Vec<_> =
+            services.into_iter().map(|(net, n, ports)| (IpAddr::from([10, 1, net, n]), ports)).collect();
+        let shared = Arc::new(Shared::default());
+        shared.publish(with_services(&entries, &services));
+        let policy = policy(&format!("{{ mode: {mode}, {bypass} }}"), peers).with_directory(shared);
         let to = SocketAddr::from(([10, 1, network, last], port));
         let maps = Maps::of(&policy);
         let endpoint = Endpoint::from(to);

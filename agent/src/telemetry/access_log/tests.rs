@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use super::*;
-use crate::flow::{Direction, FlowIds};
+use crate::flow::{Direction, FlowIds, Reached};
 
 /// The lines of a log.
 #[derive(Clone, Default)]
@@ -69,6 +69,15 @@ fn a_connection_that_the_kernel_refused_has_the_fields_of_any_other_and_the_proc
     ] {
         assert_eq!(flow[name], expected, "{name}");
     }
+
+    assert_eq!((&flow["service"], &flow["endpoint"]), (&"".into(), &"".into()));
+    record.reached = Some(Reached {
+        service: "shop/web".to_owned(),
+        endpoint: "10.1.0.7:8080".parse().unwrap(),
+    });
+    let served = logged(|| log_flow(&record, Duration::ZERO, &ending));
+    let fields = ["destination", "service", "endpoint"].map(|name| &served[name]);
+    assert_eq!(fields, ["192.0.2.2:80", "shop/web", "10.1.0.7:8080"]);
 
     let denied = logged(|| log_denied_connect("web", destination, 42, None, "because"));
     for (name, expected) in [
