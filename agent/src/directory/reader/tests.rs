@@ -47,7 +47,8 @@ fn an_entry_is_read() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    let changes: [(&str, fn(&mut api::Entries)); 8] = [
+    type Spoil = fn(&mut api::Entries);
+    let changes: [(&str, Spoil); 8] = [
         ("is not of the trust domain", |all| {
             all.identities = vec!["spiffe://example.com/ns/shop/sa/web".to_owned()];
         }),
