@@ -122,6 +122,14 @@ impl<'c> Shop<'c> {
         wait::wait_until("clients are served", LIMIT, all);
     }
 
+    /// The addresses of a client of its own.
+    pub fn addresses(&self, pod: &str) -> Vec<String> {
+        let space = format!("--namespace={NAMESPACE}");
+        let pod = self.cluster.kubectl().get(["pod", pod, &space]).expect("a pod");
+        let all = pod["status"]["podIPs"].as_array().cloned().unwrap_or_default();
+        all.iter().filter_map(|one| one["ip"].as_str().map(str::to_owned)).collect()
+    }
+
     /// A tap on the wire of the node with the clients.
     pub fn tap(&self) -> Tap {
         Tap::new(&self.cluster.node(NODES[0]).netns, WIRE)
