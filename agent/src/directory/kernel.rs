@@ -63,20 +63,27 @@ impl KernelChange {
     #[must_use]
     pub fn of(touched: &Touched) -> Self {
         // Of an address all at once: a Service's port may be a pod's.
-        let mut by_address: HashMap<IpAddr, [Vec<KernelEntry>; 2]> = HashMap::new();
+        let mut places: HashMap<IpAddr, usize> = HashMap::new();
+        let mut all: Vec<[Vec<KernelEntry>; 2]> = Vec::new();
         for Difference { address, before, after } in &touched.entries {
             let entries = |entry: &Option<Entry>| {
                 entry.as_ref().map(|entry| kernel_entries(*address, entry)).unwrap_or_default()
             };
-            by_address.insert(*address, [entries(before), entries(after)]);
+            places.insert(*address, all.len());
+            all.push([entries(before), entries(after)]);
         }
         for ServiceDifference { address, before, after } in &touched.services {
-            let [was, is] = by_address.entry(*address).or_default();
-            was.extend(service_entries(*address, before));
-            is.extend(service_entries(*address, after));
+            let [was, is] = [before, after].map(|ports| service_entries(*address, ports));
+            match places.get(address).and_then(|place| all.get_mut(*place)) {
+                Some([before, after]) => {
+                    before.extend(was);
+                    after.extend(is);
+                }
+                None => all.push([was.collect(), is.collect()]),
+            }
         }
         let mut change = Self::default();
-        by_address.values().for_each(|[before, after]| change.add(before, after));
+        all.iter().for_each(|[before, after]| change.add(before, after));
         change
     }
 
@@ -125,7 +132,7 @@ mod tests {
         /// The same with Services: what the kernel knows of an address is what follows from the directory.
         #[test]
         fn ports_of_services_come_and_go_beside_those_of_pods(
-            steps in prop::collection::vec((prop::option::of(any_entry()), prop::collection::btree_set(0..5_u16, 0..3)), 1..8),
+            steps in prop::collection::vec((prop::option::of(any_entry()), prop::collection::btree_set(1..5_u16, 0..3)), 1..8),
         ) {
             let ip = address(1);
             let mut position = Position { epoch: 1, sequence: 0 };

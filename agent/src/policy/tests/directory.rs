@@ -189,7 +189,7 @@ proptest! {
     #[test]
     fn the_kernel_and_its_twin_decide_the_same(
         entries in prop::collection::vec((0..12_u8, any_entry()), 0..8), require: bool, last in 0..14_u8, port in 0..5_u16,
-        network in 0..3_u8, services in prop::collection::vec((0..3_u8, 0..14_u8, prop::collection::vec(0..5_u16, 0..3)), 0..6),
+        network in 0..3_u8, services in prop::collection::vec((0..3_u8, 0..14_u8, prop::collection::vec(1..5_u16, 0..3)), 0..6),
     ) {
         let entries: Vec<_> = entries.into_iter().map(|(n, entry)| (IpAddr::from([10, 1, 0, n]), entry)).collect();
         let mode = if require { "require" } else { "prefer" };

@@ -31,7 +31,9 @@ impl Agent {
         while let Ok(message) = tokio::time::timeout(SHORT, follower.next()).await {
             self.messages += 1;
             match self.reader.read(encoded::answer(message?)).unwrap() {
-                reader::Read::More | reader::Read::Own(_) => {}
+                reader::Read::More => {}
+                // It is told on every stream.
+                reader::Read::Own(_) => self.messages -= 1,
                 reader::Read::All(all) => self.known = all.complete(&self.known).0,
                 reader::Read::Delta(delta) => self.known = self.known.after(delta).unwrap().0,
             }
@@ -167,7 +169,7 @@ async fn many_pages_are_told_once_encoded() {
     let mut agent = Agent::new();
     let mut follower = feed.begin("b", None, Some(HashSet::new()));
     agent.read(&mut follower).await.unwrap();
-    assert_eq!((agent.known.len(), agent.messages), (2008, 6));
+    assert_eq!((agent.known.len(), agent.messages), (2008, 5));
 }
 
 #[tokio::test(start_paused = true)]
