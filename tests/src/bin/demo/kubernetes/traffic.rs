@@ -3,7 +3,7 @@
 use sheath_tests::cluster::agents::TRUST_DOMAIN;
 use sheath_tests::cluster::helm::Release;
 use sheath_tests::cluster::{NODES, NodeName};
-use sheath_tests::dissect::Stream;
+use sheath_tests::dissect::stream::Stream;
 use sheath_tests::status::Access;
 use sheath_tests::tap::Tap;
 use sheath_tests::wait;
