@@ -110,26 +110,6 @@ fn each_endpoint_has_its_share_and_proves_its_own_identity() {
 }
 
 #[test]
-fn an_endpoint_that_cannot_be_reached_is_replaced_before_anything_is_lost() {
-    let cluster = Cluster::new();
-    cluster.namespace("shop", Some("require"));
-    let (caller, web, deaf) =
-        (cluster.run("shop", 2), cluster.run("shop", 3), cluster.run("shop", 4));
-    let _running = [echo(&web), idle(&deaf), idle(&caller)];
-    serve(&cluster, "shop", &[3, 4]);
-    cluster.wait_for("all are protected", [0, 0, 3]);
-    for _ in 0..20 {
-        answered(&caller, "whoever answers");
-    }
-    assert!(cluster.agent.status().counter("endpoints_replaced") > 0);
-    // Nobody is left.
-    serve(&cluster, "shop", &[4]);
-    cluster.agent.wait_for_access("one that nobody took", |access| {
-        call(&caller, "anybody?").ended_by().is_some() && access.outcome == "refused"
-    });
-}
-
-#[test]
 fn a_pod_may_call_itself_by_its_service() {
     let cluster = Cluster::new();
     cluster.namespace("shop", Some("require"));
