@@ -28,6 +28,7 @@ mod framing_abuse;
 mod guards;
 mod harness;
 mod helm;
+mod helm_services;
 mod identity;
 mod inbound_tls;
 mod interop_envoy;
