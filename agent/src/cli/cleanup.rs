@@ -44,12 +44,6 @@ impl Cleanup {
             return stay();
         }
         let instance = self.which.instance()?;
-        let directories = self.cni_conf_dir.zip(self.cni_bin_dir);
-        let mut removed = Vec::new();
-        if let Some((conf_dir, bin_dir)) = directories {
-            let changes = Installation { conf_dir, bin_dir }.uninstall().map_err(Failure::new)?;
-            removed.extend(changes.into_iter().map(|change| change.path));
-        }
         // The lock is held throughout: no agent can start into a half-removed state.
         let until = Instant::now() + self.wait;
         let _lock = loop {
@@ -60,6 +54,13 @@ impl Cleanup {
                 locked => break locked.map_err(Failure::new)?,
             }
         };
+        // Behind the lock: an agent that runs would install the plugin again.
+        let directories = self.cni_conf_dir.zip(self.cni_bin_dir);
+        let mut removed = Vec::new();
+        if let Some((conf_dir, bin_dir)) = directories {
+            let changes = Installation { conf_dir, bin_dir }.uninstall().map_err(Failure::new)?;
+            removed.extend(changes.into_iter().map(|change| change.path));
+        }
         removed.extend(Pins::of(&instance.name).remove_all().map_err(Failure::new)?);
         if self.format.output == Output::Json {
             println!("{}", json!({ "removed": removed }));

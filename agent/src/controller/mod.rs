@@ -5,7 +5,7 @@
 
 mod authority;
 mod caller;
-mod csr;
+pub mod csr;
 pub mod directory;
 mod leader;
 mod pods;

@@ -1,9 +1,11 @@
 //! The server: TLS by the controller's own SVID, HTTP/2, and the doorkeeper before all services.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,6 +27,8 @@ use crate::wire::words;
 
 /// Connections at a time: two for each of 5 000 agents, and as many again.
 const MOST_CONNECTIONS: usize = 20_000;
+/// Connections of one address at a time: an agent has two or three.
+const MOST_OF_AN_ADDRESS: usize = 32;
 /// How long a client may take for TLS.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often an idle connection is tried, and how long that may take.
@@ -88,6 +92,7 @@ pub async fn serve(
 /// Accepts connections. Whoever is slow with its handshake keeps nobody else waiting.
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Sender<Connection>) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let sources = Arc::new(Sources::default());
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
@@ -100,12 +105,18 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Se
                 continue;
             }
         };
+        // Whoever has many keeps nobody else out.
+        let Some(source) = sources.take(peer.ip().to_canonical()) else {
+            tracing::debug!(%peer, "one connection too many of this address");
+            continue;
+        };
         let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
-                    let _ = accepted.send(Connection { stream, _place: place }).await;
+                    let places = (place, source);
+                    let _ = accepted.send(Connection { stream, _places: places }).await;
                 }
                 Ok(Err(error)) => {
                     let cause = error.get_ref().and_then(|error| error.downcast_ref());
@@ -121,8 +132,43 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Se
 /// A client's connection.
 struct Connection {
     stream: TlsStream<TcpStream>,
-    /// Others wait for it.
-    _place: OwnedSemaphorePermit,
+    /// Others wait for them.
+    _places: (OwnedSemaphorePermit, Source),
+}
+
+/// How many connections each address has.
+#[derive(Default)]
+struct Sources(Mutex<HashMap<IpAddr, usize>>);
+
+/// A connection of an address, as long as this lives.
+struct Source {
+    of: Arc<Sources>,
+    address: IpAddr,
+}
+
+impl Sources {
+    /// `None` if the address has as many as it may.
+    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Source> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = all.entry(address).or_default();
+        if *count >= MOST_OF_AN_ADDRESS {
+            return None;
+        }
+        *count += 1;
+        Some(Source { of: self.clone(), address })
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = all.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.address);
+            }
+        }
+    }
 }
 
 impl Connected for Connection {
@@ -156,5 +202,24 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_so_many_connections_and_others_have_theirs() {
+        let sources = Arc::new(Sources::default());
+        let [one, other]: [IpAddr; 2] = ["10.0.0.1", "fd00::1"].map(|text| text.parse().unwrap());
+        let mut taken: Vec<_> =
+            (0..MOST_OF_AN_ADDRESS).map(|_| sources.take(one).unwrap()).collect();
+        assert!(sources.take(one).is_none());
+        assert!(sources.take(other).is_some());
+        taken.pop();
+        assert!(sources.take(one).is_some());
+        drop(taken);
+        assert!(sources.0.lock().unwrap().is_empty());
     }
 }

@@ -30,6 +30,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(15 * 60);
 /// Bytes of a message: the API takes 1024.
 const LONGEST_MESSAGE: usize = 900;
+/// Bytes of who says it, in an event.
+const LONGEST_INSTANCE: usize = 128;
 /// Bytes of the longest request.
 const LONGEST_REQUEST: usize = 1 << 20;
 /// How long the API server may take for one of them.
@@ -99,11 +101,15 @@ impl Telling {
 
     fn due(&self, node: &Arc<str>, troubles: Vec<(Key, String)>) -> Vec<(Key, String)> {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if troubles.is_empty() {
-            heard.remove(node);
-            return Vec::new();
-        }
         heard.entry(node.clone()).or_default().due(troubles, Instant::now())
+    }
+
+    /// A trouble was not told after all.
+    fn untold(&self, node: &str, key: &Key) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(heard) = heard.get_mut(node) {
+            heard.told.remove(key);
+        }
     }
 
     /// Makes an event, if the pod is one of the node's. Returns whether it is.
@@ -150,7 +156,7 @@ fn event(node: &str, pod: &Pod, key: &Key, message: &str) -> Event {
             ..ObjectReference::default()
         }),
         reporting_controller: Some(REPORTER.to_owned()),
-        reporting_instance: Some(node.to_owned()),
+        reporting_instance: Some(node[..node.floor_char_boundary(LONGEST_INSTANCE)].to_owned()),
         type_: Some("Warning".to_owned()),
         ..Event::default()
     }
@@ -200,9 +206,11 @@ impl Troubles for Telling {
         for (key, message) in self.due(&caller.node, troubles) {
             match self.tell(&caller.node, &key, &message).await {
                 Ok(is_here) => events += u32::from(is_here),
+                // A namespace may have no room for events. That is no reason to be silent about others.
                 Err(error) => {
-                    tracing::warn!(node = %caller.node, %error, "no event can be made of what is wrong with a pod");
-                    return Err(Status::unavailable(error.to_string()));
+                    let Key { namespace, pod, .. } = &key;
+                    tracing::warn!(node = %caller.node, namespace, pod, %error, "no event can be made of what is wrong with a pod");
+                    self.untold(&caller.node, &key);
                 }
             }
         }

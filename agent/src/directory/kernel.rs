@@ -89,14 +89,16 @@ impl KernelChange {
 
     /// From the entries of the kernel's map to others.
     pub fn add(&mut self, before: &[KernelEntry], after: &[KernelEntry]) {
-        for entry in after.iter().filter(|entry| !before.contains(entry)) {
+        let (was, is): (HashMap<_, _>, HashMap<_, _>) =
+            (before.iter().copied().collect(), after.iter().copied().collect());
+        for entry in after.iter().filter(|(key, known)| was.get(key) != Some(known)) {
             match entry.1 {
                 Known::PLAIN => self.release.push(*entry),
                 _ => self.protect.push(*entry),
             }
         }
         for (key, known) in before {
-            if after.iter().any(|(kept, _)| kept == key) {
+            if is.contains_key(key) {
                 continue;
             }
             match *known {

@@ -106,10 +106,21 @@ impl Rules {
     }
 }
 
+/// What a namespace asks for at least, whatever its pods say.
+#[must_use]
+pub fn least(namespace: Option<&Namespace>) -> Protection {
+    let of_namespace = namespace.and_then(|namespace| namespace.wish.protection().ok());
+    of_namespace.unwrap_or(Protection::False)
+}
+
 /// The stronger of what the pod and its namespace ask for: whoever may make pods is not who decides for the namespace.
 fn wanted(wish: &Wish, namespace: Option<&Namespace>) -> Result<Protection, Undecided> {
     let namespace = namespace.ok_or(Undecided::Namespace)?;
     let of_namespace = namespace.wish.protection().map_err(Undecided::NamespaceLabel)?;
+    // What a pod says can only add to that.
+    if of_namespace == Protection::Require {
+        return Ok(of_namespace);
+    }
     let of_pod = wish.protection().map_err(Undecided::Label)?;
     Ok(of_namespace.max(of_pod))
 }

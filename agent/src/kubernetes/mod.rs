@@ -15,7 +15,7 @@ mod watch;
 pub(crate) mod words;
 
 pub use client::{Access, ClientError, Connection, Contact};
-pub use decision::{Decision, Rules, Undecided, Unsupported};
+pub use decision::{Decision, Rules, Undecided, Unsupported, least};
 pub use endpoint_slice::{Conditions, Endpoint, EndpointSlice, NotAnEndpointSlice, SlicePort};
 pub use identity::spiffe_id;
 pub use namespace::Namespace;

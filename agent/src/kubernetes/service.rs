@@ -23,6 +23,8 @@ const LONGEST_AFFINITY: u64 = 24 * 60 * 60;
 /// More than anybody has.
 const MOST_PORTS: usize = 1000;
 const MOST_ADDRESSES: usize = 64;
+/// Ports at all addresses: each is an entry in the kernel of every node.
+const MOST_PLACES: usize = 2000;
 
 /// The name of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,6 +106,8 @@ impl Service {
         let mut balancers = reading.balancers(object)?;
         external.retain(is_served);
         balancers.retain(is_served);
+        let addresses = cluster.len() + external.len() + balancers.len();
+        reading.bounded("ports at all of its addresses", ports.len() * addresses, MOST_PLACES)?;
         let is_node_local = match spec.internal_traffic_policy.as_deref() {
             None | Some("Cluster") => false,
             Some("Local") => true,

@@ -123,6 +123,12 @@ fn client_of(flow: &Outbound) -> std::io::Result<IpAddr> {
 fn standing(policy: &Policy, backend: &Backend) -> Standing {
     match policy.target_at(backend.at) {
         Ok(target) => standing_of(&target, backend),
+        // Another pod than the Service means is there by now, or will be.
+        Err(PolicyError::Plain(_))
+            if backend.pod.is_some_and(|meant| !policy.may_still_be(meant.into(), backend.at)) =>
+        {
+            Standing::Pending
+        }
         // Nobody of the cluster is there, so nobody protects it.
         Err(PolicyError::Plain(_) | PolicyError::NoPeer(_)) => Standing::Plain,
         Err(PolicyError::Pending { .. }) => Standing::Pending,

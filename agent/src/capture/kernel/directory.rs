@@ -55,7 +55,7 @@ impl DirectoryMaps {
     /// # Errors
     /// If a map cannot be read or written, for want of room for instance.
     pub fn begin_with(&self, directory: &Directory) -> io::Result<()> {
-        let is_followed = !directory.ranges().is_empty();
+        let is_followed = directory.position().is_some() || !directory.ranges().is_empty();
         self.add_ranges(directory.ranges())?;
         let change = self.difference(directory)?;
         if !is_followed || self.count()? == 0 {
@@ -91,15 +91,16 @@ impl DirectoryMaps {
             Step::Protect => (&change.protect, &change.unknown),
             Step::Release => (&change.release, &change.forget),
         };
-        let put = put.chunks(PIECE).map(|piece| (piece, &[][..]));
-        put.chain(gone.chunks(PIECE).map(|piece| (&[][..], piece))).collect()
+        // What goes makes room for what comes, and leaves nobody alone who is not known.
+        let gone = gone.chunks(PIECE).map(|piece| (&[][..], piece));
+        gone.chain(put.chunks(PIECE).map(|piece| (piece, &[][..]))).collect()
     }
 
     /// # Errors
     /// `StorageFull` if there is no room.
     pub fn write(&self, (put, gone): Piece<'_>) -> io::Result<()> {
-        self.entries.insert_all(put)?;
-        self.entries.remove_all(gone)
+        self.entries.remove_all(gone)?;
+        self.entries.insert_all(put)
     }
 
     /// Tells which ranges are the cluster's, beside those that were. To be called before the directory is in force.

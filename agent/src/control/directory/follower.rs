@@ -78,7 +78,8 @@ impl Follower {
     pub fn new(settings: FollowerSettings, keeper: Keeper, views: DirectoryViews) -> Self {
         let FollowerSettings { link, trust_domain, memory, backoff, catalogue } = settings;
         let reader = Reader::new(trust_domain);
-        let (is_lost, keep) = (false, None);
+        // What an earlier run has left may be older than what it has told the kernel: all of it is asked for once.
+        let (is_lost, keep) = (true, None);
         Self { link, reader, keeper, catalogue, memory, backoff, views, is_lost, keep }
     }
 
@@ -92,7 +93,8 @@ impl Follower {
             if matches!(ended, Ended::Over) {
                 return;
             }
-            self.is_lost |= matches!(ended, Ended::Senseless(_) | Ended::NotApplicable(_));
+            self.is_lost |=
+                matches!(ended, Ended::Senseless(_) | Ended::NotApplicable(_) | Ended::Kernel(_));
             self.failed(&ended.into());
             self.keep_due();
             tokio::time::sleep(self.backoff.pause()).await;

@@ -70,6 +70,8 @@ pub struct Keeper {
     leadership: Leadership,
     /// The version of the Secret that is in use.
     version: Option<String>,
+    /// Why the CA that was read last cannot be used.
+    unusable: Option<AuthorityError>,
 }
 
 impl Keeper {
@@ -86,6 +88,7 @@ impl Keeper {
             config_maps: Api::namespaced(client, namespace),
             leadership,
             version: None,
+            unusable: None,
         }
     }
 
@@ -131,7 +134,8 @@ impl Keeper {
     }
 
     async fn look(&mut self) -> Result<(), KeeperError> {
-        self.authority.renew(SystemTime::now())?;
+        // Where the intermediate has ended nothing can be made, and nothing proved, until what is due has been done.
+        let renewed = self.authority.renew(SystemTime::now());
         let found = self.secrets.get_opt(SECRET).await.map_err(api("Secret sheath-ca"))?;
         let Some(secret) = found else {
             return self.begin(None).await;
@@ -145,7 +149,12 @@ impl Keeper {
                 if self.leadership.is_held() {
                     self.tend(secret, state).await?;
                 }
-                Ok(())
+                match self.unusable.take() {
+                    Some(error) => Err(error.into()),
+                    // By now there may be another.
+                    None if renewed.is_err() => Ok(self.authority.renew(SystemTime::now())?),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -158,9 +167,14 @@ impl Keeper {
             return Ok(current.state.clone());
         }
         let state = State::read(&document.0, self.authority.trust_domain())?;
-        self.authority.adopt(state.clone())?;
-        self.version = version;
+        self.adopt(&state, version);
         Ok(state)
+    }
+
+    /// Uses a CA from now on, if it can be used.
+    fn adopt(&mut self, state: &State, version: Option<String>) {
+        self.unusable = self.authority.adopt(state.clone()).err();
+        self.version = version.filter(|_| self.unusable.is_none());
     }
 
     /// Makes a CA where there has never been one. `empty` is a Secret that somebody has made for it.
@@ -225,8 +239,7 @@ impl Keeper {
             false => self.secrets.replace(SECRET, &options, &secret).await,
         };
         let written = written.map_err(api("Secret sheath-ca"))?;
-        self.authority.adopt(state.clone())?;
-        self.version.clone_from(&written.metadata.resource_version);
+        self.adopt(state, written.metadata.resource_version.clone());
         Ok(written)
     }
 

@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use super::make::Maker;
-use super::state::State;
+use super::state::{MOST_ROOTS, State};
 use super::{AuthorityError, Terms};
 use crate::identity::issuing::CLOCK_SKEW;
 
@@ -59,7 +59,8 @@ pub fn due(state: &State, terms: &Terms, is_asked: bool, now: SystemTime) -> Opt
     let is_ending = left < terms.root_renewal();
     // One that has ended waits for nothing any more.
     let is_waiting = active != Some(newest) && !left.is_zero();
-    (!is_waiting && (is_ending || is_asked)).then_some(Due::Root)
+    let has_room = state.roots.len() < MOST_ROOTS;
+    (!is_waiting && has_room && (is_ending || is_asked)).then_some(Due::Root)
 }
 
 /// The CA with a change made.

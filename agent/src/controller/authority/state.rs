@@ -17,7 +17,7 @@ use crate::x509::{self, CertificateFacts, X509Error};
 /// The form of the document. Another one is refused: whoever wrote it knew more.
 const FORM: u32 = 1;
 /// Roots that a CA may have at a time. There are two while one follows another.
-const MOST_ROOTS: usize = 8;
+pub const MOST_ROOTS: usize = 8;
 
 /// All of a CA.
 #[derive(Clone, Debug)]

@@ -113,6 +113,10 @@ impl Feed {
     fn flush_piece(&self, now: Instant) -> bool {
         let mut state = self.state();
         let State { cluster, settling, history, .. } = &mut *state;
+        // Whose an address is cannot be told of half a list.
+        if history.is_none() && !settling.is_listed() {
+            return false;
+        }
         // As long as nobody has been told anything, these are changes for nobody.
         let changes = cluster.take_some(PIECE);
         let more = cluster.has_more();

@@ -47,6 +47,12 @@ impl Settling {
         }
     }
 
+    /// True once all objects are known.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.listed.is_some()
+    }
+
     /// The agent of a node has said what it sees.
     pub fn reported(&mut self, node: &Arc<str>) {
         self.reported.insert(node.clone());

@@ -16,7 +16,7 @@ use crate::desired::{
 };
 use crate::follow::Problem;
 use crate::kubernetes::{
-    Change, Decision, Namespace, NotAPod, Pod, Protection, Rules, Table, spiffe_id,
+    Change, Decision, Namespace, NotAPod, Pod, Protection, Rules, Table, least, spiffe_id,
 };
 use crate::spiffe::IdPattern;
 
@@ -132,12 +132,13 @@ impl Pods {
         let mut decided = BTreeMap::new();
         for pod in pods.values() {
             let last = self.decided.get(&pod.uid).copied();
-            let decision = match self.rules.decide(pod, namespaces.get(&pod.namespace)) {
+            let namespace = namespaces.get(&pod.namespace);
+            let decision = match self.rules.decide(pod, namespace) {
                 Decision::Plain => Some(Protection::False),
                 Decision::Protected(protection) => Some(protection),
                 Decision::None => None,
-                // The last good decision stays, if there ever was one.
-                Decision::Undecided(_) => last,
+                // The last good decision stays, if there ever was one; but a pod's label keeps nobody from protecting its namespace.
+                Decision::Undecided(_) => last.map(|last| last.max(least(namespace))),
             };
             decided.extend(decision.map(|protection| (pod.uid, protection)));
         }

@@ -39,9 +39,22 @@ fn a_label_that_makes_no_sense_decides_nothing() {
     let plain = pod(1, |_| {});
     let decision = rules().decide(&plain, Some(&namespace(Some("requrie"))));
     assert_eq!(decision, Decision::Undecided(Undecided::NamespaceLabel(typo.clone())));
-    // Not even where the namespace's alone would do.
-    let decision = rules().decide(&pod(1, labelled("requrie")), Some(&namespace(Some("require"))));
-    assert_eq!(decision, Decision::Undecided(Undecided::Label(typo)));
+    let labelled = pod(1, labelled("requrie"));
+    for of_namespace in [None, Some("prefer")] {
+        let decision = rules().decide(&labelled, Some(&namespace(of_namespace)));
+        assert_eq!(decision, Decision::Undecided(Undecided::Label(typo.clone())));
+    }
+}
+
+/// Whoever makes a pod could keep it out of what the namespace asks for later, by a label of which nobody knows what it asks for.
+#[test]
+fn a_pod_with_a_label_that_makes_no_sense_has_what_its_namespace_asks_for_at_least() {
+    let labelled = pod(1, labelled("requrie"));
+    let decision = rules().decide(&labelled, Some(&namespace(Some("require"))));
+    assert_eq!(decision, Decision::Protected(Protection::Require));
+    assert_eq!(least(Some(&namespace(Some("prefer")))), Protection::Prefer);
+    assert_eq!(least(Some(&namespace(Some("requrie")))), Protection::False);
+    assert_eq!(least(None), Protection::False);
 }
 
 #[test]
