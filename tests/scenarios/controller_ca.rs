@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sheath_tests::api_server::Kind;
+use sheath_tests::clock::Clock;
 use sheath_tests::controller::{self, Caller, Controller, Csr, Scene};
 use sheath_tests::wait::{self, GENEROUS};
 
@@ -64,6 +65,26 @@ fn an_empty_secret_that_the_chart_has_made_is_filled() {
     scene.api.put(Kind::ConfigMap, empty("sheath-roots"));
     let _leader = scene.leader();
     assert!(scene.api.get(Kind::Secret, SECRET).unwrap()["data"]["ca.json"].is_string());
+}
+
+/// As after weeks without a controller, or where an old backup of the Secret was restored.
+#[test]
+fn an_intermediate_that_has_ended_is_replaced_and_pods_get_their_identities() {
+    let scene = Scene::new();
+    let pod = scene.pod(1, |_| {});
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Clock::new(dir.path());
+    // It lives for ten hours.
+    clock.set_behind(Duration::from_secs(20 * 60 * 60));
+    let mut one = Controller::start_by(Some(clock), &scene.api, &scene.netns, "one", |_| {});
+    wait::wait_until("a CA", GENEROUS, || scene.api.get(Kind::Secret, SECRET).is_some());
+    one.kill();
+    one.clock().set_ahead(Duration::ZERO);
+    one.launch();
+    scene.wait_ready(&one);
+    let agent = scene.agent(&one, "token of node-a");
+    assert_eq!(agent.sign(&pod, &Csr::new(None).der).unwrap().len(), 2);
+    assert_eq!(agent.roots().unwrap().len(), 1, "it is the same root");
 }
 
 /// The new root is told at once, and signs when that was long enough ago.

@@ -451,7 +451,7 @@ fn a_kubelet_that_is_a_workload_is_told() {
 fn start_kubelet(scene: &Scene, place: &Place) -> sheath_tests::place::Process {
     let program = scene.world.dir.path().join("kubelet");
     if !program.exists() {
-        std::fs::copy(binaries::probe(), &program).expect("a copy of the probe");
+        binaries::copy(&binaries::probe(), &program);
     }
     let mut command = place.command(&program);
     command.arg(serde_json::to_string(&Job::Idle).unwrap());

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The agent: `SHEATH_BIN`, else beside the running test, else in the workspace's target
 /// directory.
@@ -59,6 +60,16 @@ pub fn cluster_programs() -> PathBuf {
 /// When they are not there.
 pub fn cluster_program(name: &str) -> PathBuf {
     cluster_programs().join(name)
+}
+
+/// Copies a program. Another process does it: what this one has open for writing, the children of its other threads have open as well
+/// until they run programs of their own, and a program that somebody may write cannot be run.
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy(program: &Path, to: &Path) {
+    let status = Command::new("cp").arg("--").arg(program).arg(to).status().expect("cp");
+    assert!(status.success(), "cannot copy {}", program.display());
 }
 
 /// A program in the directory of the running one, or, since tests run from `deps/`, one above.

@@ -65,7 +65,15 @@ impl Clock {
 
     /// Sets it ahead of the system's clock.
     pub fn set_ahead(&self, ahead: Duration) {
-        let seconds = i64::try_from(ahead.as_secs()).expect("a short time");
+        self.set(i64::try_from(ahead.as_secs()).expect("a short time"));
+    }
+
+    /// Sets it behind the system's clock.
+    pub fn set_behind(&self, behind: Duration) {
+        self.set(-i64::try_from(behind.as_secs()).expect("a short time"));
+    }
+
+    fn set(&self, seconds: i64) {
         self.file.write_all_at(&seconds.to_ne_bytes(), 0).expect("setting the clock");
     }
 

@@ -1,6 +1,5 @@
 //! A probe process: an application that plays a [`Job`] in a workload.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{ChildStdin, Command, Stdio};
@@ -36,7 +35,7 @@ impl Probe {
         // Where the probe has been built may be closed to others.
         let program = world.dir.path().join("probe");
         if !program.exists() {
-            fs::copy(binaries::probe(), &program).expect("a copy of the probe");
+            binaries::copy(&binaries::probe(), &program);
         }
         let some: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
         let mut command = place.command("setpriv");

@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::api_server::{ApiServer, Kind};
 use crate::binaries;
+use crate::clock::Clock;
 use crate::netns::NetNs;
 use crate::wait::{self, GENEROUS};
 use crate::world::TRUST_DOMAIN;
@@ -38,12 +39,26 @@ pub struct Controller {
     /// What runs it.
     program: Vec<OsString>,
     process: Option<Child>,
+    /// If it is not the system's.
+    clock: Option<Clock>,
 }
 
 impl Controller {
     /// Starts one, which is known to the API server by its name. `change` is about its settings.
     #[track_caller]
     pub fn start(
+        api: &ApiServer,
+        netns: &Arc<NetNs>,
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) -> Self {
+        Self::start_by(None, api, netns, name, change)
+    }
+
+    /// The same, with a clock of its own.
+    #[track_caller]
+    pub fn start_by(
+        clock: Option<Clock>,
         api: &ApiServer,
         netns: &Arc<NetNs>,
         name: &str,
@@ -63,7 +78,7 @@ impl Controller {
         fs::write(dir.path().join("controller.yaml"), settings.to_string()).unwrap();
         let program = vec![binaries::sheath().into()];
         let (name, netns) = (name.to_owned(), netns.clone());
-        let mut controller = Self { name, netns, dir, program, process: None };
+        let mut controller = Self { name, netns, dir, program, process: None, clock };
         controller.launch();
         controller
     }
@@ -81,7 +96,7 @@ impl Controller {
         fs::copy(settings["kubeconfig"].as_str().unwrap(), at("kubeconfig")).unwrap();
         settings["kubeconfig"] = json!(at("kubeconfig"));
         fs::write(at("controller.yaml"), settings.to_string()).unwrap();
-        fs::copy(binaries::sheath(), at("sheath")).unwrap();
+        binaries::copy(&binaries::sheath(), &at("sheath"));
         fs::set_permissions(self.dir.path(), Permissions::from_mode(0o755)).unwrap();
         let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
         let nothing = ["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"];
@@ -95,11 +110,20 @@ impl Controller {
         let before = self.log_lines().len();
         let mut command = self.netns.command(&self.program[0]);
         command.args(&self.program[1..]);
+        command.envs(self.clock.iter().flat_map(Clock::environment));
         command.args(["controller", "--config"]).arg(self.dir.path().join("controller.yaml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(self.open_log());
         self.process = Some(command.spawn().expect("the controller"));
         wait::wait_until("the controller listens", GENEROUS, || self.log_lines().len() > before);
         assert!(self.address().port() != 0);
+    }
+
+    /// Its own clock.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn clock(&self) -> &Clock {
+        self.clock.as_ref().expect("a clock of its own")
     }
 
     fn log(&self) -> PathBuf {
