@@ -287,8 +287,10 @@ impl Agent {
         what: &str,
         condition: impl Fn(&Certificate) -> bool,
     ) -> Certificate {
+        // The pauses of a source that fails grow to half a minute.
+        const LIMIT: Duration = Duration::from_secs(3 * GENEROUS.as_secs());
         let mut last = None;
-        let found = wait::try_for(GENEROUS, || {
+        let found = wait::try_for(LIMIT, || {
             let certificate = self.certs().certificate(name).clone();
             if condition(&certificate) {
                 return Some(certificate);
@@ -296,7 +298,7 @@ impl Agent {
             last = Some(certificate);
             None
         });
-        found.unwrap_or_else(|| panic!("{what}: not within {GENEROUS:?}; last: {last:#?}"))
+        found.unwrap_or_else(|| panic!("{what}: not within {LIMIT:?}; last: {last:#?}"))
     }
 
     /// Waits until a workload has this SVID and its source has nothing to complain of.
