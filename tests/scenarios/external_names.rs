@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use sheath_tests::binaries;
@@ -81,13 +80,12 @@ impl Etc {
     fn sheath(&self) -> PathBuf {
         let script = self.0.path().join("sheath");
         let text = format!(
-            "#!/bin/sh\nexec unshare --mount --propagation private sh -c \
-             'mount --bind \"$0\" /etc && exec \"$@\"' {} {} \"$@\"\n",
+            "exec unshare --mount --propagation private sh -c \
+             'mount --bind \"$0\" /etc && exec \"$@\"' {} {} \"$@\"",
             quoted(&self.path()),
             quoted(&binaries::sheath())
         );
-        fs::write(&script, text).expect("a script");
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+        binaries::script(&script, &text);
         script
     }
 }

@@ -1,7 +1,6 @@
 //! An agent that was started where it does not see the host: it makes up for it, or refuses to start and says why.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -148,8 +147,7 @@ impl Scene {
 /// A shell script in a file.
 fn script(dir: &tempfile::TempDir, text: &str) -> PathBuf {
     let path = dir.path().join("start");
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    binaries::script(&path, text);
     path
 }
 

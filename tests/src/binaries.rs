@@ -72,6 +72,19 @@ pub fn copy(program: &Path, to: &Path) {
     assert!(status.success(), "cannot copy {}", program.display());
 }
 
+/// Writes a shell script that can be run, by another process for the same reason.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn script(at: &Path, text: &str) {
+    let mut writer = Command::new("sh");
+    writer
+        .args(["-c", "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"", "sh", text])
+        .arg(at);
+    let status = writer.status().expect("sh");
+    assert!(status.success(), "cannot write {}", at.display());
+}
+
 /// A program in the directory of the running one, or, since tests run from `deps/`, one above.
 fn beside(name: &str) -> Option<PathBuf> {
     let current = env::current_exe().ok()?;
