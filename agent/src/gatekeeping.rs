@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sheath_common::pod_uid::PodUid;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use crate::capture::{ServedWorkload, StatusView, SupervisorRequest, WorkloadStatus};
+use crate::capture::{ServedWorkload, SupervisorRequest};
 use crate::credentials::Identities;
 use crate::desired::{Desired, Workload};
 use crate::gate::{NotAdmitted, PodState, PodStates, Sandbox, Sandboxes};
@@ -60,15 +60,15 @@ impl Gatekeeping {
     ) -> bool {
         let pods = by_pod(sandboxes);
         let workloads = served::pods(desired);
-        // Nobody else's status is asked for.
-        let view = match pods.keys().any(|uid| workloads.contains_key(uid)) {
-            true => self.view().await,
+        // For nobody else capture is asked.
+        let seen = match pods.keys().any(|uid| workloads.contains_key(uid)) {
+            true => SupervisorRequest::ask(&self.supervisor, SupervisorRequest::ServedNow).await,
             false => None,
         };
         let mut waits = false;
         let mut now_told = BTreeSet::new();
         for (uid, sandboxes) in pods {
-            let Some(state) = self.state(uid, &sandboxes, desired, &workloads, view.as_ref())
+            let Some(state) = self.state(uid, &sandboxes, desired, &workloads, seen.as_deref())
             else {
                 self.states.forget(&uid);
                 continue;
@@ -95,7 +95,7 @@ impl Gatekeeping {
         sandboxes: &[&Sandbox],
         desired: &Desired,
         workloads: &HashMap<PodUid, &Workload>,
-        view: Option<&StatusView>,
+        seen: Option<&[ServedWorkload]>,
     ) -> Option<PodState> {
         let Some(workload) = workloads.get(&uid) else {
             let is_plain = desired.pods.as_ref().is_some_and(|pods| pods.plain.contains(&uid));
@@ -104,28 +104,21 @@ impl Gatekeeping {
         if let Err(error) = self.identities.current(workload.id) {
             return Some(PodState::Preparing(NotAdmitted::NoIdentity(error.to_string())));
         }
-        let mut statuses = view.into_iter().flat_map(|view| &view.workloads);
-        let status = statuses.find(|status| status.id == workload.id);
-        let served = sandboxes.iter().filter(|sandbox| is_served(sandbox, status));
+        let seen = seen.and_then(|all| all.iter().find(|seen| seen.workload == workload.id));
+        let served = sandboxes.iter().filter(|sandbox| is_served(sandbox, seen));
         Some(PodState::Ready(served.map(|sandbox| sandbox.id.clone()).collect()))
-    }
-
-    async fn view(&self) -> Option<StatusView> {
-        let (answer, view) = oneshot::channel();
-        self.supervisor.upgrade()?.send(SupervisorRequest::Status(answer)).await.ok()?;
-        view.await.ok()
     }
 }
 
 /// True if what the sandbox's processes connect to and listen on is the agent's business already.
-fn is_served(sandbox: &Sandbox, status: Option<&WorkloadStatus>) -> bool {
-    let Some(seen) = status.map(ServedWorkload::of) else {
+fn is_served(sandbox: &Sandbox, seen: Option<&ServedWorkload>) -> bool {
+    let Some(seen) = seen else {
         return false;
     };
     let own = sandbox.namespace.as_ref().map(|namespace| namespace.inode());
     match sandbox.is_host_network() {
         true => seen.has_cgroup,
-        false => served::is_served(&seen, own),
+        false => served::is_served(seen, own),
     }
 }
 

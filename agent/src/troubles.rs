@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::admin::{AgentInfo, Status};
-use crate::capture::{Protection, StatusView, SupervisorRequest};
+use crate::capture::{Protection, SupervisorRequest};
 use crate::controller_api::Link;
 use crate::controller_api::troubles::{Reason, TellRequest, Trouble, TroublesClient};
 
@@ -33,7 +33,8 @@ pub async fn tell_troubles(
     let mut told_at = Instant::now();
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some(view) = look(&supervisor).await else {
+        let view = SupervisorRequest::ask(&supervisor, SupervisorRequest::Status).await;
+        let Some(view) = view else {
             return;
         };
         let now = troubles(&info.status(view));
@@ -58,12 +59,6 @@ pub async fn tell_troubles(
             Err(error) => tracing::debug!(%error, "nobody is told what is wrong with pods"),
         }
     }
-}
-
-async fn look(supervisor: &mpsc::WeakSender<SupervisorRequest>) -> Option<StatusView> {
-    let (answer, view) = oneshot::channel();
-    supervisor.upgrade()?.send(SupervisorRequest::Status(answer)).await.ok()?;
-    view.await.ok()
 }
 
 fn request(troubles: &Troubles) -> TellRequest {

@@ -79,8 +79,22 @@ pub enum SupervisorRequest {
     Status(oneshot::Sender<StatusView>),
     /// Says what the last look has found of what is served: less, and at once.
     Served(oneshot::Sender<Vec<ServedWorkload>>),
+    /// The same, of another look.
+    ServedNow(oneshot::Sender<Vec<ServedWorkload>>),
     /// Another configuration, to be put in force while everything runs.
     Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), CaptureError>>),
+}
+
+impl SupervisorRequest {
+    /// Asks a supervisor that others keep running. `None` if it has ended.
+    pub async fn ask<A>(
+        supervisor: &mpsc::WeakSender<Self>,
+        request: impl FnOnce(oneshot::Sender<A>) -> Self,
+    ) -> Option<A> {
+        let (sender, answer) = oneshot::channel();
+        supervisor.upgrade()?.send(request(sender)).await.ok()?;
+        answer.await.ok()
+    }
 }
 
 /// The task that keeps capture true.
@@ -198,6 +212,10 @@ impl Supervisor {
                 let _ = answer.send(self.reconciler.status(&self.refused));
             }
             SupervisorRequest::Served(answer) => {
+                let _ = answer.send(self.reconciler.served());
+            }
+            SupervisorRequest::ServedNow(answer) => {
+                self.reconciler.reconcile();
                 let _ = answer.send(self.reconciler.served());
             }
             SupervisorRequest::Reconfigure(change, answer) => {

@@ -17,6 +17,7 @@ use crate::desired::Destination;
 use crate::discovery::Kubernetes;
 use crate::gate::cni::Installation;
 use crate::gate::{GateKind, GateSettings};
+use crate::kubernetes::words::is_object_name;
 use crate::kubernetes::{Access, Rules};
 use crate::spiffe::TrustDomain;
 
@@ -114,8 +115,7 @@ pub fn discovery(
 ) -> Result<Kubernetes, KubernetesError> {
     let node = raw.node.as_deref().unwrap_or(node);
     // It becomes part of a selector, which has characters of its own.
-    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c);
-    if node.is_empty() || node.len() > 253 || !node.bytes().all(allowed) {
+    if !is_object_name(node) {
         return Err(KubernetesError::Node(node.to_owned()));
     }
     let access = match raw.kubeconfig {

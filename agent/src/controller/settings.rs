@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::authority::Terms;
 use crate::config::{self, ConfigError, Period};
 use crate::kubernetes::Access;
+use crate::kubernetes::words::is_object_name;
 use crate::spiffe::{SpiffeError, SpiffeId, TrustDomain};
 use crate::telemetry::{self, LogFormat, LogSettings, NotAFilter};
 
@@ -164,7 +165,7 @@ impl Settings {
         name("serviceAccount", &raw.service_account)?;
         let account = raw.agent_service_account;
         let parts = account.split_once('/').map(|(namespace, name)| [namespace, name]);
-        if !parts.is_some_and(|parts| parts.into_iter().all(is_name)) {
+        if !parts.is_some_and(|parts| parts.into_iter().all(is_object_name)) {
             return Err(SettingsError::Account(account));
         }
         let access = match raw.kubeconfig {
@@ -239,16 +240,10 @@ fn terms(raw: &RawIdentity) -> Result<Terms, SettingsError> {
 }
 
 fn name(key: &'static str, found: &str) -> Result<(), SettingsError> {
-    match is_name(found) {
+    match is_object_name(found) {
         true => Ok(()),
         false => Err(SettingsError::Name { key, found: found.to_owned() }),
     }
-}
-
-/// As Kubernetes has names of objects (RFC 1123 subdomains).
-fn is_name(text: &str) -> bool {
-    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c);
-    !text.is_empty() && text.len() <= 253 && text.bytes().all(allowed)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::controller_api::troubles::{
     Reason, TellRequest, TellResponse, Trouble, Troubles, TroublesServer,
 };
 use crate::kubernetes::WatchProblem;
+use crate::kubernetes::words::is_object_name;
 
 /// Troubles of a node that are listened to at a time.
 const MOST: usize = 500;
@@ -175,13 +176,8 @@ fn reason(code: i32) -> Option<&'static str> {
 
 /// A trouble that makes sense. Names become part of a request's path.
 fn parsed(trouble: Trouble) -> Option<(Key, String)> {
-    let is_name = |name: &str| {
-        let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c);
-        let ends = name.starts_with('.') || name.contains("..");
-        (1..=253).contains(&name.len()) && !ends && name.bytes().all(allowed)
-    };
     let Trouble { namespace, pod, reason: code, message } = trouble;
-    if !is_name(&namespace) || !is_name(&pod) {
+    if !is_object_name(&namespace) || !is_object_name(&pod) {
         return None;
     }
     let mut text: String = message

@@ -81,8 +81,9 @@ impl Gate {
             GateKind::None => InForce::None,
             _ if nri.connected_since.is_some() => InForce::Nri,
             // Where somebody else installs the plugin, it is known to be there once it has asked.
-            _ if cni.last_asked.is_some() && cni.problem.is_none() => InForce::Cni,
-            _ if cni.installed => InForce::Cni,
+            _ if cni.installed || (cni.last_asked.is_some() && cni.problem.is_none()) => {
+                InForce::Cni
+            }
             _ => InForce::None,
         };
         GateStatus { wanted: self.wanted, in_force, nri, cni }

@@ -7,12 +7,19 @@ use std::sync::Arc;
 const LONGEST_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
-/// The name of an object: lower case letters, digits, `-` and `.`.
+/// True for what can be the name of an object: lower case letters, digits, `-`, and `.` behind
+/// something. It can stand in the path of a request, and in a selector.
 #[must_use]
-pub fn object_name(text: &str) -> Option<Arc<str>> {
+pub fn is_object_name(text: &str) -> bool {
     let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-.".contains(&c);
     let fits = !text.is_empty() && text.len() <= LONGEST_NAME;
-    (fits && text.bytes().all(allowed)).then(|| text.into())
+    fits && text.bytes().all(allowed) && !text.starts_with('.') && !text.contains("..")
+}
+
+/// The name of an object, if it can be one.
+#[must_use]
+pub fn object_name(text: &str) -> Option<Arc<str>> {
+    is_object_name(text).then(|| text.into())
 }
 
 /// The name of a port, which may be empty, or of a zone.
@@ -84,7 +91,8 @@ mod tests {
     #[test]
     fn names_have_the_characters_of_names() {
         assert!(object_name("web-1.shop").is_some());
-        for bad in ["", "Web", "a/b", "a b", "a\u{1}", &"a".repeat(254)] {
+        for bad in ["", "Web", "a/b", "a b", "a\u{1}", ".", "..", "../a", "a..b", &"a".repeat(254)]
+        {
             assert_eq!(object_name(bad), None, "{bad}");
         }
         assert!(label_value("").is_some() && label_value("Zone_1.a").is_some());

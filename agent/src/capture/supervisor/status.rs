@@ -164,17 +164,6 @@ pub struct ServedWorkload {
     pub namespaces: Vec<NamespaceStatus>,
 }
 
-impl ServedWorkload {
-    #[must_use]
-    pub fn of(status: &WorkloadStatus) -> Self {
-        Self {
-            workload: status.id,
-            has_cgroup: !status.cgroups.is_empty(),
-            namespaces: status.namespaces.clone(),
-        }
-    }
-}
-
 /// A connection older than the workload's protection.
 #[derive(Clone, Debug, Serialize)]
 pub struct UnprotectedConnection {

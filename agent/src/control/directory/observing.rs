@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sheath_common::pod_uid::PodUid;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use crate::capture::{ServedWorkload, SupervisorRequest};
+use crate::capture::SupervisorRequest;
 use crate::credentials::Identities;
 use crate::desired::Desired;
 use crate::served;
@@ -35,7 +35,8 @@ impl Observing {
         let mut changed = started;
         loop {
             let desired = self.desired.borrow_and_update().clone();
-            let Some(seen) = self.look().await else {
+            let seen = SupervisorRequest::ask(&self.supervisor, SupervisorRequest::Served).await;
+            let Some(seen) = seen else {
                 return;
             };
             let pods = served::pods(&desired);
@@ -66,12 +67,5 @@ impl Observing {
                 () = tokio::time::sleep(if waits { SOON } else { LOOK }) => {}
             }
         }
-    }
-
-    /// `None` if the agent ends.
-    async fn look(&self) -> Option<Vec<ServedWorkload>> {
-        let (answer, seen) = oneshot::channel();
-        self.supervisor.upgrade()?.send(SupervisorRequest::Served(answer)).await.ok()?;
-        seen.await.ok()
     }
 }
