@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sheath_tests::cluster::image::Image;
+use sheath_tests::cluster::scene::url;
 use sheath_tests::cluster::{Cluster, NODES, WIRE, shared, status};
 use sheath_tests::tap::Tap;
 use sheath_tests::wait::{self, GENEROUS};
@@ -165,8 +166,7 @@ fn a_deployment_serves_the_other_node_by_its_service() {
     assert_eq!(addresses.len(), 2, "{service}");
     let tap = Tap::new(&cluster.node(NODES[0]).netns, WIRE);
     for address in addresses.iter().map(|address| address.as_str().unwrap()) {
-        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        let url = format!("http://{host}:8080/");
+        let url = url(address, 8080);
         let mut seen = BTreeSet::new();
         // kube-proxy may learn of the second endpoint a moment later.
         wait::wait_until("both servers' answers", LIMIT, || {

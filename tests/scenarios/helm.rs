@@ -4,15 +4,9 @@ use serde_json::{Value, json};
 use sheath_tests::cluster::agents::TRUST_DOMAIN;
 use sheath_tests::cluster::helm::{NAMESPACE, Release};
 use sheath_tests::cluster::scene::{LIMIT, Scene};
-use sheath_tests::cluster::{NODES, NodeName, WIRE};
-use sheath_tests::status::Access;
+use sheath_tests::cluster::{NODES, WIRE};
 use sheath_tests::tap::Tap;
 use sheath_tests::wait;
-
-fn flows(release: &Release<'_>, node: NodeName) -> Vec<Access> {
-    let log = release.log(node).unwrap_or_default();
-    log.lines().filter_map(Access::parse).collect()
-}
 
 /// One install, looked at from all sides: each takes minutes.
 #[test]
@@ -48,7 +42,7 @@ fn helm_install_and_a_label_make_every_selected_pods_tcp_mutual_tls_until_helm_u
         [(a, "outbound", "client", "web"), (b, "inbound", "web", "client")]
     {
         wait::wait_until(&format!("a flow {direction}"), LIMIT, || {
-            flows(&release, node).iter().any(|flow| {
+            release.access(node).unwrap_or_default().iter().any(|flow| {
                 flow.is(direction, "ok") && flow.local_id == id(local) && flow.peer_id == id(peer)
             })
         });

@@ -5,21 +5,17 @@ use std::collections::BTreeSet;
 use serde_json::json;
 use sheath_tests::cluster::agents::TRUST_DOMAIN;
 use sheath_tests::cluster::helm::Release;
-use sheath_tests::cluster::scene::{IMAGE, LIMIT, PORT, Scene};
+use sheath_tests::cluster::scene::{IMAGE, LIMIT, PORT, Scene, nginx, url};
 use sheath_tests::cluster::{NODES, WIRE};
-use sheath_tests::status::Access;
 use sheath_tests::tap::Tap;
 use sheath_tests::wait;
 
 /// Deployments of two service accounts behind one Service, whose pods answer with their names and the marker.
 fn servers(scene: &Scene) -> String {
-    let config = format!(
-        "events {{}} http {{ server {{ listen {PORT}; listen [::]:{PORT}; location / {{ return 200 {}-$hostname; }} }} }}",
+    let serve = nginx(&format!(
+        "server {{ listen {PORT}; listen [::]:{PORT}; location / {{ return 200 {}-$hostname; }} }}",
         scene.marker
-    );
-    let serve = format!(
-        "echo '{config}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'"
-    );
+    ));
     let deployment = |account: &str, replicas: u8| {
         format!(
             "---
@@ -40,7 +36,7 @@ spec:
       - name: main
         image: {IMAGE}
         imagePullPolicy: Never
-        command: [sh, -c, {serve:?}]
+        command: {serve}
         readinessProbe: {{httpGet: {{path: /, port: {PORT}}}, periodSeconds: 1}}
         # As long as somebody may still be sent here.
         lifecycle: {{preStop: {{sleep: {{seconds: 4}}}}}}
@@ -79,15 +75,11 @@ fn addresses(scene: &Scene) -> Vec<String> {
     all.map(|one| one.as_str().unwrap().to_owned()).collect()
 }
 
-fn host(address: &str) -> String {
-    if address.contains(':') { format!("[{address}]") } else { address.to_owned() }
-}
-
 /// Many requests, one connection each, in the pod itself. Returns what was answered, a line for each.
 fn ask_often(scene: &Scene, address: &str, times: usize) -> Vec<String> {
     let ask = format!(
-        "i=0; while [ $i -lt {times} ]; do i=$((i+1)); curl -sS -m 10 http://{}/ 2>&1; echo; done",
-        host(address)
+        "i=0; while [ $i -lt {times} ]; do i=$((i+1)); curl -sS -m 10 {} 2>&1; echo; done",
+        url(address, 80)
     );
     let kubectl = scene.cluster.kubectl();
     let said = kubectl.exec(&scene.namespace, "caller", &["sh", "-c", &ask]).unwrap();
@@ -119,8 +111,7 @@ fn services_are_balanced_by_the_agent_with_exact_identities_and_a_rolling_update
         assert_eq!(pods.len(), 4, "{address}: {pods:?}");
     }
     // Each endpoint was expected to be exactly who it is.
-    let log = release.log(a).unwrap();
-    let flows = log.lines().filter_map(Access::parse);
+    let flows = release.access(a).unwrap().into_iter();
     let of_service: Vec<_> = flows.filter(|flow| flow.is("outbound", "ok")).collect();
     let id = |account: &str| format!("spiffe://{TRUST_DOMAIN}/ns/{}/sa/{account}", scene.namespace);
     for account in ["web", "client"] {

@@ -3,16 +3,10 @@
 use sheath_tests::binaries;
 use sheath_tests::cluster::agents::{Agents, TRUST_DOMAIN};
 use sheath_tests::cluster::controller::Controller;
-use sheath_tests::cluster::scene::{IMAGE, LIMIT, PORT, Scene};
+use sheath_tests::cluster::scene::{IMAGE, LIMIT, PORT, Scene, nginx, url};
 use sheath_tests::cluster::{NODES, NodeName, WIRE};
-use sheath_tests::status::Access;
 use sheath_tests::tap::Tap;
 use sheath_tests::wait;
-
-fn access(agents: &Agents<'_>, node: NodeName) -> Vec<Access> {
-    let log = std::fs::read_to_string(agents.log(node)).unwrap();
-    log.lines().filter_map(Access::parse).collect()
-}
 
 #[test]
 fn pods_of_a_labelled_namespace_speak_mutual_tls_between_the_nodes() {
@@ -35,7 +29,7 @@ fn pods_of_a_labelled_namespace_speak_mutual_tls_between_the_nodes() {
     let id = |account: &str| format!("spiffe://{TRUST_DOMAIN}/ns/{}/sa/{account}", scene.namespace);
     let [outbound, inbound] = [(a, "outbound"), (b, "inbound")].map(|(node, direction)| {
         wait::wait_for(&format!("a flow {direction}"), LIMIT, || {
-            access(&agents, node).into_iter().find(|access| access.is(direction, "ok"))
+            agents.access(node).into_iter().find(|access| access.is(direction, "ok"))
         })
     });
     assert_eq!((&*outbound.local_id, &*outbound.peer_id), (&*id("client"), &*id("web")));
@@ -98,7 +92,7 @@ fn pods_have_their_identities_of_the_controller_and_keep_them_without_it() {
     let id = |account: &str| format!("spiffe://{TRUST_DOMAIN}/ns/{}/sa/{account}", scene.namespace);
     let [outbound, inbound] = [(a, "outbound"), (b, "inbound")].map(|(node, direction)| {
         wait::wait_for(&format!("a flow {direction}"), LIMIT, || {
-            access(&agents, node).into_iter().find(|access| access.is(direction, "ok"))
+            agents.access(node).into_iter().find(|access| access.is(direction, "ok"))
         })
     });
     assert_eq!((&*outbound.local_id, &*outbound.peer_id), (&*id("client"), &*id("web")));
@@ -181,14 +175,11 @@ fn a_pod_that_nobody_has_decided_about_does_not_start_and_its_events_say_why() {
 /// A pod with probes and hooks of every kind that goes over the network. What calls it is in nginx's log.
 fn probed_pod(scene: &Scene, node: NodeName) -> String {
     let listen: String = PROBED.map(|port| format!("listen {port}; ")).concat();
-    let config = format!(
-        "events {{}} http {{ access_log /dev/stdout; server {{ {listen} location / {{ return 200 {}; }} \
-         location /live {{ if (-f /tmp/dead) {{ return 500; }} return 200 yes; }} }} }}",
+    let serve = nginx(&format!(
+        "access_log /dev/stdout; server {{ {listen} location / {{ return 200 {}; }} \
+         location /live {{ if (-f /tmp/dead) {{ return 500; }} return 200 yes; }} }}",
         scene.marker
-    );
-    let serve = format!(
-        "echo '{config}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'"
-    );
+    ));
     let health = r#"{"Health":{"listen":"0.0.0.0:8082"}}"#;
     let probe = binaries::probe();
     let probe = probe.file_name().unwrap().to_string_lossy();
@@ -205,7 +196,7 @@ spec:
   - name: main
     image: {IMAGE}
     imagePullPolicy: Never
-    command: [sh, -c, \"{serve}\"]
+    command: {serve}
     ports: [{{name: http, containerPort: {http}}}]
     startupProbe: {{httpGet: {{path: /start, port: {http}}}, periodSeconds: 1, failureThreshold: 60}}
     livenessProbe: {{httpGet: {{path: /live, port: http}}, periodSeconds: 1, failureThreshold: 2}}
@@ -256,10 +247,8 @@ fn probes_and_hooks_of_the_kubelet_reach_a_strict_pod_and_nothing_else_of_the_no
     scene.wait_running("probed");
     // Others of the node get nothing, on any port; whoever is in the kubelet's cgroup gets what the kubelet gets.
     let ask = |cgroup: &str, address: &str, port: u16| {
-        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         let mut curl = scene.cluster.node(b).command(cgroup, "curl").unwrap();
-        let output =
-            curl.args(["-sS", "-m", "5", &format!("http://{host}:{port}/")]).output().unwrap();
+        let output = curl.args(["-sS", "-m", "5", &url(address, port)]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     for address in scene.addresses("probed").iter().filter(|address| !address.contains(':')) {

@@ -13,11 +13,11 @@ use tempfile::TempDir;
 use super::names::{self, PODS};
 use super::{Cluster, NODES, NodeName, shared};
 use crate::binaries;
-use crate::status::Status;
+use crate::status::{Access, Status};
 use crate::wait::{self, GENEROUS};
 
-/// What the agents' service account may do, and nothing else.
-const RIGHTS: &str = "
+/// The agents' service account, and its namespace.
+pub(super) const ACCOUNT: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: node-system}
@@ -25,6 +25,10 @@ metadata: {name: node-system}
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: agent, namespace: node-system}
+";
+
+/// What the account may do, and nothing else.
+const RIGHTS: &str = "
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -87,7 +91,7 @@ impl<'c> Agents<'c> {
             .status()
             .context("cannot run sheath")?;
         ensure!(init.success(), "no CA");
-        cluster.kubectl().apply(RIGHTS)?;
+        cluster.kubectl().apply(&[ACCOUNT, RIGHTS].concat())?;
         let kubeconfig = kubeconfig(cluster, dir.path(), "agent")?;
         let agents = NODES.map(|node| {
             let path = |what: &str| dir.path().join(format!("{}.{what}", node.as_str()));
@@ -160,8 +164,17 @@ impl<'c> Agents<'c> {
         wait::wait_until(what, GENEROUS, || self.status(node).is_ok_and(|status| is_so(&status)));
     }
 
-    pub fn log(&self, node: NodeName) -> PathBuf {
+    fn log(&self, node: NodeName) -> PathBuf {
         self.agent(node).log.clone()
+    }
+
+    /// The flows that a node's agent has logged.
+    ///
+    /// # Panics
+    /// If there is no log.
+    pub fn access(&self, node: NodeName) -> Vec<Access> {
+        let log = fs::read_to_string(self.log(node)).expect("the agent's log");
+        log.lines().filter_map(Access::parse).collect()
     }
 
     fn agent(&self, node: NodeName) -> &NodeAgent {

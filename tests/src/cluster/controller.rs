@@ -8,24 +8,17 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::agents::{TRUST_DOMAIN, kubeconfig};
+use super::agents::{ACCOUNT, TRUST_DOMAIN, kubeconfig};
 use super::{Cluster, NODES, NodeName, PAUSE_IMAGE};
 use crate::binaries;
 use crate::wait::{self, GENEROUS};
 
 /// What the controller's service account may do, and nothing else. Its Lease, Secret and ConfigMap it makes itself.
 const RIGHTS: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: node-system}
 ---
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: sheath-controller, namespace: node-system}
----
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: agent, namespace: node-system}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -75,7 +68,7 @@ impl<'c> Controller<'c> {
     /// When it does not, with the end of its log.
     pub fn start(cluster: &'c Cluster) -> Result<Self> {
         let dir = tempfile::tempdir().context("a directory for the controller")?;
-        cluster.kubectl().apply(RIGHTS)?;
+        cluster.kubectl().apply(&[ACCOUNT, RIGHTS].concat())?;
         let [node, _] = NODES;
         let address = node.addresses().v4;
         let settings = json!({

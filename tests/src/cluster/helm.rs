@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::image::Image;
 use super::{Cluster, NodeName, shared};
 use crate::binaries;
-use crate::status::Status;
+use crate::status::{Access, Status};
 
 /// Where it is installed.
 pub const NAMESPACE: &str = "sheath-system";
@@ -183,9 +183,17 @@ impl<'c> Release<'c> {
     ///
     /// # Errors
     /// When there is none.
-    pub fn log(&self, node: NodeName) -> Result<String> {
+    fn log(&self, node: NodeName) -> Result<String> {
         let space = format!("--namespace={NAMESPACE}");
         self.cluster.kubectl().run(["logs", &self.agent(node)?, &space])
+    }
+
+    /// The flows that a node's agent has logged.
+    ///
+    /// # Errors
+    /// As [`Self::log`].
+    pub fn access(&self, node: NodeName) -> Result<Vec<Access>> {
+        Ok(self.log(node)?.lines().filter_map(Access::parse).collect())
     }
 
     /// The state of its pods, for those who have to find out what went wrong.

@@ -1,5 +1,6 @@
 //! A namespace of the cluster with web servers and clients, and what they get from one another.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,6 +17,22 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 pub const IMAGE: &str = "sheath.dev/http:test";
 /// Where web servers listen.
 pub const PORT: u16 = 8080;
+
+/// Where a web server is asked.
+///
+/// # Panics
+/// If this is no address.
+pub fn url(address: &str, port: u16) -> String {
+    format!("http://{}/", SocketAddr::new(address.parse().unwrap(), port))
+}
+
+/// The command of a container that runs nginx with this in its `http` block, which has no quotes.
+pub fn nginx(http: &str) -> String {
+    let serve = format!(
+        "echo 'events {{}} http {{ {http} }}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'"
+    );
+    format!("[sh, -c, {serve:?}]")
+}
 
 /// A namespace of the cluster whose pods all have the same image, and what they serve is a marker.
 pub struct Scene {
@@ -69,31 +86,39 @@ impl Scene {
 
     /// A web server.
     pub fn pod(&self, name: &str, account: &str, node: NodeName) -> String {
-        let config = format!(
-            "events {{}} http {{ server {{ listen {PORT}; listen [::]:{PORT}; location / {{ return 200 {}; }} }} }}",
+        self.web(name, account, node, "")
+    }
+
+    /// A web server that the kubelet asks over HTTP whether it is ready.
+    pub fn probed(&self, name: &str, account: &str, node: NodeName) -> String {
+        let probe =
+            format!("readinessProbe: {{httpGet: {{path: /, port: {PORT}}}, periodSeconds: 1}}");
+        self.web(name, account, node, &probe)
+    }
+
+    fn web(&self, name: &str, account: &str, node: NodeName, probe: &str) -> String {
+        let serve = nginx(&format!(
+            "server {{ listen {PORT}; listen [::]:{PORT}; location / {{ return 200 {}; }} }}",
             self.marker
-        );
-        let serve = format!(
-            "echo '{config}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'"
-        );
-        let rest = "terminationGracePeriodSeconds: 1";
-        self.object(name, account, node, rest, &format!("[sh, -c, \"{serve}\"]"))
+        ));
+        let container = format!("command: {serve}\n    {probe}");
+        self.object(name, account, node, "terminationGracePeriodSeconds: 1", &container)
     }
 
     /// A pod that asks once, at once, and ends.
     pub fn caller(&self, name: &str, node: NodeName, address: &str) -> String {
-        let ask = format!("[curl, -sS, -m, '10', 'http://{address}:{PORT}/']");
+        let ask = format!("command: [curl, -sS, -m, '10', '{}']", url(address, PORT));
         self.object(name, "client", node, "restartPolicy: Never", &ask)
     }
 
-    /// A pod with one container that runs a command; `rest` is a further line of its specification.
-    pub fn object(
+    /// A pod with one container. `rest` is a further line of its specification, `container` are those of its container.
+    fn object(
         &self,
         name: &str,
         account: &str,
         node: NodeName,
         rest: &str,
-        command: &str,
+        container: &str,
     ) -> String {
         format!(
             "apiVersion: v1
@@ -107,7 +132,7 @@ spec:
   - name: main
     image: {IMAGE}
     imagePullPolicy: Never
-    command: {command}
+    {container}
 ",
             self.namespace,
             node.as_str()
@@ -127,16 +152,8 @@ spec:
     /// # Errors
     /// When it gets nothing, with what curl said.
     pub fn ask(&self, client: &str, address: &str) -> Result<String> {
-        let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
-        let url = format!("http://{host}:{PORT}/");
+        let url = url(address, PORT);
         self.cluster.kubectl().exec(&self.namespace, client, &["curl", "-sS", "-m", "5", &url])
-    }
-
-    /// A web server that the kubelet asks over HTTP whether it is ready.
-    pub fn probed(&self, name: &str, account: &str, node: NodeName) -> String {
-        let probe =
-            format!("readinessProbe: {{httpGet: {{path: /, port: {PORT}}}, periodSeconds: 1}}");
-        self.pod(name, account, node).replace("    command:", &format!("    {probe}\n    command:"))
     }
 
     /// Protects the namespace from now on.

@@ -1,10 +1,9 @@
 //! What the applications and the wire see, without Sheath, with it, and after it.
 
+use sheath_tests::cluster::NODES;
 use sheath_tests::cluster::agents::TRUST_DOMAIN;
 use sheath_tests::cluster::helm::Release;
-use sheath_tests::cluster::{NODES, NodeName};
 use sheath_tests::dissect::stream::Stream;
-use sheath_tests::status::Access;
 use sheath_tests::tap::Tap;
 use sheath_tests::wait;
 
@@ -83,7 +82,7 @@ fn identities(release: &Release<'_>, report: &mut Report) {
         ("node-b, db <- client", b, "inbound", id("db"), id("client")),
     ] {
         let found = wait::try_for(LIMIT, || {
-            flows(release, node).into_iter().find(|flow| {
+            release.access(node).unwrap_or_default().into_iter().find(|flow| {
                 flow.is(direction, "ok") && flow.local_id == local && flow.peer_id == peer
             })
         });
@@ -94,11 +93,6 @@ fn identities(release: &Release<'_>, report: &mut Report) {
         };
         report.check(name, found.is_some_and(|flow| flow.protection == "mtls"), seen);
     }
-}
-
-fn flows(release: &Release<'_>, node: NodeName) -> Vec<Access> {
-    let log = release.log(node).unwrap_or_default();
-    log.lines().filter_map(Access::parse).collect()
 }
 
 /// The kubelet asks in plaintext, and is the only one who may.
