@@ -1,6 +1,7 @@
 //! Pods of a kubelet that somebody decides about: before they are there, while they are held, and once more.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sheath_tests::agent::Agent;
 use sheath_tests::cgroup::Cgroup;
@@ -365,4 +366,52 @@ fn a_wrong_root_is_named_by_check() {
         !output.status.success() && text.contains(&format!("there is no cgroup {root}")),
         "{text}"
     );
+}
+
+/// Whatever comes and goes while an agent starts, it starts: a pod that is removed under its eyes is no reason not to.
+#[test]
+fn an_agent_starts_while_pods_come_and_go() {
+    const CHURNERS: usize = 3;
+    const STARTS: usize = 12;
+    let known: Vec<_> = (0..CHURNERS).map(|_| kubelet::uid()).collect();
+    let selected: Vec<_> = known.iter().map(String::as_str).collect();
+    let mut scene = Scene::new(Driver::Cgroupfs, Depth::Flat, |config| {
+        decide(config, &selected, &[]);
+    });
+    let tap = scene.world.tap();
+    let secret = marker();
+    let stop = AtomicBool::new(false);
+    let (kubelet, netns, open) = (&scene.kubelet, &scene.pod.netns, scene.open(Family::V4));
+    let agent = &mut scene.agent;
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        for uid in &known {
+            let (stop, secret) = (&stop, &secret);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    for uid in [uid.clone(), kubelet::uid()] {
+                        let cgroup = kubelet.make_container(Qos::BestEffort, &uid);
+                        let place = Place::new(netns, &cgroup);
+                        // Nobody who is protected or held gets through to a stranger.
+                        let seen = probe::run(&place, &client(open, &say(secret)));
+                        assert!(seen.ended_by().is_some(), "{uid} was not refused");
+                    }
+                }
+            });
+        }
+        for _ in 0..STARTS {
+            agent.kill();
+            agent.launch();
+        }
+    });
+    assert_eq!(tap.sightings(&secret), 0);
+}
+
+/// Ends the churning also when an assertion fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
