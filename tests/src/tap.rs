@@ -104,11 +104,18 @@ impl Tap {
 
     /// Source addresses of the connection attempts towards `port`, in the order of their SYNs.
     pub fn attempts(&self, port: u16) -> Vec<SocketAddr> {
-        self.segments()
-            .iter()
-            .filter(|segment| segment.is_attempt() && segment.destination.port() == port)
-            .map(|segment| segment.source)
-            .collect()
+        self.attempts_where(|destination| destination.port() == port)
+    }
+
+    /// The same, towards one address and port.
+    pub fn attempts_at(&self, destination: SocketAddr) -> Vec<SocketAddr> {
+        self.attempts_where(|it| it == destination)
+    }
+
+    fn attempts_where(&self, is_meant: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
+        let segments = self.segments();
+        let attempts = segments.iter().filter(|it| it.is_attempt() && is_meant(it.destination));
+        attempts.map(|attempt| attempt.source).collect()
     }
 }
 
