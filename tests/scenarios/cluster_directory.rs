@@ -55,8 +55,11 @@ impl Cluster {
         let kubelet = Kubelet::start(&world.a.cgroup, Driver::Systemd, Depth::Flat);
         let dir = world.dir.path();
         let mut config = agent::config(&world, &world.a);
-        config.kubernetes =
-            Some(Kubernetes { kubeconfig: api.kubeconfig(), kubelet: config::Kubelet::None });
+        config.kubernetes = Some(Kubernetes {
+            node: None,
+            kubeconfig: api.kubeconfig(),
+            kubelet: config::Kubelet::None,
+        });
         config.capture.pods = Some(kubelet.settings());
         config.identity = Identity { controller: Some(OfController {}), ..Identity::default() };
         config.controller = Some(config::Controller {

@@ -57,6 +57,7 @@ impl Scene {
     fn agent(&self) -> Agent {
         let mut config = agent::config(&self.world, &self.world.a);
         config.kubernetes = Some(Kubernetes {
+            node: None,
             kubeconfig: self.api.kubeconfig(),
             kubelet: sheath_tests::config::Kubelet::None,
         });

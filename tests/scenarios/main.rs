@@ -47,6 +47,7 @@ mod lost_pins;
 mod many;
 mod modes;
 mod no_plaintext;
+mod node_mistakes;
 mod ownership;
 mod peers;
 mod pinned_peers;

@@ -12,10 +12,10 @@ use sheath_tests::status::Status;
 use sheath_tests::world::World;
 
 /// A node whose agent asks an API server for its pods.
-struct Cluster {
-    api: ApiServer,
-    kubelet: Kubelet,
-    world: World,
+pub struct Cluster {
+    pub api: ApiServer,
+    pub kubelet: Kubelet,
+    pub world: World,
 }
 
 impl Cluster {
@@ -26,16 +26,24 @@ impl Cluster {
         Self { api, kubelet, world }
     }
 
-    fn agent(&self) -> Agent {
+    pub fn agent(&self) -> Agent {
+        Agent::start(&self.world, &self.world.a, self.config())
+    }
+
+    /// What an agent of node A is told.
+    pub fn config(&self) -> config::Config {
         let mut config = agent::config(&self.world, &self.world.a);
-        config.kubernetes =
-            Some(Kubernetes { kubeconfig: self.api.kubeconfig(), kubelet: config::Kubelet::None });
+        config.kubernetes = Some(Kubernetes {
+            node: None,
+            kubeconfig: self.api.kubeconfig(),
+            kubelet: config::Kubelet::None,
+        });
         config.capture.pods = Some(self.kubelet.settings());
-        Agent::start(&self.world, &self.world.a, config)
+        config
     }
 
     /// With one namespace, `shop`, and what its label says.
-    fn with_shop(label: Option<&str>) -> Self {
+    pub fn with_shop(label: Option<&str>) -> Self {
         let cluster = Self::new();
         cluster.label(label);
         cluster
@@ -46,7 +54,7 @@ impl Cluster {
     }
 
     /// A pod of the namespace `shop` on this node.
-    fn run(&self, number: u32) {
+    pub fn run(&self, number: u32) {
         self.api.put(Kind::Pod, pod("shop", number, "node-a"));
     }
 }
@@ -313,7 +321,7 @@ fn held(status: &Status) -> Vec<String> {
     pods.held.iter().map(|pod| pod.uid.clone()).collect()
 }
 
-fn uid(number: u32) -> String {
+pub fn uid(number: u32) -> String {
     format!("00000000-0000-4000-8000-{number:012}")
 }
 

@@ -47,6 +47,9 @@ pub struct Config {
 /// The API server that pods are found by.
 #[derive(Clone, Serialize)]
 pub struct Kubernetes {
+    /// The node's name in the cluster, where that is not the agent's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     pub kubeconfig: PathBuf,
     pub kubelet: Kubelet,
 }
