@@ -5,6 +5,8 @@ mod kubelet;
 mod kubernetes;
 mod listeners;
 mod pods;
+mod running;
+mod sandboxes;
 mod surroundings;
 mod units;
 
@@ -29,6 +31,7 @@ use crate::steering::Steering;
 use crate::terminal::{Cell, Mood, Table};
 
 pub use host::requirements;
+pub use running::running;
 
 /// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -89,6 +92,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(pods::pods(config));
     findings.extend(kubernetes::node(config));
     findings.extend(kubelet::kubelet(config));
+    findings.extend(sandboxes::sandboxes(config));
     let root = config.pods.as_ref().map(|pods| &pods.root);
     findings.extend(workloads(&config.desired, root));
     findings.extend(mounts(&config.desired, root));

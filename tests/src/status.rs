@@ -143,6 +143,7 @@ pub struct Workload {
 pub struct Gate {
     pub in_force: String,
     pub runtime: String,
+    pub plugin_installed: bool,
     pub admitted: u64,
     pub not_admitted: u64,
     pub problem: String,

@@ -1,5 +1,6 @@
 //! Every developer command: `cargo xtask <command>`.
 
+mod agent;
 mod apt;
 mod bench;
 #[cfg(test)]

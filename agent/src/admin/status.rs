@@ -102,7 +102,9 @@ pub struct GateView {
     /// Name and version, where it has connected by NRI.
     pub runtime: String,
     pub connected_since: String,
-    /// Sandboxes that may start, and that may not: by NRI and CNI.
+    /// The plugin of CNI is in the node's network: it has pods wait also while no agent runs.
+    pub plugin_installed: bool,
+    /// Sandboxes that may start, and that may not: by NRI and CNI. Where both ask, each is counted twice.
     pub admitted: u64,
     pub not_admitted: u64,
     /// Why the runtime does not ask by NRI, or the plugin of CNI is not installed; empty if neither is so.
@@ -119,6 +121,7 @@ impl GateView {
             in_force: *in_force,
             runtime: nri.runtime.clone().unwrap_or_default(),
             connected_since: nri.connected_since.map(rfc3339).unwrap_or_default(),
+            plugin_installed: cni.installed,
             admitted: nri.admitted + cni.admitted,
             not_admitted: nri.not_admitted + cni.not_admitted,
             problem: problem.unwrap_or_default(),

@@ -27,7 +27,7 @@ pub fn node(config: &Config) -> Vec<Finding> {
 }
 
 fn gate(settings: &GateSettings) -> Finding {
-    let GateSettings { gate, nri_socket, .. } = settings;
+    let GateSettings { gate, nri_socket, installation, .. } = settings;
     let is_socket =
         |path: &Path| fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let advice = "have the runtime offer NRI (containerd 1.7: disable = false of the plugin io.containerd.nri.v1.nri; CRI-O before 1.30: \
@@ -40,9 +40,24 @@ fn gate(settings: &GateSettings) -> Finding {
             "set kubernetes.gate to `auto` or `cni`",
         ),
         GateKind::Cni => Finding::ok("gate", "the plugin of CNI asks"),
-        GateKind::Auto | GateKind::Nri if is_socket(nri_socket) => {
-            Finding::ok("gate", format!("the runtime offers NRI at {}", nri_socket.display()))
+        GateKind::Auto | GateKind::Nri if is_socket(nri_socket) && installation.is_none() => {
+            Finding::warning(
+                "gate",
+                format!(
+                    "the runtime offers NRI at {}, and asks nobody while no agent runs: after a reboot a selected pod may start \
+                     before the agent, and is not protected until then",
+                    nri_socket.display()
+                ),
+                "set kubernetes.gate to `auto` and kubernetes.cni to where the node's network is configured (the chart: agent.gate)",
+            )
         }
+        GateKind::Auto | GateKind::Nri if is_socket(nri_socket) => Finding::ok(
+            "gate",
+            format!(
+                "the runtime offers NRI at {}; while no agent runs the plugin of CNI has pods wait",
+                nri_socket.display()
+            ),
+        ),
         GateKind::Auto | GateKind::Nri => {
             let found = format!(
                 "the runtime does not offer NRI: there is no socket {}",
@@ -93,23 +108,28 @@ mod tests {
 
     use super::*;
     use crate::check::Level;
+    use crate::gate::cni::Installation;
 
     #[test]
     fn a_gate_that_nobody_asks_at_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let nri_socket = dir.path().join("nri.sock");
-        let level = |kind| {
+        let with = |kind, installation| {
+            let nri_socket = nri_socket.clone();
             let settings =
-                GateSettings { gate: kind, nri_socket: nri_socket.clone(), ..Default::default() };
+                GateSettings { gate: kind, nri_socket, installation, ..Default::default() };
             gate(&settings).level
         };
+        let level = |kind| with(kind, None);
         assert_eq!(level(GateKind::Auto), Level::Warning);
         assert_eq!(level(GateKind::Nri), Level::Error);
         assert_eq!(level(GateKind::None), Level::Warning);
         assert_eq!(level(GateKind::Cni), Level::Ok);
         let _listener = UnixListener::bind(&nri_socket).unwrap();
-        assert_eq!(level(GateKind::Auto), Level::Ok);
-        assert_eq!(level(GateKind::Nri), Level::Ok);
+        // After a reboot nobody asks.
+        assert_eq!(level(GateKind::Auto), Level::Warning);
+        assert_eq!(level(GateKind::Nri), Level::Warning);
+        assert_eq!(with(GateKind::Auto, Some(Installation::default())), Level::Ok);
     }
 
     #[test]

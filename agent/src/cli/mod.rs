@@ -206,7 +206,11 @@ fn check(which: &Which, output: Output) -> Result<ExitCode, Failure> {
     let (_, mut config) = which.load()?;
     // Any will do where nothing is put in force.
     config.desired.number(FIRST_ID..);
-    let findings = check::check(&config);
+    let mut findings = check::check(&config);
+    // There may be no agent yet.
+    if let Ok(status) = Request::Status.send(&config.instance.admin_socket()) {
+        findings.extend(check::running(&status));
+    }
     match output {
         Output::Text => anstream::print!("{}", check::render(&findings)),
         Output::Json => println!("{}", serde_json::to_string(&findings).map_err(Failure::new)?),

@@ -39,7 +39,7 @@ pub enum KubernetesError {
     #[error("kubernetes.cni.confDir and kubernetes.cni.binDir must be absolute paths")]
     RelativeCni,
     #[error(
-        "kubernetes.cni installs the gate by CNI, but kubernetes.gate does not ask for it; write `gate: cni`"
+        "kubernetes.cni installs the gate by CNI, but kubernetes.gate leaves it out; write `gate: auto` or `gate: cni`"
     )]
     OtherGate,
     #[error(
@@ -88,8 +88,7 @@ pub fn gate(raw: &raw::Kubernetes, pods: &PodSettings) -> Result<GateSettings, K
         if !conf_dir.is_absolute() || !bin_dir.is_absolute() {
             return Err(KubernetesError::RelativeCni);
         }
-        // With NRI pods would be asked about twice.
-        if raw.gate != GateKind::Cni {
+        if !matches!(raw.gate, GateKind::Auto | GateKind::Cni) {
             return Err(KubernetesError::OtherGate);
         }
     }
@@ -265,14 +264,17 @@ mod tests {
         assert!(error.contains("kubernetes.nriSocket must be an absolute path"), "{error}");
         for (section, reason) in [
             ("{ gate: cni, cni: { confDir: net.d } }", "must be absolute paths"),
-            ("{ cni: {} }", "kubernetes.gate does not ask for it"),
+            ("{ gate: nri, cni: {} }", "kubernetes.gate leaves it out"),
+            ("{ gate: none, cni: {} }", "kubernetes.gate leaves it out"),
             ("{ gate: cni, cni: { conf: /x } }", "confDir"),
         ] {
             let error = parse(&format!("{IDENTITY}kubernetes: {section}\n")).unwrap_err();
             assert!(error.contains(reason), "{section}: {error}");
         }
-        let gate = parse(&format!("{IDENTITY}kubernetes: {{ gate: cni, cni: {{}} }}\n"));
-        assert_eq!(gate.unwrap().gate.unwrap().installation, Some(Installation::default()));
+        for section in ["{ gate: cni, cni: {} }", "{ cni: {} }"] {
+            let gate = parse(&format!("{IDENTITY}kubernetes: {section}\n")).unwrap().gate;
+            assert_eq!(gate.unwrap().installation, Some(Installation::default()), "{section}");
+        }
         let nothing = parse(IDENTITY).unwrap_err();
         assert!(nothing.contains("neither `workloads` nor `kubernetes`"), "{nothing}");
     }

@@ -16,7 +16,7 @@ const HOST_SOCKET_HANDLERS: [&str; 3] = ["", "runc", "crun"];
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GateKind {
-    /// NRI where the runtime answers, else CNI.
+    /// NRI where the runtime answers, and CNI: where it does not, and as long as no agent runs, as after a reboot.
     #[default]
     Auto,
     Nri,

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::prerequisites::Need;
-use crate::{command, console, host, install, workspace};
+use crate::{agent, command, console, host, install, workspace};
 
 pub use cache::ensure as ensure_programs;
 pub use debian::fetch as fetch_packages;
@@ -136,12 +136,7 @@ pub fn image(image: Image) -> Result<()> {
     let mut args: Vec<OsString> = vec!["image".into(), output.into(), tag.into()];
     match image.content {
         Content::Agent => {
-            install::ensure(&[Need::Bpf])?;
-            crate::ebpf::build()?;
-            console::step("build sheath, optimised", || {
-                command::run(command::cargo().args(["build", "--release", "--package", "sheath"]))
-            })?;
-            args.extend(["agent".into(), workspace::release_program("sheath").into()]);
+            args.extend(["agent".into(), agent::build_static()?.into()]);
         }
         Content::Probe => args.push("probe".into()),
         Content::Debian => {

@@ -146,7 +146,16 @@ fn gate(gate: &Value) -> String {
     let counts = format!("{} admitted, {} not", gate["admitted"], gate["not_admitted"]);
     let problem = text(&gate["problem"]);
     match text(&gate["in_force"]) {
-        "nri" => format!("gate     NRI of {}, {counts}", text(&gate["runtime"])),
+        "nri" if gate["plugin_installed"] == true => {
+            format!("gate     NRI of {} and CNI, {counts}", text(&gate["runtime"]))
+        }
+        "nri" => {
+            let problem = if problem.is_empty() { "kubernetes.cni is not set" } else { problem };
+            format!(
+                "gate     NRI of {}, {counts}; after a reboot pods start before the agent: {problem}",
+                text(&gate["runtime"])
+            )
+        }
         "cni" => format!("gate     CNI, {counts}; no NRI: {problem}"),
         _ => format!("gate     none: pods start without being asked about; {problem}"),
     }

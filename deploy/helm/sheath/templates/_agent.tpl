@@ -29,7 +29,7 @@ capabilities:
 - { name: configuration, mountPath: /etc/sheath, readOnly: true }
 - { name: bpf, mountPath: /sys/fs/bpf }
 - { name: run, mountPath: /run/sheath }
-{{- if eq .Values.agent.gate "cni" }}
+{{- if has .Values.agent.gate (list "auto" "cni") }}
 - { name: cni-configuration, mountPath: {{ $paths.cniConfiguration }} }
 - { name: cni-plugins, mountPath: {{ $paths.cniPlugins }} }
 {{- end }}
@@ -41,7 +41,7 @@ capabilities:
 # Pins outlive the agent: the file system must be the node's, and be there.
 - { name: bpf, hostPath: { path: {{ $paths.bpf }}, type: Directory } }
 - { name: run, hostPath: { path: {{ $paths.run }}, type: DirectoryOrCreate } }
-{{- if eq .Values.agent.gate "cni" }}
+{{- if has .Values.agent.gate (list "auto" "cni") }}
 - { name: cni-configuration, hostPath: { path: {{ $paths.cniConfiguration }}, type: DirectoryOrCreate } }
 - { name: cni-plugins, hostPath: { path: {{ $paths.cniPlugins }}, type: DirectoryOrCreate } }
 {{- end }}

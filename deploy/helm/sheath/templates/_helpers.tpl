@@ -62,7 +62,7 @@ imagePullSecrets:
     "bypass" (include "sheath.bypass" . | fromJsonArray))
   "timeouts" (dict "drain" .Values.agent.drain)
   "log" (dict "level" .Values.log.level "format" .Values.log.format) }}
-{{- if eq .Values.agent.gate "cni" }}
+{{- if has .Values.agent.gate (list "auto" "cni") }}
 {{- $paths := .Values.agent.paths }}
 {{- $cni := dict "confDir" $paths.cniConfiguration "binDir" $paths.cniPlugins }}
 {{- $_ := set $config.kubernetes "cni" $cni }}
