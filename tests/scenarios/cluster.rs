@@ -6,7 +6,7 @@ use std::fs;
 use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sheath_tests::cluster::image::Image;
 use sheath_tests::cluster::scene::url;
 use sheath_tests::cluster::{Cluster, NODES, WIRE, shared, status};
@@ -137,9 +137,11 @@ fn pods(cluster: &Cluster, namespace: &str, ready: bool) -> BTreeSet<String> {
 
 #[test]
 fn a_deployment_serves_the_other_node_by_its_service() {
-    let cluster = shared::cluster();
+    let turn = shared::turn();
+    let cluster = turn.cluster;
     let kubectl = cluster.kubectl();
     let namespace = names::unique();
+    turn.own(&namespace);
     let space = format!("--namespace={namespace}");
     load_web(cluster);
     kubectl.apply(&objects(&namespace)).unwrap();
@@ -181,7 +183,11 @@ fn a_deployment_serves_the_other_node_by_its_service() {
         let log = kubectl.run(["logs", &space, server]).unwrap();
         assert!(log.contains("GET /ready") && log.contains("curl/"), "{log}");
     }
-    kubectl.run(["delete", "namespace", &namespace, "--wait=false"]).unwrap();
+    // Whoever has the turn next finds nothing of it.
+    drop(turn);
+    let turn = shared::turn();
+    let left = turn.cluster.kubectl().get(["pods", &space]).unwrap();
+    assert_eq!(left["items"], json!([]));
 }
 
 /// What a cluster might have left on the host.

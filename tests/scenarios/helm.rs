@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sheath_tests::cluster::agents::TRUST_DOMAIN;
 use sheath_tests::cluster::helm::{NAMESPACE, Release};
 use sheath_tests::cluster::scene::{LIMIT, Scene};
-use sheath_tests::cluster::{NODES, WIRE};
+use sheath_tests::cluster::{NODES, WIRE, shared};
 use sheath_tests::tap::Tap;
 use sheath_tests::wait;
 
@@ -12,9 +12,10 @@ use sheath_tests::wait;
 #[test]
 fn helm_install_and_a_label_make_every_selected_pods_tcp_mutual_tls_until_helm_uninstall() {
     let [a, b] = NODES;
-    let shop = Scene::new(None);
-    let stranger = Scene::new(None);
-    let release = Release::install(shop.cluster, &json!({})).unwrap();
+    let turn = shared::turn();
+    let shop = Scene::new(&turn, None);
+    let stranger = Scene::new(&turn, None);
+    let release = Release::install(&turn, &json!({})).unwrap();
     assert_eq!(release.ready_pods().unwrap(), 4);
 
     // Before the label: as ever.

@@ -6,15 +6,16 @@ use sheath_tests::binaries;
 use sheath_tests::cluster::agents::{Agents, TRUST_DOMAIN};
 use sheath_tests::cluster::controller::Controller;
 use sheath_tests::cluster::scene::{IMAGE, LIMIT, PORT, Scene, nginx, url};
-use sheath_tests::cluster::{NODES, NodeName, WIRE};
+use sheath_tests::cluster::{NODES, NodeName, WIRE, shared};
 use sheath_tests::tap::Tap;
 use sheath_tests::wait;
 
 #[test]
 fn pods_of_a_labelled_namespace_speak_mutual_tls_between_the_nodes() {
-    let scene = Scene::new(Some("require"));
-    let stranger = Scene::new(None);
-    let agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("require"));
+    let stranger = Scene::new(&turn, None);
+    let agents = Agents::start(&turn, &scene.accounts()).unwrap();
     let [a, b] = NODES;
     scene.run("web", "web", b);
     scene.run("client", "client", a);
@@ -45,8 +46,9 @@ fn pods_of_a_labelled_namespace_speak_mutual_tls_between_the_nodes() {
 
 #[test]
 fn a_pod_that_is_made_while_the_agent_is_dead_is_held_and_then_served() {
-    let scene = Scene::new(Some("require"));
-    let mut agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("require"));
+    let mut agents = Agents::start(&turn, &scene.accounts()).unwrap();
     let [a, b] = NODES;
     scene.run("web", "web", b);
     scene.run("before", "client", a);
@@ -80,9 +82,10 @@ fn a_pod_that_is_made_while_the_agent_is_dead_is_held_and_then_served() {
 /// those that its chart gives it.
 #[test]
 fn pods_have_their_identities_of_the_controller_and_keep_them_without_it() {
-    let scene = Scene::new(Some("require"));
-    let mut controller = Controller::start(scene.cluster).unwrap();
-    let agents = Agents::start_with(scene.cluster, &scene.accounts(), |node, config| {
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("require"));
+    let mut controller = Controller::start(&turn).unwrap();
+    let agents = Agents::start_with(&turn, &scene.accounts(), |node, config| {
         controller.configure(node, config)
     })
     .unwrap();
@@ -131,8 +134,9 @@ fn pods_have_their_identities_of_the_controller_and_keep_them_without_it() {
 #[test]
 fn no_connection_of_a_pods_first_instructions_is_refused() {
     const PODS: usize = 8;
-    let scene = Scene::new(Some("require"));
-    let agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("require"));
+    let agents = Agents::start(&turn, &scene.accounts()).unwrap();
     let [a, b] = NODES;
     scene.run("web", "web", b);
     let address = scene.addresses("web").swap_remove(0);
@@ -158,8 +162,9 @@ fn no_connection_of_a_pods_first_instructions_is_refused() {
 /// The runtime asks before it starts a pod, and the kubelet tells people why it does not start.
 #[test]
 fn a_pod_that_nobody_has_decided_about_does_not_start_and_its_events_say_why() {
-    let scene = Scene::new(Some("requrie"));
-    let agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("requrie"));
+    let agents = Agents::start(&turn, &scene.accounts()).unwrap();
     let [a, _] = NODES;
     let kubectl = scene.cluster.kubectl();
     kubectl.apply(&scene.pod("client", "client", a)).unwrap();
@@ -178,7 +183,7 @@ fn a_pod_that_nobody_has_decided_about_does_not_start_and_its_events_say_why() {
 }
 
 /// A pod with probes and hooks of every kind that goes over the network. What calls it is in nginx's log.
-fn probed_pod(scene: &Scene, node: NodeName) -> String {
+fn probed_pod(scene: &Scene<'_>, node: NodeName) -> String {
     let listen: String = PROBED.map(|port| format!("listen {port}; ")).concat();
     let serve = nginx(&format!(
         "access_log /dev/stdout; server {{ {listen} location / {{ return 200 {}; }} \
@@ -226,8 +231,9 @@ const PROBED: [u16; 4] = [8080, 8081, 8083, 8084];
 
 #[test]
 fn probes_and_hooks_of_the_kubelet_reach_a_strict_pod_and_nothing_else_of_the_node_does() {
-    let scene = Scene::new(Some("require"));
-    let agents = Agents::start(scene.cluster, &scene.accounts()).unwrap();
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("require"));
+    let agents = Agents::start(&turn, &scene.accounts()).unwrap();
     let [a, b] = NODES;
     let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
     let kubectl = scene.cluster.kubectl();

@@ -46,6 +46,7 @@ mod load;
 mod lost_pins;
 mod many;
 mod modes;
+mod newborn_pods;
 mod no_plaintext;
 mod node_mistakes;
 mod ownership;

@@ -34,6 +34,10 @@ pub enum Job {
     /// Makes a cgroup, moves into it, and at once makes `tries` connections, each sending `text`
     /// and reading it back.
     Newborn { cgroup: PathBuf, to: SocketAddr, text: String, tries: usize },
+    /// The first process of a pod of a real cluster: calls `stranger` once at once, then `server` again and again, each time with `text` in
+    /// an HTTP request, until there is an answer with `text` in it. Reports an [`Event::Newcomer`]. Then it ends, or waits for
+    /// SIGTERM.
+    Newcomer { stranger: SocketAddr, server: SocketAddr, text: String, stays: bool },
     /// Creates a TCP socket and hands it to whoever connects to the Unix socket at `path`.
     Lender { path: PathBuf, v6: bool },
     /// Connects the TCP sockets that are passed to it over the Unix socket at `path`.
@@ -207,6 +211,8 @@ pub enum Event {
     Connection(Connection),
     /// One try of [`Job::Hammer`] or [`Job::Newborn`].
     Try(Try),
+    /// The end of [`Job::Newcomer`]'s calls.
+    Newcomer(Newcomer),
     /// The end of [`Job::Crowd`] or [`Job::Churn`].
     Tally(Tally),
 }
@@ -246,6 +252,21 @@ pub struct Try {
     /// Whether connect() itself failed.
     pub at_connect: bool,
     pub milliseconds: u64,
+}
+
+/// What the first process of a pod has seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Newcomer {
+    /// When `main` began, in milliseconds since 1970.
+    pub started_ms: u64,
+    /// The stranger has answered something.
+    pub stranger_answered: bool,
+    /// Calls of the server that were not answered with the text.
+    pub refused: u32,
+    /// The errno of the first of them.
+    pub first_error: Option<i32>,
+    /// From the first call on until the answer, in microseconds.
+    pub answered_after_us: u64,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

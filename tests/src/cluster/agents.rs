@@ -4,14 +4,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use std::sync::MutexGuard;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::names::{self, PODS};
-use super::{Cluster, NODES, NodeName, shared};
+use super::turn::Turn;
+use super::{Cluster, NODES, NodeName};
 use crate::binaries;
 use crate::status::{Access, Status};
 use crate::wait::{self, GENEROUS};
@@ -47,10 +46,8 @@ subjects: [{kind: ServiceAccount, name: agent, namespace: node-system}]
 pub const TRUST_DOMAIN: &str = "cluster.test";
 
 /// An agent on each node; they end, and their pins with them, when this is dropped.
-pub struct Agents<'c> {
-    cluster: &'c Cluster,
-    /// There is one of them at a time.
-    _turn: MutexGuard<'static, ()>,
+pub struct Agents<'t> {
+    turn: &'t Turn<'t>,
     agents: [NodeAgent; 2],
     _dir: TempDir,
 }
@@ -62,14 +59,14 @@ struct NodeAgent {
     process: Option<Child>,
 }
 
-impl<'c> Agents<'c> {
+impl<'t> Agents<'t> {
     /// Starts them, and waits until both are ready. Pods of these namespaces and service accounts are expected wherever pods
     /// are.
     ///
     /// # Errors
     /// When one does not start, with the end of its log.
-    pub fn start(cluster: &'c Cluster, accounts: &[(&str, &str)]) -> Result<Self> {
-        Self::start_with(cluster, accounts, |_, _| Ok(()))
+    pub fn start(turn: &'t Turn<'_>, accounts: &[(&str, &str)]) -> Result<Self> {
+        Self::start_with(turn, accounts, |_, _| Ok(()))
     }
 
     /// The same, with changed configurations.
@@ -77,11 +74,11 @@ impl<'c> Agents<'c> {
     /// # Errors
     /// As [`Self::start`], and if `change` fails.
     pub fn start_with(
-        cluster: &'c Cluster,
+        turn: &'t Turn<'_>,
         accounts: &[(&str, &str)],
         change: impl Fn(NodeName, &mut Value) -> Result<()>,
     ) -> Result<Self> {
-        let turn = shared::turn();
+        let cluster = turn.cluster;
         let dir = tempfile::tempdir().context("a directory for the agents")?;
         let ca = dir.path().join("ca");
         let init = Command::new(binaries::sheath())
@@ -103,7 +100,7 @@ impl<'c> Agents<'c> {
         });
         let [a, b] = agents;
         let agents = [a?, b?];
-        let mut this = Self { cluster, _turn: turn, agents, _dir: dir };
+        let mut this = Self { turn, agents, _dir: dir };
         for node in NODES {
             this.launch(node)?;
         }
@@ -115,7 +112,7 @@ impl<'c> Agents<'c> {
     /// # Errors
     /// When it is not ready in time, with the end of its log.
     pub fn launch(&mut self, node: NodeName) -> Result<()> {
-        let machine = self.cluster.node(node);
+        let machine = self.turn.cluster.node(node);
         let agent = self.agent(node);
         let log = File::options().create(true).append(true).open(&agent.log).context("a log")?;
         let mut command = machine.command("sheath", binaries::sheath())?;
@@ -149,7 +146,7 @@ impl<'c> Agents<'c> {
     /// # Errors
     /// When it does not answer.
     pub fn status(&self, node: NodeName) -> Result<Status> {
-        let mut command = self.cluster.node(node).command("tools", binaries::sheath())?;
+        let mut command = self.turn.cluster.node(node).command("tools", binaries::sheath())?;
         command.args(["status", "--output", "json", "--config"]).arg(&self.agent(node).config);
         let output = command.output().context("cannot run sheath")?;
         serde_json::from_slice(&output.stdout)
@@ -190,6 +187,7 @@ impl<'c> Agents<'c> {
 
 impl Drop for Agents<'_> {
     fn drop(&mut self) {
+        self.turn.tell();
         for node in NODES {
             if std::thread::panicking() {
                 let name = node.as_str();
@@ -199,7 +197,7 @@ impl Drop for Agents<'_> {
                 self.kill(node);
             }
             // The pins would hold the node's pods.
-            let cleanup = self.cluster.node(node).command("tools", binaries::sheath());
+            let cleanup = self.turn.cluster.node(node).command("tools", binaries::sheath());
             let Ok(mut cleanup) = cleanup else { continue };
             cleanup.args(["cleanup", "--config"]).arg(&self.agent(node).config);
             let _ = cleanup.stdout(Stdio::null()).status();

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::agents::{ACCOUNT, TRUST_DOMAIN, kubeconfig};
-use super::{Cluster, NODES, NodeName, PAUSE_IMAGE};
+use super::turn::Turn;
+use super::{NODES, NodeName, PAUSE_IMAGE};
 use crate::binaries;
 use crate::wait::{self, GENEROUS};
 
@@ -55,18 +56,19 @@ subjects: [{kind: ServiceAccount, name: sheath-controller, namespace: node-syste
 const PORT: u16 = 15443;
 
 /// A controller that runs on the first node. It ends, and what it has made with it, when this is dropped.
-pub struct Controller<'c> {
-    cluster: &'c Cluster,
+pub struct Controller<'t> {
+    turn: &'t Turn<'t>,
     process: Option<Child>,
     dir: TempDir,
 }
 
-impl<'c> Controller<'c> {
+impl<'t> Controller<'t> {
     /// Starts it, and waits until it has published its roots.
     ///
     /// # Errors
     /// When it does not, with the end of its log.
-    pub fn start(cluster: &'c Cluster) -> Result<Self> {
+    pub fn start(turn: &'t Turn<'_>) -> Result<Self> {
+        let cluster = turn.cluster;
         let dir = tempfile::tempdir().context("a directory for the controller")?;
         cluster.kubectl().apply(&[ACCOUNT, RIGHTS].concat())?;
         let [node, _] = NODES;
@@ -83,7 +85,7 @@ impl<'c> Controller<'c> {
         });
         fs::write(dir.path().join("controller.yaml"), settings.to_string())
             .context("the controller's settings")?;
-        let mut this = Self { cluster, process: None, dir };
+        let mut this = Self { turn, process: None, dir };
         this.remove_objects();
         for node in NODES {
             this.make_agents_pod(node)?;
@@ -96,14 +98,14 @@ impl<'c> Controller<'c> {
     /// When it does not publish its roots in time.
     pub fn launch(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.log()).context("a log")?;
-        let machine = self.cluster.node(NODES[0]);
+        let machine = self.turn.cluster.node(NODES[0]);
         let mut command = machine.command("sheath-controller", binaries::sheath())?;
         command.args(["controller", "--config"]).arg(self.dir.path().join("controller.yaml"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.process = Some(command.spawn().context("cannot start the controller")?);
         let roots = wait::try_for(GENEROUS, || {
             let map = ["configmap", "sheath-roots", "--namespace=node-system"];
-            let map = self.cluster.kubectl().get(map).ok()?;
+            let map = self.turn.cluster.kubectl().get(map).ok()?;
             map["data"]["roots.pem"].as_str().map(str::to_owned)
         });
         let Some(roots) = roots else {
@@ -135,7 +137,7 @@ impl<'c> Controller<'c> {
     /// When there is no token.
     pub fn configure(&self, node: NodeName, config: &mut Value) -> Result<()> {
         let name = agents_pod(node);
-        let token = self.cluster.kubectl().run([
+        let token = self.turn.cluster.kubectl().run([
             "create",
             "token",
             "agent",
@@ -158,7 +160,7 @@ impl<'c> Controller<'c> {
 
     /// The pod that a node's agent would run in: tokens are bound to it, and say its node.
     fn make_agents_pod(&self, node: NodeName) -> Result<()> {
-        self.cluster.kubectl().apply(&format!(
+        self.turn.cluster.kubectl().apply(&format!(
             "apiVersion: v1
 kind: Pod
 metadata: {{name: {}, namespace: node-system}}
@@ -180,12 +182,13 @@ spec:
         objects.extend(NODES.map(|node| format!("pod/{}", agents_pod(node))));
         let options =
             ["delete", "--namespace=node-system", "--ignore-not-found"].map(str::to_owned);
-        let _ = self.cluster.kubectl().run(options.into_iter().chain(objects));
+        let _ = self.turn.cluster.kubectl().run(options.into_iter().chain(objects));
     }
 }
 
 impl Drop for Controller<'_> {
     fn drop(&mut self) {
+        self.turn.tell();
         if std::thread::panicking() {
             eprintln!("--- last lines of the controller\n{}", super::tail(&self.log(), 20));
         }

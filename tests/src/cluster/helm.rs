@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::MutexGuard;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::image::Image;
-use super::{Cluster, NodeName, shared};
+use super::turn::Turn;
+use super::{Cluster, NodeName};
 use crate::binaries;
 use crate::status::{Access, Status};
 
@@ -73,26 +73,21 @@ pub fn render() -> Result<String> {
 }
 
 /// Sheath, installed in a cluster. It is uninstalled when this is dropped.
-pub struct Release<'c> {
-    cluster: &'c Cluster,
+pub struct Release<'t> {
+    turn: &'t Turn<'t>,
     is_installed: bool,
-    /// There are agents of one kind at a time.
-    _turn: MutexGuard<'static, ()>,
 }
 
-impl<'c> Release<'c> {
+impl<'t> Release<'t> {
     /// Installs it with the agent's own image, and waits until every agent and the controller are ready. `more` are
     /// further values.
     ///
     /// # Errors
     /// When it cannot be installed, or is not ready in time; what is known of its pods is told.
-    pub fn install(cluster: &'c Cluster, more: &Value) -> Result<Self> {
-        let turn = shared::turn();
-        let archive = cluster.state.at("sheath.tar");
-        let image = Image::of_programs(&format!("{REPOSITORY}:{TAG}"), &[binaries::sheath()])?;
-        image.write(&archive)?;
-        cluster.load(&archive)?;
-        let release = Self { cluster, is_installed: true, _turn: turn };
+    pub fn install(turn: &'t Turn<'_>, more: &Value) -> Result<Self> {
+        let image = format!("{REPOSITORY}:{TAG}");
+        turn.cluster.load_once(&image, || Image::of_programs(&image, &[binaries::sheath()]))?;
+        let release = Self { turn, is_installed: true };
         release.upgrade(more)?;
         Ok(release)
     }
@@ -102,9 +97,9 @@ impl<'c> Release<'c> {
     /// # Errors
     /// As for [`Self::install`].
     pub fn upgrade(&self, more: &Value) -> Result<()> {
-        let mut values = values(self.cluster)?;
+        let mut values = values(self.turn.cluster)?;
         merge(&mut values, more);
-        let path = self.cluster.state.at("values.json");
+        let path = self.turn.cluster.state.at("values.json");
         fs::write(&path, values.to_string()).context("cannot write the values")?;
         let path = path.display().to_string();
         let chart = chart().display().to_string();
@@ -127,7 +122,7 @@ impl<'c> Release<'c> {
     /// # Errors
     /// When it fails, with what it said.
     pub fn helm(&self, arguments: &[&str]) -> Result<String> {
-        let output = helm(self.cluster, arguments)?;
+        let output = helm(self.turn.cluster, arguments)?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "helm {}: {}", arguments[0], said.trim());
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -150,7 +145,7 @@ impl<'c> Release<'c> {
     /// When the API server does not tell.
     pub fn ready_pods(&self) -> Result<usize> {
         let space = format!("--namespace={NAMESPACE}");
-        let pods = self.cluster.kubectl().get(["pods", &space])?;
+        let pods = self.turn.cluster.kubectl().get(["pods", &space])?;
         let pods = pods["items"].as_array().context("pods")?;
         let is_ready = |pod: &&Value| pod["status"]["containerStatuses"][0]["ready"] == true;
         Ok(pods.iter().filter(is_ready).count())
@@ -164,7 +159,7 @@ impl<'c> Release<'c> {
         let space = format!("--namespace={NAMESPACE}");
         let on_node = format!("--field-selector=spec.nodeName={}", node.as_str());
         let label = "--selector=app.kubernetes.io/component=agent";
-        let pods = self.cluster.kubectl().get(["pods", &space, &on_node, label])?;
+        let pods = self.turn.cluster.kubectl().get(["pods", &space, &on_node, label])?;
         let name = pods["items"][0]["metadata"]["name"].as_str().context("an agent's pod")?;
         Ok(name.to_owned())
     }
@@ -175,7 +170,7 @@ impl<'c> Release<'c> {
     /// When it does not answer.
     pub fn status(&self, node: NodeName) -> Result<Status> {
         let command = ["sheath", "status", "--output", "json"];
-        let said = self.cluster.kubectl().exec(NAMESPACE, &self.agent(node)?, &command)?;
+        let said = self.turn.cluster.kubectl().exec(NAMESPACE, &self.agent(node)?, &command)?;
         serde_json::from_str(&said).context("a status")
     }
 
@@ -185,7 +180,7 @@ impl<'c> Release<'c> {
     /// When there is none.
     fn log(&self, node: NodeName) -> Result<String> {
         let space = format!("--namespace={NAMESPACE}");
-        self.cluster.kubectl().run(["logs", &self.agent(node)?, &space])
+        self.turn.cluster.kubectl().run(["logs", &self.agent(node)?, &space])
     }
 
     /// The flows that a node's agent has logged.
@@ -199,7 +194,7 @@ impl<'c> Release<'c> {
     /// The state of its pods, for those who have to find out what went wrong.
     fn pods(&self) -> String {
         let space = format!("--namespace={NAMESPACE}");
-        let kubectl = self.cluster.kubectl();
+        let kubectl = self.turn.cluster.kubectl();
         let ask = |what: &[&str]| kubectl.run(what.iter().copied().chain([&*space]));
         let events = ["get", "events", "--sort-by=.lastTimestamp"];
         let mut told = vec![
@@ -219,6 +214,7 @@ impl Drop for Release<'_> {
         if !self.is_installed {
             return;
         }
+        self.turn.tell();
         if std::thread::panicking() {
             eprintln!("{}", self.pods());
         }

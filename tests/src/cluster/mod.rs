@@ -8,6 +8,7 @@ pub mod agents;
 mod cgroups;
 mod control_plane;
 pub mod controller;
+pub mod crowd;
 pub mod dns;
 pub mod helm;
 pub mod image;
@@ -24,14 +25,18 @@ pub mod scene;
 pub mod shared;
 mod state;
 pub mod status;
+pub mod turn;
 mod up;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
 use self::cgroups::Cgroups;
+use self::image::Image;
 use self::machine::Machine;
 use self::state::State;
 use crate::{binaries, pins};
@@ -49,6 +54,8 @@ pub struct Cluster {
     cgroups: Cgroups,
     control: Machine,
     nodes: [Machine; 2],
+    /// The names of images that this value has imported.
+    loaded: Mutex<BTreeSet<String>>,
 }
 
 impl Cluster {
@@ -75,7 +82,8 @@ impl Cluster {
         let machine = |machine: &'static str| Machine::find(machine, &cgroups, &state);
         let control = machine(names::CONTROL_PLANE)?;
         let nodes = [machine(NODES[0].as_str())?, machine(NODES[1].as_str())?];
-        Ok(Self { name: name.to_owned(), control, nodes, state, cgroups })
+        let loaded = Mutex::default();
+        Ok(Self { name: name.to_owned(), control, nodes, state, cgroups, loaded })
     }
 
     pub fn name(&self) -> &str {
@@ -129,6 +137,21 @@ impl Cluster {
                 done.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             })
         })
+    }
+
+    /// Makes an image and imports it on every node, unless this value has done so before.
+    ///
+    /// # Errors
+    /// When it cannot be made, or containerd refuses it.
+    pub fn load_once(&self, name: &str, make: impl FnOnce() -> Result<Image>) -> Result<()> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if !loaded.contains(name) {
+            let archive = self.state.at("image.tar");
+            make()?.write(&archive)?;
+            self.load(&archive)?;
+            loaded.insert(name.to_owned());
+        }
+        Ok(())
     }
 
     /// Kills one of a node's programs (`kubelet`, `containerd`, `kube-proxy`), without what it has started elsewhere.

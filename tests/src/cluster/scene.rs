@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use super::helm::Release;
 use super::image::Image;
-use super::{Cluster, NodeName, shared};
+use super::turn::Turn;
+use super::{Cluster, NodeName};
 use crate::{binaries, names, wait};
 
 /// Long enough for some pods on a busy machine.
@@ -35,21 +36,22 @@ pub fn nginx(http: &str) -> String {
 }
 
 /// A namespace of the cluster whose pods all have the same image, and what they serve is a marker.
-pub struct Scene {
-    pub cluster: &'static Cluster,
+pub struct Scene<'t> {
+    pub cluster: &'t Cluster,
     pub namespace: String,
     pub marker: String,
 }
 
-impl Scene {
-    /// Makes the namespace, with or without the label that protects it.
+impl<'t> Scene<'t> {
+    /// Makes the namespace, with or without the label that protects it. It ends with the turn.
     ///
     /// # Panics
     /// When the cluster does not do what it is told; so does everything here.
-    pub fn new(label: Option<&str>) -> Self {
-        let cluster = shared::cluster();
+    pub fn new(turn: &Turn<'t>, label: Option<&str>) -> Self {
+        let cluster = turn.cluster;
         let scene = Self { cluster, namespace: names::unique(), marker: names::marker() };
-        load(cluster);
+        cluster.load_once(IMAGE, image).unwrap();
+        turn.own(&scene.namespace);
         let label = label.map(|label| format!("labels: {{sheath.dev/protect: {label}}}"));
         let accounts = ["web", "client"].map(|account| {
             format!(
@@ -173,30 +175,27 @@ spec:
         });
     }
 
-    /// Waits until a pod gets an answer: its namespace may not be served yet.
-    pub fn wait_served(&self, client: &str, address: &str) {
-        wait::wait_until(&format!("{client} is answered by {address}"), LIMIT, || {
-            self.ask(client, address).is_ok_and(|answer| answer == self.marker)
+    /// Waits until a pod gets the marker from a URL.
+    pub fn wait_answered(&self, client: &str, url: &str) {
+        let kubectl = self.cluster.kubectl();
+        wait::wait_until(&format!("{client} is answered by {url}"), LIMIT, || {
+            let curl = ["curl", "-sS", "-m", "5", url];
+            kubectl.exec(&self.namespace, client, &curl).is_ok_and(|it| it == self.marker)
         });
     }
-}
 
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let delete = ["delete", "namespace", &self.namespace, "--wait=false"];
-        let _ = self.cluster.kubectl().run(delete);
+    /// Waits until a pod gets an answer: its namespace may not be served yet.
+    pub fn wait_served(&self, client: &str, address: &str) {
+        self.wait_answered(client, &url(address, PORT));
     }
 }
 
-fn load(cluster: &Cluster) {
-    let dir = tempfile::tempdir().unwrap();
-    let archive = dir.path().join("http.tar");
-    let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh"]).unwrap();
-    image.add_program(binaries::probe()).unwrap();
+fn image() -> Result<Image> {
+    let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh"])?;
+    image.add_program(binaries::probe())?;
     image.add_dir("/var/log/nginx");
     for directory in ["body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         image.add_dir(&format!("/var/lib/nginx/{directory}"));
     }
-    image.write(&archive).unwrap();
-    cluster.load(&archive).unwrap();
+    Ok(image)
 }

@@ -2,9 +2,10 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::Cluster;
+use super::turn::Turn;
 use crate::binaries;
 
 /// The cluster of this process. The first one to ask brings it up, after having removed what killed runs have left. It is
@@ -12,7 +13,7 @@ use crate::binaries;
 ///
 /// # Panics
 /// When it cannot be brought up. Later calls then fail for the same reason, without another try.
-pub fn cluster() -> &'static Cluster {
+fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Result<Cluster, String>> = OnceLock::new();
     static FIRST: Mutex<()> = Mutex::new(());
     // A panic in here must not poison the others' only way to learn of it.
@@ -27,10 +28,12 @@ pub fn cluster() -> &'static Cluster {
     cluster.as_ref().unwrap_or_else(|error| panic!("no cluster: {error}"))
 }
 
-/// The nodes have one agent at a time: whoever starts agents waits for the turn, and keeps it.
-pub fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// The turn of this process's cluster.
+///
+/// # Panics
+/// When it cannot be brought up.
+pub fn turn() -> Turn<'static> {
+    Turn::take(cluster())
 }
 
 fn name() -> String {

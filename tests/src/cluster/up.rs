@@ -1,6 +1,7 @@
 //! Brings a cluster up.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -85,7 +86,7 @@ fn make(name: &str, state: State, cgroups: Cgroups) -> Result<Cluster> {
         let mut next = || machines.next().context("two nodes");
         [next()?, next()?]
     };
-    Ok(Cluster { name: name.to_owned(), state, cgroups, control, nodes })
+    Ok(Cluster { name: name.to_owned(), state, cgroups, control, nodes, loaded: Mutex::default() })
 }
 
 /// The nodes, known before they come: so each has the range of pods that its CNI configuration says.

@@ -7,6 +7,7 @@ mod health;
 mod lend;
 mod load;
 mod matrix;
+mod newcomer;
 mod play;
 mod server;
 mod uring;
@@ -14,13 +15,23 @@ mod uring;
 use std::io::Write;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::time::SystemTime;
 use std::{env, io};
 
 use sheath_tests::script::{Connection, Event, Job, Outcome, PATIENCE};
 
 fn main() {
+    let started = SystemTime::now();
     let argument = env::args().nth(1).expect("a job in JSON");
     let job: Job = serde_json::from_str(&argument).expect("a job in JSON");
+    if let Job::Newcomer { stranger, server, text, stays } = &job {
+        // No harness has its standard input.
+        newcomer::run(started, *stranger, *server, text);
+        if *stays {
+            newcomer::wait_for_the_end();
+        }
+        return;
+    }
     gate::watch_stdin();
     match job {
         Job::Client { socket, to, steps } => {
@@ -35,6 +46,8 @@ fn main() {
         }
         Job::Hammer { to, text } => load::hammer(to, &text),
         Job::Newborn { cgroup, to, text, tries } => load::newborn(&cgroup, to, &text, tries),
+        // It has ended above.
+        Job::Newcomer { .. } => {}
         Job::Lender { path, v6 } => lend::lend(&path, v6),
         Job::Connector { path, to } => lend::connect_for_others(&path, to),
         Job::Matrix(job) => matrix::run(&job),

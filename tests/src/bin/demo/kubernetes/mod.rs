@@ -9,6 +9,7 @@ use std::process;
 
 use serde_json::json;
 use sheath_tests::cluster::helm::Release;
+use sheath_tests::cluster::turn::Turn;
 use sheath_tests::cluster::{self, Cluster, dns};
 
 use crate::progress::step;
@@ -31,10 +32,11 @@ pub fn play(packages: &Path) -> Report {
     let mut report = Report::new(SCENE);
     let cluster = step("a cluster of real programs", Up::new);
     let cluster = &cluster.0;
+    let turn = Turn::take(cluster);
     step("CoreDNS", || dns::deploy(cluster).expect("CoreDNS"));
     let shop = step("nginx, redis and PostgreSQL", || Shop::open(cluster, packages));
     step("clients without Sheath", || traffic::without_sheath(&shop, &mut report));
-    let release = step("helm install", || install(cluster, &mut report));
+    let release = step("helm install", || install(&turn, &mut report));
     step("a label on the namespace", || traffic::with_sheath(&shop, &release, &mut report));
     step("strangers", || traffic::strangers(&shop, &mut report));
     step("an agent killed", || killed::nothing_leaks(&shop, &release, &mut report));
@@ -62,11 +64,11 @@ impl Drop for Up {
     }
 }
 
-fn install<'c>(cluster: &'c Cluster, report: &mut Report) -> Release<'c> {
+fn install<'t>(turn: &'t Turn<'_>, report: &mut Report) -> Release<'t> {
     let away = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
         "nodeSelectorTerms": [{"matchExpressions": [{"key": WITHOUT_AGENT, "operator": "DoesNotExist"}]}],
     }}});
-    let release = Release::install(cluster, &json!({"agent": {"affinity": away}}));
+    let release = Release::install(turn, &json!({"agent": {"affinity": away}}));
     let release = release.expect("helm install");
     report.section("helm install sheath");
     let pods = release.ready_pods().expect("pods of the release");

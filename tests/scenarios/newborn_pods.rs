@@ -1,0 +1,88 @@
+//! Pods of a real cluster that connect in their first millisecond, whatever becomes of the agent meanwhile.
+
+use std::thread;
+use std::time::Duration;
+
+use sheath_tests::cluster::agents::Agents;
+use sheath_tests::cluster::crowd::{Called, Crowd};
+use sheath_tests::cluster::scene::Scene;
+use sheath_tests::cluster::{NODES, WIRE, shared};
+use sheath_tests::tap::Tap;
+
+/// How many pods there are, if not [`SOME`].
+const VARIABLE: &str = "SHEATH_NEWBORN_PODS";
+
+/// So many that the whole takes less than a minute. `pods_at_birth.rs` has 500 on a kubelet of ours.
+const SOME: usize = 60;
+
+/// Of as many pods, one is made while there is no agent.
+const WITHOUT_AGENT: usize = 6;
+
+/// Pods that start at the same time, and how often the agent is killed meanwhile.
+const BATCH: (usize, usize) = (50, 4);
+
+/// How long an agent lives before it is killed: long enough to come to some pods.
+const LIFE: Duration = Duration::from_millis(1500);
+
+#[test]
+fn pods_that_connect_in_their_first_millisecond_say_nothing_while_the_agent_is_killed_and_started()
+{
+    let pods = std::env::var(VARIABLE).map_or(SOME, |number| number.parse().expect(VARIABLE));
+    let [a, b] = NODES;
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("require"));
+    let elsewhere = Scene::new(&turn, None);
+    let mut agents = Agents::start(&turn, &scene.accounts()).unwrap();
+    scene.run("web", "web", b);
+    elsewhere.run("open", "web", b);
+    scene.run("client", "client", a);
+    let (web, open) =
+        (scene.addresses("web").swap_remove(0), elsewhere.addresses("open").swap_remove(0));
+    scene.wait_served("client", &web);
+    let called = Called { stranger: &open, server: &web };
+    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+    // A stranger who answers nobody would prove nothing.
+    elsewhere.run("neighbour", "client", a);
+    elsewhere.wait_served("neighbour", &open);
+    assert!(tap.sightings(&elsewhere.marker) > 0, "the tap sees nothing");
+
+    // Without an agent: the runtime asks nobody, and the kernel holds them.
+    agents.kill(a);
+    let orphans = (pods / WITHOUT_AGENT).clamp(1, 30);
+    let crowd = Crowd::make(&scene, ("orphan", orphans), a, &called, false);
+    crowd.wait_running();
+    agents.launch(a).unwrap();
+    let mut reports = crowd.reports();
+    assert!(reports.iter().all(|report| report.refused > 0), "not held: {reports:?}");
+    let mut kills = 1;
+
+    // While it comes and goes.
+    let mut left = pods - orphans;
+    while left > 0 {
+        let size = left.min(BATCH.0);
+        left -= size;
+        let crowd = Crowd::make(&scene, (&format!("newborn-{left}"), size), a, &called, false);
+        for _ in 0..BATCH.1 {
+            if crowd.have_ended() {
+                break;
+            }
+            thread::sleep(LIFE);
+            agents.kill(a);
+            agents.launch(a).unwrap();
+            kills += 1;
+        }
+        reports.extend(crowd.reports());
+    }
+
+    let refused = reports.iter().filter(|report| report.refused > 0).count();
+    println!(
+        "{} pods, {refused} of them refused at first; the agent was killed {kills} times, once with {orphans} pods made \
+         before the next one",
+        reports.len()
+    );
+    assert_eq!(reports.len(), pods);
+    assert!(reports.iter().all(|report| !report.stranger_answered), "a stranger has answered");
+    assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
+    let held = agents.status(a).unwrap().pods.unwrap().held;
+    assert!(held.is_empty(), "held: {held:?}");
+}
