@@ -5,15 +5,18 @@
 //! with the [`Registry`], which gives them names and help texts, refuses names that clash, and reads them on request.
 //! For a number that is not kept in this way (a map of the kernel, a sum over workloads), the owner registers a function.
 //!
-//! `sheath status` shows a [`Snapshot`]. Any other output of metrics needs no more than that.
+//! `sheath status` shows a [`Snapshot`], and [`exposition`] makes a text of it that Prometheus reads. Any other output of metrics needs
+//! no more than that.
 //!
 //! This module imports nothing of the agent, so that everything may count.
 
+mod exposition;
 mod instruments;
 mod labels;
 mod registry;
 mod snapshot;
 
+pub use exposition::{CONTENT_TYPE, exposition};
 pub use instruments::{Bounds, Counter, Gauge, Histogram};
 pub use labels::{Label, Labels, PerLabel};
 pub use registry::{OfWorkloads, Registry, RegistryError, Scalar};
