@@ -21,8 +21,9 @@ use crate::follow::{Backoff, Problem};
 use crate::services::{Catalogue, Change};
 use crate::spiffe::TrustDomain;
 
-/// How often the file is written, at most.
+/// How long after a change the file is written, and how many bytes of it a second from then on: it is written whole.
 const KEEP: Duration = Duration::from_secs(5);
+const KEPT_PER_SECOND: u64 = 256 << 10;
 /// Uids in one message.
 const MOST_UIDS: usize = 4096;
 
@@ -51,6 +52,8 @@ pub struct Follower {
     is_lost: bool,
     /// When the file is to be written.
     keep: Option<Instant>,
+    /// Not before this, unless the controller is away.
+    rest: Instant,
 }
 
 /// Why a stream has ended.
@@ -79,8 +82,8 @@ impl Follower {
         let FollowerSettings { link, trust_domain, memory, backoff, catalogue } = settings;
         let reader = Reader::new(trust_domain);
         // What an earlier run has left may be older than what it has told the kernel: all of it is asked for once.
-        let (is_lost, keep) = (true, None);
-        Self { link, reader, keeper, catalogue, memory, backoff, views, is_lost, keep }
+        let (is_lost, keep, rest) = (true, None, Instant::now());
+        Self { link, reader, keeper, catalogue, memory, backoff, views, is_lost, keep, rest }
     }
 
     /// Works until nobody observes pods any more.
@@ -91,6 +94,7 @@ impl Follower {
                 Err(ended) => ended,
             };
             if matches!(ended, Ended::Over) {
+                self.keep_due();
                 return;
             }
             self.is_lost |=
@@ -116,6 +120,7 @@ impl Follower {
             })),
         };
         let (requests, mut answers) = open(&self.link, begin).await?;
+        let mut has_news = false;
         loop {
             let keep = self.keep;
             tokio::select! {
@@ -124,12 +129,17 @@ impl Follower {
                     Ok(None) => return Err(Ended::Closed),
                     Err(status) => return Err(Ended::Status(status.message().to_owned())),
                 },
-                changed = observed.changed() => {
+                changed = observed.changed(), if !has_news => {
                     changed.map_err(|_| Ended::Over)?;
+                    has_news = true;
+                }
+                // The controller may take its time to listen: what it tells is read meanwhile.
+                room = requests.reserve(), if has_news => {
+                    let room = room.map_err(|_| Ended::Closed)?;
+                    has_news = false;
                     let Some(now) = observed.borrow_and_update().clone() else { continue };
                     let message = follow_request::Message::Observed(said(&now, told.as_ref()));
-                    let sent = requests.send(FollowRequest { message: Some(message) }).await;
-                    sent.map_err(|_| Ended::Closed)?;
+                    room.send(FollowRequest { message: Some(message) });
                     told = Some(now);
                 }
                 () = crate::sys::clock::reach(keep) => self.keep_due(),
@@ -162,7 +172,7 @@ impl Follower {
         self.is_lost = false;
         self.backoff.reset();
         self.heard();
-        self.keep.get_or_insert_with(|| Instant::now() + KEEP);
+        self.keep.get_or_insert_with(|| self.rest.max(Instant::now() + KEEP));
         Ok(())
     }
 
@@ -187,11 +197,12 @@ impl Follower {
         self.views.link.store(Arc::new(LinkView { is_open: false, heard: before.heard, problem }));
     }
 
-    /// Writes the file, if that is due.
+    /// Writes the file, if there is anything new.
     fn keep_due(&mut self) {
         if self.keep.take().is_some() {
             let current = self.keeper.current();
-            block_in_place(|| self.memory.keep(&current, &self.catalogue));
+            let bytes = block_in_place(|| self.memory.keep(&current, &self.catalogue));
+            self.rest = Instant::now() + Duration::from_secs(bytes as u64 / KEPT_PER_SECOND);
         }
     }
 }
@@ -216,7 +227,7 @@ async fn open(
     link.call(|carrier| {
         let begin = begin.clone();
         async move {
-            let (sender, receiver) = mpsc::channel(4);
+            let (sender, receiver) = mpsc::channel(1);
             // There is room for it, and the receiver is here.
             let _ = sender.try_send(begin);
             let requests = stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| {

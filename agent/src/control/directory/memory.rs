@@ -112,17 +112,19 @@ impl Memory {
         Some((all, services))
     }
 
-    /// Keeps a state for the next run. Whoever cannot goes on without, and the log says why.
-    pub fn keep(&self, directory: &Directory, catalogue: &Catalogue) {
+    /// Keeps a state for the next run. Whoever cannot goes on without, and the log says why. Returns the bytes of the file.
+    pub fn keep(&self, directory: &Directory, catalogue: &Catalogue) -> usize {
         let Some(kept) = self.kept(directory, catalogue) else {
-            return;
+            return 0;
         };
-        let kept = postcard::to_allocvec(&kept)
-            .map_err(std::io::Error::other)
-            .and_then(|bytes| files::write(&self.path, 0o600, &bytes, IfThere::Replace));
-        if let Err(error) = kept {
+        let bytes = postcard::to_allocvec(&kept).map_err(std::io::Error::other);
+        let written = bytes.and_then(|bytes| {
+            files::write(&self.path, 0o600, &bytes, IfThere::Replace).map(|()| bytes.len())
+        });
+        written.unwrap_or_else(|error| {
             tracing::warn!(file = %self.path.display(), %error, "the directory is not saved");
-        }
+            0
+        })
     }
 
     fn kept(&self, directory: &Directory, catalogue: &Catalogue) -> Option<Kept> {
