@@ -7,12 +7,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{HeaderValue, Request, Response};
+use sheath_common::pod_uid::PodUid;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
+use super::connection::Client;
+use super::counters::{Counters, Refused};
 use super::leader::Leadership;
+use super::presence::{Absent, Presence};
 use super::tokens::{TokenError, Tokens};
 use crate::controller_api::LEADER;
 
@@ -21,6 +25,8 @@ use crate::controller_api::LEADER;
 pub struct Caller {
     /// The node that its pod is bound to. It speaks for pods of this node, and for nobody else.
     pub node: Arc<str>,
+    /// The agent's pod, which the token is bound to.
+    pub pod: PodUid,
 }
 
 impl Caller {
@@ -39,30 +45,91 @@ impl Caller {
 pub struct Doorkeeper {
     pub leadership: Leadership,
     pub tokens: Arc<Tokens>,
+    pub presence: Arc<Presence>,
+    pub counters: Arc<Counters>,
+}
+
+/// Why a call is not let in.
+#[derive(Debug, thiserror::Error)]
+enum NotLetIn {
+    #[error("this replica does not lead")]
+    NotLeading,
+    #[error("nobody knows where the call comes from")]
+    NoClient,
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Absent(#[from] Absent),
+}
+
+impl NotLetIn {
+    fn code(&self) -> Code {
+        match self {
+            Self::NotLeading
+            | Self::Token(TokenError::Unanswered(_))
+            | Self::Absent(Absent::Unanswered(_)) => Code::Unavailable,
+            Self::NoClient => Code::Internal,
+            Self::Token(TokenError::Busy | TokenError::TooOften) => Code::ResourceExhausted,
+            Self::Token(TokenError::Account { .. } | TokenError::Unbound(_))
+            | Self::Absent(Absent::Other(_)) => Code::PermissionDenied,
+            Self::Token(_) | Self::Absent(Absent::Gone(_)) => Code::Unauthenticated,
+        }
+    }
+
+    /// As it is counted.
+    fn kind(&self) -> Refused {
+        match self {
+            Self::NotLeading => Refused::NotLeading,
+            Self::Token(TokenError::Unanswered(_)) | Self::Absent(Absent::Unanswered(_)) => {
+                Refused::Unanswered
+            }
+            Self::Token(TokenError::Busy | TokenError::TooOften) => Refused::TooOften,
+            Self::Token(TokenError::Account { .. }) | Self::Absent(Absent::Other(_)) => {
+                Refused::Account
+            }
+            Self::Token(TokenError::Unbound(_)) => Refused::Unbound,
+            Self::Token(_) | Self::NoClient => Refused::Token,
+            Self::Absent(Absent::Gone(_)) => Refused::Gone,
+        }
+    }
 }
 
 impl Doorkeeper {
     /// Lets an agent in by what its request has for `authorization`.
-    async fn admit(&self, shown: Option<HeaderValue>) -> Result<Caller, Status> {
-        if !self.leadership.is_held() {
-            return Err(not_leading(&self.leadership));
+    async fn admit(
+        &self,
+        shown: Option<HeaderValue>,
+        client: Option<Client>,
+    ) -> Result<Caller, Status> {
+        match self.judge(shown, client).await {
+            Ok(caller) => Ok(caller),
+            Err(why) => {
+                self.counters.refused.of(why.kind()).increment();
+                if matches!(why, NotLetIn::NotLeading) {
+                    return Err(not_leading(&self.leadership));
+                }
+                tracing::info!(error = %why, "a caller is refused");
+                Err(Status::new(why.code(), why.to_string()))
+            }
         }
+    }
+
+    async fn judge(
+        &self,
+        shown: Option<HeaderValue>,
+        client: Option<Client>,
+    ) -> Result<Caller, NotLetIn> {
+        if !self.leadership.is_held() {
+            return Err(NotLetIn::NotLeading);
+        }
+        let client = client.ok_or(NotLetIn::NoClient)?;
         let token = shown.as_ref().and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer "));
-        let caller = match token {
-            Some(token) => self.tokens.caller(token).await,
-            None => Err(TokenError::None),
-        };
-        caller.map_err(|error| {
-            let code = match &error {
-                TokenError::Unanswered(_) => Code::Unavailable,
-                TokenError::Busy => Code::ResourceExhausted,
-                TokenError::Account { .. } | TokenError::NoNode => Code::PermissionDenied,
-                _ => Code::Unauthenticated,
-            };
-            tracing::info!(%error, "a caller is refused");
-            Status::new(code, error.to_string())
-        })
+        let token = token.ok_or(TokenError::None)?;
+        let caller = self.tokens.caller(token, client.address).await?;
+        self.presence.check(&caller).await?;
+        client.is_let_in();
+        Ok(caller)
     }
 }
 
@@ -115,7 +182,8 @@ where
         let doorkeeper = self.doorkeeper.clone();
         Box::pin(async move {
             let shown = request.headers_mut().remove("authorization");
-            match doorkeeper.admit(shown).await {
+            let client = request.extensions().get::<Client>().cloned();
+            match doorkeeper.admit(shown, client).await {
                 Ok(caller) => {
                     request.extensions_mut().insert(caller);
                     inner.call(request).await

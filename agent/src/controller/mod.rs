@@ -5,16 +5,23 @@
 
 mod authority;
 mod caller;
+mod connection;
+mod counters;
 pub mod csr;
 pub mod directory;
 mod leader;
+mod pages;
 mod pods;
+mod presence;
+mod rates;
+mod readiness;
 mod run;
 mod server;
 mod settings;
 mod signing;
 mod tokens;
 mod troubles;
+mod watches;
 
 pub use caller::Caller;
 pub use leader::Leadership;

@@ -1,24 +1,32 @@
 //! Puts the controller together, and takes it down again.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::authority::{Authority, Keeper};
 use super::caller::Doorkeeper;
+use super::counters::Counters;
 use super::directory::{ClusterRules, Directories};
 use super::leader::Candidate;
+use super::pages::Answers;
 use super::pods::Pods;
-use super::signing::Signing;
+use super::presence::Presence;
+use super::readiness::Readiness;
+use super::signing::{Signing, SigningLimits};
 use super::tokens::Tokens;
 use super::troubles::Telling;
-use super::{Settings, server};
-use crate::kubernetes::{ClientError, Rules};
+use super::watches::{Of, Watches};
+use super::{Settings, pages, server};
+use crate::kubernetes::{ClientError, Connection, Rules};
+use crate::metrics::{Registry, RegistryError};
 use crate::peer::crypto_provider;
 use crate::sys::hardening;
 
@@ -34,6 +42,8 @@ pub enum RunError {
     Client(#[from] ClientError),
     #[error("no TLS server can be set up: {0}")]
     Tls(#[from] rustls::Error),
+    #[error(transparent)]
+    Metrics(#[from] RegistryError),
     #[error("the server has ended: {0}")]
     Server(#[from] tonic::transport::Error),
     #[error("{0} has ended, which it never should; please report this")]
@@ -69,40 +79,80 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     if advertise.port() == 0 {
         advertise.set_port(listener.local_addr().map_err(listening)?.port());
     }
-    let client = settings.access.connect().await?.client;
+    let Connection { client, contact } = settings.access.connect().await?;
     let ending = CancellationToken::new();
     let candidate = Candidate::new(client.clone(), &settings.namespace, &settings.name, advertise);
     let leadership = candidate.leadership();
+    let (counters, watches) = (Arc::new(Counters::default()), Arc::new(Watches::default()));
     let authority =
         Arc::new(Authority::new(settings.own.clone(), settings.terms, provider.clone()));
-    let keeper =
-        Keeper::new(authority.clone(), client.clone(), &settings.namespace, leadership.clone());
-    let pods = Arc::new(Pods::new(client.clone()));
-    let watched = client.clone();
-    let tokens = Arc::new(Tokens::new(client.clone(), &settings.agent_service_account));
-    let doorkeeper = Doorkeeper { leadership: leadership.clone(), tokens };
-    let system = settings.system_namespaces.clone();
+    let keeper = Keeper::new(
+        authority.clone(),
+        client.clone(),
+        &settings.namespace,
+        leadership.clone(),
+        settings.provided_ca,
+    );
+    let pods = Arc::new(Pods::new(client.clone(), watches.of(Of::Pods).clone()));
+    let agents = &settings.agent_service_account;
+    let presence = Arc::new(Presence::new(pods.clone(), agents));
     let rules = ClusterRules {
         trust_domain: settings.own.trust_domain().clone(),
         pods: Rules {
-            system_namespaces: settings.system_namespaces.into_iter().collect(),
+            system_namespaces: settings.system_namespaces.iter().cloned().collect(),
             ..Rules::default()
         },
-        ranges: settings.cluster_ranges,
+        ranges: settings.cluster_ranges.clone(),
     };
-    let directories = Directories::new(rules, leadership.clone());
-    let telling = Telling::new(client.clone());
-    let signing = Signing::new(authority.clone(), pods.clone(), leadership, system);
+    let directories =
+        Directories::new(rules, leadership.clone(), presence.clone(), counters.clone());
+    let readiness = Arc::new(Readiness {
+        leadership: leadership.clone(),
+        authority: authority.clone(),
+        directories: directories.clone(),
+        contact,
+    });
+    let mut registry = Registry::new(|_| None);
+    counters.register(&mut registry)?;
+    watches.register(&mut registry)?;
+    readiness.register(&mut registry)?;
+    let pages = pages::listeners(
+        settings.health.map(|at| (at, readiness)),
+        settings.metrics.map(|at| (at, Arc::new(registry))),
+    );
+    let pages = bound(pages).await?;
+    let doorkeeper = Doorkeeper {
+        leadership: leadership.clone(),
+        tokens: Arc::new(Tokens::new(client.clone(), agents, counters.clone())),
+        presence: presence.clone(),
+        counters: counters.clone(),
+    };
+    let telling = Telling::new(client.clone(), counters.clone());
+    let signing = Signing {
+        authority: authority.clone(),
+        pods: pods.clone(),
+        presence,
+        leadership,
+        system_namespaces: settings.system_namespaces,
+        limits: SigningLimits::default(),
+        counters,
+    };
     let services = Routes::new(signing.into_service())
         .add_service(directories.service())
         .add_service(telling.into_service());
     let tls = server::tls(provider.clone(), authority)?;
     tracing::info!(name = settings.name, %listen, %advertise, id = %settings.own, "ready");
+    let mut answering = JoinSet::new();
+    for (listener, at, answers) in pages {
+        tracing::info!(listen = %at, "answers about health and metrics");
+        answering.spawn(pages::serve(listener, answers));
+    }
 
+    let random = provider.secure_random;
     let electing = tokio::spawn(candidate.run(ending.clone()));
     let mut keeping = tokio::spawn(keeper.run());
-    let mut watching = tokio::spawn(pods.follow(provider.secure_random));
-    let mut telling = tokio::spawn(directories.run(watched, provider.secure_random));
+    let mut watching = tokio::spawn(pods.clone().follow(random));
+    let mut telling = tokio::spawn(directories.run(client, pods, watches, random));
     let serving = server::serve(listener, tls, doorkeeper, services, ending.cancelled());
     tokio::pin!(serving);
     tokio::select! {
@@ -122,4 +172,21 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
     telling.abort();
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Listens for those who ask about health and metrics.
+async fn bound(
+    pages: Vec<(SocketAddr, Answers)>,
+) -> Result<Vec<(TcpListener, SocketAddr, Answers)>, RunError> {
+    let mut bound = Vec::new();
+    for (at, answers) in pages {
+        let failed = |error| RunError::Io {
+            what: format!("cannot listen on {at} for health and metrics"),
+            error,
+        };
+        let listener = TcpListener::bind(at).await.map_err(failed)?;
+        let at = listener.local_addr().map_err(failed)?;
+        bound.push((listener, at, answers));
+    }
+    Ok(bound)
 }

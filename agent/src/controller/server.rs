@@ -1,28 +1,23 @@
 //! The server: TLS by the controller's own SVID, HTTP/2, and the doorkeeper before all services.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{NoServerSessionStorage, ResolvesServerCert};
 use rustls::{ServerConfig, version};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 
 use super::caller::Doorkeeper;
+use super::connection::{Connection, Sources};
+use super::counters::{Counters, Held};
 use crate::wire::words;
 
 /// Connections at a time: two for each of 5 000 agents, and as many again.
@@ -71,7 +66,8 @@ pub async fn serve(
     ending: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let (accepted, incoming) = mpsc::channel(64);
-    let accepting = tokio::spawn(accept(listener, TlsAcceptor::from(tls), accepted));
+    let (acceptor, counters) = (TlsAcceptor::from(tls), doorkeeper.counters.clone());
+    let accepting = tokio::spawn(accept(listener, acceptor, accepted, counters));
     let incoming = stream::unfold(incoming, async |mut incoming| {
         let connection: Connection = incoming.recv().await?;
         Some((Ok::<_, io::Error>(connection), incoming))
@@ -90,9 +86,14 @@ pub async fn serve(
 }
 
 /// Accepts connections. Whoever is slow with its handshake keeps nobody else waiting.
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Sender<Connection>) {
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    accepted: mpsc::Sender<Connection>,
+    counters: Arc<Counters>,
+) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let sources = Arc::new(Sources::default());
+    let sources = Arc::new(Sources::new(MOST_OF_AN_ADDRESS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
@@ -107,16 +108,18 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Se
         };
         // Whoever has many keeps nobody else out.
         let Some(source) = sources.take(peer.ip().to_canonical()) else {
+            counters.connections_refused.increment();
             tracing::debug!(%peer, "one connection too many of this address");
             continue;
         };
         let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+        let counted = Held::of(&counters.connections);
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
-                    let places = (place, source);
-                    let _ = accepted.send(Connection { stream, _places: places }).await;
+                    let places = (place, source, counted);
+                    let _ = accepted.send(Connection::new(stream, places)).await;
                 }
                 Ok(Err(error)) => {
                     let cause = error.get_ref().and_then(|error| error.downcast_ref());
@@ -126,100 +129,5 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, accepted: mpsc::Se
                 Err(_) => tracing::debug!(%peer, "no TLS with a client in time"),
             }
         });
-    }
-}
-
-/// A client's connection.
-struct Connection {
-    stream: TlsStream<TcpStream>,
-    /// Others wait for them.
-    _places: (OwnedSemaphorePermit, Source),
-}
-
-/// How many connections each address has.
-#[derive(Default)]
-struct Sources(Mutex<HashMap<IpAddr, usize>>);
-
-/// A connection of an address, as long as this lives.
-struct Source {
-    of: Arc<Sources>,
-    address: IpAddr,
-}
-
-impl Sources {
-    /// `None` if the address has as many as it may.
-    fn take(self: &Arc<Self>, address: IpAddr) -> Option<Source> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(address).or_default();
-        if *count >= MOST_OF_AN_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Source { of: self.clone(), address })
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.address);
-            }
-        }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_has_so_many_connections_and_others_have_theirs() {
-        let sources = Arc::new(Sources::default());
-        let [one, other]: [IpAddr; 2] = ["10.0.0.1", "fd00::1"].map(|text| text.parse().unwrap());
-        let mut taken: Vec<_> =
-            (0..MOST_OF_AN_ADDRESS).map(|_| sources.take(one).unwrap()).collect();
-        assert!(sources.take(one).is_none());
-        assert!(sources.take(other).is_some());
-        taken.pop();
-        assert!(sources.take(one).is_some());
-        drop(taken);
-        assert!(sources.0.lock().unwrap().is_empty());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::authority::Terms;
+use super::authority::{SECRET, Terms};
 use crate::config::{self, ConfigError, Period};
 use crate::kubernetes::Access;
 use crate::kubernetes::words::is_object_name;
@@ -41,8 +41,13 @@ pub struct Settings {
     /// Namespaces whose pods are never protected. Its own is among them.
     pub system_namespaces: BTreeSet<String>,
     pub terms: Terms,
+    /// The Secret with the CA that is to sign, if that is not the controller's own.
+    pub provided_ca: Option<String>,
     /// Addresses of pods and Services.
     pub cluster_ranges: Vec<IpNet>,
+    /// Where it is asked whether this replica lives and is ready, and for its metrics. `None`: nowhere.
+    pub health: Option<SocketAddr>,
+    pub metrics: Option<SocketAddr>,
     pub log: LogSettings,
 }
 
@@ -65,8 +70,12 @@ pub enum SettingsError {
     Address { variable: &'static str, found: String },
     #[error("identity.{key} is shorter than {}", humantime::format_duration(*least))]
     Short { key: &'static str, least: Duration },
+    #[error("identity.secret is {SECRET}, where the controller keeps its own CA; name another")]
+    OwnSecret,
     #[error("identity.{key} is longer than {}", humantime::format_duration(*most))]
     Long { key: &'static str, most: Duration },
+    #[error("{key}.listen has the port {port}, which `listen` has for agents; give it another")]
+    SamePort { key: &'static str, port: u16 },
     #[error(transparent)]
     LogLevel(#[from] NotAFilter),
 }
@@ -93,8 +102,16 @@ struct Raw {
     identity: RawIdentity,
     #[serde(default)]
     cluster_ranges: Vec<IpNet>,
+    health: Option<RawListen>,
+    metrics: Option<RawListen>,
     #[serde(default)]
     log: RawLog,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListen {
+    listen: SocketAddr,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +121,7 @@ struct RawIdentity {
     intermediate_ttl: Period,
     root_ttl: Period,
     distribute: Period,
+    secret: Option<String>,
 }
 
 impl Default for RawIdentity {
@@ -113,6 +131,7 @@ impl Default for RawIdentity {
             intermediate_ttl: Period(30 * DAY),
             root_ttl: Period(3650 * DAY),
             distribute: Period(DAY),
+            secret: None,
         }
     }
 }
@@ -197,9 +216,26 @@ impl Settings {
             namespace: raw.namespace,
             agent_service_account: account,
             terms: terms(&raw.identity)?,
+            provided_ca: raw.identity.secret.map(provided_ca).transpose()?,
             cluster_ranges: raw.cluster_ranges,
+            health: own_address("health", raw.health, raw.listen)?,
+            metrics: own_address("metrics", raw.metrics, raw.listen)?,
             log: LogSettings { level: raw.log.level, format: raw.log.format },
         })
+    }
+}
+
+/// Agents' calls have an address of their own.
+fn own_address(
+    key: &'static str,
+    raw: Option<RawListen>,
+    calls: SocketAddr,
+) -> Result<Option<SocketAddr>, SettingsError> {
+    match raw.map(|raw| raw.listen) {
+        Some(at) if at.port() == calls.port() && at.port() != 0 => {
+            Err(SettingsError::SamePort { key, port: at.port() })
+        }
+        at => Ok(at),
     }
 }
 
@@ -237,6 +273,14 @@ fn terms(raw: &RawIdentity) -> Result<Terms, SettingsError> {
         }
     }
     Ok(terms)
+}
+
+fn provided_ca(secret: String) -> Result<String, SettingsError> {
+    name("identity.secret", &secret)?;
+    if secret == SECRET {
+        return Err(SettingsError::OwnSecret);
+    }
+    Ok(secret)
 }
 
 fn name(key: &'static str, found: &str) -> Result<(), SettingsError> {

@@ -1,36 +1,39 @@
 //! SVIDs for pods, each only for the agent of the pod's node. Who a pod is says the API server, and nobody else.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
 use futures_util::stream::{self, StreamExt};
 use sheath_common::pod_uid::PodUid;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
 
 use super::Caller;
 use super::authority::{Authority, AuthorityError, RootList};
 use super::caller::not_leading;
+use super::counters::{Counters, Held, Unsigned};
 use super::csr::{self, CsrError};
 use super::leader::Leadership;
 use super::pods::{KnownPod, Pods};
+use super::presence::Presence;
+use super::rates::{Rate, Rates};
 use crate::controller_api::identities::{
     FollowRootsRequest, Identities, IdentitiesServer, Roots, SignRequest, SignResponse,
 };
-use crate::kubernetes::WatchProblem;
+use crate::kubernetes::{Lifetime, WatchProblem};
 use crate::spiffe::{SpiffeError, SpiffeId};
 
 /// Bytes of the longest request.
 const LONGEST_REQUEST: usize = 8 << 10;
 /// How long behind its grace a pod still gets an identity: clocks differ.
 const LENIENCE: Duration = Duration::from_secs(30);
-/// SVIDs that a node may ask for at once, and per second from then on: it has 500 pods at most.
-const BURST: f64 = 1000.0;
-const PER_SECOND: f64 = 20.0;
+/// SVIDs that a node may ask for: it has 500 pods at most.
+const RATE: Rate = Rate { burst: 1000.0, per_second: 20.0 };
+/// Nodes that may have asked of late.
+const MOST_NODES: usize = 20_000;
 /// Nodes that the API server is asked about at a time.
 const MOST_ASKED: usize = 8;
 /// How long a stream of roots lasts: then the agent's token is looked at again.
@@ -59,7 +62,7 @@ pub enum SignError {
     Id(#[from] SpiffeError),
     #[error(transparent)]
     Csr(#[from] CsrError),
-    #[error("this node asks for more than {PER_SECOND} identities per second; it gets them later")]
+    #[error("this node asks for more than {} identities per second; it gets them later", RATE.per_second)]
     TooOften,
     #[error("whether the pod exists cannot be asked: {0}")]
     Unanswered(#[from] WatchProblem),
@@ -80,73 +83,47 @@ impl SignError {
             Self::Authority(_) => Code::Internal,
         }
     }
+
+    /// As it is counted.
+    fn kind(&self) -> Unsigned {
+        match self {
+            Self::Uid(_) | Self::Csr(_) => Unsigned::Request,
+            Self::Unknown(_) | Self::Over(_) | Self::Deleted(_) => Unsigned::NoPod,
+            Self::System(_) | Self::Mirror(_) | Self::Id(_) => Unsigned::Unsupported,
+            Self::TooOften => Unsigned::TooOften,
+            Self::Unanswered(_) => Unsigned::Unanswered,
+            Self::Authority(_) => Unsigned::Authority,
+        }
+    }
 }
 
 /// The service.
 pub struct Signing {
-    authority: Arc<Authority>,
-    pods: Arc<Pods>,
-    leadership: Leadership,
-    system_namespaces: BTreeSet<String>,
-    rates: Mutex<HashMap<Arc<str>, Bucket>>,
+    pub authority: Arc<Authority>,
+    pub pods: Arc<Pods>,
+    pub presence: Arc<Presence>,
+    pub leadership: Leadership,
+    pub system_namespaces: BTreeSet<String>,
+    pub limits: SigningLimits,
+    pub counters: Arc<Counters>,
+}
+
+/// What callers may do.
+pub struct SigningLimits {
+    nodes: Rates<Arc<str>>,
     asking: Semaphore,
 }
 
-/// What a node may still ask for.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    left: f64,
-    seen: Instant,
-}
-
-impl Bucket {
-    fn take(&mut self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.seen).as_secs_f64();
-        self.left = (self.left + since * PER_SECOND).min(BURST);
-        self.seen = now;
-        let may = self.left >= 1.0;
-        if may {
-            self.left -= 1.0;
-        }
-        may
+impl Default for SigningLimits {
+    fn default() -> Self {
+        Self { nodes: Rates::new(RATE, MOST_NODES), asking: Semaphore::new(MOST_ASKED) }
     }
 }
 
 impl Signing {
     #[must_use]
-    pub fn new(
-        authority: Arc<Authority>,
-        pods: Arc<Pods>,
-        leadership: Leadership,
-        system_namespaces: BTreeSet<String>,
-    ) -> Self {
-        Self {
-            authority,
-            pods,
-            leadership,
-            system_namespaces,
-            rates: Mutex::default(),
-            asking: Semaphore::new(MOST_ASKED),
-        }
-    }
-
-    #[must_use]
     pub fn into_service(self) -> IdentitiesServer<Self> {
         IdentitiesServer::new(self).max_decoding_message_size(LONGEST_REQUEST)
-    }
-
-    /// Nodes that have asked for nothing of late have all that they may ask for.
-    fn may_ask(&self, node: &Arc<str>) -> bool {
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if rates.len() > 64 && !rates.contains_key(node) {
-            let is_full = |bucket: &Bucket| {
-                let since = now.saturating_duration_since(bucket.seen).as_secs_f64();
-                bucket.left + since * PER_SECOND >= BURST
-            };
-            rates.retain(|_, bucket| !is_full(bucket));
-        }
-        rates.entry(node.clone()).or_insert(Bucket { left: BURST, seen: now }).take(now)
     }
 
     async fn signed(
@@ -154,7 +131,7 @@ impl Signing {
         caller: &Caller,
         asked: &SignRequest,
     ) -> Result<SignResponse, SignError> {
-        if !self.may_ask(&caller.node) {
+        if !self.limits.nodes.take(&caller.node) {
             return Err(SignError::TooOften);
         }
         let text = &asked.pod_uid;
@@ -181,7 +158,7 @@ impl Signing {
 
     /// What the API server says of a pod that is not known, or known to be elsewhere.
     async fn ask(&self, caller: &Caller, uid: PodUid) -> Result<KnownPod, SignError> {
-        let Ok(_turn) = self.asking.acquire().await else {
+        let Ok(_turn) = self.limits.asking.acquire().await else {
             return Err(SignError::Unknown(uid));
         };
         // The watch may have caught up meanwhile.
@@ -205,7 +182,7 @@ fn check(pod: &KnownPod, uid: PodUid, now: SystemTime) -> Result<(), SignError> 
     if pod.is_mirror {
         return Err(SignError::Mirror(uid));
     }
-    if pod.is_over {
+    if pod.lifetime == Lifetime::Over {
         return Err(SignError::Over(uid));
     }
     match pod.ends {
@@ -223,6 +200,7 @@ impl Identities for Signing {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let caller = Caller::of(&request)?;
         let signed = self.signed(&caller, request.get_ref()).await.map_err(|error| {
+            self.counters.unsigned.of(error.kind()).increment();
             tracing::info!(node = %caller.node, %error, "no SVID");
             Status::new(error.code(), error.to_string())
         })?;
@@ -230,6 +208,7 @@ impl Identities for Signing {
         if !self.leadership.is_held() {
             return Err(not_leading(&self.leadership));
         }
+        self.counters.signed.increment();
         Ok(Response::new(signed))
     }
 
@@ -239,7 +218,7 @@ impl Identities for Signing {
         &self,
         request: Request<FollowRootsRequest>,
     ) -> Result<Response<Self::FollowRootsStream>, Status> {
-        Caller::of(&request)?;
+        let caller = Caller::of(&request)?;
         let mut told = self.authority.roots();
         told.mark_changed();
         let changes = stream::unfold(told, async |mut told| {
@@ -252,12 +231,15 @@ impl Identities for Signing {
                 }
             }
         });
-        let mut leadership = self.leadership.clone();
+        let (mut leadership, presence) = (self.leadership.clone(), self.presence.clone());
+        let counted = Held::of(&self.counters.root_streams);
         let end = async move {
             tokio::select! {
                 () = leadership.lost() => {}
+                () = presence.lost(&caller) => {}
                 () = tokio::time::sleep(STREAM) => {}
             }
+            drop(counted);
         };
         Ok(Response::new(Box::pin(changes.take_until(Box::pin(end)))))
     }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::Caller;
+use super::counters::Counters;
 use crate::controller_api::troubles::{
     Reason, TellRequest, TellResponse, Trouble, Troubles, TroublesServer,
 };
@@ -87,12 +88,13 @@ pub struct Telling {
     client: Client,
     /// By node.
     heard: Mutex<HashMap<Arc<str>, Heard>>,
+    counters: Arc<Counters>,
 }
 
 impl Telling {
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client, heard: Mutex::default() }
+    pub fn new(client: Client, counters: Arc<Counters>) -> Self {
+        Self { client, heard: Mutex::default(), counters }
     }
 
     #[must_use]
@@ -125,6 +127,7 @@ impl Telling {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &key.namespace);
         let event = event(node, &pod, key, message);
         in_time(events.create(&PostParams::default(), &event)).await?;
+        self.counters.events.increment();
         Ok(true)
     }
 }

@@ -112,6 +112,11 @@ fn pod(number: u32, generation: u32, options: &Options) -> Pod {
     }
 }
 
+/// The pod of a node's agent.
+fn agent(number: u32) -> PodUid {
+    PodUid::from_bytes(u128::from(number).to_be_bytes())
+}
+
 /// Bytes that the process has resident.
 fn resident() -> Result<f64> {
     let text = fs::read_to_string("/proc/self/statm")?;
@@ -260,9 +265,10 @@ async fn simulate(options: &Options) -> Result<Vec<Figure>> {
             let own = (number..options.pods).step_by(options.agents as usize);
             let protected: HashSet<_> =
                 own.map(|pod_number| pod(pod_number, 0, options).uid).collect();
-            feed.begin(&node(number, options), None, Some(protected))
+            let name = node(number, options);
+            Ok(feed.begin(&name, agent(number), None, Some(protected))?)
         })
-        .collect();
+        .collect::<Result<_>>()?;
     tell("begin_ms", "all agents say what they see", milliseconds(begun.elapsed()), "ms");
     let begun = Instant::now();
     feed.flush(Instant::now());
@@ -271,7 +277,8 @@ async fn simulate(options: &Options) -> Result<Vec<Figure>> {
 
     // All of it, to all of them at once.
     let begun = Instant::now();
-    let mut one = Reading::new(feed.begin("observer", None, Some(HashSet::new())))?;
+    let mut one =
+        Reading::new(feed.begin("observer", agent(u32::MAX), None, Some(HashSet::new()))?)?;
     one.change().await?;
     tell(
         "snapshot_ms",
@@ -375,7 +382,8 @@ async fn simulate(options: &Options) -> Result<Vec<Figure>> {
     let mut tables = Vec::new();
     let (mut longest, mut all) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..TABLES {
-        let mut reading = Reading::new(feed.begin("observer", None, Some(HashSet::new())))?;
+        let mut reading =
+            Reading::new(feed.begin("observer", agent(u32::MAX), None, Some(HashSet::new()))?)?;
         let begun = Instant::now();
         let (touched, kept) = reading.change().await?;
         all += begun.elapsed();

@@ -11,15 +11,16 @@ use kube::api::PostParams;
 use kube::{Api, Client};
 use zeroize::Zeroizing;
 
-use super::plan::{self, Due};
-use super::state::{State, StateError, pem_of};
+use super::plan::{self, Due, Wanted};
+use super::provided::{self, ProvidedError};
+use super::state::{Issuer, State, StateError, pem_of};
 use super::{Authority, AuthorityError};
 use crate::controller::leader::Leadership;
 use crate::follow::Problem;
 use crate::kubernetes::WatchProblem;
 
 /// Name of the Secret.
-const SECRET: &str = "sheath-ca";
+pub const SECRET: &str = "sheath-ca";
 /// Its only entry.
 const ENTRY: &str = "ca.json";
 /// Name of the ConfigMap with the roots, and its entry.
@@ -58,6 +59,10 @@ pub enum KeeperError {
     Lost,
     #[error("it waits for the replica that leads to make the CA")]
     Waiting,
+    #[error(
+        "the Secret {secret} of identity.secret has no CA that can be used: {problem}; what was known goes on as it was"
+    )]
+    Provided { secret: String, problem: String },
     #[error(transparent)]
     Authority(#[from] AuthorityError),
 }
@@ -72,6 +77,31 @@ pub struct Keeper {
     version: Option<String>,
     /// Why the CA that was read last cannot be used.
     unusable: Option<AuthorityError>,
+    provided: Option<Provided>,
+}
+
+/// A CA that somebody else makes.
+struct Provided {
+    /// Of the Secret.
+    name: String,
+    /// The version of the Secret that is in use, and what it has.
+    version: Option<String>,
+    issuer: Option<Issuer>,
+    /// Why there is none, or none newer.
+    problem: Option<String>,
+}
+
+/// Why a Secret of somebody else's is of no use.
+#[derive(Debug, thiserror::Error)]
+enum Useless {
+    #[error("there is no such Secret")]
+    Missing,
+    #[error(transparent)]
+    Api(#[from] WatchProblem),
+    #[error(transparent)]
+    Malformed(#[from] ProvidedError),
+    #[error("{0}")]
+    Unproved(#[from] AuthorityError),
 }
 
 impl Keeper {
@@ -81,7 +111,10 @@ impl Keeper {
         client: Client,
         namespace: &str,
         leadership: Leadership,
+        provided: Option<String>,
     ) -> Self {
+        let provided =
+            provided.map(|name| Provided { name, version: None, issuer: None, problem: None });
         Self {
             authority,
             secrets: Api::namespaced(client.clone(), namespace),
@@ -89,6 +122,7 @@ impl Keeper {
             leadership,
             version: None,
             unusable: None,
+            provided,
         }
     }
 
@@ -136,6 +170,9 @@ impl Keeper {
     async fn look(&mut self) -> Result<(), KeeperError> {
         // Where the intermediate has ended nothing can be made, and nothing proved, until what is due has been done.
         let renewed = self.authority.renew(SystemTime::now());
+        if self.leadership.is_held() {
+            self.look_at_provided().await;
+        }
         let found = self.secrets.get_opt(SECRET).await.map_err(api("Secret sheath-ca"))?;
         let Some(secret) = found else {
             return self.begin(None).await;
@@ -153,9 +190,54 @@ impl Keeper {
                     Some(error) => Err(error.into()),
                     // By now there may be another.
                     None if renewed.is_err() => Ok(self.authority.renew(SystemTime::now())?),
-                    None => Ok(()),
+                    None => self.is_provided(),
                 }
             }
+        }
+    }
+
+    /// Looks for the CA that somebody else makes, if there is to be one. What was found before stays.
+    async fn look_at_provided(&mut self) {
+        let Some(known) = &mut self.provided else {
+            return;
+        };
+        let found = self.secrets.get_opt(&known.name).await;
+        let found = found.map_err(|error| Useless::Api(WatchProblem::of_request(&error)));
+        let judged = found.and_then(|secret| {
+            let secret = secret.ok_or(Useless::Missing)?;
+            let version = secret.metadata.resource_version;
+            if version.is_some() && version == known.version {
+                return Ok(None);
+            }
+            let issuer = provided::read(&secret.data.unwrap_or_default(), SystemTime::now())?;
+            self.authority.try_out(&issuer)?;
+            Ok(Some((version, issuer)))
+        });
+        known.problem = judged.as_ref().err().map(ToString::to_string);
+        if let Ok(Some((version, issuer))) = judged {
+            let subject = &issuer.authority.facts.subject;
+            tracing::info!(secret = known.name, subject, "a CA is provided");
+            (known.version, known.issuer) = (version, Some(issuer));
+        }
+    }
+
+    /// # Errors
+    /// If somebody else is to make the CA, and it cannot be used.
+    fn is_provided(&self) -> Result<(), KeeperError> {
+        let known = self.provided.as_ref().filter(|_| self.leadership.is_held());
+        match known.map(|known| (&known.name, &known.problem)) {
+            Some((secret, Some(problem))) => {
+                let (secret, problem) = (secret.clone(), problem.clone());
+                Err(KeeperError::Provided { secret, problem })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wanted(&self, is_asked: bool) -> Wanted<'_> {
+        match &self.provided {
+            None => Wanted::Own(is_asked),
+            Some(known) => Wanted::Provided(known.issuer.as_ref()),
         }
     }
 
@@ -189,7 +271,13 @@ impl Keeper {
         if published.as_ref().and_then(roots_of).is_some_and(|roots| !roots.trim().is_empty()) {
             return Err(KeeperError::Lost);
         }
-        let state = self.authority.maker.first(SystemTime::now())?;
+        let (maker, now) = (&self.authority.maker, SystemTime::now());
+        let state = match self.wanted(false) {
+            Wanted::Own(_) => maker.first(now)?,
+            Wanted::Provided(Some(issuer)) => maker.first_of(issuer, now)?,
+            // There is a reason, once the Secret was looked for.
+            Wanted::Provided(None) => return self.is_provided().and(Err(KeeperError::Waiting)),
+        };
         tracing::info!(root = state.roots[0].authority.facts.subject, "a new CA is made");
         let secret = self.write(empty, &state, false).await?;
         self.tend(secret, state).await
@@ -201,7 +289,8 @@ impl Keeper {
             self.publish(&state).await?;
             let is_asked = annotations(&secret).is_some_and(|all| all.contains_key(ROTATE));
             let (maker, now) = (&self.authority.maker, SystemTime::now());
-            let Some(due) = plan::due(&state, &maker.terms, is_asked, now) else {
+            let wanted = self.wanted(is_asked);
+            let Some(due) = plan::due(&state, &maker.terms, wanted, now) else {
                 break;
             };
             // Whoever leads no more changes nothing.
@@ -209,7 +298,7 @@ impl Keeper {
                 break;
             }
             tracing::info!(?due, roots = state.roots.len(), "the CA changes");
-            state = plan::changed(&state, due, maker, now)?;
+            state = plan::changed(&state, due, wanted, maker, now)?;
             secret = self.write(Some(secret), &state, due == Due::Root).await?;
         }
         Ok(())

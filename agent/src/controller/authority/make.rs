@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{CertificateParams, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData};
 use rustls::crypto::SecureRandom;
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
-use super::state::{Authority, Root, State};
+use super::state::{Authority, Issuer, Root, State};
 use super::{AuthorityError, Terms};
 use crate::identity::issuing::{self, CLOCK_SKEW};
 use crate::spiffe::{SpiffeId, TrustDomain};
@@ -28,10 +28,23 @@ impl Maker {
     /// # Errors
     /// If a certificate cannot be made.
     pub fn first(&self, now: SystemTime) -> Result<State, AuthorityError> {
-        let mut root = self.root(now)?;
+        self.begun(self.root(now)?, now)
+    }
+
+    /// The same with a CA of somebody else's.
+    ///
+    /// # Errors
+    /// If a certificate cannot be made.
+    pub fn first_of(&self, issuer: &Issuer, now: SystemTime) -> Result<State, AuthorityError> {
+        let (authority, above) = (issuer.authority.clone(), Some(issuer.above.clone()));
+        self.begun(Root { authority, distributed: None, signed_until: now, above }, now)
+    }
+
+    fn begun(&self, mut root: Root, now: SystemTime) -> Result<State, AuthorityError> {
         root.distributed = Some(now - self.terms.distribute);
         let intermediate = self.intermediate(&mut root, now)?;
-        Ok(State { roots: vec![root], intermediate })
+        let signed_by = Some(root.authority.facts.fingerprint);
+        Ok(State { roots: vec![root], intermediate, signed_by })
     }
 
     /// A root that has signed nothing yet.
@@ -46,7 +59,7 @@ impl Maker {
         let key = new_key()?;
         let certificate = params.self_signed(&*key)?.der().clone();
         let authority = authority(certificate, key)?;
-        Ok(Root { authority, distributed: None, signed_until: now })
+        Ok(Root { authority, distributed: None, signed_until: now, above: None })
     }
 
     /// An intermediate below a root, which remembers how long that lives.
@@ -59,7 +72,7 @@ impl Maker {
         now: SystemTime,
     ) -> Result<Authority, AuthorityError> {
         let name = format!("Sheath intermediate {} of {}", self.number(), self.trust_domain);
-        let to = (now + self.terms.intermediate_ttl).min(root.authority.facts.not_after);
+        let to = (now + self.terms.intermediate_ttl).min(root.ends());
         let mut params = issuing::authority(&name, &self.trust_domain, 0, now - CLOCK_SKEW, to)?;
         params.use_authority_key_identifier_extension = true;
         let key = new_key()?;
@@ -97,7 +110,7 @@ fn sign(
     key: &impl PublicKeyData,
     authority: &Authority,
 ) -> Result<CertificateDer<'static>, AuthorityError> {
-    let issuer = Issuer::from_ca_cert_der(&authority.certificate, &**authority.key)?;
+    let issuer = rcgen::Issuer::from_ca_cert_der(&authority.certificate, &**authority.key)?;
     Ok(params.signed_by(key, &issuer)?.der().clone())
 }
 

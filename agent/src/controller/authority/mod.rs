@@ -6,6 +6,7 @@
 mod keeper;
 mod make;
 mod plan;
+mod provided;
 mod state;
 
 use std::fmt;
@@ -30,9 +31,9 @@ use crate::trust::{
 use crate::x509::{CertificateFacts, KeyPair, KeyPairError, X509Error};
 
 use make::Maker;
-use state::State;
+use state::{Issuer, State};
 
-pub use keeper::Keeper;
+pub use keeper::{Keeper, SECRET};
 
 /// How long what a CA makes lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,16 @@ impl fmt::Debug for Authority {
     }
 }
 
+/// A CA, for whoever looks after it.
+#[derive(Clone, Debug)]
+pub struct AuthorityStatus {
+    /// When the root that has signed what signs ends, and when that itself does; `None` if there is no CA.
+    pub ends: Option<(SystemTime, SystemTime)>,
+    pub roots: usize,
+    /// Why there is nothing, or nothing newer.
+    pub problem: Option<String>,
+}
+
 /// What signs now.
 struct Current {
     state: State,
@@ -126,6 +137,14 @@ impl Authority {
         self.own.trust_domain()
     }
 
+    #[must_use]
+    pub fn status(&self) -> AuthorityStatus {
+        let current = self.current.load();
+        let ends = current.as_ref().map(|current| current.state.ends());
+        let problem = self.problem.borrow().as_ref().map(ToString::to_string);
+        AuthorityStatus { ends, roots: self.roots.borrow().len(), problem }
+    }
+
     /// The roots, and whenever they change. Empty until there is a CA.
     #[must_use]
     pub fn roots(&self) -> watch::Receiver<RootList> {
@@ -156,7 +175,7 @@ impl Authority {
     ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
         let (intermediate, ttl) = (&state.intermediate, self.maker.terms.svid_ttl);
         let leaf = self.maker.svid(intermediate, id, key, ttl, SystemTime::now())?;
-        Ok(vec![leaf, intermediate.certificate.clone()])
+        Ok(std::iter::once(leaf).chain(state.chain()).collect())
     }
 
     /// Uses a CA from now on, if what it signs proves an identity by its own roots.
@@ -174,6 +193,14 @@ impl Authority {
             is_new
         });
         Ok(())
+    }
+
+    /// Whether what a CA of somebody else's signs would prove an identity.
+    ///
+    /// # Errors
+    /// If it would not.
+    fn try_out(&self, issuer: &Issuer) -> Result<(), AuthorityError> {
+        self.prove(&self.maker.first_of(issuer, SystemTime::now())?).map(drop)
     }
 
     /// The controller's own SVID, proved as an agent proves it; and when to make the next.

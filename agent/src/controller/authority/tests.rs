@@ -1,8 +1,10 @@
-use super::plan::{Due, changed, due};
-use super::state::{Root, StateError};
+use super::plan::{Due, Wanted, changed, due};
+use super::state::{Root, StateError, pem_of};
 use super::*;
+use crate::trust::testing::Ca;
+use k8s_openapi::ByteString;
 use proptest::prelude::*;
-use rcgen::{KeyPair as NewKey, PKCS_ECDSA_P256_SHA256};
+use rcgen::{BasicConstraints, CustomExtension, KeyPair as NewKey, PKCS_ECDSA_P256_SHA256};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const TERMS: Terms = Terms {
@@ -66,10 +68,10 @@ fn whatever_is_rotated_every_svid_is_good_until_its_end() {
     for hour in 0..1000_u32 {
         let now = start + hour * HOUR;
         for _ in 0..8 {
-            let Some(due) = due(&state, &TERMS, false, now) else { break };
-            state = changed(&state, due, &maker, now).unwrap();
+            let Some(due) = due(&state, &TERMS, Wanted::Own(false), now) else { break };
+            state = changed(&state, due, Wanted::Own(false), &maker, now).unwrap();
         }
-        assert_eq!(due(&state, &TERMS, false, now), None, "it comes to rest");
+        assert_eq!(due(&state, &TERMS, Wanted::Own(false), now), None, "it comes to rest");
         told.push(state.root_certificates());
         seen.extend(state.roots.iter().map(|root| root.authority.facts.fingerprint));
         if hour % 5 == 0 {
@@ -98,31 +100,35 @@ fn whatever_is_rotated_every_svid_is_good_until_its_end() {
 fn a_new_root_is_told_before_it_signs_and_whoever_asks_gets_one() {
     let (maker, start) = (maker(), SystemTime::now());
     let mut state = maker.first(start).unwrap();
-    assert_eq!(due(&state, &TERMS, false, start), None);
-    assert_eq!(due(&state, &TERMS, true, start), Some(Due::Root));
-    state = changed(&state, Due::Root, &maker, start).unwrap();
-    assert_eq!(due(&state, &TERMS, true, start), Some(Due::Distributed(1)));
+    assert_eq!(due(&state, &TERMS, Wanted::Own(false), start), None);
+    assert_eq!(due(&state, &TERMS, Wanted::Own(true), start), Some(Due::Root));
+    state = changed(&state, Due::Root, Wanted::Own(false), &maker, start).unwrap();
+    assert_eq!(due(&state, &TERMS, Wanted::Own(true), start), Some(Due::Distributed(1)));
     let told = start + HOUR;
-    state = changed(&state, Due::Distributed(1), &maker, told).unwrap();
+    state = changed(&state, Due::Distributed(1), Wanted::Own(false), &maker, told).unwrap();
     let before = told + TERMS.distribute - HOUR;
     // The intermediate is renewed meanwhile, and still by the old root.
-    if let Some(due) = due(&state, &TERMS, true, before) {
+    if let Some(due) = due(&state, &TERMS, Wanted::Own(true), before) {
         assert_eq!(due, Due::Intermediate(0));
-        state = changed(&state, due, &maker, before).unwrap();
+        state = changed(&state, due, Wanted::Own(false), &maker, before).unwrap();
     }
-    assert_eq!(due(&state, &TERMS, true, before), None, "another one has to wait its turn");
+    assert_eq!(
+        due(&state, &TERMS, Wanted::Own(true), before),
+        None,
+        "another one has to wait its turn"
+    );
     let after = told + TERMS.distribute;
-    assert_eq!(due(&state, &TERMS, false, after), Some(Due::Intermediate(1)));
-    state = changed(&state, Due::Intermediate(1), &maker, after).unwrap();
+    assert_eq!(due(&state, &TERMS, Wanted::Own(false), after), Some(Due::Intermediate(1)));
+    state = changed(&state, Due::Intermediate(1), Wanted::Own(false), &maker, after).unwrap();
     assert_eq!(state.signer(), Some(1));
     // As long as an intermediate of the old one lives, it stays.
     let end = state.roots[0].signed_until;
-    assert_ne!(due(&state, &TERMS, false, end), Some(Due::Retire(0)));
+    assert_ne!(due(&state, &TERMS, Wanted::Own(false), end), Some(Due::Retire(0)));
     let over = end + HOUR;
-    let mut next = due(&state, &TERMS, false, over);
+    let mut next = due(&state, &TERMS, Wanted::Own(false), over);
     if next == Some(Due::Intermediate(1)) {
-        state = changed(&state, Due::Intermediate(1), &maker, over).unwrap();
-        next = due(&state, &TERMS, false, over);
+        state = changed(&state, Due::Intermediate(1), Wanted::Own(false), &maker, over).unwrap();
+        next = due(&state, &TERMS, Wanted::Own(false), over);
     }
     assert_eq!(next, Some(Due::Retire(0)));
 }
@@ -132,7 +138,7 @@ fn a_ca_that_nobody_looked_after_for_years_begins_again_with_a_new_root() {
     let (maker, start) = (maker(), SystemTime::now());
     let state = maker.first(start).unwrap();
     let late = start + 2 * TERMS.root_ttl;
-    assert_eq!(due(&state, &TERMS, false, late), Some(Due::Root));
+    assert_eq!(due(&state, &TERMS, Wanted::Own(false), late), Some(Due::Root));
 }
 
 #[test]
@@ -160,7 +166,8 @@ fn a_document_that_makes_no_sense_is_refused_with_the_reason() {
         State::read(value.to_string().as_bytes(), &domain()).unwrap_err().to_string()
     };
     for (error, words) in [
-        (with(&|value| value["form"] = 2.into()), "has the form 2"),
+        (with(&|value| value["form"] = 3.into()), "has the form 3"),
+        (with(&|value| value["signedBy"] = "x".into()), "`signedBy` in it"),
         (with(&|value| value["extra"] = 2.into()), "not the JSON"),
         (with(&|value| value["roots"] = serde_json::json!([])), "has 0 roots"),
         (with(&|value| value["intermediate"]["key"] = "".into()), "no private key"),
@@ -231,4 +238,106 @@ proptest! {
         }
         prop_assert!(State::read(&document[..at], &domain()).is_err());
     }
+}
+
+fn issuer_of(ca: &Ca, root: &Ca) -> Issuer {
+    let key = ca.issuer.key().serialize_pem().into_bytes();
+    let data = [
+        ("tls.crt", pem_of(&ca.certificate).into_bytes()),
+        ("tls.key", key),
+        ("ca.crt", pem_of(&root.certificate).into_bytes()),
+    ];
+    let data = data.map(|(name, bytes)| (name.to_owned(), ByteString(bytes)));
+    provided::read(&data.into(), SystemTime::now()).unwrap()
+}
+
+/// From the controller's own CA to somebody else's, which is renewed, then to one with another root, and back; hour by hour.
+#[test]
+fn whoever_makes_the_ca_every_svid_is_good_until_its_end() {
+    let maker = maker();
+    let start = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let key = NewKey::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let [root, other] = ["example.org", "example.com"].map(Ca::new);
+    let below = |name: &str| root.intermediate(name, BasicConstraints::Unconstrained);
+    let [first, renewed] = ["ca", "ca"].map(|name| issuer_of(&below(name), &root));
+    let second = issuer_of(&other, &other);
+    let mut state = maker.first(start).unwrap();
+    let mut told: Vec<Vec<CertificateDer<'static>>> = Vec::new();
+    let mut issued = Vec::new();
+    let mut signers = Vec::new();
+    for hour in 0..600_u32 {
+        let now = start + hour * HOUR;
+        let wanted = match hour {
+            0..50 => Wanted::Own(false),
+            50..150 => Wanted::Provided(Some(&first)),
+            // It is broken for a while.
+            150..200 => Wanted::Provided(None),
+            200..300 => Wanted::Provided(Some(&renewed)),
+            300..450 => Wanted::Provided(Some(&second)),
+            _ => Wanted::Own(false),
+        };
+        for _ in 0..8 {
+            let Some(due) = due(&state, &TERMS, wanted, now) else { break };
+            state = changed(&state, due, wanted, &maker, now).unwrap();
+            // As the next leader finds it.
+            state = State::read(&state.write(), &domain()).unwrap();
+        }
+        assert_eq!(due(&state, &TERMS, wanted, now), None, "it comes to rest");
+        told.push(state.root_certificates());
+        let signer = &state.roots[state.signer().unwrap()].authority.facts.fingerprint;
+        if signers.last() != Some(signer) {
+            signers.push(*signer);
+        }
+        if hour % 5 == 0 {
+            let leaf = maker.svid(&state.intermediate, &own(), &key, TERMS.svid_ttl, now).unwrap();
+            let chain: Vec<_> = std::iter::once(leaf).chain(state.chain()).collect();
+            assert!(chain.len() <= 4, "agents take no more");
+            issued.push((hour as usize, chain));
+        }
+        assert!(state.roots.len() <= 3, "old roots leave: {}", state.roots.len());
+    }
+    assert_eq!(signers.len(), 5, "own, provided, renewed, another, own");
+    assert_eq!(signers[1], first.authority.facts.fingerprint);
+    assert_eq!(signers[2], renewed.authority.facts.fingerprint);
+    assert_eq!(signers[3], second.authority.facts.fingerprint);
+    assert_eq!(told[599].len(), 1, "of what others have made nothing is left");
+    let late = (TERMS.distribute.as_secs() / 3600) as usize;
+    for (hour, chain) in issued {
+        for age in 0..6 {
+            let at = start + (hour + age) as u32 * HOUR;
+            for roots in [hour.saturating_sub(late), hour, (hour + age).min(told.len() - 1)] {
+                assert!(proves(&chain, &told[roots], at), "issued at {hour}, by roots of {roots}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ca_of_somebody_elses_has_to_prove_identities_of_this_trust_domain() {
+    let (ca, root) = (ca(), Ca::new("example.org"));
+    ca.try_out(&issuer_of(&root, &root)).unwrap();
+    let below = root.intermediate("below", BasicConstraints::Constrained(1));
+    ca.try_out(&issuer_of(&below, &root)).unwrap();
+    let tried = |ca: &Authority, issuer: &Issuer| ca.try_out(issuer).unwrap_err().to_string();
+    let error = tried(&ca, &issuer_of(&below, &Ca::new("example.org")));
+    assert!(error.contains("does not prove"), "{error}");
+    let limited = |host: &str| {
+        let any = BasicConstraints::Unconstrained;
+        let mut params = crate::trust::testing::authority("limited", any);
+        params.custom_extensions.push(uris_of(host));
+        issuer_of(&root.subordinate(params), &root)
+    };
+    ca.try_out(&limited("example.org")).unwrap();
+    let error = tried(&ca, &limited("other.org"));
+    assert!(error.contains("permit only"), "{error}");
+}
+
+/// Name constraints that permit URIs of one host alone (RFC 5280, 4.2.1.10).
+fn uris_of(host: &str) -> CustomExtension {
+    let element = |tag: u8, content: Vec<u8>| [vec![tag, content.len() as u8], content].concat();
+    let subtree = element(0x30, element(0x86, host.into()));
+    let content = element(0x30, element(0xa0, subtree));
+    let mut extension = CustomExtension::from_oid_content(&[2, 5, 29, 30], content);
+    extension.set_criticality(true);
+    extension
 }

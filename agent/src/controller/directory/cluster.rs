@@ -9,9 +9,10 @@ use rpds::HashTrieMapSync;
 use sheath_common::pod_uid::PodUid;
 
 use super::claims::{Claimant, Claims, Owner};
-use super::entry::{ClusterEntry, ClusterState, EntryChange, uid_hash};
+use super::entry::{ClusterEntry, ClusterState, Counts, EntryChange, uid_hash};
 use super::nodes::Nodes;
 use super::pod::{ClusterPod, Texts};
+use crate::controller::pods::KnownPod;
 use crate::desired::Destination;
 use crate::kubernetes::{Decision, Namespace, Pod, Protection, Rules};
 use crate::services::{Change, Watched};
@@ -41,6 +42,7 @@ pub struct Cluster {
     /// By node, what its agent has seen to be protected. Of pods of other nodes it says nothing.
     observed: HashMap<Arc<str>, HashSet<PodUid>>,
     entries: HashTrieMapSync<IpAddr, ClusterEntry>,
+    counts: Counts,
     ranges: Arc<[IpNet]>,
     pub services: Watched,
     /// Of nodes that have one.
@@ -78,6 +80,7 @@ impl Cluster {
             claims: HashMap::new(),
             observed: HashMap::new(),
             entries: HashTrieMapSync::new_sync(),
+            counts: Counts::default(),
             ranges: Arc::default(),
             services: Watched::default(),
             zones: HashMap::new(),
@@ -88,9 +91,14 @@ impl Cluster {
 
     /// A pod is new, or has changed.
     pub fn set_pod(&mut self, pod: &Pod) {
+        self.set_known_pod(pod.uid, &pod.into());
+    }
+
+    /// The same, of what the watch of pods keeps of one.
+    pub(in crate::controller) fn set_known_pod(&mut self, uid: PodUid, pod: &KnownPod) {
         match ClusterPod::of(pod, &self.rules.trust_domain, &mut self.texts) {
-            Some(known) => self.put(pod.uid, known),
-            None => self.remove_pod(pod.uid),
+            Some(known) => self.put(uid, known),
+            None => self.remove_pod(uid),
         }
     }
 
@@ -203,31 +211,31 @@ impl Cluster {
         }
     }
 
-    /// The agent of a node says which pods are protected, all of them.
-    pub fn observe_all(&mut self, node: &str, protected: HashSet<PodUid>) {
+    /// The agent of a node says which pods are protected, all of them. Returns of how many that is news.
+    pub fn observe_all(&mut self, node: &str, protected: HashSet<PodUid>) -> usize {
         let before = self.observed.remove(node).unwrap_or_default();
-        before
-            .symmetric_difference(&protected)
-            .for_each(|uid| mark(&self.pods, &mut self.dirty, *uid));
+        let mut news = 0;
+        for uid in before.symmetric_difference(&protected) {
+            mark(&self.pods, &mut self.dirty, *uid);
+            news += 1;
+        }
         if !protected.is_empty() {
             let node = self.texts.one(node);
             self.observed.insert(node, protected.into_iter().take(MOST_OBSERVED).collect());
         }
+        news
     }
 
-    /// The agent of a node says what has changed.
-    pub fn observe(&mut self, node: &str, protected: &[PodUid], unprotected: &[PodUid]) {
+    /// The agent of a node says what has changed. Returns of how many pods that is news.
+    pub fn observe(&mut self, node: &str, protected: &[PodUid], unprotected: &[PodUid]) -> usize {
         let node = self.texts.one(node);
         let observed = self.observed.entry(node).or_default();
-        for uid in unprotected {
-            observed.remove(uid);
-        }
-        for uid in protected {
-            if observed.len() < MOST_OBSERVED {
-                observed.insert(*uid);
-            }
-        }
-        protected.iter().chain(unprotected).for_each(|uid| mark(&self.pods, &mut self.dirty, *uid));
+        let mut news: Vec<&PodUid> = Vec::new();
+        news.extend(unprotected.iter().filter(|uid| observed.remove(*uid)));
+        let is_new = |uid: &&PodUid| observed.len() < MOST_OBSERVED && observed.insert(**uid);
+        news.extend(protected.iter().filter(is_new));
+        news.iter().for_each(|uid| mark(&self.pods, &mut self.dirty, **uid));
+        news.len()
     }
 
     /// Nodes with pods that are to be protected.
@@ -241,6 +249,12 @@ impl Cluster {
     #[must_use]
     pub fn entries(&self) -> HashTrieMapSync<IpAddr, ClusterEntry> {
         self.entries.clone()
+    }
+
+    /// How many entries there are of each kind.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     #[must_use]
@@ -278,9 +292,11 @@ impl Cluster {
         }
         for address in dirty {
             let entry = self.worked_out(address);
-            if self.entries.get(&address) == entry.as_ref() {
+            let before = self.entries.get(&address);
+            if before == entry.as_ref() {
                 continue;
             }
+            self.counts.change(before, entry.as_ref());
             match &entry {
                 Some(entry) => self.entries.insert_mut(address, entry.clone()),
                 None => {

@@ -32,3 +32,31 @@ pub type EntryChange = (IpAddr, Option<ClusterEntry>);
 pub fn uid_hash(uid: PodUid) -> u64 {
     UidHash::from(uid).0
 }
+
+/// How many entries there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub plain: usize,
+    pub pending: usize,
+    pub protected: usize,
+}
+
+impl Counts {
+    fn of(&mut self, entry: &ClusterEntry) -> &mut usize {
+        match entry.state {
+            ClusterState::Plain => &mut self.plain,
+            ClusterState::Pending(_) => &mut self.pending,
+            ClusterState::Protected(_) => &mut self.protected,
+        }
+    }
+
+    /// An entry takes the place of another.
+    pub fn change(&mut self, before: Option<&ClusterEntry>, after: Option<&ClusterEntry>) {
+        if let Some(before) = before {
+            *self.of(before) -= 1;
+        }
+        if let Some(after) = after {
+            *self.of(after) += 1;
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What the streams of all agents are read from. Each has a place in the [`History`], and nothing else of its own: whoever is slow
 //! holds up nobody, and takes no memory but what is on its way to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,10 @@ use tokio::sync::{Notify, watch};
 
 use super::cluster::{Cluster, ClusterRules};
 use super::encoded::{self, Shared};
+use super::entry::Counts;
 use super::history::{Forgotten, History, Limits, Snapshot};
 use super::settling::{Listed, Settling};
+use super::streams::{Begun, NotBegun, Streams};
 use crate::controller_api::directory::{Own, Position};
 
 /// How long changes are gathered before they are told.
@@ -43,16 +45,14 @@ struct State {
     settling: Settling,
     /// `None` as long as not enough is known.
     history: Option<History>,
-    /// The last stream of each node, by number.
-    connected: HashMap<Arc<str>, u64>,
-    streams: u64,
+    streams: Streams,
 }
 
 /// What is known of a feed, for metrics and the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeedStatus {
     pub position: Option<(u64, u64)>,
-    pub entries: usize,
+    pub entries: Counts,
     pub agents: usize,
     pub history_bytes: usize,
 }
@@ -65,8 +65,7 @@ impl Feed {
             cluster: Cluster::new(rules),
             settling: Settling::default(),
             history: None,
-            connected: HashMap::new(),
-            streams: 0,
+            streams: Streams::default(),
         };
         Arc::new(Self {
             epoch,
@@ -134,31 +133,29 @@ impl Feed {
         more
     }
 
-    /// The agent of a node begins to follow, and says what it knows and, if it can say, which of its pods are protected.
-    #[must_use]
+    /// The agent of a node, in this pod, begins to follow, and says what it knows and, if it can say, which of its pods are protected.
+    ///
+    /// # Errors
+    /// If another agent of the node has taken its place.
     pub fn begin(
         self: &Arc<Self>,
         node: &str,
+        pod: PodUid,
         known: Option<Position>,
         protected: Option<HashSet<PodUid>>,
-    ) -> Follower {
+    ) -> Result<Follower, NotBegun> {
         let node: Arc<str> = node.into();
-        let mut state = self.state();
-        state.streams += 1;
-        let stream = state.streams;
-        state.connected.insert(node.clone(), stream);
-        drop(state);
+        let stream = self.state().streams.begin(&node, pod)?;
         let place = Place { feed: self.clone(), node, stream };
-        if let Some(protected) = protected {
-            place.observe_all(protected);
-        }
-        Follower {
+        let news = protected.map_or(0, |protected| place.observe_all(protected));
+        Ok(Follower {
             place: Arc::new(place),
+            news,
             known,
             snapshot: None,
             has_been_told: false,
             is_named: false,
-        }
+        })
     }
 
     #[must_use]
@@ -167,8 +164,8 @@ impl Feed {
         let history = state.history.as_ref();
         FeedStatus {
             position: history.map(|h| (h.position().epoch, h.position().sequence)),
-            entries: state.cluster.entries().size(),
-            agents: state.connected.len(),
+            entries: state.cluster.counts(),
+            agents: state.streams.len(),
             history_bytes: history.map_or(0, History::bytes),
         }
     }
@@ -225,32 +222,33 @@ impl Feed {
 pub struct Place {
     feed: Arc<Feed>,
     node: Arc<str>,
-    stream: u64,
+    stream: Begun,
 }
 
 impl Place {
-    /// The agent says which pods are protected, all of them.
-    pub fn observe_all(&self, protected: HashSet<PodUid>) {
+    /// The agent says which pods are protected, all of them. Returns of how many that is news.
+    pub fn observe_all(&self, protected: HashSet<PodUid>) -> usize {
         self.change(|state| {
-            state.cluster.observe_all(&self.node, protected);
             state.settling.reported(&self.node);
-        });
+            state.cluster.observe_all(&self.node, protected)
+        })
     }
 
-    /// The agent says what has changed.
-    pub fn observe(&self, protected: &[PodUid], unprotected: &[PodUid]) {
-        self.change(|state| state.cluster.observe(&self.node, protected, unprotected));
+    /// The agent says what has changed. Returns of how many pods that is news.
+    pub fn observe(&self, protected: &[PodUid], unprotected: &[PodUid]) -> usize {
+        self.change(|state| state.cluster.observe(&self.node, protected, unprotected))
     }
 
     /// Changes nothing, if the node has another stream by now.
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut State) -> usize) -> usize {
         let mut state = self.feed.state();
-        if state.connected.get(&self.node) != Some(&self.stream) {
-            return;
+        if !state.streams.is_last(&self.node, self.stream.number) {
+            return 0;
         }
-        change(&mut state);
+        let news = change(&mut state);
         drop(state);
         self.feed.dirty.notify_one();
+        news
     }
 }
 
@@ -266,8 +264,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut state = self.feed.state();
-        if state.connected.get(&self.node) == Some(&self.stream) {
-            state.connected.remove(&self.node);
+        if state.streams.end(&self.node, self.stream.number) {
             state.cluster.agent_gone(&self.node);
         }
     }
@@ -277,6 +274,8 @@ impl Drop for Place {
 #[derive(Debug)]
 pub struct Follower {
     place: Arc<Place>,
+    /// Of how many pods it was news what the agent has said when it began.
+    news: usize,
     /// What the agent knows once it has read what it was told.
     known: Option<Position>,
     /// What it is being told, and which page comes next.
@@ -286,10 +285,15 @@ pub struct Follower {
     is_named: bool,
 }
 
-/// An agent has not read what it was told for so long that what comes next is not known any more.
+/// Why an agent is told no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the agent is too slow to be told of all changes; begin again")]
-pub struct TooSlow;
+pub enum Ended {
+    /// It has not read what it was told for so long that what comes next is not known any more.
+    #[error("the agent is too slow to be told of all changes; begin again")]
+    TooSlow,
+    #[error("another stream of this node has begun")]
+    Replaced,
+}
 
 impl Follower {
     /// Where the agent's observations go.
@@ -298,11 +302,26 @@ impl Follower {
         self.place.clone()
     }
 
+    /// Of how many pods it was news what the agent has said when it began.
+    #[must_use]
+    pub fn news(&self) -> usize {
+        self.news
+    }
+
     /// Waits for the next message. Whoever stops waiting misses none.
     ///
     /// # Errors
-    /// If the agent was too slow.
-    pub async fn next(&mut self) -> Result<Shared, TooSlow> {
+    /// If the agent was too slow, or the node has another stream.
+    pub async fn next(&mut self) -> Result<Shared, Ended> {
+        let end = self.place.stream.end.clone();
+        tokio::select! {
+            biased;
+            () = end.cancelled() => Err(Ended::Replaced),
+            told = self.tell() => told,
+        }
+    }
+
+    async fn tell(&mut self) -> Result<Shared, Ended> {
         let feed = self.place.feed.clone();
         loop {
             // Nodes are known then.
@@ -328,7 +347,7 @@ impl Follower {
                     self.has_been_told = true;
                     return Ok(delta);
                 }
-                _ if self.has_been_told => return Err(TooSlow),
+                _ if self.has_been_told => return Err(Ended::TooSlow),
                 _ => {
                     self.snapshot = Some((feed.snapshot().await, 0));
                     self.has_been_told = true;

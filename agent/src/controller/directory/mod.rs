@@ -15,16 +15,18 @@ mod pod;
 mod service;
 mod serving;
 mod settling;
+mod streams;
 mod watching;
 
 pub use cluster::{Changes, Cluster, ClusterRules};
 pub use encoded::{Shared as Message, answer, length};
-pub use entry::{ClusterEntry, ClusterState};
-pub use feed::{Feed, FeedStatus, Follower, Place, TooSlow};
+pub use entry::{ClusterEntry, ClusterState, Counts};
+pub use feed::{Ended, Feed, FeedStatus, Follower, Place};
 pub use history::{History, Limits};
 pub use pod::ClusterPod;
 pub use service::Directories;
 pub use settling::{Listed, Settling};
+pub use streams::NotBegun;
 pub use watching::watch;
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::kubernetes::{Lifetime, Pod, Wish, spiffe_id};
+use crate::controller::pods::KnownPod;
+use crate::kubernetes::{Lifetime, Wish, spiffe_id};
 use crate::spiffe::TrustDomain;
 
 /// A pod with addresses of its own.
@@ -49,7 +50,7 @@ impl Texts {
 impl ClusterPod {
     /// `None` of a pod that has no address of its own, or not any more.
     #[must_use]
-    pub fn of(pod: &Pod, trust_domain: &TrustDomain, texts: &mut Texts) -> Option<Self> {
+    pub fn of(pod: &KnownPod, trust_domain: &TrustDomain, texts: &mut Texts) -> Option<Self> {
         let is_there = !pod.host_network && pod.lifetime != Lifetime::Over && !pod.node.is_empty();
         if !is_there || pod.addresses.is_empty() {
             return None;
@@ -59,7 +60,7 @@ impl ClusterPod {
             namespace: texts.one(&pod.namespace),
             node: texts.one(&pod.node),
             identity: id.map(|id| texts.one(id.as_str())),
-            addresses: pod.addresses.iter().map(IpAddr::to_canonical).collect(),
+            addresses: pod.addresses.clone(),
             wish: pod.wish.clone(),
             is_mirror: pod.is_mirror,
             is_ending: pod.lifetime == Lifetime::Ending,

@@ -1,7 +1,6 @@
 //! Watches what the directory is made of.
 
 use std::collections::HashSet;
-use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -16,121 +15,72 @@ use sheath_common::pod_uid::PodUid;
 use super::feed::Feed;
 use super::serving::Serving;
 use super::settling::Listed;
+use crate::controller::pods::{KnownPod, Listener};
+use crate::controller::watches::{Heard, Of, Watches};
 use crate::follow::Backoff;
-use crate::kubernetes::{Change, Namespace, Pod, WatchProblem, follow};
+use crate::kubernetes::{Change, Namespace, follow};
 
 /// The zone of a node.
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Watches pods, namespaces, nodes, Services and their endpoints. Never ends.
-pub async fn watch(feed: Arc<Feed>, client: Client, random: &'static dyn SecureRandom) {
-    let pods = Api::<api::Pod>::all(client.clone());
+/// Watches namespaces, nodes, Services and their endpoints. Never ends. Of pods, others tell.
+pub async fn watch(
+    feed: Arc<Feed>,
+    client: Client,
+    watches: Arc<Watches>,
+    random: &'static dyn SecureRandom,
+) {
     let namespaces = Api::<PartialObjectMeta<api::Namespace>>::all(client.clone());
     let nodes = Api::<api::Node>::all(client.clone());
     let services = Api::<api::Service>::all(client.clone());
     let slices = Api::<EndpointSliceObject>::all(client);
     let backoff = || Backoff::new(random);
-    let mut pods = pin!(follow(pods, Config::default(), backoff()));
-    let mut namespaces = pin!(follow(namespaces, Config::default(), backoff()));
-    let mut nodes = pin!(follow(nodes, Config::default(), backoff()));
-    let mut services = pin!(follow(services, Config::default(), backoff()));
-    let mut slices = pin!(follow(slices, Config::default(), backoff()));
+    let namespaces = follow(namespaces, Config::default(), backoff());
+    let nodes = follow(nodes, Config::default(), backoff());
+    let services = follow(services, Config::default(), backoff());
+    let slices = follow(slices, Config::default(), backoff());
+    let mut namespaces = Heard::new("namespaces", watches.of(Of::Namespaces), namespaces);
+    let mut nodes = Heard::new("nodes", watches.of(Of::Nodes), nodes);
+    let mut services = Heard::new("services", watches.of(Of::Services), services);
+    let mut slices = Heard::new("endpointslices", watches.of(Of::EndpointSlices), slices);
     let mut serving = Serving::new(feed.clone());
     let mut watched = Watched::new(feed);
-    let mut problems = [const { None }; 5];
     loop {
         tokio::select! {
-            Some(change) = pods.next() => {
-                if let Some(change) = heard("pods", change, &mut problems[0]) {
-                    watched.pod(change);
-                }
-            }
-            Some(change) = namespaces.next() => {
-                if let Some(change) = heard("namespaces", change, &mut problems[1]) {
-                    watched.namespace(change);
-                }
-            }
-            Some(change) = nodes.next() => {
-                if let Some(change) = heard("nodes", change, &mut problems[2]) {
-                    watched.node(change);
-                }
-            }
-            Some(change) = services.next() => {
-                if let Some(change) = heard("services", change, &mut problems[3]) {
-                    serving.service(change);
-                }
-            }
-            Some(change) = slices.next() => {
-                if let Some(change) = heard("endpointslices", change, &mut problems[4]) {
-                    serving.slice(change);
-                }
-            }
+            Some(change) = namespaces.next() => watched.namespace(change),
+            Some(change) = nodes.next() => watched.node(change),
+            Some(change) = services.next() => serving.service(change),
+            Some(change) = slices.next() => serving.slice(change),
         }
     }
 }
 
-/// The change, unless it is a problem: that is logged, once.
-fn heard<C>(
-    of: &str,
-    change: Result<C, WatchProblem>,
-    known: &mut Option<WatchProblem>,
-) -> Option<C> {
-    match change {
-        Ok(change) => {
-            *known = None;
-            Some(change)
-        }
-        Err(problem) => {
-            if known.as_ref() != Some(&problem) {
-                tracing::warn!(of, %problem, "Kubernetes is not heard; the directory stays as it is");
-            }
-            *known = Some(problem);
-            None
-        }
+impl Listener for Feed {
+    fn set(&self, uid: PodUid, pod: &KnownPod) {
+        self.change(|cluster| cluster.set_known_pod(uid, pod));
+    }
+
+    fn gone(&self, uid: PodUid) {
+        self.change(|cluster| cluster.remove_pod(uid));
+    }
+
+    fn keep(&self, all: &HashSet<PodUid>) {
+        self.change(|cluster| cluster.keep_pods(all));
+        self.listed(Listed::Pods);
     }
 }
 
 /// Lists that are being read, and where they go.
 struct Watched {
     feed: Arc<Feed>,
-    pods: HashSet<PodUid>,
     namespaces: HashSet<Arc<str>>,
     nodes: HashSet<Arc<str>>,
 }
 
 impl Watched {
     fn new(feed: Arc<Feed>) -> Self {
-        let (pods, namespaces, nodes) = Default::default();
-        Self { feed, pods, namespaces, nodes }
-    }
-
-    fn pod(&mut self, change: Change<api::Pod>) {
-        match change {
-            Change::Init => self.pods.clear(),
-            Change::InitApply(object) => {
-                self.pods.extend(uid(&object));
-                self.set_pod(&object);
-            }
-            Change::InitDone => {
-                let listed = std::mem::take(&mut self.pods);
-                self.feed.change(|cluster| cluster.keep_pods(&listed));
-                self.feed.listed(Listed::Pods);
-            }
-            Change::Apply(object) => self.set_pod(&object),
-            Change::Delete(object) => {
-                if let Some(uid) = uid(&object) {
-                    self.feed.change(|cluster| cluster.remove_pod(uid));
-                }
-            }
-        }
-    }
-
-    fn set_pod(&self, object: &api::Pod) {
-        match Pod::of(object) {
-            Ok(pod) => self.feed.change(|cluster| cluster.set_pod(&pod)),
-            // Whatever it was before, it is that as long as nobody can say what it is now.
-            Err(problem) => tracing::warn!(%problem, "not in the directory"),
-        }
+        let (namespaces, nodes) = Default::default();
+        Self { feed, namespaces, nodes }
     }
 
     fn namespace(&mut self, change: Change<PartialObjectMeta<api::Namespace>>) {
@@ -201,8 +151,4 @@ impl Watched {
             cluster.set_zone(name, zone);
         });
     }
-}
-
-fn uid(object: &api::Pod) -> Option<PodUid> {
-    object.metadata.uid.as_deref()?.parse().ok()
 }

@@ -27,7 +27,7 @@ impl Agent {
     }
 
     /// Reads until nothing more comes.
-    async fn read(&mut self, follower: &mut Follower) -> Result<(), TooSlow> {
+    async fn read(&mut self, follower: &mut Follower) -> Result<(), Ended> {
         while let Ok(message) = tokio::time::timeout(SHORT, follower.next()).await {
             self.messages += 1;
             match self.reader.read(encoded::answer(message?)).unwrap() {
@@ -54,6 +54,16 @@ fn uids(feed: &Feed) -> BTreeMap<IpAddr, u64> {
     all
 }
 
+/// The agent of a node, which has one pod for ever.
+fn begin(
+    feed: &Arc<Feed>,
+    node: &str,
+    known: Option<Position>,
+    protected: Option<HashSet<PodUid>>,
+) -> Follower {
+    feed.begin(node, uid(node.as_bytes()[0]), known, protected).unwrap()
+}
+
 fn put(feed: &Feed, pods: impl IntoIterator<Item = u8>) {
     for n in pods {
         feed.change(|cluster| cluster.set_pod(&pod(n, "a", &[n])));
@@ -66,7 +76,7 @@ async fn whoever_follows_knows_what_there_is_however_it_was_told() {
     let feed = feed(Limits::default());
     put(&feed, 0..9);
     let mut agent = Agent::new();
-    let mut follower = feed.begin("a", None, Some(HashSet::new()));
+    let mut follower = begin(&feed, "a", None, Some(HashSet::new()));
     agent.read(&mut follower).await.unwrap();
     assert_eq!(agent.messages, 1, "one page");
     assert_eq!(agent.uids(), uids(&feed));
@@ -79,14 +89,14 @@ async fn whoever_follows_knows_what_there_is_however_it_was_told() {
     drop(follower);
     // It goes on where it was.
     put(&feed, 12..14);
-    let mut follower = feed.begin("a", agent.position(), Some(HashSet::new()));
+    let mut follower = begin(&feed, "a", agent.position(), Some(HashSet::new()));
     agent.read(&mut follower).await.unwrap();
     assert_eq!((agent.messages, agent.uids()), (4, uids(&feed)));
     // Another leader tells everything.
     let other = super::feed(Limits::default());
     put(&other, 0..3);
     let position = agent.position().map(|known| Position { epoch: 6, ..known });
-    let mut follower = other.begin("a", position, Some(HashSet::new()));
+    let mut follower = begin(&other, "a", position, Some(HashSet::new()));
     agent.read(&mut follower).await.unwrap();
     assert_eq!(agent.uids(), uids(&other));
 }
@@ -105,16 +115,16 @@ async fn a_new_leader_says_nothing_until_it_has_heard_every_node() {
         .for_each(|what| feed.listed(what));
     let now = Instant::now();
     let mut agent = Agent::new();
-    let mut first = feed.begin("a", None, Some([uid(1)].into()));
+    let mut first = begin(&feed, "a", None, Some([uid(1)].into()));
     feed.flush(now);
     agent.read(&mut first).await.unwrap();
     assert_eq!(agent.messages, 0);
     // It follows, and cannot say yet.
-    let _mute = feed.begin("b", None, None);
+    let _mute = begin(&feed, "b", None, None);
     feed.flush(now);
     agent.read(&mut first).await.unwrap();
     assert_eq!(agent.messages, 0);
-    let _second = feed.begin("b", None, Some([uid(2)].into()));
+    let _second = begin(&feed, "b", None, Some([uid(2)].into()));
     feed.flush(now);
     agent.read(&mut first).await.unwrap();
     assert_eq!(agent.known.len(), 2);
@@ -129,16 +139,16 @@ async fn whoever_is_too_slow_is_told_to_begin_again_and_holds_up_nobody() {
     let feed = feed(Limits { changes: 4, ..Limits::default() });
     put(&feed, 0..2);
     let (mut slow, mut quick) = (Agent::new(), Agent::new());
-    let mut slowly = feed.begin("a", None, Some(HashSet::new()));
-    let mut quickly = feed.begin("b", None, Some(HashSet::new()));
+    let mut slowly = begin(&feed, "a", None, Some(HashSet::new()));
+    let mut quickly = begin(&feed, "b", None, Some(HashSet::new()));
     slow.read(&mut slowly).await.unwrap();
     for n in 2..20 {
         put(&feed, [n]);
         quick.read(&mut quickly).await.unwrap();
     }
     assert_eq!(quick.uids(), uids(&feed));
-    assert_eq!(slow.read(&mut slowly).await, Err(TooSlow));
-    let mut again = feed.begin("a", slow.position(), Some(HashSet::new()));
+    assert_eq!(slow.read(&mut slowly).await, Err(Ended::TooSlow));
+    let mut again = begin(&feed, "a", slow.position(), Some(HashSet::new()));
     slow.read(&mut again).await.unwrap();
     assert_eq!(slow.uids(), uids(&feed));
 }
@@ -157,7 +167,8 @@ async fn many_pages_are_told_once_encoded() {
         });
     }
     feed.flush(Instant::now());
-    let mut streams: Vec<_> = (0..3).map(|_| feed.begin("a", None, Some(HashSet::new()))).collect();
+    let mut streams: Vec<_> =
+        (0..3).map(|n| begin(&feed, &format!("n{n}"), None, Some(HashSet::new()))).collect();
     let mut first: Vec<*const u8> = Vec::new();
     for stream in &mut streams {
         assert!(matches!(stream.next().await, Ok(encoded::Shared::Own(_))));
@@ -167,7 +178,7 @@ async fn many_pages_are_told_once_encoded() {
     }
     assert!(first.windows(2).all(|two| two[0] == two[1]), "shared, not copied");
     let mut agent = Agent::new();
-    let mut follower = feed.begin("b", None, Some(HashSet::new()));
+    let mut follower = begin(&feed, "b", None, Some(HashSet::new()));
     agent.read(&mut follower).await.unwrap();
     assert_eq!((agent.known.len(), agent.messages), (2008, 5));
 }
@@ -180,8 +191,8 @@ async fn only_the_last_stream_of_a_node_is_believed() {
         cluster.set_namespace(&"shop".into(), Some(selected));
     });
     put(&feed, [1]);
-    let old = feed.begin("a", None, Some(HashSet::new())).place();
-    let new = feed.begin("a", None, Some(HashSet::new())).place();
+    let old = begin(&feed, "a", None, Some(HashSet::new())).place();
+    let new = begin(&feed, "a", None, Some(HashSet::new())).place();
     old.observe(&[uid(1)], &[]);
     let mut said = None;
     let mut look = || {
@@ -196,4 +207,37 @@ async fn only_the_last_stream_of_a_node_is_believed() {
     // Its node is not known: with the agent ends what it has said.
     drop(new);
     assert_eq!(look().as_deref(), Some("pending by a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_stream_of_a_node_ends_when_another_begins() {
+    let feed = feed(Limits::default());
+    put(&feed, 0..3);
+    let (mut one, mut other) = (Agent::new(), Agent::new());
+    let mut old = feed.begin("a", uid(1), None, Some(HashSet::new())).unwrap();
+    one.read(&mut old).await.unwrap();
+    let mut new = feed.begin("a", uid(2), None, Some(HashSet::new())).unwrap();
+    assert_eq!(one.read(&mut old).await, Err(Ended::Replaced));
+    other.read(&mut new).await.unwrap();
+    assert_eq!(other.uids(), uids(&feed));
+    // They do not take turns.
+    assert!(feed.begin("a", uid(1), None, Some(HashSet::new())).is_err());
+    put(&feed, 3..4);
+    other.read(&mut new).await.unwrap();
+    assert_eq!((other.uids(), feed.status().agents), (uids(&feed), 1));
+    drop(new);
+    drop(feed.begin("a", uid(1), None, Some(HashSet::new())).unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_is_news_counts() {
+    let feed = feed(Limits::default());
+    put(&feed, 0..5);
+    let follower = begin(&feed, "a", None, Some([uid(1), uid(2)].into()));
+    assert_eq!(follower.news(), 2);
+    let place = follower.place();
+    assert_eq!(place.observe(&[uid(1), uid(3)], &[uid(4)]), 1);
+    assert_eq!(place.observe(&[], &[uid(1), uid(1)]), 1);
+    assert_eq!(place.observe_all([uid(2), uid(3)].into()), 0);
+    assert_eq!(place.observe_all([uid(4)].into()), 3);
 }
