@@ -52,6 +52,11 @@ fn values_that_make_no_sense_are_refused_by_their_names() {
         ("agent.paths.proc=/proc", "'proc'"),
         ("controller.port=80", "/controller/port"),
         ("controller.replicas=0", "/controller/replicas"),
+        ("controller.healthPort=80", "/controller/healthPort"),
+        ("controller.metricsPort=1", "/controller/metricsPort"),
+        ("admission.enabled=perhaps", "/admission/enabled"),
+        ("admission.probeHosts=never", "/admission/probeHosts"),
+        ("ca.existingSecret=a/b", "/ca/existingSecret"),
         ("controller.svidTtl=1y", "/controller/svidTtl"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("log.format=xml", "/log/format"),
@@ -135,4 +140,59 @@ fn the_nodes_networks_are_the_agents_business_where_the_plugin_of_cni_is_wanted(
     for gate in ["auto", "nri", "none", "cni"] {
         assert_eq!(mounts(&agent(gate)), ["auto", "cni"].contains(&gate), "{gate}");
     }
+}
+
+#[test]
+fn the_api_server_is_told_what_to_refuse_unless_somebody_does_not_want_it() {
+    let policies = |more: &[&str]| {
+        let rendered = template(more).unwrap();
+        let all = objects(&rendered, "ValidatingAdmissionPolicy");
+        assert_eq!(all.len(), objects(&rendered, "ValidatingAdmissionPolicyBinding").len());
+        all
+    };
+    let all = policies(&["--set", "systemNamespaces={kube-system,infra}"]);
+    let names: Vec<_> = all.iter().map(|policy| policy["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["sheath-namespaces", "sheath-pods"]);
+    for policy in &all {
+        assert!(policy.to_string().contains("['kube-system','infra','sheath-system']"), "{policy}");
+    }
+    let hosts = |more: &[&str]| policies(more)[1].to_string();
+    assert!(hosts(&[]).contains("postStart.?httpGet.?host"));
+    let everywhere = hosts(&["--set", "admission.probeHosts=everywhere"]);
+    assert!(everywhere.len() < hosts(&[]).len() && everywhere.contains("?host"));
+    assert!(!hosts(&["--set", "admission.probeHosts=allowed"]).contains("?host"));
+    assert!(policies(&["--set", "admission.enabled=false"]).is_empty());
+}
+
+#[test]
+fn the_controller_is_asked_about_its_health_and_metrics_at_ports_of_their_own() {
+    let rendered = |more: &[&str]| {
+        let rendered = template(more).unwrap();
+        let [controller] = &objects(&rendered, "Deployment")[..] else { panic!("one Deployment") };
+        let container = controller["spec"]["template"]["spec"]["containers"][0].clone();
+        let maps = objects(&rendered, "ConfigMap");
+        let map = maps.into_iter().find(|map| map["metadata"]["name"] == "sheath-controller");
+        let settings = map.unwrap()["data"]["controller.yaml"].as_str().unwrap().to_owned();
+        (container, serde_saphyr::from_str::<Value>(&settings).unwrap())
+    };
+    let (container, settings) = rendered(&[]);
+    assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/readyz");
+    assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/livez");
+    assert_eq!(settings["health"]["listen"], "[::]:7444");
+    assert_eq!(settings["metrics"]["listen"], "[::]:7445");
+    let (container, settings) = rendered(&["--set", "controller.metricsPort=0"]);
+    assert!(settings["metrics"].is_null());
+    assert_eq!(container["ports"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_controller_reads_a_ca_of_somebody_elses_and_nothing_but_that() {
+    let rendered = template(&["--set", "ca.existingSecret=my-ca"]).unwrap();
+    let roles = objects(&rendered, "Role");
+    let of = |role: &&Value| role["metadata"]["name"] == "sheath-controller";
+    let rules = roles.iter().find(of).unwrap()["rules"].clone();
+    let named = |rule: &&Value| rule["resourceNames"][0] == "my-ca";
+    let rule = rules.as_array().unwrap().iter().find(named).unwrap().clone();
+    assert_eq!(rule["verbs"].as_array().unwrap(), &["get"]);
+    assert!(rendered.contains("secret: my-ca"), "the controller is told");
 }

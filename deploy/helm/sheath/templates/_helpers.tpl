@@ -73,15 +73,23 @@ imagePullSecrets:
 {{/* The controller's configuration file. */}}
 {{- define "sheath.controller.config" -}}
 {{- $namespaces := append .Values.systemNamespaces .Release.Namespace | uniq }}
-{{- toYaml (dict
+{{- $config := dict
   "trustDomain" .Values.trustDomain
   "listen" (printf "[::]:%d" (int .Values.controller.port))
+  "health" (dict "listen" (printf "[::]:%d" (int .Values.controller.healthPort)))
   "namespace" .Release.Namespace
   "agentServiceAccount" (printf "%s/sheath-agent" .Release.Namespace)
   "systemNamespaces" $namespaces
   "identity" (dict "svidTtl" .Values.controller.svidTtl)
   "clusterRanges" .Values.controller.clusterRanges
-  "log" (dict "level" .Values.log.level "format" .Values.log.format)) }}
+  "log" (dict "level" .Values.log.level "format" .Values.log.format) }}
+{{- with .Values.controller.metricsPort }}
+{{- $_ := set $config "metrics" (dict "listen" (printf "[::]:%d" (int .))) }}
+{{- end }}
+{{- with .Values.ca.existingSecret }}
+{{- $_ := set $config.identity "secret" . }}
+{{- end }}
+{{- toYaml $config }}
 {{- end }}
 
 {{/* The security context of what needs nothing of the node. */}}
