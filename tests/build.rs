@@ -1,6 +1,6 @@
 //! Generates Rust from definitions of gRPC services: the server's side of SPIRE's Delegated Identity API, from the very definition
 //! that the agent's client comes from, the one in the sources of the crate `spire-api`; of health checks; and of the controller's
-//! directory; and the client's side of the controller's identities.
+//! directory, both sides; and the client's side of the controller's identities.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ const OWN: &str = "../agent/proto";
 enum Side {
     Client,
     Server,
+    Both,
 }
 
 fn main() {
@@ -28,7 +29,7 @@ fn main() {
     generate(&spire, delegated, Side::Server, "spire.rs");
     generate(Path::new("proto"), "grpc/health/v1/health.proto", Side::Server, "health.rs");
     generate(Path::new(OWN), "identities.proto", Side::Client, "controller.rs");
-    generate(Path::new(OWN), "directory.proto", Side::Server, "directory.rs");
+    generate(Path::new(OWN), "directory.proto", Side::Both, "directory.rs");
 }
 
 /// Without protoc, and so without anything that is not a crate.
@@ -36,8 +37,8 @@ fn generate(definitions: &Path, file: &str, side: Side, generated: &str) {
     let definition = protox::compile([file], [definitions])
         .unwrap_or_else(|error| panic!("{file} in {}: {error}", definitions.display()));
     tonic_prost_build::configure()
-        .build_client(matches!(side, Side::Client))
-        .build_server(matches!(side, Side::Server))
+        .build_client(matches!(side, Side::Client | Side::Both))
+        .build_server(matches!(side, Side::Server | Side::Both))
         .include_file(generated)
         .compile_fds(definition)
         .expect("Rust from the definition");

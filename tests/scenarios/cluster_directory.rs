@@ -7,7 +7,7 @@ use sheath_tests::agent::{self, Agent};
 use sheath_tests::api_server::{ApiServer, Kind};
 use sheath_tests::cgroup::Cgroup;
 use sheath_tests::config::{self, Identity, Kubernetes, OfController};
-use sheath_tests::controller::{self, Controller, token_of};
+use sheath_tests::controller::{self, Controller};
 use sheath_tests::judge::assert_ciphertext;
 use sheath_tests::kubelet::{Depth, Driver, Kubelet, Qos};
 use sheath_tests::names::marker;
@@ -44,7 +44,7 @@ impl Cluster {
     pub fn new() -> Self {
         let world = World::new();
         let api = ApiServer::start(&world.a.netns);
-        api.know_token("token of node-a", token_of("node-a"));
+        controller::know_agent(&api, "node-a", "token of node-a");
         api.put(
             Kind::Node,
             json!({"metadata": {"name": "node-a"}, "spec": {"podCIDRs": ["10.1.1.0/24"]}}),

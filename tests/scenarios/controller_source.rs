@@ -8,7 +8,7 @@ use sheath_tests::agent::{self, Agent};
 use sheath_tests::api_server::{ApiServer, Kind};
 use sheath_tests::ca::Ca;
 use sheath_tests::config::{self, Kubernetes};
-use sheath_tests::controller::{self, Controller, token_of};
+use sheath_tests::controller::{self, Controller};
 use sheath_tests::kubelet::{Depth, Driver, Kubelet};
 use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{TRUST_DOMAIN, World};
@@ -31,7 +31,7 @@ impl Scene {
         let world = World::new();
         let api = ApiServer::start(&world.a.netns);
         let kubelet = Kubelet::start(&world.a.cgroup, Driver::Systemd, Depth::Flat);
-        api.know_token("token", token_of("node-a"));
+        controller::know_agent(&api, "node-a", "token");
         let label = json!({"sheath.dev/protect": "require"});
         api.put(Kind::Namespace, json!({"metadata": {"name": "shop", "labels": label}}));
         api.put(
@@ -167,7 +167,7 @@ fn what_keeps_a_pod_from_its_identity_is_told_and_ends_when_it_ends() {
     wait_complains(&agent, "has no token in it");
     controller::write(dir, "token", "of somebody else");
     wait_complains(&agent, "does not accept the agent's token");
-    scene.api.know_token("of node b", token_of("node-b"));
+    controller::know_agent(&scene.api, "node-b", "of node b");
     controller::write(dir, "token", "of node b");
     // Roots are everybody's. The pod is another node's.
     wait_complains(&agent, "there is no pod with the uid");

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod addresses;
+mod admission;
 mod capabilities;
 mod capture_root;
 mod chart;
@@ -11,6 +12,8 @@ mod cluster_directory;
 mod controller;
 mod controller_ca;
 mod controller_leader;
+mod controller_limits;
+mod controller_pages;
 mod controller_source;
 mod dead_servers;
 mod directory;

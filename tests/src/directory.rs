@@ -35,7 +35,7 @@ use api::directory_server::{Directory, DirectoryServer};
 
 /// What `build.rs` made of the controller's own definition.
 #[allow(clippy::all, clippy::undocumented_unsafe_blocks)]
-mod api {
+pub(crate) mod api {
     include!(concat!(env!("OUT_DIR"), "/directory.rs"));
     pub use sheath::directory::v1::*;
 }

@@ -108,7 +108,7 @@ fn forms(scalar: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// What base64 makes of bytes that come after some others: the part that depends on nothing else.
-fn base64_within(bytes: &[u8], shift: usize) -> Vec<u8> {
+pub(crate) fn base64_within(bytes: &[u8], shift: usize) -> Vec<u8> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let skipped = (3 - shift) % 3;
     bytes[skipped..]

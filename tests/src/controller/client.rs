@@ -1,6 +1,6 @@
 //! Whoever calls the controller, and as whom it likes. Nothing of it is the agent's code.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use socket2::{Domain, Socket, Type};
 use tokio::runtime::{Builder, Runtime};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
@@ -48,8 +49,8 @@ impl Csr {
 
 /// A connection, and the token that is shown.
 pub struct Caller {
-    runtime: Runtime,
-    channel: Channel,
+    pub(super) runtime: Runtime,
+    pub(super) channel: Channel,
     token: Option<String>,
     /// What the controller has shown.
     pub server: Vec<CertificateDer<'static>>,
@@ -65,8 +66,31 @@ impl Caller {
         address: SocketAddr,
         token: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let stream = netns.run(|| std::net::TcpStream::connect(address))?;
+        Self::over(stream, token)
+    }
+
+    /// The same, from an address of its own.
+    ///
+    /// # Errors
+    /// If there is no TLS.
+    pub fn connect_from(
+        source: IpAddr,
+        netns: &NetNs,
+        address: SocketAddr,
+        token: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let stream = netns.run(|| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+            socket.connect(&address.into())?;
+            std::io::Result::Ok(socket.into())
+        })?;
+        Self::over(stream, token)
+    }
+
+    fn over(stream: std::net::TcpStream, token: Option<&str>) -> anyhow::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
         let seen = Arc::new(Seen::default());
@@ -98,7 +122,7 @@ impl Caller {
         self.token = Some(token.to_owned());
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.set_timeout(Duration::from_secs(20));
         if let Some(token) = &self.token {

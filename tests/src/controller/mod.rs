@@ -1,6 +1,7 @@
 //! A controller as a process, and whoever calls it.
 
 mod client;
+mod following;
 mod scene;
 
 use std::ffi::OsString;
@@ -20,10 +21,12 @@ use crate::api_server::{ApiServer, Kind};
 use crate::binaries;
 use crate::clock::Clock;
 use crate::netns::NetNs;
+use crate::secrets::base64_within;
 use crate::wait::{self, GENEROUS};
 use crate::world::TRUST_DOMAIN;
 
 pub use client::{Answer, Caller, Csr};
+pub use following::Following;
 pub use scene::Scene;
 
 /// Where its objects are.
@@ -155,6 +158,17 @@ impl Controller {
         told.unwrap_or_else(|| panic!("no address in {lines:#?}")).parse().unwrap()
     }
 
+    /// Where it answers about health and metrics, since it was launched last.
+    #[track_caller]
+    pub fn pages(&self) -> SocketAddr {
+        wait::wait_for("an address for health and metrics", GENEROUS, || {
+            let lines = self.log_lines();
+            let mut told = lines.iter().rev();
+            let line = told.find(|line| line.to_string().contains("answers about health"))?;
+            line["listen"].as_str()?.parse().ok()
+        })
+    }
+
     /// How the Lease calls it.
     pub fn identity(&self) -> String {
         format!("{}/{}", self.name, self.address())
@@ -213,6 +227,36 @@ pub fn wait_roots(api: &ApiServer) -> String {
     })
 }
 
+/// Makes an agent known: its pod on a node, and a token that the kubelet has made for it.
+pub fn know_agent(api: &ApiServer, node: &str, token: &str) {
+    api.put(Kind::Namespace, json!({"metadata": {"name": NAMESPACE}}));
+    api.put(Kind::Pod, agents_pod(node));
+    api.know_token(token, token_of(node));
+}
+
+/// The pod of a node's agent.
+pub fn agents_pod(node: &str) -> Value {
+    json!({
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": format!("sheath-agent-{node}"),
+            "uid": agents_uid(node),
+        },
+        "spec": {
+            "nodeName": node,
+            "serviceAccountName": "sheath-agent",
+            "hostNetwork": true,
+            "containers": [],
+        },
+        "status": {"phase": "Running"},
+    })
+}
+
+fn agents_uid(node: &str) -> String {
+    let number = node.bytes().fold(7_u64, |sum, byte| sum * 31 + u64::from(byte));
+    format!("00000000-0000-4000-9000-{:012x}", number & 0xffff_ffff_ffff)
+}
+
 /// What a review says of a token that the kubelet has made for the agent of a node.
 pub fn token_of(node: &str) -> Value {
     json!({
@@ -222,10 +266,23 @@ pub fn token_of(node: &str) -> Value {
             "username": "system:serviceaccount:sheath-system:sheath-agent",
             "extra": {
                 "authentication.kubernetes.io/node-name": [node],
-                "authentication.kubernetes.io/pod-name": ["sheath-agent-0"],
+                "authentication.kubernetes.io/pod-name": [format!("sheath-agent-{node}")],
+                "authentication.kubernetes.io/pod-uid": [agents_uid(node)],
             },
         },
     })
+}
+
+/// A Secret of the controller's namespace, by the texts of its entries.
+pub fn secret(name: &str, entries: &[(&str, &str)]) -> Value {
+    let encoded = |text: &str| {
+        // Whole groups need no padding, and line breaks at the end of PEM mean nothing.
+        let padded = format!("{text}{}", &"\n\n"[..(3 - text.len() % 3) % 3]);
+        String::from_utf8(base64_within(padded.as_bytes(), 0)).expect("ASCII")
+    };
+    let data: serde_json::Map<_, _> =
+        entries.iter().map(|(name, text)| ((*name).to_owned(), json!(encoded(text)))).collect();
+    json!({"metadata": {"namespace": NAMESPACE, "name": name}, "data": data})
 }
 
 /// Writes a text where an agent reads it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Caller, Controller, token_of};
+use super::{Caller, Controller};
 use crate::api_server::{ApiServer, Kind};
 use crate::netns::NetNs;
 use crate::wait::{self, GENEROUS};
@@ -26,7 +26,7 @@ impl Scene {
         let netns = Arc::new(NetNs::new());
         let api = ApiServer::start(&netns);
         for node in ["node-a", "node-b"] {
-            api.know_token(&format!("token of {node}"), token_of(node));
+            super::know_agent(&api, node, &format!("token of {node}"));
         }
         Self { api, netns }
     }
