@@ -1,56 +1,56 @@
 //! What a real API server refuses by the chart's policies, and what it lets through.
 
 use std::process::{Command, Stdio};
-use std::sync::MutexGuard;
 
 use serde_json::{Value, json};
 use sheath_tests::cluster::scene::LIMIT;
-use sheath_tests::cluster::{helm, shared};
+use sheath_tests::cluster::turn::Turn;
+use sheath_tests::cluster::{Cluster, helm, shared};
 use sheath_tests::{binaries, names, wait};
 
 const LABEL: &str = "sheath.dev/protect";
 
 /// The chart's policies in the cluster, and nothing else of it.
-struct Policies {
+struct Policies<'t> {
     text: String,
-    namespaces: Vec<String>,
     /// They are in the way of others.
-    _turn: MutexGuard<'static, ()>,
+    turn: &'t Turn<'t>,
 }
 
-impl Policies {
-    fn new() -> Self {
-        let turn = shared::turn();
+impl<'t> Policies<'t> {
+    fn new(turn: &'t Turn<'t>) -> Self {
         let mut helm = Command::new(binaries::cluster_program("helm"));
         helm.args(["template", "sheath", "--namespace", "sheath-system"]).arg(helm::chart());
         helm.args(["--show-only", "templates/admission.yaml"]).stdin(Stdio::null());
         let output = helm.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
-        Self { text, namespaces: Vec::new(), _turn: turn }
+        Self { text, turn }
     }
 
     /// A namespace with this label, that is ready for pods.
-    fn namespace(&mut self, label: Option<&str>) -> String {
+    fn namespace(&self, label: Option<&str>) -> String {
         let name = names::unique();
-        create(&namespace(&name, label), false).unwrap();
-        self.namespaces.push(name.clone());
+        self.turn.own(&name);
+        create(self.turn.cluster, &namespace(&name, label), false).unwrap();
         let space = format!("--namespace={name}");
         wait::wait_until("a service account", LIMIT, || {
-            shared::cluster().kubectl().get(["serviceaccount", "default", &*space]).is_ok()
+            self.turn.cluster.kubectl().get(["serviceaccount", "default", &*space]).is_ok()
         });
         name
     }
 
     /// Puts them in force, and waits until they are.
     fn apply(&self) {
-        shared::cluster().kubectl().apply(&self.text).unwrap();
+        self.turn.cluster.kubectl().apply(&self.text).unwrap();
         let probe = namespace(&names::unique(), Some("nonsense"));
-        wait::wait_until("the policies are in force", LIMIT, || create(&probe, true).is_err());
+        wait::wait_until("the policies are in force", LIMIT, || {
+            create(self.turn.cluster, &probe, true).is_err()
+        });
         for name in ["sheath-namespaces", "sheath-pods"] {
             let policy = wait::wait_for("a policy that was looked at", LIMIT, || {
                 let policy =
-                    shared::cluster().kubectl().get(["validatingadmissionpolicy", name]).ok()?;
+                    self.turn.cluster.kubectl().get(["validatingadmissionpolicy", name]).ok()?;
                 policy["status"]["typeChecking"].is_object().then_some(policy)
             });
             let warnings = &policy["status"]["typeChecking"]["expressionWarnings"];
@@ -59,22 +59,18 @@ impl Policies {
     }
 }
 
-impl Drop for Policies {
+impl Drop for Policies<'_> {
     fn drop(&mut self) {
-        let _ = shared::cluster()
-            .kubectl()
-            .feed(["delete", "--ignore-not-found", "--filename=-"], &self.text);
-        for name in &self.namespaces {
-            let _ = shared::cluster().kubectl().run(["delete", "namespace", name, "--wait=false"]);
-        }
+        let delete = ["delete", "--ignore-not-found", "--filename=-"];
+        let _ = self.turn.cluster.kubectl().feed(delete, &self.text);
     }
 }
 
 /// Creates an object, or only asks whether it could be created. What is said, if it could not.
-fn create(object: &Value, is_dry: bool) -> Result<(), String> {
+fn create(cluster: &Cluster, object: &Value, is_dry: bool) -> Result<(), String> {
     let dry = is_dry.then_some("--dry-run=server");
     let arguments = ["create", "--filename=-"].into_iter().chain(dry);
-    let answer = shared::cluster().kubectl().feed(arguments, &object.to_string());
+    let answer = cluster.kubectl().feed(arguments, &object.to_string());
     answer.map(drop).map_err(|error| format!("{error:#}"))
 }
 
@@ -96,13 +92,14 @@ fn pod(namespace: &str, label: Option<&str>, change: impl FnOnce(&mut Value)) ->
 
 #[test]
 fn what_makes_no_sense_is_refused_where_it_is_written_and_everything_else_is_not() {
-    let mut policies = Policies::new();
-    let kubectl = shared::cluster().kubectl();
+    let turn = shared::turn();
+    let policies = Policies::new(&turn);
+    let kubectl = turn.cluster.kubectl();
     let bad = policies.namespace(Some("requrie"));
     let [plain, prefer, require] =
         [None, Some("prefer"), Some("require")].map(|label| policies.namespace(label));
     policies.apply();
-    let asked = |object: &Value| create(object, true);
+    let asked = |object: &Value| create(turn.cluster, object, true);
     let refused = |object: &Value, words: &str| {
         let said = asked(object).expect_err(words);
         assert!(said.contains(words), "{words}: {said}");
