@@ -176,7 +176,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), StartError> {
         identities: published.identities.clone(),
         supervisor: supervisor_requests.downgrade(),
     };
-    let gate = open_gate(&config, keeping, provider.secure_random)?;
+    let gate = open_gate(&config, keeping, provider.secure_random, &mut metrics)?;
     let directory = following.as_ref().map(|following| following.views.clone());
     if let Some(directory) = &directory {
         directory.register(&mut metrics)?;
@@ -298,17 +298,19 @@ impl Following {
 /// Has the container runtime ask before pods start, where that is wanted.
 ///
 /// # Errors
-/// If the gate's socket cannot be opened.
+/// If the gate's socket cannot be opened, or the name of a metric is taken.
 fn open_gate(
     config: &Config,
     keeping: impl FnOnce(Arc<PodStates>) -> Gatekeeping,
     random: &'static dyn SecureRandom,
+    metrics: &mut Registry,
 ) -> Result<Option<Gate>, StartError> {
     let wanted = |settings: &&GateSettings| settings.gate != GateKind::None;
     let Some(settings) = config.gate.as_ref().filter(wanted) else {
         return Ok(None);
     };
     let states = Arc::new(PodStates::new(settings));
+    states.register(metrics)?;
     tokio::spawn(keeping(states.clone()).run());
     let Instance { name, .. } = &config.instance;
     Ok(Some(Gate::start(settings, name, &config.instance.gate_socket(), states, random)?))

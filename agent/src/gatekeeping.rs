@@ -1,7 +1,7 @@
 //! Tells the gate what is known about the pods whose sandboxes the runtime has or asks about: from what is wanted, who has an
 //! identity, and what capture sees.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -32,7 +32,7 @@ impl Gatekeeping {
     /// Works until the agent ends.
     pub async fn run(mut self) {
         let mut sandboxes = self.states.sandboxes();
-        let mut told = BTreeSet::new();
+        let mut told = BTreeMap::new();
         let mut changed = Instant::now();
         loop {
             let known = sandboxes.borrow_and_update().clone();
@@ -56,32 +56,54 @@ impl Gatekeeping {
         &self,
         sandboxes: &Sandboxes,
         desired: &Desired,
-        told: &mut BTreeSet<PodUid>,
+        told: &mut BTreeMap<PodUid, PodState>,
     ) -> bool {
         let pods = by_pod(sandboxes);
         let workloads = served::pods(desired);
-        // For nobody else capture is asked.
+        let plain = desired.pods.iter().flat_map(|pods| &pods.plain);
+        let known: BTreeSet<PodUid> =
+            pods.keys().chain(workloads.keys()).chain(plain).copied().collect();
+        let sandboxes_of = |uid| pods.get(&uid).map_or(&[][..], Vec::as_slice);
+        for uid in known.iter().filter(|uid| !told.contains_key(uid)) {
+            // What is known without capture, which may take a while.
+            if let Some(state) = self.state(*uid, sandboxes_of(*uid), desired, &workloads, None) {
+                self.states.set(*uid, state);
+            }
+        }
+        let waiting: BTreeSet<PodUid> = pods
+            .iter()
+            .filter(|(uid, sandboxes)| {
+                workloads.contains_key(uid) && !is_ready(told.get(uid), sandboxes)
+            })
+            .map(|(uid, _)| *uid)
+            .collect();
+        // For nobody else capture is asked, and it looks at those alone that have not been served: on a node with many pods,
+        // looking at all of them takes longer than a sandbox may wait.
         let seen = match pods.keys().any(|uid| workloads.contains_key(uid)) {
-            true => SupervisorRequest::ask(&self.supervisor, SupervisorRequest::ServedNow).await,
+            true => {
+                let request = |answer| SupervisorRequest::ServedNow(waiting, answer);
+                SupervisorRequest::ask(&self.supervisor, request).await
+            }
             false => None,
         };
         let mut waits = false;
-        let mut now_told = BTreeSet::new();
-        for (uid, sandboxes) in pods {
-            let Some(state) = self.state(uid, &sandboxes, desired, &workloads, seen.as_deref())
+        let mut now_told = BTreeMap::new();
+        // Those without a sandbox as well: one that was refused comes back, and is to find what is known of it.
+        for uid in known {
+            let sandboxes = sandboxes_of(uid);
+            let Some(state) = self.state(uid, sandboxes, desired, &workloads, seen.as_deref())
             else {
-                self.states.forget(&uid);
                 continue;
             };
             waits |= match &state {
-                PodState::Preparing(_) => true,
+                PodState::Preparing(_) => !sandboxes.is_empty(),
                 PodState::Ready(served) => served.len() < sandboxes.len(),
                 PodState::Plain | PodState::Refused(_) => false,
             };
-            self.states.set(uid, state);
-            now_told.insert(uid);
+            self.states.set(uid, state.clone());
+            now_told.insert(uid, state);
         }
-        for gone in told.difference(&now_told) {
+        for gone in told.keys().filter(|uid| !now_told.contains_key(uid)) {
             self.states.forget(gone);
         }
         *told = now_told;
@@ -107,6 +129,14 @@ impl Gatekeeping {
         let seen = seen.and_then(|all| all.iter().find(|seen| seen.workload == workload.id));
         let served = sandboxes.iter().filter(|sandbox| is_served(sandbox, seen));
         Some(PodState::Ready(served.map(|sandbox| sandbox.id.clone()).collect()))
+    }
+}
+
+/// True if all sandboxes of a pod were last told to be served.
+fn is_ready(told: Option<&PodState>, sandboxes: &[&Sandbox]) -> bool {
+    match told {
+        Some(PodState::Ready(served)) => sandboxes.iter().all(|it| served.contains(&it.id)),
+        _ => false,
     }
 }
 

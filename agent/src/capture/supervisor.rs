@@ -34,10 +34,12 @@ mod survey;
 mod whereabouts;
 mod workload;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sheath_common::event::Event;
+use sheath_common::pod_uid::PodUid;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::block_in_place;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -79,8 +81,8 @@ pub enum SupervisorRequest {
     Status(oneshot::Sender<StatusView>),
     /// Says what the last look has found of what is served: less, and at once.
     Served(oneshot::Sender<Vec<ServedWorkload>>),
-    /// The same, of another look.
-    ServedNow(oneshot::Sender<Vec<ServedWorkload>>),
+    /// The same, after another look at these pods alone.
+    ServedNow(BTreeSet<PodUid>, oneshot::Sender<Vec<ServedWorkload>>),
     /// Another configuration, to be put in force while everything runs.
     Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), CaptureError>>),
 }
@@ -172,7 +174,7 @@ impl Supervisor {
                     self.refused.retain(|workload| policy.workload_name(workload).is_some());
                     block_in_place(|| {
                         self.abort_dropped();
-                        self.reconciler.reconcile();
+                        self.reconciler.reconcile_or_rest();
                     });
                 }
                 () = clock::reach(self.reconciler.look_again()) => {
@@ -194,7 +196,7 @@ impl Supervisor {
             block_in_place(|| self.abort_dropped());
         }
         if events.iter().any(calls_for_reconcile) {
-            block_in_place(|| self.reconciler.reconcile());
+            block_in_place(|| self.reconciler.reconcile_or_rest());
         }
     }
 
@@ -214,8 +216,8 @@ impl Supervisor {
             SupervisorRequest::Served(answer) => {
                 let _ = answer.send(self.reconciler.served());
             }
-            SupervisorRequest::ServedNow(answer) => {
-                self.reconciler.reconcile();
+            SupervisorRequest::ServedNow(pods, answer) => {
+                self.reconciler.serve_pods(&pods);
                 let _ = answer.send(self.reconciler.served());
             }
             SupervisorRequest::Reconfigure(change, answer) => {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sheath_common::pod_uid::PodUid;
 use tokio::sync::watch;
@@ -12,6 +12,22 @@ use super::keeper::{Admission, Doorkeeper};
 use super::reason::NotAdmitted;
 use super::sandbox::{Sandbox, SandboxId};
 use super::settings::GateSettings;
+use crate::metrics::{Bounds, Histogram, Registry, RegistryError};
+
+/// A runtime's own limit is 2 s, and the CNI plugin's 5 s.
+const WAITED: Bounds = Bounds::new(&[
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(25),
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_millis(1000),
+    Duration::from_millis(1600),
+    Duration::from_millis(4000),
+]);
 
 /// What is known about a pod. Of one that nobody has said anything about, nothing is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +54,7 @@ pub struct PodStates {
     sandboxes: watch::Sender<Sandboxes>,
     host_socket_handlers: BTreeSet<String>,
     hold_host_network: bool,
+    waited: Histogram,
 }
 
 /// What a state means for a sandbox.
@@ -56,7 +73,21 @@ impl PodStates {
             sandboxes: watch::Sender::default(),
             host_socket_handlers: settings.host_socket_handlers.iter().cloned().collect(),
             hold_host_network: settings.hold_host_network,
+            waited: Histogram::new(WAITED),
         }
+    }
+
+    /// Registers how long sandboxes wait.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn register(self: &Arc<Self>, registry: &mut Registry) -> Result<(), RegistryError> {
+        registry.register(
+            "gate_wait_seconds",
+            "How long sandboxes of pods have waited to be let start, or to be refused.",
+            self,
+            |states| &states.waited,
+        )
     }
 
     /// Says what is known of a pod from now on.
@@ -169,7 +200,12 @@ impl Drop for Shown<'_> {
 
 impl Doorkeeper for PodStates {
     fn admit(&self, sandbox: Sandbox, deadline: Instant) -> Admission<'_> {
-        Box::pin(self.decide(sandbox, deadline))
+        let asked = Instant::now();
+        Box::pin(async move {
+            let decided = self.decide(sandbox, deadline).await;
+            self.waited.observe(asked.elapsed());
+            decided
+        })
     }
 
     fn present(&self, present: Vec<Sandbox>) {

@@ -20,7 +20,7 @@ use crate::capture::pod_cgroups::PodCgroup;
 use crate::capture::processes::Processes;
 use crate::capture::recognition::{Found, Recognition};
 use crate::capture::selectors::Selectors;
-use crate::desired::{self, CgroupSelector, Pods};
+use crate::desired::{self, CgroupSelector, PodUid, Pods};
 use crate::steering::Steering;
 
 /// The workloads of the configuration, in its order.
@@ -148,6 +148,35 @@ impl Enrolled {
         self.reconcile_pods(pods);
         let known = self.known();
         self.enrolment.records_mut().finish(seen, &bases, &known);
+    }
+
+    /// Looks at those workloads alone that are these pods. Returns the namespaces that they are in. What is wrong with them is said after
+    /// the next look at all.
+    pub fn serve_pods(
+        &mut self,
+        uids: &BTreeSet<PodUid>,
+        namespaces: &mut Namespaces,
+        policy: &dyn Steering,
+    ) -> BTreeSet<u64> {
+        let mut places = BTreeSet::new();
+        let found = self.pods.find().and_then(|mut pods| {
+            pods.retain(|pod| uids.contains(&pod.uid));
+            self.enrolment.find(&self.recognition, &pods)
+        });
+        let Ok(found) = found else {
+            return places;
+        };
+        let mut pass = Pass::new(namespaces, policy);
+        for index in 0..self.workloads.len() {
+            let is_one = match self.workloads[index].config().cgroup {
+                CgroupSelector::Pod(uid) => uids.contains(&uid),
+                CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => false,
+            };
+            if is_one && self.reconcile_workload(index, &found, &mut pass).is_ok() {
+                places.extend(self.workloads[index].namespaces());
+            }
+        }
+        places
     }
 
     /// Holds and releases pods that are no workloads.

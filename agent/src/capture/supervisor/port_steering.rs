@@ -1,6 +1,6 @@
 //! Has the ports of each namespace steered to the agent, and guards the ports on which service managers listen for workloads.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -41,6 +41,27 @@ impl PortSteering {
         namespaces: &Namespaces,
         listening: &Listening,
     ) {
+        self.update_where(|_| true, enrolled, namespaces, listening);
+    }
+
+    /// The same in these namespaces alone.
+    pub fn update_in(
+        &mut self,
+        places: &BTreeSet<u64>,
+        enrolled: &mut Enrolled,
+        namespaces: &Namespaces,
+        listening: &Listening,
+    ) {
+        self.update_where(|inode| places.contains(&inode), enrolled, namespaces, listening);
+    }
+
+    fn update_where(
+        &mut self,
+        is_meant: impl Fn(u64) -> bool,
+        enrolled: &mut Enrolled,
+        namespaces: &Namespaces,
+        listening: &Listening,
+    ) {
         let activators: HashMap<_, _> = enrolled
             .inbound()
             .filter_map(|workload| Some((workload.id(), self.activator_of(workload)?)))
@@ -54,6 +75,7 @@ impl PortSteering {
         let inbound: Vec<_> = enrolled.inbound().collect();
         let assigned: Vec<_> = namespaces
             .iter()
+            .filter(|namespace| is_meant(namespace.inode()))
             .map(|namespace| {
                 let inode = namespace.inode();
                 let listeners = listening.in_namespace(inode).unwrap_or_default();

@@ -1,9 +1,11 @@
 //! Reconciles what the configuration wants with what there is on the host.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
+
+use sheath_common::pod_uid::PodUid;
 
 use super::enrolled::Enrolled;
 use super::enrolled_cgroup::STAY;
@@ -53,6 +55,8 @@ pub struct Reconciler {
     ids: Arc<WorkloadIds>,
     /// When to look whether processes that were new in a namespace have stayed there.
     look_again: Option<Instant>,
+    /// Until then there is time for others: the last look at everything took as long as that is after its end.
+    rests_until: Instant,
 }
 
 impl Reconciler {
@@ -80,7 +84,7 @@ impl Reconciler {
         namespaces.serve_own()?;
         let listening = Listening::new(mount.clone());
         let ports = PortSteering::new(maps, mount);
-        let look_again = None;
+        let (look_again, rests_until) = (None, Instant::now());
         let mut new = Self {
             programs,
             rules,
@@ -91,6 +95,7 @@ impl Reconciler {
             kubelet,
             ids,
             look_again,
+            rests_until,
         };
         new.reconcile();
         new.enrolled
@@ -106,6 +111,7 @@ impl Reconciler {
 
     /// Finds what there is now and serves it.
     pub fn reconcile(&mut self) {
+        let begun = Instant::now();
         let own = self.namespaces.own_inode();
         self.programs.follow();
         self.kubelet.update();
@@ -123,11 +129,39 @@ impl Reconciler {
         self.enrolled.finish_reports();
         self.namespaces.release_unused();
         self.listening.keep_only(&self.namespaces);
+        let ended = Instant::now();
+        self.rests_until = ended + (ended - begun);
+    }
+
+    /// The same, or soon, so that whoever asks something is answered meanwhile: with many pods, a look at everything takes its
+    /// time, and what is new may never end.
+    pub fn reconcile_or_rest(&mut self) {
+        if Instant::now() < self.rests_until {
+            self.look_again_by(self.rests_until);
+        } else {
+            self.reconcile();
+        }
+    }
+
+    /// Finds what there is of these pods and serves it, as far as they are workloads. Of everything else stays what the last look has
+    /// found: so this takes no longer on a node with many pods.
+    pub fn serve_pods(&mut self, pods: &BTreeSet<PodUid>) {
+        if pods.is_empty() {
+            return;
+        }
+        let policy = self.rules.policy().as_ref();
+        let places = self.enrolled.serve_pods(pods, &mut self.namespaces, policy);
+        self.ports.update_in(&places, &mut self.enrolled, &self.namespaces, &self.listening);
+        self.look_again_by(Instant::now() + STAY);
+    }
+
+    fn look_again_by(&mut self, at: Instant) {
+        self.look_again = Some(self.look_again.map_or(at, |earlier| earlier.min(at)));
     }
 
     /// When to reconcile again, if that cannot wait for the next turn.
     pub fn look_again(&self) -> Option<Instant> {
-        self.look_again
+        self.look_again.map(|at| at.max(self.rests_until))
     }
 
     /// Checks that what was attached still is, and tidies up after what has gone.

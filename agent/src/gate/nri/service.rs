@@ -183,14 +183,16 @@ impl Question {
         let begun = Instant::now();
         let patience = || self.patience.lock().unwrap_or_else(PoisonError::into_inner);
         let deadline = self.deadline.min(begun + patience().allows(begun));
-        let admission = self.doorkeeper.admit(self.sandbox, deadline);
-        // It answers by itself. If it does not, it must not be the runtime that ends this.
-        let at_last = tokio::time::Instant::from_std(deadline) + OVERTIME;
-        let admission = tokio::time::timeout_at(at_last, admission).await;
-        match admission.unwrap_or(Err(NotAdmitted::Undecided)) {
+        let mut admission = ask(&*self.doorkeeper, self.sandbox.clone(), deadline).await;
+        if admission.as_ref().is_err_and(is_agents_own) && deadline < self.deadline {
+            admission = ask(&*self.doorkeeper, self.sandbox, self.deadline).await;
+        }
+        match admission {
             Ok(()) => (true, Response::ok(&Empty {})),
             Err(why) => {
-                patience().charge(begun, Instant::now());
+                if !is_agents_own(&why) {
+                    patience().charge(begun, Instant::now());
+                }
                 tracing::info!(%pod, %uid, reason = ?why.reason(), "sandbox not started: {why}");
                 (false, Response::failed(Code::FailedPrecondition, &why.about(&pod, &uid)))
             }
@@ -203,6 +205,23 @@ impl Question {
         let text = NotAdmitted::Overloaded.about(&self.sandbox.pod, &self.sandbox.uid);
         Response::failed(Code::FailedPrecondition, &text)
     }
+}
+
+/// Asks a doorkeeper, which answers by itself. If it does not, it must not be the runtime that ends this.
+async fn ask(
+    doorkeeper: &dyn Doorkeeper,
+    sandbox: Sandbox,
+    deadline: Instant,
+) -> Result<(), NotAdmitted> {
+    let at_last = tokio::time::Instant::from_std(deadline) + OVERTIME;
+    let admission = tokio::time::timeout_at(at_last, doorkeeper.admit(sandbox, deadline)).await;
+    admission.unwrap_or(Err(NotAdmitted::Undecided))
+}
+
+/// True if all is known of a pod, and what it waits for is the agent's own work. That is soon done, if the machine lets it: to refuse the
+/// sandbox costs the machine more than to wait, and then it comes again.
+fn is_agents_own(why: &NotAdmitted) -> bool {
+    matches!(why, NotAdmitted::NamespaceNotServed(_))
 }
 
 /// What a doorkeeper that is late gets.

@@ -55,6 +55,23 @@ async fn what_is_known_is_answered_at_once() {
 }
 
 #[tokio::test]
+async fn how_long_sandboxes_wait_is_counted_whatever_the_answer_is() {
+    let states = Arc::new(states());
+    let mut registry = Registry::new(|_| None);
+    states.register(&mut registry).unwrap();
+    states.set(uid(), PodState::Plain);
+    assert_eq!(ask(&states, sandbox("a")).await, Ok(()));
+    let waited = states.waited.read();
+    assert_eq!(waited.count, 1);
+    assert!(waited.sum < SOON, "{waited:?}");
+    states.forget(&uid());
+    assert_eq!(ask(&states, sandbox("a")).await, Err(NotAdmitted::Undecided));
+    let waited = states.waited.read();
+    assert_eq!(waited.count, 2);
+    assert!(waited.sum >= SOON, "{waited:?}");
+}
+
+#[tokio::test]
 async fn what_is_not_known_is_waited_for_and_refused_at_the_deadline() {
     let states = states();
     let asked = Instant::now();

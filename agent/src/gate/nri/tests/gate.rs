@@ -121,6 +121,29 @@ async fn pods_that_nobody_decides_do_not_keep_the_node_to_themselves() {
 }
 
 #[tokio::test]
+async fn a_pod_that_has_only_to_be_served_is_waited_for_whatever_others_have_used_up() {
+    let runtime = FakeRuntime::started();
+    let agent = Agent::start(&runtime);
+    let taken = runtime.take(Duration::from_secs(2), Vec::new()).await;
+    let served_by_nobody = PodState::Ready([].into());
+    agent.set(2, served_by_nobody.clone());
+    // In vain, and it costs nobody anything: so three times.
+    for _ in 0..3 {
+        let asked = Instant::now();
+        assert!(failed(taken.run_alone(pod_of_its_own(2)).await).contains("is not served"));
+        assert!(asked.elapsed() > Duration::from_millis(1400), "{:?}", asked.elapsed());
+    }
+    failed(taken.run_alone(pod_of_its_own(1)).await);
+    agent.set(3, served_by_nobody);
+    let serving = async {
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        agent.set(3, ready(3));
+    };
+    let (run, ()) = tokio::join!(taken.run_alone(pod_of_its_own(3)), serving);
+    assert_eq!(run, Fate::Started);
+}
+
+#[tokio::test]
 async fn more_than_can_be_looked_after_are_refused_and_not_forgotten() {
     let runtime = FakeRuntime::started();
     let _agent = Agent::start(&runtime);
