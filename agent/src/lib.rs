@@ -22,6 +22,7 @@ pub mod flow;
 pub mod follow;
 pub mod gate;
 pub mod gatekeeping;
+pub mod handover;
 pub mod identity;
 pub mod kubernetes;
 pub mod limits;

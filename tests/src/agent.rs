@@ -132,6 +132,53 @@ impl Agent {
         started.elapsed()
     }
 
+    /// Starts another process that is to take over from the running one (`sheath run --take-over`). Both write to this agent's
+    /// log.
+    #[track_caller]
+    pub fn successor(&self) -> Process {
+        let mut command = self.run_command();
+        command.arg("--take-over").stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(self.open_log());
+        self.place.spawn(&mut command)
+    }
+
+    /// Has another process take over, waits for its `ready`, and returns the one before.
+    #[track_caller]
+    pub fn take_over(&mut self) -> Process {
+        let ready = self.count_ready();
+        let successor = self.successor();
+        self.replace(successor, ready)
+    }
+
+    /// Waits until a [`Self::successor`] is ready, where `ready` were before, and returns the process before.
+    #[track_caller]
+    pub fn replace(&mut self, successor: Process, ready: usize) -> Process {
+        let before = self.release();
+        self.adopt(successor, ready);
+        before
+    }
+
+    /// The running process, which is no longer this agent's.
+    pub fn release(&mut self) -> Process {
+        self.process.take().expect("a running agent")
+    }
+
+    /// The same, where there is no process before.
+    #[track_caller]
+    pub fn adopt(&mut self, mut successor: Process, ready: usize) {
+        wait::wait_until("the successor's `ready`", GENEROUS, || {
+            let status = successor.try_wait();
+            assert!(status.is_none(), "the successor has ended with {status:?}");
+            self.count_ready() > ready
+        });
+        assert!(self.process.replace(successor).is_none(), "another process is this agent's");
+    }
+
+    /// How often an agent has said that it is ready.
+    pub fn count_ready(&self) -> usize {
+        self.log_lines().iter().filter(|line| is_ready(line)).count()
+    }
+
     /// `sheath run` with this agent's configuration, in this agent's place.
     pub fn run_command(&self) -> Command {
         let mut command = self.place.command(&self.config.binary);

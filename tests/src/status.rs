@@ -27,6 +27,9 @@ pub struct Status {
     #[serde(default)]
     pub problems: Vec<Problem>,
     pub gate: Option<Gate>,
+    /// After a hand-over.
+    #[serde(default)]
+    pub taken_over: Option<TakenOver>,
     /// With a controller.
     #[serde(default)]
     pub directory: Option<Directory>,
@@ -34,6 +37,17 @@ pub struct Status {
     // The benchmark compares with agents that do not have this yet.
     #[serde(default)]
     pub metrics: Vec<Metric>,
+}
+
+/// A hand-over to the agent.
+#[derive(Debug, Deserialize)]
+pub struct TakenOver {
+    pub at: String,
+    pub pid: u32,
+    pub version: String,
+    pub flows_taken: u64,
+    pub flows_refused: u64,
+    pub has_ended: bool,
 }
 
 /// The controller's directory.

@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::Status;
+use super::{AgentInfo, Status};
 use crate::gate::{GateKind, InForce};
 
 /// An answer. The names of its fields are stable.
@@ -13,17 +13,21 @@ pub struct Health {
     pub ok: bool,
     /// What is missing.
     pub problems: Vec<String>,
+    /// The process that answers, and the one that it has taken over from.
+    pub pid: u32,
+    pub taken_over_from: Option<i32>,
 }
 
 impl Health {
-    fn new(problems: Vec<String>) -> Self {
-        Self { ok: problems.is_empty(), problems }
+    fn new(problems: Vec<String>, taken_over_from: Option<i32>) -> Self {
+        let pid = std::process::id();
+        Self { ok: problems.is_empty(), problems, pid, taken_over_from }
     }
 
     /// Every thread of the agent has answered.
     #[must_use]
-    pub fn alive() -> Self {
-        Self::new(Vec::new())
+    pub fn alive(info: &AgentInfo) -> Self {
+        Self::new(Vec::new(), info.taken_over.as_ref().map(|from| from.pid))
     }
 
     /// Whether everything that protects new pods is in force.
@@ -48,6 +52,6 @@ impl Health {
             let why = if gate.problem.is_empty() { "it has not connected" } else { &gate.problem };
             problems.push(format!("the container runtime does not ask before pods start: {why}"));
         }
-        Self::new(problems)
+        Self::new(problems, status.taken_over.as_ref().map(|from| from.pid))
     }
 }

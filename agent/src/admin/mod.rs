@@ -17,7 +17,7 @@ pub use health::Health;
 pub use render::{
     are_well, is_healthy, is_well, render_certificates, render_health, render_status,
 };
-pub use server::{Planes, Server};
+pub use server::{Planes, PreparedServer, Server};
 pub use status::{AgentInfo, Status, Threads};
 
 /// How long an answer may take: a reload may have much to do.

@@ -1,9 +1,7 @@
 //! The agent's side of the admin socket.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +14,7 @@ use serde::Serialize;
 use super::{AgentInfo, Health, Request, TIME_LIMIT};
 use crate::capture::SupervisorRequest;
 use crate::control::ControlRequest;
+use crate::sys::unix_socket::{self, SocketFile};
 
 /// Bytes; every request is shorter.
 const MAX_REQUEST: u64 = 64;
@@ -53,39 +52,31 @@ pub struct Server {
     _file: SocketFile,
 }
 
+/// The admin socket, which is not in its place yet.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+pub struct PreparedServer(unix_socket::Prepared);
 
-impl SocketFile {
-    fn remove(&self) {
-        if let Err(error) = fs::remove_file(&self.0)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(path = %self.0.display(), %error, "admin socket not removed");
-        }
+impl PreparedServer {
+    /// Opens the socket, for root alone. The instance's lock is held, so a socket that is in its place already is one that an
+    /// earlier agent has left, or an agent that this one takes over from.
+    ///
+    /// # Errors
+    /// If the socket cannot be made for `path`.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        unix_socket::prepare(path).map(Self)
     }
-}
 
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        self.remove();
+    /// From now on, this agent is the one that is asked.
+    ///
+    /// # Errors
+    /// If the socket cannot be moved to its place.
+    pub fn publish(self) -> io::Result<Server> {
+        let (listener, file) = self.0.publish()?;
+        Ok(Server { listener, _file: file })
     }
 }
 
 impl Server {
-    /// Opens the socket, for root alone. The instance's lock is held, so a socket that is there already is one that an
-    /// earlier agent left.
-    ///
-    /// # Errors
-    /// If the socket cannot be made at `path`.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        let file = SocketFile(path.to_owned());
-        file.remove();
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        Ok(Self { listener, _file: file })
-    }
-
     /// Answers requests until it is aborted. Then `planes` are dropped, which ends the tasks behind them.
     pub async fn serve(self, info: Arc<AgentInfo>, planes: Planes) {
         let weak = WeakPlanes {
@@ -124,6 +115,17 @@ async fn answer(
     let mut line = String::new();
     BufReader::new(reading.take(MAX_REQUEST)).read_line(&mut line).await?;
     let mut text = match Request::parse(line.trim_end()) {
+        Some(request) if info.has_handed_over() => match request {
+            // The successor answers to the next one.
+            Request::Alive | Request::Ready => {
+                info.threads.all_answer().await;
+                serde_json::to_vec(&Health::alive(&info))?
+            }
+            _ => {
+                let error = "this agent hands over to its successor; ask again in a moment";
+                serde_json::to_vec(&Problem { error: error.to_owned() })?
+            }
+        },
         None => {
             let error = "this agent does not know the request; is it of another version?";
             serde_json::to_vec(&Problem { error: error.to_owned() })?
@@ -138,7 +140,7 @@ async fn answer(
         }
         Some(Request::Alive) => {
             info.threads.all_answer().await;
-            serde_json::to_vec(&Health::alive())?
+            serde_json::to_vec(&Health::alive(&info))?
         }
         Some(Request::Certificates) => {
             let view = ask(&planes.control, ControlRequest::Certificates).await?;

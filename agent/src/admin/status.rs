@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use futures_util::future::BoxFuture;
@@ -12,6 +13,7 @@ use crate::capture::{PodsStatus, ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{DirectoryView, DirectoryViews, FoundViews, NameView, ProblemView};
 use crate::credentials::{Identities, IdentityState};
 use crate::gate::{Gate, GateKind, GateStatus, InForce};
+use crate::handover::TakeOver;
 use crate::identity::Svid;
 use crate::metrics::{Kind, Registry, Snapshot};
 use crate::telemetry::{AgentCounters, rfc3339};
@@ -31,6 +33,10 @@ pub struct AgentInfo {
     pub counters: Arc<AgentCounters>,
     pub metrics: Registry,
     pub threads: Threads,
+    /// The agent that this one has taken over from.
+    pub taken_over: Option<Arc<TakeOver>>,
+    /// This agent hands over to a successor.
+    pub handing_over: AtomicBool,
 }
 
 /// The threads that carry flows, to be asked whether they still do.
@@ -70,6 +76,8 @@ pub struct Status {
     pub gate: Option<GateView>,
     /// The controller's directory, if there is a controller.
     pub directory: Option<DirectoryView>,
+    /// The agent that this one has taken over from, if it has.
+    pub taken_over: Option<TakenOver>,
     /// DNS names of external peers.
     pub names: Vec<NameView>,
     /// What discoveries cannot find out.
@@ -129,6 +137,34 @@ impl GateView {
     }
 }
 
+/// A hand-over to this agent.
+#[derive(Debug, Serialize)]
+pub struct TakenOver {
+    /// When new connections began to come to this agent.
+    pub at: String,
+    /// The agent before: its process and its version.
+    pub pid: i32,
+    pub version: String,
+    /// Flows that it has handed over, and flows that it has offered and carries on itself.
+    pub flows_taken: u64,
+    pub flows_refused: u64,
+    /// It has ended, and so has all that it carried.
+    pub has_ended: bool,
+}
+
+impl TakenOver {
+    fn new(take_over: &TakeOver) -> Self {
+        Self {
+            at: rfc3339(take_over.at),
+            pid: take_over.pid,
+            version: take_over.version.clone(),
+            flows_taken: take_over.flows.taken.get(),
+            flows_refused: take_over.flows.refused.get(),
+            has_ended: take_over.has_ended(),
+        }
+    }
+}
+
 /// Where the workload's identity comes from, and what is wrong with it.
 #[derive(Debug, Default, Serialize)]
 pub struct IdentityStatus {
@@ -159,6 +195,16 @@ const IDLE_SESSIONS: &str = "idle_sessions";
 const MAP_ENTRIES: &str = "map_entries";
 
 impl AgentInfo {
+    /// From now on a successor is to be asked, and until it answers only whether this agent lives.
+    pub fn set_handed_over(&self) {
+        self.handing_over.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn has_handed_over(&self) -> bool {
+        self.handing_over.load(Ordering::Relaxed)
+    }
+
     /// Adds what the rest of the agent knows to what capture sees.
     #[must_use]
     pub fn status(&self, view: StatusView) -> Status {
@@ -176,6 +222,7 @@ impl AgentInfo {
             pods: view.pods,
             gate: self.gate.as_ref().map(|gate| GateView::new(&gate.status())),
             directory: self.directory.as_ref().map(DirectoryViews::view),
+            taken_over: self.taken_over.as_deref().map(TakenOver::new),
             names: found.names.clone(),
             problems: found.problems.clone(),
             flows: metrics.total(FLOWS),

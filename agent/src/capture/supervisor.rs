@@ -48,7 +48,7 @@ use super::error::CaptureError;
 use super::kernel::events::{Events, calls_for_reconcile};
 use super::kernel::maps::Maps;
 use super::kernel::prepared::Prepared;
-use super::namespace::FlowStarter;
+use super::namespace::{FlowStarter, Listeners};
 use super::pod_settings::PodSettings;
 use super::processes::Processes;
 use super::root::CaptureRoot;
@@ -85,6 +85,8 @@ pub enum SupervisorRequest {
     ServedNow(BTreeSet<PodUid>, oneshot::Sender<Vec<ServedWorkload>>),
     /// Another configuration, to be put in force while everything runs.
     Reconfigure(Box<Reconfiguration>, oneshot::Sender<Result<(), CaptureError>>),
+    /// Ends, and leaves all that is in the kernel to a successor. What accepts connections goes on.
+    HandOver(oneshot::Sender<Listeners>),
 }
 
 impl SupervisorRequest {
@@ -146,6 +148,14 @@ impl Supervisor {
         self.maps.clone()
     }
 
+    /// Has new connections come to this agent, and not to its predecessor any more.
+    ///
+    /// # Errors
+    /// If the kernel refuses it. Some may come to this agent by then.
+    pub fn take_connections(&self) -> Result<(), CaptureError> {
+        self.reconciler.take_connections()
+    }
+
     /// Works until `requests` closes.
     pub async fn run(mut self, mut requests: mpsc::Receiver<SupervisorRequest>) {
         let mut reconcile = interval(RECONCILE);
@@ -155,6 +165,11 @@ impl Supervisor {
         loop {
             tokio::select! {
                 request = requests.recv() => match request {
+                    Some(SupervisorRequest::HandOver(answer)) => {
+                        // If nobody waits for it any more, the agent ends.
+                        let _ = answer.send(self.reconciler.hand_over());
+                        return;
+                    }
                     Some(request) => block_in_place(|| self.answer(request)),
                     None => break,
                 },
@@ -223,6 +238,8 @@ impl Supervisor {
             SupervisorRequest::Reconfigure(change, answer) => {
                 let _ = answer.send(self.reconciler.reconfigure(*change));
             }
+            // The last request; the loop has it.
+            SupervisorRequest::HandOver(_) => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::which::Which;
 use super::{FAILED, Failure, Format, Output};
-use crate::app::{self, StartError};
+use crate::app::{Lock, StartError};
 use crate::capture::Pins;
 use crate::gate::cni::Installation;
 use crate::kubernetes::{Access, Rollout, rollout};
@@ -47,7 +47,7 @@ impl Cleanup {
         // The lock is held throughout: no agent can start into a half-removed state.
         let until = Instant::now() + self.wait;
         let _lock = loop {
-            match app::lock(&instance) {
+            match Lock::take(&instance) {
                 Err(StartError::AlreadyRunning(_)) if Instant::now() < until => {
                     thread::sleep(AGAIN)
                 }

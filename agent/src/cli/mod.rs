@@ -4,6 +4,7 @@ mod ca;
 mod cleanup;
 mod cni;
 mod controller;
+mod health;
 mod which;
 
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ use ca::CaCommand;
 use cleanup::{AwaitCleanup, Cleanup};
 use cni::CniCommand;
 use controller::Controller;
+use health::Health;
 use which::Which;
 
 /// Transparent mutual TLS for workloads on Linux.
@@ -37,6 +39,9 @@ enum Command {
     Run {
         #[command(flatten)]
         which: Which,
+        /// Take over from an agent of the instance that runs: it hands over, and no connection is refused meanwhile
+        #[arg(long)]
+        take_over: bool,
     },
     /// Check a configuration and the host it is for, changing nothing.
     Check {
@@ -66,14 +71,7 @@ enum Command {
     /// Ask a running agent whether it is alive, or ready: for those who look after it, such as a kubelet.
     ///
     /// Ends with status 3 if it is not, and says why.
-    Health {
-        /// alive: its threads answer. ready: what protects new pods is in force.
-        question: Question,
-        #[command(flatten)]
-        which: Which,
-        #[command(flatten)]
-        format: Format,
-    },
+    Health(Health),
     /// Have a running agent read its configuration again, as SIGHUP does.
     Reload {
         #[command(flatten)]
@@ -109,12 +107,6 @@ struct Judge {
     /// End with status 3 if something is not as it should be.
     #[arg(long)]
     exit_code: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Question {
-    Alive,
-    Ready,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -153,7 +145,7 @@ pub fn main() -> ExitCode {
         return crate::gate::cni::run();
     }
     let result = match Cli::parse().command {
-        Command::Run { which } => run(&which),
+        Command::Run { which, take_over } => run(&which, take_over),
         Command::Check { which, format } => check(&which, format.output),
         Command::Status { which, format, judge } => {
             let is_well = judge.exit_code.then_some(admin::is_well as fn(&Value) -> bool);
@@ -163,14 +155,7 @@ pub fn main() -> ExitCode {
             let is_well = judge.exit_code.then_some(admin::are_well as fn(&Value) -> bool);
             ask(&which, Request::Certificates, format.output, admin::render_certificates, is_well)
         }
-        Command::Health { question, which, format } => {
-            let request = match question {
-                Question::Alive => Request::Alive,
-                Question::Ready => Request::Ready,
-            };
-            let is_well = Some(admin::is_healthy as fn(&Value) -> bool);
-            ask(&which, request, format.output, admin::render_health, is_well)
-        }
+        Command::Health(health) => health.run(),
         Command::Reload { which, format } => {
             let render = |_: &Value| "configuration reloaded\n".to_owned();
             ask(&which, Request::Reload, format.output, render, None)
@@ -190,13 +175,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(which: &Which) -> Result<ExitCode, Failure> {
+fn run(which: &Which, takes_over: bool) -> Result<ExitCode, Failure> {
     // Before there are threads, and before the agent's own cgroup is asked for. What cannot be joined is found to be missing.
     let _ = namespaces::join_hosts_cgroups();
     let (path, config) = which.load()?;
     telemetry::init(&config.log).map_err(Failure::usage)?;
     config.log_summary();
-    app::run(&path, config).map_err(Failure::new)?;
+    app::run(&path, config, takes_over).map_err(Failure::new)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -43,7 +43,8 @@ impl Instance {
             return Err(InstanceError::Name(name.to_owned()));
         }
         let instance = Self { name: name.to_owned(), run_dir: run_dir.to_owned() };
-        limits::check_socket(&instance.admin_socket())?;
+        // The longest of their names.
+        limits::check_socket(&instance.handover_socket())?;
         Ok(instance)
     }
 
@@ -92,6 +93,12 @@ impl Instance {
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
         self.directory().join("admin.sock")
+    }
+
+    /// Where an agent that is to take over calls.
+    #[must_use]
+    pub fn handover_socket(&self) -> PathBuf {
+        self.directory().join("handover.sock")
     }
 
     /// Where programs that the container runtime runs ask the agent.

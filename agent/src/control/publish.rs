@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sheath_common::workload::WorkloadId;
 use tokio::sync::mpsc;
 
-use super::reload::apply;
+use super::reload::{NotApplied, apply};
 use super::sources::Opened;
 use super::{Control, trust};
 use crate::capture::SupervisorRequest;
@@ -54,6 +54,10 @@ impl Control {
     ) -> Option<Instant> {
         let policy = self.published.policy.load_full();
         let error = apply(supervisor, &self.desired, policy).await.err()?;
+        // The agent ends, or has handed over.
+        if matches!(error, NotApplied::Ended) {
+            return None;
+        }
         tracing::error!(%error, "capture refuses what a discovery has found; it is tried again");
         Some(Instant::now() + STEER_AGAIN)
     }

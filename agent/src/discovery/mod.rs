@@ -19,6 +19,7 @@ use crate::follow::{Backoff, Check, Comparable, Following, Problem, Unfollowed};
 
 pub use dns::{ADDRESSES_OF_A_NAME, Dns};
 pub use kubernetes::{Kubernetes, PodIdentities};
+pub use state_file::stop_keeping;
 
 /// Finds a part of the desired state. The value holds settings only and can be compared, so that a reload leaves an
 /// unchanged discovery undisturbed.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustls::crypto::SecureRandom;
@@ -31,7 +31,7 @@ pub struct Gate {
     wanted: GateKind,
     nri: watch::Receiver<NriStatus>,
     cni: watch::Receiver<CniStatus>,
-    _tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl Gate {
@@ -70,7 +70,16 @@ impl Gate {
             };
             tasks.spawn(plugin.run());
         }
-        Ok(Self { wanted: settings.gate, nri, cni, _tasks: tasks })
+        Ok(Self { wanted: settings.gate, nri, cni, tasks: tasks.into() })
+    }
+
+    /// Ends it now, and returns when nothing of it is left: a successor has its own.
+    pub async fn close(&self) {
+        let mut tasks = {
+            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        tasks.shutdown().await;
     }
 
     /// As it is now.

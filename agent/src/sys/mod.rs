@@ -19,4 +19,5 @@ pub mod readiness;
 pub mod sock_diag;
 pub mod sockopt;
 pub mod tcp;
+pub mod unix_socket;
 pub mod watch;

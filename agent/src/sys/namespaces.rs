@@ -77,9 +77,32 @@ pub fn join_hosts_cgroups() -> io::Result<()> {
     Ok(())
 }
 
+/// True if a process sees the same mounts as this one: in Kubernetes, those of a container do. False if that cannot be told.
+#[must_use]
+pub fn shares_mounts_with(pid: u64) -> bool {
+    let namespace = |process: &str| {
+        let found = fs::metadata(format!("/proc/{process}/ns/mnt")).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let own = namespace("self");
+    own.is_some() && own == namespace(&pid.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mounts_of_another_namespace_are_other_mounts() {
+        assert!(shares_mounts_with(std::process::id().into()));
+        assert!(!shares_mounts_with(u64::MAX), "nobody");
+        let apart = std::thread::spawn(|| {
+            nix::sched::unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            // Of the thread, which `/proc` knows by its number as well.
+            !shares_mounts_with(nix::unistd::gettid().as_raw() as u64)
+        });
+        assert!(apart.join().unwrap());
+    }
 
     #[test]
     fn a_cgroup_namespace_of_its_own_is_left_for_the_hosts() {

@@ -31,6 +31,9 @@ pub fn render_status(status: &Value) -> String {
             text(&missing["attached_to"])
         );
     }
+    if status["taken_over"].is_object() {
+        let _ = writeln!(out, "{}", taken_over(&status["taken_over"]));
+    }
     let _ = write!(out, "\n{}", workloads(list(&status["workloads"])));
     if !status["pods"].is_null() {
         let _ = write!(out, "\n{}", pods(&status["pods"]));
@@ -87,6 +90,22 @@ fn inbound(workload: &Value) -> String {
     let first = &all[..first];
     let shown = first.split(',').count();
     format!("{mode} {first} and {} more", ports.len() - shown)
+}
+
+/// From which agent this one has taken over.
+fn taken_over(from: &Value) -> String {
+    let rest = match from["has_ended"] == true {
+        true => "has ended",
+        false => "ends with the flows that it carries",
+    };
+    format!(
+        "taken over at {} from process {} (version {}), which {rest}: {} flows taken, {} left to it",
+        text(&from["at"]),
+        from["pid"],
+        text(&from["version"]),
+        from["flows_taken"],
+        from["flows_refused"],
+    )
 }
 
 /// How pods are decided about, and each pod that nobody has decided about.

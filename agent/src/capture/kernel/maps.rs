@@ -6,14 +6,16 @@ use std::io;
 use sheath_common::counters::Counter;
 use sheath_common::enrolment::Overflow;
 use sheath_common::flow::{
-    ActivatedKey, Flow, FlowKey, GuardedKey, LegKey, ListenerKey, LocalKey, LocalLeg,
-    SOURCE_PREFIX_BITS, SilentKey, SourceKey, SteeredKey, Unreachable, UnreachableKey,
+    ActivatedKey, Flow, FlowKey, GuardedKey, LegKey, LocalKey, LocalLeg, SOURCE_PREFIX_BITS,
+    SilentKey, SourceKey, SteeredKey, Unreachable, UnreachableKey,
 };
-use sheath_common::net::{Address, Endpoint};
+use sheath_common::net::Address;
 use sheath_common::workload::Workload;
 
+use super::clients::Clients;
 use super::destinations::DestinationMaps;
 use super::directory::DirectoryMaps;
+use super::listeners::ListenerMap;
 use super::pattern_maps::PatternMaps;
 use super::pins::Pins;
 use super::pod_maps::PodMaps;
@@ -79,12 +81,12 @@ pub struct Maps {
     pub sources: Table<Prefix<SourceKey>, Address>,
     pub flows: Table<FlowKey, Flow>,
     pub unreachable: Table<UnreachableKey, Unreachable>,
-    pub clients: Table<LegKey, Endpoint>,
+    pub clients: Clients,
     /// By socket.
     pub local_legs: Table<SocketFd, LocalLeg>,
     pub own_listeners: Table<SocketFd, u32>,
     pub wires: Table<LegKey, u32>,
-    pub listeners: Table<ListenerKey, SocketFd>,
+    pub listeners: ListenerMap,
     pub steered: Table<SteeredKey, u32>,
     pub silent: Table<SilentKey, u32>,
     locals: Table<LocalKey, u32>,
@@ -112,11 +114,11 @@ impl Maps {
             sources: Table::open(&pins.map("SOURCES"))?,
             flows: Table::open(&pins.map("FLOWS"))?,
             unreachable: Table::open(&pins.map("UNREACHABLE"))?,
-            clients: Table::open(&pins.map("CLIENTS"))?,
+            clients: Clients::open(&pins.map("CLIENTS"))?,
             local_legs: Table::open(&pins.map("LOCAL_LEGS"))?,
             own_listeners: Table::open(&pins.map("OWN_LISTENERS"))?,
             wires: Table::open(&pins.map("WIRES"))?,
-            listeners: Table::open(&pins.map("LISTENERS"))?,
+            listeners: ListenerMap::open(&pins.map("LISTENERS"))?,
             steered: Table::open(&pins.map("STEERED"))?,
             silent: Table::open(&pins.map("SILENT"))?,
             locals: Table::open(&pins.map("LOCALS"))?,
@@ -247,8 +249,17 @@ impl Maps {
         self.flows.keep_only(&HashSet::new())?;
         self.unreachable.keep_only(&HashSet::new())?;
         self.silent.keep_only(&HashSet::new())?;
-        self.clients.keep_only(&HashSet::new())?;
+        self.clients.forget_others()?;
         self.wires.keep_only(&HashSet::new())
+    }
+
+    /// Forgets what a predecessor has left that is gone by now: whoever calls a workload from one of its ports must not be taken
+    /// for the client that it has called for.
+    ///
+    /// # Errors
+    /// If a map cannot be read or written.
+    pub fn forget_predecessor(&self) -> io::Result<()> {
+        self.clients.forget_others()
     }
 
     /// What the programs have counted.

@@ -48,7 +48,7 @@ impl Maps {
     fn entries(&self, map: ConnectionMap) -> io::Result<u64> {
         let keys = match map {
             ConnectionMap::Flows => self.flows.keys()?.len(),
-            ConnectionMap::Clients => self.clients.keys()?.len(),
+            ConnectionMap::Clients => self.clients.count()?,
             ConnectionMap::Wires => self.wires.keys()?.len(),
             ConnectionMap::Probes => self.probes.open_probes()?,
         };

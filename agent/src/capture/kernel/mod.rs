@@ -1,11 +1,13 @@
 //! Capture's part in the kernel: programs, maps, their pins and events; file systems and mounts.
 
+pub mod clients;
 pub mod destinations;
 pub mod directory;
 pub mod events;
 pub mod filesystems;
 pub mod held;
 pub mod ids;
+pub mod listeners;
 pub mod maps;
 mod metrics;
 pub mod mounts;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::ids::WorkloadIds;
 use super::maps::Maps;
 use super::pins::{FreshPins, Pins};
+use super::programs::{self, Loaded};
 use super::{filesystems, held};
 use crate::capture::error::CaptureError;
 
@@ -16,6 +17,10 @@ pub struct Prepared {
     /// What it has made.
     pub(in crate::capture) fresh: Option<FreshPins>,
     pub(in crate::capture) ids: Arc<WorkloadIds>,
+    /// The programs, if they are loaded already.
+    pub(in crate::capture) loaded: Option<Loaded>,
+    /// Another agent still accepts and carries connections.
+    pub(in crate::capture) has_predecessor: bool,
 }
 
 impl Prepared {
@@ -31,7 +36,21 @@ impl Prepared {
             take_over(&pins).map_err(CaptureError::during("cannot take over the pinned maps"))?;
         }
         let ids = Arc::new(WorkloadIds::open(&pins)?);
-        Ok(Self { pins, fresh, ids })
+        Ok(Self { pins, fresh, ids, loaded: None, has_predecessor: false })
+    }
+
+    /// Loads the programs already now. Nothing is attached.
+    ///
+    /// # Errors
+    /// If the kernel refuses one.
+    pub fn load(&mut self) -> Result<(), CaptureError> {
+        self.loaded = Some(programs::load(&self.pins)?);
+        Ok(())
+    }
+
+    /// Says whether another agent still accepts and carries connections. Then what the maps say of them is left alone.
+    pub fn set_predecessor(&mut self, is_there: bool) {
+        self.has_predecessor = is_there;
     }
 
     /// The numbers of workloads.

@@ -1,5 +1,6 @@
 //! The programs that run for cgroups: attached through pinned links, taken over from an earlier agent, and repaired.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -41,6 +42,12 @@ const PROGRAMS: [(&str, &str, Hook); 16] = [
 /// The object's maps and programs, loaded into the kernel. The programs are verified, and nothing is attached.
 pub struct Loaded {
     ebpf: Ebpf,
+}
+
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded").finish_non_exhaustive()
+    }
 }
 
 /// Loads maps (those that are pinned already are taken over) and programs.

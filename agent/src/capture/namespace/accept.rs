@@ -54,14 +54,14 @@ pub trait FlowStarter: std::fmt::Debug + Send + Sync {
 /// One listener.
 pub struct Accepting {
     namespace: Arc<Namespace>,
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     starter: Arc<dyn FlowStarter>,
 }
 
 impl Accepting {
     pub fn new(
         namespace: Arc<Namespace>,
-        listener: TcpListener,
+        listener: Arc<TcpListener>,
         starter: Arc<dyn FlowStarter>,
     ) -> Self {
         spares::fill();
@@ -112,7 +112,7 @@ impl Accepting {
 
     /// Resets the next connection in the queue. False if there is not even a descriptor for that.
     fn shed(&self, kind: ListenerKind) -> bool {
-        let accepted = spares::with_one(|| SockRef::from(&self.listener).accept());
+        let accepted = spares::with_one(|| SockRef::from(&*self.listener).accept());
         let is_reset = matches!(accepted, Some(Ok(_)));
         if let Some(Ok((socket, remote))) = accepted {
             if kind == ListenerKind::Outbound {

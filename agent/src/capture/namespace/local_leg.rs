@@ -19,8 +19,8 @@ use crate::capture::kernel::maps::Maps;
 use crate::sys::bpf::SocketFd;
 
 /// Ports for local legs: the kernel's default ephemeral range, where no service is expected.
-const FIRST_PORT: u32 = 32_768;
-const PORTS: u32 = 60_999 - FIRST_PORT + 1;
+pub const FIRST_PORT: u32 = 32_768;
+pub const PORTS: u32 = 60_999 - FIRST_PORT + 1;
 /// Ports tried for one local leg before giving up.
 const PORT_ATTEMPTS: u32 = 512;
 /// Pauses between looks at whether the kernel has dropped the SYN of a connection that nothing answers.

@@ -7,7 +7,9 @@
 mod accept;
 mod dial;
 pub mod existing;
+mod listeners;
 pub mod local_leg;
+mod local_ports;
 pub mod owned_sockets;
 pub mod ports;
 mod presence;
@@ -21,4 +23,5 @@ pub mod unreachable;
 mod watched;
 
 pub use accept::{AcceptedInbound, AcceptedOutbound, FlowStarter};
+pub use listeners::Listeners;
 pub use state::Namespace;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use sheath_common::flow::{ListenerKey, ListenerKind};
 use sheath_common::net::{AF_INET, AF_INET6};
@@ -11,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::accept::{Accepting, FlowStarter};
+use super::local_ports::beginning;
 use super::state::Namespace;
 use crate::capture::error::CaptureError;
 use crate::capture::kernel::maps::Maps;
@@ -36,7 +38,13 @@ impl Namespace {
     ) -> Result<Arc<Self>, CaptureError> {
         let cookie =
             netns.cookie().map_err(CaptureError::during("cannot tell network namespaces apart"))?;
-        let namespace = Arc::new(Self::new(netns, cookie, maps));
+        let used = maps
+            .clients
+            .ports_in(cookie)
+            .map_err(CaptureError::during("cannot read which connections there are"))?;
+        let namespace = Self::new(netns, cookie, maps);
+        namespace.next_port.store(beginning(used), Ordering::Relaxed);
+        let namespace = Arc::new(namespace);
         match namespace.bring_up(loader, starter) {
             Ok(()) => Ok(namespace),
             Err(error) => {
@@ -89,7 +97,7 @@ impl Namespace {
         let mut listeners = self.listeners();
         for kind in [ListenerKind::Outbound, ListenerKind::Inbound] {
             for (family, address) in families {
-                if listeners.open.contains(&(kind as u32, family)) {
+                if listeners.open.contains_key(&(kind as u32, family)) {
                     continue;
                 }
                 let socket = match self.netns.run(|| listening_socket(address)) {
@@ -97,21 +105,43 @@ impl Namespace {
                     Err(error) if is_family_missing(&error) => continue,
                     Err(error) => return Err(error),
                 };
-                let key = ListenerKey { netns: self.cookie, kind: kind as u32, family };
                 let fd = SocketFd(socket.as_raw_fd() as u32);
                 self.maps.own_listeners.insert(&fd, &0)?;
-                self.maps.listeners.insert(&key, &fd)?;
+                self.maps.listeners.add(&self.listener_key(kind as u32, family), fd)?;
                 let runtime = starter.runtime();
                 let listener = {
                     let _entered = runtime.enter();
-                    TcpListener::from_std(socket.into())?
+                    Arc::new(TcpListener::from_std(socket.into())?)
                 };
+                listeners.open.insert((kind as u32, family), Arc::downgrade(&listener));
                 let accepting = Accepting::new(self.clone(), listener, starter.clone());
                 listeners.accepting.push(runtime.spawn(accepting.run(kind)).abort_handle());
-                listeners.open.insert((kind as u32, family));
             }
         }
         Ok(())
+    }
+
+    /// Has all new connections come to the listeners, whoever else has some.
+    ///
+    /// # Errors
+    /// If the kernel refuses one; those before it are in place.
+    pub fn put_listeners(&self) -> io::Result<()> {
+        for ((kind, family), listener) in &self.listeners().open {
+            if let Some(listener) = listener.upgrade() {
+                let fd = SocketFd(listener.as_raw_fd() as u32);
+                self.maps.listeners.put(&self.listener_key(*kind, *family), fd)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn listener_key(&self, kind: u32, family: u32) -> ListenerKey {
+        ListenerKey { netns: self.cookie, kind, family }
+    }
+
+    /// Leaves the steering to a successor: what is pinned stays in force, and goes when the successor removes it.
+    pub fn let_go_of_steering(&self) {
+        drop(self.steering().take());
     }
 
     /// Stops accepting; connections that are not accepted yet are reset.

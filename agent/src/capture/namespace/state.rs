@@ -1,15 +1,16 @@
 //! The state of a network namespace: its listeners, its steering, and who owns its ports.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 use sheath_common::flow::SteeredKey;
 use sheath_common::workload::WorkloadId;
+use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
@@ -54,8 +55,8 @@ pub struct Namespace {
 /// The agent's own listeners in a namespace.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
-    /// Those that are open, by kind and family.
-    pub open: HashSet<(u32, u32)>,
+    /// Those that are open, by kind and family. Whoever accepts owns them.
+    pub open: HashMap<(u32, u32), Weak<TcpListener>>,
     /// The tasks that accept from them.
     pub accepting: Vec<AbortHandle>,
 }

@@ -17,7 +17,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::filters;
 use crate::capture::kernel::maps::Maps;
 use crate::capture::kernel::steering::SteerLoader;
-use crate::capture::namespace::{FlowStarter, Namespace, existing, owned_sockets};
+use crate::capture::namespace::{FlowStarter, Listeners, Namespace, existing, owned_sockets};
 use crate::capture::proc::{self, NamespaceFile};
 use crate::sys::netns::{self, NetworkNamespace};
 use crate::sys::pidfd;
@@ -320,6 +320,23 @@ impl Namespaces {
                 tracing::warn!(namespace = namespace.inode(), %error, "cannot end connections whose packets are dropped");
             }
         }
+    }
+
+    /// Has new connections come to this agent, and not to its predecessor any more.
+    ///
+    /// # Errors
+    /// If the kernel refuses a listener.
+    pub fn take_connections(&self) -> io::Result<()> {
+        // First, for namespaces that are served from now on.
+        self.maps.listeners.take_places();
+        self.iter().try_for_each(Namespace::put_listeners)
+    }
+
+    /// Leaves the namespaces to a successor.
+    pub fn hand_over(self) -> Listeners {
+        let namespaces: Vec<_> = self.served.into_values().map(|served| served.namespace).collect();
+        namespaces.iter().for_each(|namespace| namespace.let_go_of_steering());
+        Listeners::of(namespaces)
     }
 
     /// Stops accepting everywhere; connections that are not accepted yet are reset.

@@ -20,7 +20,7 @@ use super::status::{Owners, ServedWorkload, StatusView};
 use crate::capture::error::CaptureError;
 use crate::capture::kernel::ids::WorkloadIds;
 use crate::capture::kernel::programs::Programs;
-use crate::capture::namespace::FlowStarter;
+use crate::capture::namespace::{FlowStarter, Listeners};
 use crate::capture::processes::Processes;
 use crate::desired::{self, Pods};
 use crate::steering::Steering;
@@ -270,6 +270,22 @@ impl Reconciler {
     /// Ends the connections of these sockets, given by cookie.
     pub fn abort(&self, cookies: &HashSet<u64>) {
         self.namespaces.abort(cookies);
+    }
+
+    /// Has new connections come to this agent, and not to its predecessor any more.
+    ///
+    /// # Errors
+    /// If the kernel refuses it.
+    pub fn take_connections(&self) -> Result<(), CaptureError> {
+        self.namespaces
+            .take_connections()
+            .map_err(CaptureError::during("cannot take the place of the agent before"))
+    }
+
+    /// Leaves everything to a successor: what is pinned stays, and nothing of this agent's keeps it there. What accepts
+    /// connections goes on.
+    pub fn hand_over(self) -> Listeners {
+        self.namespaces.hand_over()
     }
 
     /// Stops accepting; connections that are not accepted yet are reset.

@@ -77,18 +77,25 @@ pub fn attach(
     wanted: &Reconfiguration,
     directory: &Directory,
 ) -> Result<(Attached, Events, Pinned), CaptureError> {
-    let Prepared { pins, fresh, ids } = prepared;
+    let Prepared { pins, fresh, ids, loaded, has_predecessor } = prepared;
     let pinned = Pinned { pins: pins.clone(), fresh };
     let tracefs = filesystems::ensure_tracefs()?;
     let mount = filesystems::cgroup_mount()?;
     refuse_own_cgroup(&wanted.workloads, pods.as_ref().map(|pods| &pods.root))?;
-    let mut loaded = programs::load(&pins)?;
+    let mut loaded = loaded.map_or_else(|| programs::load(&pins), Ok)?;
     let events = Events::new(loaded.take_events()?)
         .map_err(CaptureError::during("cannot wait for kernel events"))?;
     let open = CaptureError::during("cannot open the maps");
     let (maps, held) = open_maps(&pins).map_err(open)?;
     let rules = Rules::add_first(maps.clone(), wanted.policy.clone(), &wanted.workloads)
-        .and_then(|rules| maps.forget_connections().map(|()| rules))
+        .and_then(|rules| {
+            // A predecessor has connections, and removes what is said of them with them. New ones come to it for now.
+            match has_predecessor {
+                true => maps.listeners.leave_others(),
+                false => maps.forget_connections()?,
+            }
+            Ok(rules)
+        })
         .map_err(CaptureError::during("cannot write the policy into the maps"))?;
     let has_probers = pods.as_ref().is_some_and(|pods| pods.kubelet != KubeletSetting::None);
     let kubelet = Kubelet::new(maps.clone(), mount.clone(), pods.clone());

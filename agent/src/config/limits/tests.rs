@@ -53,7 +53,7 @@ fn what_could_not_be_made_or_shown_is_refused() {
     let long = "x".repeat(100);
     let run_dir = format!("trustDomain: example.org\nrunDir: /{long}");
     let error = error_with("trustDomain: example.org", &run_dir);
-    assert!(error.contains("path of 120 bytes; 107 are the most"), "{error}");
+    assert!(error.contains("path of 123 bytes; 107 are the most"), "{error}");
     let spire = format!("spire: {{ socket: /{long}/socket }}");
     let error = error_with("ca: { dir: /var/lib/sheath/ca }", &spire);
     assert!(error.contains("identity.spire.socket: the socket"), "{error}");

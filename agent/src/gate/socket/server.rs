@@ -1,11 +1,9 @@
 //! The agent's side of the gate socket.
 
-use std::fs;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +18,7 @@ use crate::gate::keeper::Doorkeeper;
 use crate::gate::reason::{NotAdmitted, Reason};
 use crate::gate::sandbox::SandboxId;
 use crate::sys::netns::NetworkNamespace;
+use crate::sys::unix_socket::{self, SocketFile};
 
 /// How long the agent waits for a pod to be decided: less than who asks waits for the agent.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -36,14 +35,6 @@ pub struct Server {
     _file: SocketFile,
 }
 
-struct SocketFile(PathBuf);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 /// What is told about requests, for status.
 pub trait Asked: Send + Sync {
     fn answered(&self, admitted: bool);
@@ -56,13 +47,7 @@ impl Server {
     /// # Errors
     /// If the socket cannot be made at `path`.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        let file = SocketFile(path.to_owned());
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        let (listener, file) = unix_socket::bind(path)?;
         Ok(Self { listener, _file: file })
     }
 

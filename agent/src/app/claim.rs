@@ -1,0 +1,104 @@
+//! How an agent gets to be the one of its instance.
+
+use std::time::{Duration, Instant};
+
+use sheath_common::maps::ABI;
+
+use super::error::StartError;
+use super::lock::Lock;
+use crate::config::Instance;
+use crate::handover::{Introduction, NotCalled, Predecessor, Yielded};
+
+/// How long an agent that is to take over waits for one to end that cannot hand over: one that is told to end lets flows go on
+/// for a while.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between attempts.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What an agent begins with.
+#[derive(Debug)]
+pub enum Claim {
+    /// Nobody else is there.
+    Held(Lock),
+    /// Another agent is, and expects this one to take over.
+    Called(Predecessor),
+}
+
+/// This agent, as it introduces itself to another.
+#[must_use]
+pub fn introduction() -> Introduction {
+    Introduction { agent: env!("CARGO_PKG_VERSION").to_owned(), abi: ABI }
+}
+
+impl Claim {
+    /// Takes the lock of the instance or, to `take_over`, calls the agent that has it. One that does not answer is waited for.
+    ///
+    /// # Errors
+    /// If another agent runs and goes on.
+    pub async fn make(instance: &Instance, take_over: bool) -> Result<Self, StartError> {
+        let until = Instant::now() + PATIENCE;
+        let mut said = String::new();
+        loop {
+            let running = match Lock::take(instance) {
+                Err(error @ StartError::AlreadyRunning(_)) if take_over => error,
+                lock => return lock.map(Self::Held),
+            };
+            let problem = match Predecessor::call(&instance.handover_socket(), introduction()).await
+            {
+                Ok(predecessor) => return Ok(Self::Called(predecessor)),
+                Err(NotCalled::Refused(reason)) => {
+                    let instance = instance.name.clone();
+                    return Err(StartError::NotReplaced { instance, reason });
+                }
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() >= until {
+                return Err(running);
+            }
+            if problem != said {
+                tracing::warn!(
+                    reason = problem,
+                    limit = %humantime::format_duration(PATIENCE),
+                    "an agent of this instance runs and does not hand over; waiting for it to end"
+                );
+                said = problem;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// How long the lock of an agent that has just ended may take to be free.
+const FREED: Duration = Duration::from_secs(2);
+
+/// Has a predecessor yield. From then on this agent is the one that writes. If the predecessor ends before, this agent begins where
+/// nobody else is.
+///
+/// # Errors
+/// If it does not yield, or passes on something else than its lock.
+pub async fn take_over(
+    predecessor: Predecessor,
+    instance: &Instance,
+) -> Result<(Lock, Option<Yielded>), StartError> {
+    let (pid, introduction) = (predecessor.pid(), predecessor.introduction());
+    tracing::info!(pid, version = introduction.agent, "taking over from the agent that runs");
+    if introduction.abi != ABI {
+        tracing::warn!(
+            pid,
+            "its maps have another shape; connections may be refused for a moment while the programs are replaced"
+        );
+    }
+    let broken = match predecessor.ask_to_yield().await {
+        Ok((lock, yielded)) => return Ok((Lock::received(lock, instance)?, Some(yielded))),
+        Err(broken) => broken,
+    };
+    let until = Instant::now() + FREED;
+    while Instant::now() < until {
+        if let Ok(lock) = Lock::take(instance) {
+            tracing::warn!(error = %broken, "the agent that was to be taken over from is gone");
+            return Ok((lock, None));
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Err(StartError::NotYielded(broken))
+}
