@@ -29,7 +29,7 @@ use crate::control::{Control, Keeper, Observing, Reread};
 use crate::flow::FlowIds;
 use crate::gate::{Gate, GateKind, GateSettings, PodStates};
 use crate::gatekeeping::Gatekeeping;
-use crate::handover::{self, OfferedFlows, TakeOver, Yielded};
+use crate::handover::{self, FlowResumer, OfferedFlows, TakeOver, Yielded};
 use crate::limits::Quotas;
 use crate::metrics::Registry;
 use crate::peer::crypto_provider;
@@ -84,7 +84,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     let hangup = signal(SignalKind::hangup()).map_err(StartError::io("cannot wait for signals"))?;
     let claim = tokio::select! {
         claim = Claim::make(&config.instance, takes_over) => claim?,
-        () = told.to_end() => return Ok(()),
+        () = told.wait() => return Ok(()),
     };
 
     let provider = Arc::new(crypto_provider());
@@ -225,7 +225,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     let (calls, successors) = mpsc::channel(1);
     let calling = tokio::spawn(calling.serve(introduction(), calls));
     if let Some((yielded, taken_over)) = yielded.zip(taken_over) {
-        begin_serving(yielded, taken_over, maps).await;
+        begin_serving(yielded, taken_over, None, maps).await;
     }
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
     service_manager::ready();
@@ -252,8 +252,13 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     running.until_the_end(&mut told).await
 }
 
-/// Tells the predecessor that new connections come to this agent, and takes what it gives.
-async fn begin_serving(yielded: Yielded, take_over: Arc<TakeOver>, maps: Arc<Maps>) {
+/// Tells the predecessor that new connections come to this agent, and takes what it gives: flows that `resumer` can restore.
+async fn begin_serving(
+    yielded: Yielded,
+    take_over: Arc<TakeOver>,
+    resumer: Option<Arc<dyn FlowResumer>>,
+    maps: Arc<Maps>,
+) {
     if let Err(error) = yielded.serving().await {
         tracing::warn!(%error, "the agent that was to be taken over from is gone");
     }
@@ -263,7 +268,7 @@ async fn begin_serving(yielded: Yielded, take_over: Arc<TakeOver>, maps: Arc<Map
         "taken over from the agent before; new connections come to this one"
     );
     tokio::spawn(async move {
-        yielded.take_flows(None, &take_over).await;
+        yielded.take_flows(resumer, &take_over).await;
         if let Err(error) = maps.forget_predecessor() {
             tracing::warn!(%error, "entries of the agent before stay in the maps");
         }

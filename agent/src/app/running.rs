@@ -69,7 +69,7 @@ impl Running {
         let mut abandoned = None;
         loop {
             tokio::select! {
-                () = told.to_end() => break,
+                () = told.wait() => break,
                 // Without it, capture is not repaired: it is better to be started anew.
                 _ = &mut self.supervising, if yielded.is_none() => {
                     return Err(StartError::Ended("the supervisor"));
@@ -149,7 +149,7 @@ impl Running {
         let given = tokio::select! {
             given = &mut handing_over => given,
             // It is so close that whoever waits for the end of this agent is better off with it.
-            () = told.to_end() => match tokio::time::timeout(self.drain, handing_over).await {
+            () = told.wait() => match tokio::time::timeout(self.drain, handing_over).await {
                 Ok(given) => given,
                 Err(_) => return Attempt::Told,
             },
@@ -177,7 +177,7 @@ impl Running {
             listeners.stop();
         });
         tokio::select! {
-            () = told.to_end() => {}
+            () = told.wait() => {}
             _ = &mut self.controlling => return Err(StartError::Ended("the control plane")),
         }
         tracing::info!(flows = self.pipeline.counters.flows(), "draining");

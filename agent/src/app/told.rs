@@ -23,7 +23,7 @@ impl Told {
     }
 
     /// Returns when the agent has been told to end.
-    pub async fn to_end(&mut self) {
+    pub async fn wait(&mut self) {
         if self.was_told {
             return;
         }
@@ -38,7 +38,7 @@ impl Told {
     pub async fn is_told(&mut self) -> bool {
         tokio::select! {
             biased;
-            () = self.to_end() => true,
+            () = self.wait() => true,
             () = std::future::ready(()) => false,
         }
     }

@@ -38,14 +38,14 @@ impl Clients {
         })
     }
 
-    /// Takes an entry for one of this agent's: a predecessor has made it, and handed its connection over.
-    pub fn adopt(&self, key: &LegKey) {
+    /// Has an entry for a connection that is this agent's from now on: a predecessor has handed it over, and the entry is there
+    /// unless somebody has removed it.
+    ///
+    /// # Errors
+    /// `StorageFull` if the map is full.
+    pub fn insert(&self, key: &LegKey, client: &Endpoint) -> io::Result<()> {
         self.own().insert(*key);
-    }
-
-    /// Leaves an entry to a successor, to which its connection was handed over.
-    pub fn leave(&self, key: &LegKey) {
-        self.own().remove(key);
+        self.table.insert(key, client)
     }
 
     /// Removes an entry of this agent's.
