@@ -108,6 +108,8 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
         workers: Workers::start(threads)
             .map_err(StartError::io("cannot start the threads for flows"))?,
         tasks: TaskTracker::new(),
+        moves: Default::default(),
+        places: Default::default(),
         ending: CancellationToken::new(),
     });
     // Before anything is attached: once it is, nothing that may fail should follow.

@@ -12,10 +12,10 @@ use sheath_common::flow::{Asked, Owner};
 
 use crate::origin::Origin;
 
-pub use peer_id::PeerId;
+pub use peer_id::{NoPeerId, PeerId};
 
-/// Names a flow in every log line. Unique within one run of an agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Names a flow in every log line. Unique within one run of an agent, and kept by a flow that goes to another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FlowId {
     run: u32,
     number: u64,
@@ -61,8 +61,8 @@ pub enum Role {
     Server,
 }
 
-/// As seen from the workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// As seen from the workload. The order is part of the format of saved flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     Outbound,
     Inbound,
@@ -101,8 +101,8 @@ impl Stage {
     }
 }
 
-/// How a flow's bytes cross the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a flow's bytes cross the wire. The order is part of the format of saved flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protection {
     /// They do not, or not yet.
     None,

@@ -10,17 +10,23 @@
 //! inbound:   wire ──▶ capture ─▶ policy ─▶ identity ─▶ tls ─▶ dial ─▶ relay ──▶ application
 //! ```
 //!
-//! Capture calls [`FlowHandler`] for each connection. The other files: `admit` tells an inbound
-//! connection from plaintext and has its client proved; `callee` says whom an outbound flow calls; `dial` makes the other leg; `reuse` carries flow after flow in one
-//! session between agents; `outcome` counts and logs each flow.
+//! Capture calls [`FlowHandler`] for each connection. The other files: `admit` tells an inbound connection from plaintext and has
+//! its client proved; `callee` says whom an outbound flow calls, and `connect` has both ends prove who they are; `dial` makes the
+//! other leg; `reuse` carries flow after flow in one session between agents; `moving` gives flows to the process that comes
+//! after this one, which takes them in `resume`; `outcome` counts and logs each flow.
 
 mod admit;
 mod callee;
+mod connect;
 mod dial;
 mod flow;
 mod handler;
+mod moving;
 mod outcome;
+mod places;
+mod resume;
 mod reuse;
+mod saved;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -29,17 +35,14 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::credentials::Credentials;
-use crate::flow::{FlowIds, Protection};
+use crate::flow::FlowIds;
 use crate::limits::Quotas;
-use crate::peer::Target;
 use crate::published::Published;
 use crate::relay::{Done, Relay, RelayError};
-use crate::sessions::{Basis, IdleSessions, Live, WireLeg};
+use crate::sessions::{Basis, IdleSessions, Interruption, Live, WireLeg};
 use crate::sys::sockopt;
 use crate::telemetry::AgentCounters;
-use crate::tls;
-use crate::wire::{Abort, Endpoints, RefusalCode, Session, plain};
+use crate::wire::{Abort, RefusalCode, Session};
 use crate::workers::Workers;
 
 use admit::Admission;
@@ -47,8 +50,12 @@ use callee::Callee;
 pub use flow::Timeouts;
 use flow::{FlowLog, Inbound, Outbound, on_heap};
 pub use handler::FlowHandler;
+use moving::Moves;
 use outcome::FlowError;
+use places::Places;
+pub use resume::{NotResumed, Resumed};
 use reuse::route;
+pub use saved::SavedFlow;
 
 /// Everything a flow needs; shared by all of them.
 #[derive(Debug)]
@@ -69,6 +76,10 @@ pub struct Pipeline {
     pub workers: Workers,
     /// The flows themselves: an agent that ends waits for them.
     pub tasks: TaskTracker,
+    /// Where flows go that do not stay in this process.
+    pub moves: Moves,
+    /// Where flows of the process before this one may go on.
+    pub places: Places,
     /// Cancelled when the agent is about to end.
     pub ending: CancellationToken,
 }
@@ -91,48 +102,12 @@ impl Pipeline {
         let route = route(flow, &target);
         let basis = Basis::Outbound { target, destination: flow.far_end(), certificates };
         let mut live = self.published.sessions.open(flow.facts(basis), flow.revision)?;
-        if let Some(session) = self.relay(&flow.app, session, &mut live, log).await? {
+        let mut relay = Relay::new(self.timeouts.idle);
+        let legs = (&flow.app, session);
+        if let Some(session) = self.relay(legs, &mut relay, &mut live, log).await? {
             self.keep(route, WireLeg { session, standing });
         }
         Ok(())
-    }
-
-    /// Dials the wire leg, has both ends prove who they are, and begins the flow there.
-    async fn connect(
-        &self,
-        flow: &Outbound,
-        target: &Target,
-        credentials: &Credentials,
-        log: &mut FlowLog,
-    ) -> Result<WireLeg, FlowError> {
-        let (quota, limit) = (flow.permit.quota(), self.timeouts.handshake);
-        quota.begin_handshake(limit).await?;
-        let tcp = self.dial_wire(flow, target.connect_timeout()).await?;
-        let source = tcp.local_addr().map_err(FlowError::DialWire)?;
-        log.record.source = Some(source);
-        let handshake = tls::connect(tcp, &credentials.tls, target, limit, quota);
-        let established = log.open.handshake(handshake).await?;
-        let mut leg = WireLeg::new(established, flow.terms(credentials));
-        log.has_session(source, &leg.standing.proof);
-        let endpoints = Endpoints { source, destination: flow.far_end() };
-        leg.session.begin(endpoints).map_err(RelayError::from)?;
-        if flow.reached.is_some() {
-            // As long as nothing was read from the application, another endpoint may carry the flow.
-            let limit = self.timeouts.connect;
-            on_heap(leg.taken(limit)).await.map_err(FlowError::not_taken)?;
-        }
-        Ok(leg)
-    }
-
-    /// Carries the flow to an endpoint that nobody protects, as it is.
-    async fn pass(&self, flow: &Outbound, log: &mut FlowLog) -> Result<(), FlowError> {
-        let tcp = on_heap(self.dial_wire(flow, None)).await?;
-        log.record.source = Some(tcp.local_addr().map_err(FlowError::DialWire)?);
-        log.record.protection = Protection::Plaintext;
-        self.counters.outbound_plaintext.increment();
-        let session = plain::session(tcp, flow.permit.quota().buffers.clone());
-        let mut live = self.published.sessions.open(flow.facts(Basis::Plain), flow.revision)?;
-        self.relay(&flow.app, session, &mut live, log).await.map(|_| ())
     }
 
     /// The network has dialled a workload.
@@ -174,7 +149,14 @@ impl Pipeline {
             dialled = on_heap(self.dial_app(flow)) => dialled,
         };
         match dialled {
-            Ok(app) => self.relay(&app.stream, session, &mut live, log).await,
+            Ok(mut app) => {
+                let mut relay = Relay::new(self.timeouts.idle);
+                let over = self.relay((&app.stream, session), &mut relay, &mut live, log).await;
+                if let Err(FlowError::Moved) = &over {
+                    app.name.leave();
+                }
+                over
+            }
             Err(error) => {
                 session.refuse(error.refusal());
                 Err(error)
@@ -182,27 +164,39 @@ impl Pipeline {
         }
     }
 
-    /// Moves the bytes of one flow, for as long as its session is good. Returns the session if it can have another.
+    /// Moves the bytes of one flow, for as long as its session is good and no other process takes it. Returns the session if it can
+    /// have another.
     async fn relay(
         &self,
-        app: &TcpStream,
-        mut session: Box<dyn Session>,
+        (app, mut session): (&TcpStream, Box<dyn Session>),
+        relay: &mut Relay,
         live: &mut Live,
         log: &mut FlowLog,
     ) -> Result<Option<Box<dyn Session>>, FlowError> {
-        let mut relay = Relay::new(self.timeouts.idle);
-        let done = relay.run(app, &mut *session, pin!(live.revoked())).await;
-        log.record.transferred = relay.transferred();
-        match done? {
-            Done::Ended => {
-                // Both directions have ended in order: the legs are not reset.
-                sockopt::close_gracefully(app).map_err(FlowError::Close)?;
-                session.finish().map_err(FlowError::Close)
-            }
-            Done::Paused(revoked) => {
-                session.abort(Abort::Revoked);
-                Err(revoked.into())
+        loop {
+            let done = relay.run(app, &mut *session, pin!(live.interrupted())).await;
+            log.record.transferred = relay.transferred();
+            match done? {
+                Done::Ended => {
+                    // Both directions have ended in order: the legs are not reset.
+                    sockopt::close_gracefully(app).map_err(FlowError::Close)?;
+                    return session.finish().map_err(FlowError::Close);
+                }
+                Done::Paused(Interruption::Revoked(revoked)) => {
+                    session.abort(Abort::Revoked);
+                    return Err(revoked.into());
+                }
+                Done::Paused(Interruption::Called(turn)) => {
+                    let flow = self.save((app, &*session), relay, live, log);
+                    on_heap(self.offer(flow, turn)).await?;
+                    live.stays();
+                }
             }
         }
     }
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

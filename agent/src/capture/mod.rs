@@ -37,7 +37,9 @@ pub use kernel::prepared::Prepared;
 pub use kubelet::{NoKubelet, find as find_kubelet, others as beside_kubelet};
 pub use namespace::local_leg::{LocalLeg, LocalLegError};
 pub use namespace::unreachable::errno_of as unreachable_errno;
-pub use namespace::{AcceptedInbound, AcceptedOutbound, FlowStarter, Listeners, Namespace};
+pub use namespace::{
+    AcceptedInbound, AcceptedOutbound, ClientName, FlowStarter, Listeners, Namespace, Place,
+};
 pub use pod_settings::{KubeletSetting, PodRoot, PodSettings, UnknownPods};
 pub use processes::Processes;
 pub use recognition::find as workload_cgroups;

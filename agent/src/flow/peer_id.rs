@@ -1,6 +1,7 @@
 //! Who somebody is, as a certificate proves it.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::spiffe::SpiffeId;
@@ -29,8 +30,53 @@ impl fmt::Display for PeerId {
     }
 }
 
+/// A text that is no identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no identity")]
+pub struct NoPeerId;
+
+impl FromStr for PeerId {
+    type Err = NoPeerId;
+
+    /// From what is displayed.
+    fn from_str(text: &str) -> Result<Self, NoPeerId> {
+        if let Some(fingerprint) = text.strip_prefix("pin:sha256:") {
+            return Fingerprint::parse(fingerprint).map(Self::Pinned).ok_or(NoPeerId);
+        }
+        if let Some(uri) = text.strip_prefix("uri:") {
+            return Ok(Self::Uri(uri.into()));
+        }
+        if let Some(name) = text.strip_prefix("dns:") {
+            return Ok(Self::Dns(name.into()));
+        }
+        text.parse().map(Self::Spiffe).map_err(|_| NoPeerId)
+    }
+}
+
 impl From<SpiffeId> for PeerId {
     fn from(id: SpiffeId) -> Self {
         Self::Spiffe(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_displayed_is_read() {
+        let spiffe: SpiffeId = "spiffe://example.org/web".parse().unwrap();
+        for id in [
+            PeerId::from(spiffe),
+            PeerId::Pinned(Fingerprint::of(b"certificate")),
+            PeerId::Uri("spiffe://example.org/web".into()),
+            PeerId::Uri("dns:a".into()),
+            PeerId::Dns("billing.example.com".into()),
+        ] {
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        for text in ["", "web", "pin:sha256:ab", "spiffe://example.org"] {
+            assert_eq!(text.parse::<PeerId>(), Err(NoPeerId), "{text}");
+        }
     }
 }

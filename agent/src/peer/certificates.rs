@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::{CertificateDer, UnixTime};
+use serde::{Deserialize, Serialize};
 
 use super::{Judge, Judged, Refusal};
 use crate::flow::Role;
@@ -23,6 +24,15 @@ pub struct PeerCertificates {
     unrevoked: Validity,
 }
 
+/// [`PeerCertificates`] for another process, which judges them by its own trust.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedCertificates {
+    /// In DER, the peer's own first.
+    chain: Vec<Vec<u8>>,
+    /// When they were judged first, in seconds since 1970.
+    shown: u64,
+}
+
 impl PeerCertificates {
     /// Of a peer that has just been judged. The chain is in memory once for all that are `known`.
     #[must_use]
@@ -35,6 +45,30 @@ impl PeerCertificates {
         let (fingerprint, chain) = known.share(chain);
         let Judged { validity, unrevoked, .. } = *judged;
         Self { fingerprint, chain, role, shown: UnixTime::now(), validity, unrevoked }
+    }
+
+    #[must_use]
+    pub fn save(&self) -> SavedCertificates {
+        let chain = self.chain.iter().map(|certificate| certificate.to_vec()).collect();
+        SavedCertificates { chain, shown: self.shown.as_secs() }
+    }
+
+    /// Of a peer with this role that another process has judged. They are good for no time until they
+    /// [are judged](Self::are_judged) here. The chain is in memory once for all that are `known`.
+    #[must_use]
+    pub fn restore(saved: SavedCertificates, role: Role, known: &VerifiedChains) -> Self {
+        let chain = saved.chain.into_iter().map(CertificateDer::from).collect();
+        let (fingerprint, chain) = known.share(chain);
+        // Nobody has seen them in the future.
+        let shown = UnixTime::since_unix_epoch(Duration::from_secs(saved.shown));
+        let shown = shown.min(UnixTime::now());
+        let (validity, unrevoked) = (Validity::NEVER, Validity::NEVER);
+        Self { fingerprint, chain, role, shown, validity, unrevoked }
+    }
+
+    /// Takes note of the judgement on them.
+    pub fn are_judged(&mut self, judged: &Judged) {
+        (self.validity, self.unrevoked) = (judged.validity, judged.unrevoked);
     }
 
     /// SHA-256 of the whole chain.

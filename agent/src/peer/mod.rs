@@ -15,14 +15,14 @@ mod suites;
 mod target;
 
 pub use certificate::{NoCertificate, PresentedCertificate};
-pub use certificates::PeerCertificates;
+pub use certificates::{PeerCertificates, SavedCertificates};
 pub use decision::{Allowed, Denial};
 pub use expectation::{Alternative, Expectation, Listed, Names, Nobody, Requirement};
 pub use inbound::{Inbound, InboundTls};
 pub use judge::{Cause, Judge, Judged, Refusal};
 pub use profile::{Choice, Profile, ProfileError, Version};
 pub use suites::crypto_provider;
-pub use target::{ExternalPeer, Target, UidHash};
+pub use target::{ExternalPeer, SavedTarget, Target, UidHash};
 
 #[cfg(test)]
 pub(crate) mod testing;

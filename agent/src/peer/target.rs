@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::DnsName;
+use serde::{Deserialize, Serialize};
 use sheath_common::pod_uid::PodUid;
 
-use super::{Expectation, PresentedCertificate, Profile};
+use super::{Expectation, Listed, PresentedCertificate, Profile, Requirement};
 use crate::origin::Origin;
+use crate::spiffe::{IdPattern, SpiffeId};
 
 /// The other end of an outbound flow.
 #[derive(Clone, Debug)]
@@ -51,7 +53,47 @@ pub struct ExternalPeer {
     pub connect_timeout: Option<Duration>,
 }
 
+/// What another process must know of a [`Target`]: the rest is in its own policy. The order of the variants is part of the
+/// format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SavedTarget {
+    Agent,
+    /// Which pod the directory has named, and by which SPIFFE IDs.
+    Pod {
+        uid: u64,
+        ids: Vec<String>,
+    },
+    /// By the name of the external peer.
+    External(String),
+}
+
+impl SavedTarget {
+    /// A pod, as the directory has named it. `None` if it is no pod, or if its SPIFFE IDs are none.
+    #[must_use]
+    pub fn pod(&self) -> Option<Target> {
+        let Self::Pod { uid, ids } = self else {
+            return None;
+        };
+        let ids = ids.iter().map(|id| id.parse::<SpiffeId>().ok().map(Into::into));
+        let ids = Listed::all(ids.collect::<Option<Vec<_>>>()?, &Origin::Directory);
+        let requirement = Requirement::Svid { ids, pins: Vec::new() };
+        let expectation = Expectation::one(Origin::Directory, requirement);
+        Some(Target::Pod { expectation, uid: UidHash(*uid) })
+    }
+}
+
 impl Target {
+    #[must_use]
+    pub fn save(&self) -> SavedTarget {
+        match self {
+            Self::Agent(_) => SavedTarget::Agent,
+            Self::Pod { expectation, uid } => {
+                SavedTarget::Pod { uid: uid.0, ids: exact_ids(expectation) }
+            }
+            Self::External { peer, .. } => SavedTarget::External(peer.name.clone()),
+        }
+    }
+
     /// Who must answer.
     #[must_use]
     pub fn expectation(&self) -> &Expectation {
@@ -102,4 +144,18 @@ impl Target {
             Self::External { peer, .. } => peer.connect_timeout,
         }
     }
+}
+
+/// The SPIFFE IDs that the directory names.
+fn exact_ids(expectation: &Expectation) -> Vec<String> {
+    let mut exact = Vec::new();
+    for alternative in expectation.alternatives() {
+        if let Requirement::Svid { ids, .. } = &alternative.requirement {
+            exact.extend(ids.iter().filter_map(|listed| match &listed.value {
+                IdPattern::Exactly(id) => Some(id.to_string()),
+                IdPattern::AnyOf(_) => None,
+            }));
+        }
+    }
+    exact
 }

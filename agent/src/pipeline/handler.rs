@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::flow::{Inbound, Outbound};
 use super::{FlowError, FlowLog, Pipeline};
-use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace};
+use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace, Place};
 use crate::flow::Direction;
 use crate::limits::{Permit, QuotaExceeded};
 
@@ -21,6 +21,11 @@ pub struct FlowHandler(pub Arc<Pipeline>);
 impl FlowStarter for FlowHandler {
     fn runtime(&self) -> Handle {
         self.0.workers.next().clone()
+    }
+
+    fn serves(&self, namespace: &Arc<Namespace>) {
+        let place: Arc<dyn Place> = namespace.clone();
+        self.0.places.add(namespace.cookie(), &place);
     }
 
     fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound) {

@@ -39,6 +39,10 @@ impl Pipeline {
 impl FlowLog {
     /// The flow is over.
     pub(super) fn conclude(mut self, result: Result<(), FlowError>) {
+        if let Err(FlowError::Moved) = result {
+            // Who has it now will log it.
+            return self.open.moved();
+        }
         if let Err(error) = &result {
             if let FlowError::Tls(error) = error {
                 self.record.peer_id = error.peer();
@@ -90,6 +94,9 @@ pub enum FlowError {
     Revoked(#[from] Revoked),
     #[error("close: {0}")]
     Close(io::Error),
+    /// It goes on in another process.
+    #[error("taken over by the next process of the agent")]
+    Moved,
     #[error("the flow's thread cannot take the connection: {0}")]
     Settle(io::Error),
 }
@@ -179,6 +186,7 @@ impl From<FlowError> for Ending {
             FlowError::NotTaken(_) => (Outcome::Reset, Stage::Relay),
             FlowError::Relay(_) | FlowError::NoFlow => (Outcome::Reset, Stage::Relay),
             FlowError::Revoked(_) => (Outcome::Revoked, Stage::Relay),
+            FlowError::Moved => (Outcome::Ok, Stage::Relay),
             FlowError::Close(_) => (Outcome::Error, Stage::Relay),
             FlowError::Settle(_) => (Outcome::Error, Stage::Capture),
         };

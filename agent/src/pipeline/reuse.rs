@@ -92,7 +92,7 @@ impl Pipeline {
 
     /// Client: keeps a session for the next flow.
     pub(super) fn keep(&self, route: Route, leg: WireLeg) {
-        if self.ending.is_cancelled() {
+        if self.ending.is_cancelled() || self.moves.are_under_way() {
             leg.close(None);
         } else {
             self.idle.keep(route, leg);
@@ -105,7 +105,8 @@ impl Pipeline {
         let WireLeg { mut session, standing } = leg;
         let mut first = Some(first);
         loop {
-            let open = match on_heap(self.next_flow(&mut *session, &standing.terms)).await {
+            let next = self.next_flow(&mut *session, &standing.terms, first.is_some());
+            let open = match on_heap(next).await {
                 Next::Flow(open) => open,
                 end => {
                     let error = end_of(session, end);
@@ -149,15 +150,19 @@ impl Pipeline {
         }
     }
 
-    /// Waits for the client to open a flow, for as long as the session may be used.
-    async fn next_flow(&self, session: &mut dyn Session, terms: &Terms) -> Next {
+    /// Waits for the client to open a flow, for as long as the session may be used. The first may be on its way already, with bytes
+    /// that could not be sent again: it is judged when it is there.
+    async fn next_flow(&self, session: &mut dyn Session, terms: &Terms, is_first: bool) -> Next {
         session.rest_keys();
         // Longer than a client: it should be the one to end it, as it knows best.
         let idle = Instant::now() + 2 * self.idle.max_idle();
         tokio::select! {
             biased;
-            () = self.published.sessions.changed_since(terms.revision) => Next::Over(GoAwayCode::CHANGED),
-            () = self.ending.cancelled() => Next::Over(GoAwayCode::SHUTDOWN),
+            () = self.published.sessions.changed_since(terms.revision), if !is_first => {
+                let is_moving = self.moves.are_under_way();
+                Next::Over(if is_moving { GoAwayCode::SHUTDOWN } else { GoAwayCode::CHANGED })
+            }
+            () = self.ending.cancelled(), if !is_first => Next::Over(GoAwayCode::SHUTDOWN),
             () = terms.place.cancelled() => Next::Over(GoAwayCode::SHUTDOWN),
             next = poll_fn(|cx| session.poll_next_flow(cx)) => match next {
                 Ok(Some(open)) => Next::Flow(open),

@@ -19,7 +19,7 @@ use crate::desired::{self, Desired, PublishedPort};
 use crate::directory::{Found, Shared};
 use crate::materials::Materials;
 use crate::origin::Origin;
-use crate::peer::{Expectation, Inbound, Target, UidHash};
+use crate::peer::{Expectation, Inbound, SavedTarget, Target, UidHash};
 use crate::steering::PrefixTable;
 
 pub use error::PolicyError;
@@ -121,6 +121,22 @@ impl Policy {
         match now {
             Some(target) => Ok(target.expectation().clone()),
             None => Ok(self.target_at(destination)?.expectation().clone()),
+        }
+    }
+
+    /// Who has been dialled by another process, as this policy knows it: what [`Self::expectation_of`] asks for. `None` if that
+    /// cannot be said.
+    #[must_use]
+    pub fn target_again(&self, saved: &SavedTarget) -> Option<Target> {
+        match saved {
+            // By its destination alone.
+            SavedTarget::Agent => Some(Target::Agent(Expectation::default())),
+            SavedTarget::Pod { .. } => saved.pod(),
+            // One that is not configured any more is whoever is expected at the destination.
+            SavedTarget::External(name) => {
+                let known = self.external.get(name).cloned();
+                Some(known.unwrap_or_else(|| Target::Agent(Expectation::default())))
+            }
         }
     }
 

@@ -177,6 +177,25 @@ fn a_live_flow_is_judged_by_its_external_peer_also_when_the_address_has_gone() {
     assert!(after.expectation_of(&target, at("10.0.2.9:443")).is_ok());
     let gone = of(EXTERNAL.split("externalPeers").next().unwrap(), &Addresses::new());
     assert!(gone.expectation_of(&target, at("10.0.2.9:443")).is_err());
+    // The same where another process has begun it.
+    let (saved, to) = (target.save(), at("10.0.2.9:443"));
+    assert_eq!(after.target_again(&saved).unwrap().external_name(), Some("named"));
+    let again = |policy: &Policy| policy.expectation_of(&policy.target_again(&saved).unwrap(), to);
+    assert!(again(&after).is_ok());
+    assert_eq!(again(&gone).err(), gone.expectation_of(&target, to).err());
+}
+
+#[test]
+fn a_peer_that_another_process_has_dialled_is_whoever_is_expected_there_now() {
+    let (before, after) = (policy("{ mode: require }", PEERS), policy("{ mode: require }", "[]"));
+    for destination in ["10.9.9.9:80", "10.0.2.7:80", "10.0.2.7:443"].map(at) {
+        let target = before.target_at(destination).unwrap();
+        let again = before.target_again(&target.save()).unwrap();
+        let now = before.expectation_of(&again, destination).unwrap();
+        assert_eq!(ids(&now), ids(target.expectation()));
+        let error = after.expectation_of(&again, destination).unwrap_err();
+        assert_eq!(error, PolicyError::NoPeer(destination));
+    }
 }
 
 #[test]

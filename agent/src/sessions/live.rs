@@ -3,24 +3,26 @@
 //!
 //! A session keeps the certificates that its peer has shown. Whenever policy or trust change, every session is judged again
 //! by the same judge as at the handshake. A session that does not pass is cut; one that passes goes on undisturbed.
+//!
+//! In the same way each session can be called to go to another process. One that stays says so, and is judged as before.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Deserialize;
-use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
-use tokio::sync::{oneshot, watch};
+use sheath_common::workload::{InboundMode, OutboundMode};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::facts::{Basis, JudgementKey, SessionFacts};
+use super::interruption::{Interruption, Revoked};
 use crate::credentials::Identities;
-use crate::origin::Origin;
-use crate::peer::{PeerCertificates, Refusal, Target, UidHash};
-use crate::policy::{PolicyError, SharedPolicy};
+use crate::peer::{Judged, PeerCertificates, UidHash};
+use crate::policy::SharedPolicy;
 use crate::sys::clock::sleep_until;
-use crate::x509::Fingerprint;
 
 /// What becomes of a live session when its peer's certificate expires.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -29,119 +31,6 @@ pub enum ExpiredPeer {
     #[default]
     Keep,
     Close,
-}
-
-/// A session as policy sees it.
-#[derive(Clone, Debug)]
-pub struct SessionFacts {
-    pub workload: WorkloadId,
-    pub basis: Basis,
-    /// Cancelled when the workload has left the namespace that the session is used from.
-    pub stay: CancellationToken,
-}
-
-/// What a session rests on.
-#[derive(Clone, Debug)]
-pub enum Basis {
-    /// The server is the one that is expected there.
-    Outbound { target: Target, destination: SocketAddr, certificates: PeerCertificates },
-    /// The client is one that may call, as an agent or without one.
-    Inbound { as_agent: bool, certificates: PeerCertificates },
-    /// An endpoint of a Service that nobody protects, called by a workload that prefers protection.
-    Plain,
-    /// The port is permissive: it lets through what is not for the agent.
-    Permissive,
-}
-
-/// Two sessions with equal keys get the same judgement, unless policy or trust change in between.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum JudgementKey {
-    Outbound {
-        workload: WorkloadId,
-        destination: SocketAddr,
-        external: Option<String>,
-        pod: Option<UidHash>,
-        chain: Fingerprint,
-    },
-    Inbound {
-        workload: WorkloadId,
-        as_agent: bool,
-        chain: Fingerprint,
-    },
-    Plain {
-        workload: WorkloadId,
-    },
-    Permissive {
-        workload: WorkloadId,
-    },
-}
-
-impl SessionFacts {
-    fn judgement_key(&self) -> JudgementKey {
-        let workload = self.workload;
-        match &self.basis {
-            Basis::Outbound { target, destination, certificates } => JudgementKey::Outbound {
-                workload,
-                destination: *destination,
-                external: target.external_name().map(str::to_owned),
-                pod: target.pod(),
-                chain: certificates.fingerprint(),
-            },
-            Basis::Inbound { as_agent, certificates } => JudgementKey::Inbound {
-                workload,
-                as_agent: *as_agent,
-                chain: certificates.fingerprint(),
-            },
-            Basis::Plain => JudgementKey::Plain { workload },
-            Basis::Permissive => JudgementKey::Permissive { workload },
-        }
-    }
-
-    fn certificates(&self) -> Option<&PeerCertificates> {
-        match &self.basis {
-            Basis::Outbound { certificates, .. } | Basis::Inbound { certificates, .. } => {
-                Some(certificates)
-            }
-            Basis::Plain | Basis::Permissive => None,
-        }
-    }
-}
-
-/// Why a session must end.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum Revoked {
-    /// The port was permissive when the session began.
-    #[error("the port is strict now")]
-    Strict,
-    /// It went to an endpoint without protection, which was only preferred when the session began.
-    #[error("the workload requires protection now")]
-    Required,
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    #[error("the workload has no identity any more")]
-    NoIdentity,
-    /// The peer would be refused now.
-    #[error(transparent)]
-    Peer(#[from] Refusal),
-    #[error("the workload has gone")]
-    WorkloadGone,
-    #[error("the peer's certificate has expired, or its authority's")]
-    Expired,
-    /// Nobody is left to judge it.
-    #[error("the agent no longer judges the session")]
-    Unwatched,
-}
-
-impl Revoked {
-    /// The rule that ends the session, if a rule does.
-    #[must_use]
-    pub fn rule(&self) -> Option<&Origin> {
-        match self {
-            Self::Policy(error) => error.rule(),
-            Self::Peer(refusal) => refusal.rule.as_ref(),
-            _ => None,
-        }
-    }
 }
 
 /// All live sessions of the agent.
@@ -158,14 +47,41 @@ pub struct Sessions {
     changes: watch::Sender<()>,
     /// Key of the next session.
     next: AtomicU64,
-    /// The sessions in use.
-    live: Mutex<HashMap<u64, Entry>>,
+    live: Mutex<Table>,
+}
+
+/// The sessions in use.
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<u64, Entry>,
+    /// Sessions are called as soon as they begin.
+    are_called: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     facts: Arc<SessionFacts>,
-    cut: oneshot::Sender<Revoked>,
+    /// `None` while the session is called, and has not said that it stays.
+    interrupt: Option<oneshot::Sender<Interruption>>,
+}
+
+impl Table {
+    fn enter(&mut self, number: u64, facts: Arc<SessionFacts>, way: oneshot::Sender<Interruption>) {
+        let interrupt = match self.are_called {
+            true => {
+                // Somebody waits for it.
+                let _ = way.send(Interruption::Called(None));
+                None
+            }
+            false => Some(way),
+        };
+        self.entries.insert(number, Entry { facts, interrupt });
+    }
+
+    /// Takes the way to interrupt a session.
+    fn interrupt(&mut self, number: u64) -> Option<oneshot::Sender<Interruption>> {
+        self.entries.get_mut(&number)?.interrupt.take()
+    }
 }
 
 /// A state of policy and trust. It is taken before anything that a session is judged by is read.
@@ -177,7 +93,8 @@ pub struct Revision(u64);
 pub struct Live {
     sessions: Arc<Sessions>,
     number: u64,
-    cut: oneshot::Receiver<Revoked>,
+    /// Is at its end once the session has been called.
+    interruption: oneshot::Receiver<Interruption>,
     /// When the session ends because the peer's certificates expire, if it does.
     expires: Option<SystemTime>,
     /// Cancelled when the workload has gone.
@@ -229,8 +146,8 @@ impl Sessions {
         let (facts, stay) = (Arc::new(facts.clone()), facts.stay);
         let (sender, receiver) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().insert(number, Entry { facts: facts.clone(), cut: sender });
-        let live = Live { sessions: self.clone(), number, cut: receiver, expires, stay };
+        self.lock().enter(number, facts.clone(), sender);
+        let live = Live { sessions: self.clone(), number, interruption: receiver, expires, stay };
         // A change is counted first, and then all sessions are judged: either that judgement sees this one, or this
         // one sees the count.
         if self.revision() != revision {
@@ -242,6 +159,50 @@ impl Sessions {
             self.policy.load().check_pod(target, *destination)?;
         }
         Ok(live)
+    }
+
+    /// Takes up a session that another process has had, if its peer would be let through now. Returns what was found out about
+    /// the peer, where there is one that has proved who it is.
+    ///
+    /// # Errors
+    /// Why it must end.
+    pub fn take_up(
+        self: &Arc<Self>,
+        mut facts: SessionFacts,
+    ) -> Result<(Live, Option<Judged>), Revoked> {
+        let revision = self.revision();
+        let judged = self.judge(&facts)?;
+        if let (Some(certificates), Some(judged)) = (facts.certificates_mut(), &judged) {
+            certificates.are_judged(judged);
+        }
+        Ok((self.open(facts, revision)?, judged))
+    }
+
+    /// Has every session called that begins from now on, and returns the numbers of those that live. Sessions between flows end.
+    pub fn begin_calls(&self) -> Vec<u64> {
+        let live = {
+            let mut table = self.lock();
+            table.are_called = true;
+            table.entries.keys().copied().collect()
+        };
+        // None of them is kept for a flow that begins later.
+        self.revision.fetch_add(1, Ordering::AcqRel);
+        self.changes.send_replace(());
+        live
+    }
+
+    /// Calls a session to go to another process. Once it has gone, or says that it stays, the permit is dropped.
+    pub fn call(&self, number: u64, permit: OwnedSemaphorePermit) {
+        let interrupt = self.lock().interrupt(number);
+        if let Some(interrupt) = interrupt {
+            // It may have ended by itself.
+            let _ = interrupt.send(Interruption::Called(Some(permit)));
+        }
+    }
+
+    /// Sessions that begin from now on are not called.
+    pub fn end_calls(&self) {
+        self.lock().are_called = false;
     }
 
     /// Judges live sessions again, those `concerned`. To be called after what they are judged by has changed.
@@ -272,6 +233,7 @@ impl Sessions {
     fn judge_those(&self, concerned: impl Fn(&SessionFacts) -> bool) {
         let all: Vec<_> = self
             .lock()
+            .entries
             .iter()
             .filter(|(_, entry)| concerned(&entry.facts))
             .map(|(number, entry)| (*number, entry.facts.clone()))
@@ -279,32 +241,36 @@ impl Sessions {
         // Many sessions have the same peer: each judgement is made once.
         let mut judgements: HashMap<JudgementKey, Result<(), Revoked>> = HashMap::new();
         for (number, facts) in all {
-            let judgement =
-                judgements.entry(facts.judgement_key()).or_insert_with(|| self.judge(&facts));
-            if let Err(reason) = judgement.clone()
-                && let Some(entry) = self.lock().remove(&number)
-            {
-                // It may have ended by itself.
-                let _ = entry.cut.send(reason);
+            let judgement = judgements
+                .entry(facts.judgement_key())
+                .or_insert_with(|| self.judge(&facts).map(drop));
+            if let Err(reason) = judgement.clone() {
+                // One that is called is judged when it says that it stays.
+                let interrupt = self.lock().interrupt(number);
+                if let Some(interrupt) = interrupt {
+                    // It may have ended by itself.
+                    let _ = interrupt.send(Interruption::Revoked(reason));
+                }
             }
         }
     }
 
-    fn judge(&self, facts: &SessionFacts) -> Result<(), Revoked> {
+    /// What is found out about the peer, if it has shown certificates.
+    fn judge(&self, facts: &SessionFacts) -> Result<Option<Judged>, Revoked> {
         let policy = self.policy.load();
         let expectation = match &facts.basis {
             Basis::Plain => {
                 let mode = policy.workload(facts.workload).map(|config| config.outbound.mode);
                 return match mode {
                     Some(OutboundMode::Require) => Err(Revoked::Required),
-                    _ => Ok(()),
+                    _ => Ok(None),
                 };
             }
             Basis::Permissive => {
                 return match policy.inbound_mode(facts.workload) {
                     // A workload that is gone has no mode.
                     Ok(InboundMode::Strict) => Err(Revoked::Strict),
-                    _ => Ok(()),
+                    _ => Ok(None),
                 };
             }
             Basis::Outbound { target, destination, .. } => {
@@ -320,36 +286,81 @@ impl Sessions {
         let credentials = held.and_then(|held| held.credentials.clone());
         let credentials = credentials.ok_or(Revoked::NoIdentity)?;
         let judge = credentials.tls.judge(expectation);
-        match facts.certificates() {
-            Some(certificates) => Ok(certificates.judge_again(&judge).map(|_| ())?),
-            None => Ok(()),
-        }
+        let judged = facts.certificates().map(|certificates| certificates.judge_again(&judge));
+        Ok(judged.transpose()?)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Live {
-    /// Waits until the session must end, and says why.
-    pub async fn revoked(&mut self) -> Revoked {
+    /// What the session rests on.
+    #[must_use]
+    pub fn facts(&self) -> Option<Arc<SessionFacts>> {
+        self.sessions.lock().entries.get(&self.number).map(|entry| entry.facts.clone())
+    }
+
+    /// Waits until the session must end, or is called.
+    pub async fn interrupted(&mut self) -> Interruption {
+        if self.interruption.is_terminated() {
+            // While something else was waited for.
+            return Interruption::Called(None);
+        }
         let expiry = async {
             match self.expires {
                 Some(expires) => sleep_until(expires).await,
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            reason = &mut self.cut => reason.unwrap_or(Revoked::Unwatched),
+        let revoked = tokio::select! {
+            interruption = &mut self.interruption => match interruption {
+                Ok(interruption) => return interruption,
+                Err(_) => Revoked::Unwatched,
+            },
             () = self.stay.cancelled() => Revoked::WorkloadGone,
             () = expiry => Revoked::Expired,
+        };
+        Interruption::Revoked(revoked)
+    }
+
+    /// Waits until the session must end, and says why. That it is called is left for [`Self::interrupted`].
+    pub async fn revoked(&mut self) -> Revoked {
+        match self.interrupted().await {
+            Interruption::Revoked(revoked) => revoked,
+            Interruption::Called(permit) => {
+                drop(permit);
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// The session was called, and stays. It is not called again by the same call. If it must end by now, [`Self::interrupted`]
+    /// says so.
+    pub fn stays(&mut self) {
+        let (sender, receiver) = oneshot::channel();
+        self.interruption = receiver;
+        let facts = {
+            let mut table = self.sessions.lock();
+            let Some(entry) = table.entries.get_mut(&self.number) else {
+                return;
+            };
+            entry.interrupt = Some(sender);
+            entry.facts.clone()
+        };
+        // What has changed since the call, nobody has told it.
+        if let Err(revoked) = self.sessions.judge(&facts) {
+            let interrupt = self.sessions.lock().interrupt(self.number);
+            if let Some(interrupt) = interrupt {
+                let _ = interrupt.send(Interruption::Revoked(revoked));
+            }
         }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.sessions.lock().remove(&self.number);
+        self.sessions.lock().entries.remove(&self.number);
     }
 }

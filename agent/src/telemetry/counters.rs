@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sheath_common::workload::WorkloadId;
 
 use super::access_log::{Ending, log_flow};
+use super::moves::MoveCounters;
 use crate::flow::{Direction, FlowRecord, Outcome, Stage};
 use crate::metrics::{
     Bounds, Counter, Gauge, Histogram, Label, OfWorkloads, PerLabel, Registry, RegistryError,
@@ -47,7 +48,7 @@ const FLOW: Bounds = Bounds::new(&[
 type Count = fn(&AgentCounters) -> &Counter;
 
 /// Names, help texts, and the counters that have no labels.
-const COUNTERS: [(&str, &str, Count); 9] = [
+const COUNTERS: [(&str, &str, Count); 11] = [
     ("flows_opened", "Connections that the agent took up.", |own| &own.flows_opened),
     ("sessions_reused", "Connections that took up a session that was open already.", |own| {
         &own.sessions_reused
@@ -85,6 +86,12 @@ const COUNTERS: [(&str, &str, Count); 9] = [
         "Connections that were reset because no file descriptor was left.",
         |own| &own.connections_shed,
     ),
+    ("flows_moved", "Connections that the next process of the agent has taken over.", |own| {
+        &own.moves.moved
+    }),
+    ("flows_taken", "Connections that were taken over from the process before this one.", |own| {
+        &own.moves.taken
+    }),
 ];
 
 /// What the data path counts.
@@ -109,6 +116,7 @@ pub struct AgentCounters {
     pub strangers: Counter,
     /// Accepted connections for which there was no descriptor.
     pub connections_shed: Counter,
+    pub moves: MoveCounters,
     open: Mutex<HashMap<WorkloadId, Arc<Gauge>>>,
 }
 
@@ -128,6 +136,7 @@ impl Default for AgentCounters {
             endpoints_replaced: Counter::default(),
             strangers: Counter::default(),
             connections_shed: Counter::default(),
+            moves: MoveCounters::default(),
             open: Mutex::default(),
         }
     }
@@ -163,6 +172,18 @@ impl AgentCounters {
             self,
             |own| &own.handshake_seconds,
         )?;
+        registry.register(
+            "flows_stayed",
+            "Connections that were to go to the next process of the agent and stay, by the reason.",
+            self,
+            |own| &own.moves.stayed,
+        )?;
+        registry.register(
+            "flows_not_taken",
+            "Connections of the process before this one that were not taken over, by the reason.",
+            self,
+            |own| &own.moves.not_taken,
+        )?;
         let counters = self.clone();
         registry.register_by_workload(
             Scalar::Gauge,
@@ -180,16 +201,29 @@ impl AgentCounters {
     #[must_use]
     pub fn open(self: &Arc<Self>, workload: WorkloadId, direction: Direction) -> OpenFlow {
         self.flows_opened.increment();
+        self.is_open(workload, direction)
+    }
+
+    /// Counts a flow as open, though not as a new one, that was open in another process.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, workload: WorkloadId, direction: Direction) -> OpenFlow {
+        self.moves.taken.increment();
+        self.is_open(workload, direction)
+    }
+
+    fn is_open(self: &Arc<Self>, workload: WorkloadId, direction: Direction) -> OpenFlow {
         let of_workload = self.open_by_workload().entry(workload).or_default().clone();
         of_workload.increment();
-        OpenFlow { counters: self.clone(), of_workload, direction, outcome: Outcome::Reset }
+        let outcome = Some(Outcome::Reset);
+        OpenFlow { counters: self.clone(), of_workload, direction, outcome }
     }
 
     /// Flows that are open now.
     #[must_use]
     pub fn flows(&self) -> u64 {
-        let closed = self.flows_closed.iter().map(Counter::get).sum();
-        self.flows_opened.get().saturating_sub(closed)
+        let closed: u64 = self.flows_closed.iter().map(Counter::get).sum();
+        let gone = closed + self.moves.moved.get();
+        (self.flows_opened.get() + self.moves.taken.get()).saturating_sub(gone)
     }
 
     /// Flows of one workload that are open now.
@@ -216,7 +250,8 @@ pub struct OpenFlow {
     counters: Arc<AgentCounters>,
     of_workload: Arc<Gauge>,
     direction: Direction,
-    outcome: Outcome,
+    /// `None` if it goes on in another process.
+    outcome: Option<Outcome>,
 }
 
 impl OpenFlow {
@@ -241,16 +276,24 @@ impl OpenFlow {
         if ending.stage == Stage::Tls {
             self.counters.handshakes_failed.of(self.direction).increment();
         }
-        self.outcome = ending.outcome;
+        self.outcome = Some(ending.outcome);
         drop(self);
         log_flow(record, duration, ending);
+    }
+
+    /// The flow goes on in another process, which will log it.
+    pub fn moved(mut self) {
+        self.outcome = None;
     }
 }
 
 impl Drop for OpenFlow {
     fn drop(&mut self) {
         self.of_workload.decrement();
-        self.counters.flows_closed.of((self.direction, self.outcome)).increment();
+        match self.outcome {
+            Some(outcome) => self.counters.flows_closed.of((self.direction, outcome)).increment(),
+            None => self.counters.moves.moved.increment(),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! A finished handshake, and what it has shown.
 
+use std::sync::LazyLock;
+
 use rustls::CommonState;
 use rustls_pki_types::CertificateDer;
 
@@ -7,7 +9,7 @@ use super::TlsError;
 use super::handshake_context::Outcome;
 use crate::flow::{Negotiated, PeerId};
 use crate::origin::Origin;
-use crate::peer::{Judged, PeerCertificates};
+use crate::peer::{Judged, PeerCertificates, crypto_provider};
 use crate::trust::Trust;
 use crate::wire::Session;
 
@@ -74,6 +76,19 @@ impl Established {
         let proof = Proof { peer, rule, certificates, is_mutual, negotiated };
         Ok(Self { session, proof })
     }
+}
+
+/// The same names in the memory of this process: version, suite and group. One that is not known is left empty.
+#[must_use]
+pub fn negotiated([version, suite, group]: [&str; 3]) -> Negotiated {
+    static KNOWN: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+        let provider = crypto_provider();
+        let suites = provider.cipher_suites.iter().filter_map(|suite| suite.suite().as_str());
+        let groups = provider.kx_groups.iter().filter_map(|group| group.name().as_str());
+        ["TLSv1.3", "TLSv1.2"].into_iter().chain(suites).chain(groups).collect()
+    });
+    let known = |name: &str| KNOWN.iter().copied().find(|known| *known == name).unwrap_or_default();
+    Negotiated { version: known(version), suite: known(suite), group: known(group) }
 }
 
 /// `TLSv1_3` as people write it.

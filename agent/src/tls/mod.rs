@@ -21,7 +21,7 @@ pub use configs::{SetupError, TlsConfigs};
 pub use connect::connect;
 pub use detect::{Detected, detect};
 pub use error::TlsError;
-pub use established::{Established, Proof};
+pub use established::{Established, Proof, negotiated};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -77,6 +77,25 @@ impl Encoded {
         if rest.is_empty() { Ok(value) } else { Err(NotRestored::Decoding) }
     }
 
+    /// All of it in one piece: the version, and the encoded value behind it.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(size_of::<u16>() + self.bytes.len()));
+        bytes.extend_from_slice(&self.version.to_be_bytes());
+        bytes.extend_from_slice(&self.bytes);
+        bytes
+    }
+
+    /// What [`Self::to_bytes`] has made.
+    ///
+    /// # Errors
+    /// If it has not even a version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotRestored> {
+        let (version, bytes) = bytes.split_first_chunk().ok_or(NotRestored::Decoding)?;
+        let (version, bytes) = (u16::from_be_bytes(*version), Zeroizing::new(bytes.to_vec()));
+        Ok(Self { version, bytes })
+    }
+
     #[must_use]
     pub fn version(&self) -> u16 {
         self.version
@@ -93,6 +112,10 @@ mod tests {
         assert_eq!(encoded.decode::<(String, u8)>(3).unwrap(), ("secret".to_owned(), 7));
         let refused = encoded.decode::<(String, u8)>(2).unwrap_err();
         assert!(matches!(refused, NotRestored::Version(3)), "{refused}");
+        let bytes = encoded.to_bytes();
+        let same = Encoded::from_bytes(&bytes).unwrap();
+        assert_eq!(same.decode::<(String, u8)>(3).unwrap(), ("secret".to_owned(), 7));
+        assert!(Encoded::from_bytes(&bytes[..1]).is_err());
         encoded.bytes.push(0);
         let refused = encoded.decode::<(String, u8)>(3).unwrap_err();
         assert!(matches!(refused, NotRestored::Decoding), "{refused}");

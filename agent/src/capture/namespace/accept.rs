@@ -43,6 +43,8 @@ pub struct AcceptedInbound {
 pub trait FlowStarter: std::fmt::Debug + Send + Sync {
     /// The runtime that the next listener is waited for on.
     fn runtime(&self) -> Handle;
+    /// A namespace is served from now on.
+    fn serves(&self, namespace: &Arc<Namespace>);
     fn outbound(&self, namespace: Arc<Namespace>, accepted: AcceptedOutbound);
     fn inbound(&self, namespace: Arc<Namespace>, accepted: AcceptedInbound);
     /// A connection that belongs to no workload; it has been reset.

@@ -65,19 +65,33 @@ impl LocalLegError {
 #[derive(Debug)]
 pub struct LocalLeg {
     pub stream: TcpStream,
-    _name: ClientName,
+    pub name: ClientName,
 }
 
 /// An entry of the `CLIENTS` map, removed with this value.
-#[derive(Debug)]
-struct ClientName {
-    maps: Arc<Maps>,
+#[derive(Debug, Default)]
+pub struct ClientName {
+    /// `None` if it is not this process's to remove.
+    maps: Option<Arc<Maps>>,
     key: LegKey,
+}
+
+impl ClientName {
+    pub(super) fn new(maps: Arc<Maps>, key: LegKey) -> Self {
+        Self { maps: Some(maps), key }
+    }
+
+    /// The entry stays: another process has the connection now.
+    pub fn leave(&mut self) {
+        self.maps = None;
+    }
 }
 
 impl Drop for ClientName {
     fn drop(&mut self) {
-        if let Err(error) = self.maps.clients.remove(&self.key) {
+        if let Some(maps) = &self.maps
+            && let Err(error) = maps.clients.remove(&self.key)
+        {
             tracing::warn!(%error, "entry of a finished flow stays in the map CLIENTS");
         }
     }
@@ -129,7 +143,7 @@ impl Namespace {
         self.maps.local_legs.insert(&fd, &addressee)?;
         let key = self.leg_key(source);
         self.maps.clients.insert_new(&key, &Endpoint::from(client))?;
-        let name = ClientName { maps: self.maps.clone(), key };
+        let name = ClientName::new(self.maps.clone(), key);
         begin(&socket, destination)?;
         // Loopback answers within the call, unless the application has no room for another connection.
         let has_answered = socket.peer_addr().is_ok();
@@ -142,7 +156,7 @@ impl Namespace {
             }
         }
         match reached(&self.maps, fd)? {
-            Reached::TheWorkload => Ok(LocalLeg { stream, _name: name }),
+            Reached::TheWorkload => Ok(LocalLeg { stream, name }),
             Reached::SomebodyElse => Err(LocalLegError::SomebodyElse(destination)),
             Reached::Nobody => Err(LocalLegError::Unseen(destination)),
         }

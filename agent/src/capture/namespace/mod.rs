@@ -11,6 +11,7 @@ mod listeners;
 pub mod local_leg;
 mod local_ports;
 pub mod owned_sockets;
+mod place;
 pub mod ports;
 mod presence;
 mod route;
@@ -24,4 +25,6 @@ mod watched;
 
 pub use accept::{AcceptedInbound, AcceptedOutbound, FlowStarter};
 pub use listeners::Listeners;
+pub use local_leg::ClientName;
+pub use place::Place;
 pub use state::Namespace;

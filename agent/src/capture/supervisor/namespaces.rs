@@ -148,6 +148,7 @@ impl Namespaces {
         if let Err(error) = namespace.publish_sources(&self.prefixes) {
             warn_of_sources(&namespace, &error);
         }
+        self.starter.serves(&namespace);
         self.served.insert(namespace.inode(), Served { namespace, last_seen: Instant::now() });
         Ok(())
     }

@@ -124,7 +124,14 @@ fn a_live_session_is_judged_by_whether_another_pod_is_there() {
         let judged = policy.expectation_of(&target, to);
         assert_eq!(judged.is_ok(), is_good, "{entry:?}");
         assert_eq!(policy.check_pod(&target, to).is_ok(), is_good, "{entry:?}");
+        // The same where another process has begun it.
+        let again = policy.target_again(&target.save()).unwrap();
+        assert_eq!(again.pod(), target.pod());
+        let again = policy.expectation_of(&again, to).map(|expectation| ids(&expectation));
+        assert_eq!(again, judged.map(|expectation| ids(&expectation)), "{entry:?}");
     }
+    let nonsense = SavedTarget::Pod { uid: 7, ids: vec!["web".to_owned()] };
+    assert!(policy.target_again(&nonsense).is_none());
 }
 
 /// The kernel's maps, as the agent writes them.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::flow::FlowIds;
 use crate::metrics::Snapshot;
+use crate::telemetry::{NotTaken, Stayed};
 
 fn counted(counters: &Arc<AgentCounters>) -> Snapshot {
     let mut registry = Registry::new(|workload| Some(format!("w{workload}")));
@@ -74,4 +75,26 @@ fn values_of_labels_stand_at_their_indices() {
     }
     check::<Direction>();
     check::<Outcome>();
+    check::<Stayed>();
+    check::<NotTaken>();
+}
+
+/// It is open in one process after the other, new in the first and closed in the last.
+#[test]
+fn a_flow_that_moves_is_counted_once() {
+    let [before, after] = [(); 2].map(|()| Arc::new(AgentCounters::default()));
+    let flow = before.open(1, Direction::Inbound);
+    flow.moved();
+    let flow = after.take(1, Direction::Inbound);
+    assert_eq!((before.flows(), before.flows_of(1)), (0, 0));
+    assert_eq!((after.flows(), after.flows_of(1)), (1, 1));
+    drop(flow);
+    assert_eq!(after.flows(), 0);
+    let count = |counters, names: [&str; 4]| {
+        let counted = counted(counters);
+        names.map(|name| counted.total(name))
+    };
+    let names = ["flows_opened", "flows_moved", "flows_taken", "flows_closed"];
+    assert_eq!(count(&before, names), [1, 1, 0, 0]);
+    assert_eq!(count(&after, names), [0, 0, 1, 1]);
 }
