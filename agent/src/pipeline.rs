@@ -30,6 +30,7 @@ mod saved;
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,10 @@ use places::Places;
 pub use resume::{NotResumed, Resumed};
 use reuse::route;
 pub use saved::SavedFlow;
+
+/// How long a client waits for its answer while the application is dialled: half as long as it has patience on a session that
+/// was open already.
+const ANSWER: Duration = Duration::from_millis(100);
 
 /// Everything a flow needs; shared by all of them.
 #[derive(Debug)]
@@ -142,11 +147,27 @@ impl Pipeline {
                 return Err(revoked.into());
             }
         };
-        session.accept().map_err(RelayError::from)?;
-        let dialled = tokio::select! {
-            biased;
-            revoked = live.revoked() => return Err(revoked.into()),
-            dialled = on_heap(self.dial_app(flow)) => dialled,
+        // Whoever is refused in place of accepted can go elsewhere. An application that takes its time is not waited for: who gets
+        // no answer gives the session up.
+        let dialled = {
+            let mut dialling = on_heap(self.dial_app(flow));
+            let soon = tokio::select! {
+                biased;
+                revoked = live.revoked() => return Err(revoked.into()),
+                dialled = &mut dialling => Some(dialled),
+                () = on_heap(tokio::time::sleep(ANSWER)) => None,
+            };
+            if !matches!(soon, Some(Err(_))) {
+                session.accept().map_err(RelayError::from)?;
+            }
+            match soon {
+                Some(dialled) => dialled,
+                None => tokio::select! {
+                    biased;
+                    revoked = live.revoked() => return Err(revoked.into()),
+                    dialled = dialling => dialled,
+                },
+            }
         };
         match dialled {
             Ok(mut app) => {
