@@ -149,6 +149,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
         .clone()
         .map(|link| Following::prepare(link, &config, &published, &provider));
     let handler = Arc::new(FlowHandler(pipeline.clone()));
+    let resumer = handler.clone();
     let supervisor = Supervisor::start(
         prepared,
         &config.capture,
@@ -227,7 +228,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     let (calls, successors) = mpsc::channel(1);
     let calling = tokio::spawn(calling.serve(introduction(), calls));
     if let Some((yielded, taken_over)) = yielded.zip(taken_over) {
-        begin_serving(yielded, taken_over, None, maps).await;
+        begin_serving(yielded, taken_over, resumer, maps).await;
     }
     tracing::info!(node = config.node, instance = config.instance.name, "ready");
     service_manager::ready();
@@ -258,7 +259,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
 async fn begin_serving(
     yielded: Yielded,
     take_over: Arc<TakeOver>,
-    resumer: Option<Arc<dyn FlowResumer>>,
+    resumer: Arc<dyn FlowResumer>,
     maps: Arc<Maps>,
 ) {
     if let Err(error) = yielded.serving().await {

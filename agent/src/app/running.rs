@@ -88,7 +88,7 @@ impl Running {
                                 pid,
                                 version,
                                 flows = self.pipeline.counters.flows(),
-                                "handed over to a successor; live flows go on"
+                                "handed over to a successor; live flows follow"
                             );
                             return self.outlive(listeners, given, told).await;
                         }
@@ -170,6 +170,13 @@ impl Running {
         self.pipeline.ending.cancel();
         self.pipeline.idle.clear();
         let successor: Arc<dyn FlowTaker> = Arc::new(given);
+        let (giver, taker) = (self.pipeline.clone(), successor.clone());
+        // Waits for nobody who is told to end: what has not gone until then stays, and ends as it would have.
+        let giving = self.pipeline.workers.next().spawn(async move {
+            giver.move_flows(taker).await;
+            tracing::info!(flows = giver.counters.flows(), "live flows were offered to the successor; these stay");
+        });
+        self.upkeep.push(giving);
         // An agent that ends waits for this as well, but not longer than for flows.
         let linger = LINGER.min(self.drain / 2);
         self.pipeline.tasks.spawn(async move {

@@ -117,9 +117,9 @@ impl Yielded {
         self.connection.send(&Message::Serving, &[], ON_THE_WAY).await
     }
 
-    /// Takes its flows until it ends. `resumer` restores them; without one, it keeps them.
-    pub async fn take_flows(self, resumer: Option<Arc<dyn FlowResumer>>, take_over: &TakeOver) {
-        let ended = self.take_all(resumer.as_deref(), take_over).await;
+    /// Takes its flows until it ends. `resumer` restores them.
+    pub async fn take_flows(self, resumer: Arc<dyn FlowResumer>, take_over: &TakeOver) {
+        let ended = self.take_all(&*resumer, take_over).await;
         let (taken, refused) = (take_over.flows.taken.get(), take_over.flows.refused.get());
         match ended {
             Broken::Ended => {
@@ -132,7 +132,7 @@ impl Yielded {
         take_over.end();
     }
 
-    async fn take_all(&self, resumer: Option<&dyn FlowResumer>, take_over: &TakeOver) -> Broken {
+    async fn take_all(&self, resumer: &dyn FlowResumer, take_over: &TakeOver) -> Broken {
         loop {
             match self.take_flow(resumer).await {
                 Ok(true) => take_over.flows.taken.increment(),
@@ -143,7 +143,7 @@ impl Yielded {
     }
 
     /// Waits for a flow, and answers. Says whether it was taken.
-    async fn take_flow(&self, resumer: Option<&dyn FlowResumer>) -> Result<bool, Broken> {
+    async fn take_flow(&self, resumer: &dyn FlowResumer) -> Result<bool, Broken> {
         let connection = &self.connection;
         let received = connection.receive().await?;
         let go_on = match restored(received, resumer)? {
@@ -170,16 +170,13 @@ impl Yielded {
 /// If no flow has come.
 fn restored(
     received: Received,
-    resumer: Option<&dyn FlowResumer>,
+    resumer: &dyn FlowResumer,
 ) -> Result<Result<GoOn, String>, Broken> {
     let Received { message: Message::Flow(state), descriptors } = received else {
         return Err(received.unexpected());
     };
     let Ok([app, wire]) = <[OwnedFd; 2]>::try_from(descriptors) else {
         return Err(Broken::Unexpected("a flow without its legs".to_owned()));
-    };
-    let Some(resumer) = resumer else {
-        return Ok(Err("this agent takes no flows over".to_owned()));
     };
     Ok(check_legs(&app, &wire)
         .map_err(|error| error.to_string())
