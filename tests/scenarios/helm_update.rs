@@ -6,12 +6,12 @@ use std::thread;
 use serde_json::json;
 use sheath_tests::cluster::helm::{NAMESPACE, Release};
 use sheath_tests::cluster::scene::{LIMIT, PORT, Scene, url};
-use sheath_tests::cluster::{NODES, WIRE};
+use sheath_tests::cluster::{NODES, WIRE, shared};
 use sheath_tests::tap::Tap;
 use sheath_tests::wait;
 
 /// Many requests, one connection each, in the pod itself. Returns what was answered, a line for each.
-fn ask_often(scene: &Scene, address: &str) -> Vec<String> {
+fn ask_often(scene: &Scene<'_>, address: &str) -> Vec<String> {
     let ask = format!(
         "i=0; while [ $i -lt 50 ]; do i=$((i+1)); curl -sS -m 10 {} 2>&1; echo; done",
         url(address, PORT)
@@ -23,8 +23,9 @@ fn ask_often(scene: &Scene, address: &str) -> Vec<String> {
 #[test]
 fn an_update_of_the_agents_fails_no_request_and_new_pods_start_after_it() {
     let [a, b] = NODES;
-    let scene = Scene::new(Some("require"));
-    let release = Release::install(scene.cluster, &json!({})).unwrap();
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("require"));
+    let release = Release::install(&turn, &json!({})).unwrap();
     scene.run("web", "web", b);
     scene.run("client", "client", a);
     let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);

@@ -174,7 +174,10 @@ impl Running {
         // Waits for nobody who is told to end: what has not gone until then stays, and ends as it would have.
         let giving = self.pipeline.workers.next().spawn(async move {
             giver.move_flows(taker).await;
-            tracing::info!(flows = giver.counters.flows(), "live flows were offered to the successor; these stay");
+            tracing::info!(
+                flows = giver.counters.flows(),
+                "live flows were offered to the successor; these stay"
+            );
         });
         self.upkeep.push(giving);
         // An agent that ends waits for this as well, but not longer than for flows.

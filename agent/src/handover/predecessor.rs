@@ -168,10 +168,7 @@ impl Yielded {
 ///
 /// # Errors
 /// If no flow has come.
-fn restored(
-    received: Received,
-    resumer: &dyn FlowResumer,
-) -> Result<Result<GoOn, String>, Broken> {
+fn restored(received: Received, resumer: &dyn FlowResumer) -> Result<Result<GoOn, String>, Broken> {
     let Received { message: Message::Flow(state), descriptors } = received else {
         return Err(received.unexpected());
     };

@@ -84,7 +84,7 @@ impl Callable {
     }
 
     /// Both sides when the successor serves, and takes flows.
-    async fn serving(&mut self, resumer: Option<Arc<dyn FlowResumer>>) -> (FlowsGiven, Serving) {
+    async fn serving(&mut self, resumer: Arc<dyn FlowResumer>) -> (FlowsGiven, Serving) {
         let (yielded, starting, _) = self.yielded().await;
         let take_over = Arc::new(yielded.begin(Arc::default()));
         let known = take_over.clone();
@@ -157,7 +157,7 @@ async fn the_lock_that_arrives_is_the_one_that_was_passed_on() {
 async fn flows_that_are_taken_go_on_with_the_successor_and_others_stay() {
     let mut callable = Callable::new();
     let echoing = Arc::new(Echoing::default());
-    let (given, serving) = callable.serving(Some(echoing.clone())).await;
+    let (given, serving) = callable.serving(echoing.clone()).await;
     let long = vec![7; 300_000];
     for state in [b"one".as_slice(), &long] {
         let (flow, end) = flow(state);
@@ -181,24 +181,22 @@ async fn flows_that_are_taken_go_on_with_the_successor_and_others_stay() {
 
 #[tokio::test]
 async fn a_flow_that_is_not_taken_has_not_been_touched() {
-    for resumer in [None, Some(Arc::new(Echoing { refuses: true, ..Echoing::default() }))] {
-        let mut callable = Callable::new();
-        let resumer = resumer.map(|resumer| resumer as Arc<dyn FlowResumer>);
-        let (given, serving) = callable.serving(resumer).await;
-        let (flow, end) = flow(b"state");
-        let own = TcpStream::from(flow.app.try_clone().unwrap());
-        assert!(matches!(given.offer(flow).await, Offer::Refused(_)));
-        (&own).write_all(b"still mine").unwrap();
-        drop(own);
-        assert_eq!(read_all(end), b"still mine");
-        assert_eq!(serving.take_over.flows.refused.get(), 1);
-    }
+    let mut callable = Callable::new();
+    let resumer = Arc::new(Echoing { refuses: true, ..Echoing::default() });
+    let (given, serving) = callable.serving(resumer).await;
+    let (flow, end) = flow(b"state");
+    let own = TcpStream::from(flow.app.try_clone().unwrap());
+    assert!(matches!(given.offer(flow).await, Offer::Refused(_)));
+    (&own).write_all(b"still mine").unwrap();
+    drop(own);
+    assert_eq!(read_all(end), b"still mine");
+    assert_eq!(serving.take_over.flows.refused.get(), 1);
 }
 
 #[tokio::test]
 async fn flows_stay_when_the_successor_is_gone() {
     let mut callable = Callable::new();
-    let (given, serving) = callable.serving(Some(Arc::new(Echoing::default()))).await;
+    let (given, serving) = callable.serving(Arc::new(Echoing::default())).await;
     serving.task.abort();
     let _ = serving.task.await;
     for _ in 0..2 {
