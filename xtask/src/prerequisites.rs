@@ -69,7 +69,9 @@ pub const DEBIAN_CORE: [Package; 2] = [
 
 const DEBIAN_LINT: [Package; 1] = [package("rust-web-clippy", DEBIAN_CLIPPY)];
 
-const SCENARIOS: [Package; 8] = [
+const WRK: Package = package("wrk", "wrk");
+
+const SCENARIOS: [Package; 9] = [
     package("curl", "curl"),
     package("iproute2", "ip"),
     // Debian leaves its service disabled.
@@ -79,6 +81,7 @@ const SCENARIOS: [Package; 8] = [
     package("procps", "ps"),
     package("redis-server", "redis-server").with_service("redis-server"),
     package("redis-tools", "redis-cli"),
+    WRK,
 ];
 
 const HAPROXY: Package = package("haproxy", "haproxy").with_service("haproxy");
@@ -92,7 +95,7 @@ const INTEROP: [Package; 4] = [
 ];
 
 const BENCH: [Package; 4] =
-    [HAPROXY, package("iperf3", "iperf3"), package("sockperf", "sockperf"), package("wrk", "wrk")];
+    [HAPROXY, package("iperf3", "iperf3"), package("sockperf", "sockperf"), WRK];
 
 /// For runc, which has parts in C.
 const CLUSTER: [Package; 3] = [

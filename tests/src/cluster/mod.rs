@@ -22,11 +22,13 @@ mod node;
 mod pki;
 mod remove;
 pub mod scene;
+pub mod servers;
 pub mod shared;
 mod state;
 pub mod status;
 pub mod turn;
 mod up;
+pub mod wrk;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::helm::Release;
 use super::image::Image;
 use super::turn::Turn;
-use super::{Cluster, NodeName};
+use super::{Cluster, NodeName, wrk};
 use crate::{binaries, names, wait};
 
 /// Long enough for some pods on a busy machine.
@@ -191,8 +191,9 @@ spec:
 }
 
 fn image() -> Result<Image> {
-    let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh"])?;
+    let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh", "wrk"])?;
     image.add_program(binaries::probe())?;
+    image.add_text(wrk::SCRIPT.0, wrk::SCRIPT.1);
     image.add_dir("/var/log/nginx");
     for directory in ["body", "proxy", "fastcgi", "uwsgi", "scgi"] {
         image.add_dir(&format!("/var/lib/nginx/{directory}"));

@@ -1,0 +1,126 @@
+//! Many pods that one node of a real cluster starts at once, under the chart: all of them are protected from their first
+//! instruction on, and none waits for it noticeably.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use sheath_tests::cluster::crowd::{Called, Crowd};
+use sheath_tests::cluster::helm::Release;
+use sheath_tests::cluster::scene::{LIMIT as PATIENCE, Scene};
+use sheath_tests::cluster::{NODES, WIRE, shared};
+use sheath_tests::script::Newcomer;
+use sheath_tests::status::{Distribution, Status};
+use sheath_tests::tap::Tap;
+use sheath_tests::wait;
+
+/// How many pods there are, if not [`SOME`].
+const VARIABLE: &str = "SHEATH_PODS_AT_ONCE";
+
+/// So many that the whole takes a minute or two: to start 200 takes two processors several.
+const SOME: usize = 40;
+
+/// Until 99 of 100 pods have a protected connection, from their first instruction on.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// How long sandboxes have waited at a node's gate.
+fn waited(status: &Status) -> &Distribution {
+    status.metric("gate_wait_seconds").series[0].distribution.as_ref().unwrap()
+}
+
+/// The bound that this many of a hundred sandboxes have not waited beyond, of those that have come between two statuses.
+fn waited_at_most(before: &Status, after: &Status, percent: u64) -> f64 {
+    let (before, after) = (waited(before), waited(after));
+    let count = after.count - before.count;
+    let buckets = after.buckets.iter().zip(&before.buckets);
+    let mut buckets = buckets.map(|(after, before)| (after.le, after.count - before.count));
+    let found = buckets.find(|(_, below)| below * 100 >= count * percent);
+    found.map_or(f64::INFINITY, |(bound, _)| bound)
+}
+
+/// Of sorted figures, the one that this many of a hundred are not above.
+fn percentile(sorted: &[u64], percent: usize) -> Duration {
+    let index = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+    Duration::from_micros(sorted[index])
+}
+
+/// A pod's time to its first protected connection is what it waits at the gate, before its first instruction, and what its
+/// calls take from then on. Both are what the agent adds; what the kubelet and the runtime take to start so many is not.
+#[test]
+fn pods_started_at_once_on_one_node_are_protected_at_once_and_none_is_left_held() {
+    let pods = std::env::var(VARIABLE).map_or(SOME, |number| number.parse().expect(VARIABLE));
+    let [a, b] = NODES;
+    let turn = shared::turn();
+    let scene = Scene::new(&turn, Some("require"));
+    let elsewhere = Scene::new(&turn, None);
+    let release = Release::install(&turn, &json!({})).unwrap();
+    scene.run("web", "web", b);
+    elsewhere.run("open", "web", b);
+    scene.run("client", "client", a);
+    let (web, open) =
+        (scene.addresses("web").swap_remove(0), elsewhere.addresses("open").swap_remove(0));
+    scene.wait_served("client", &web);
+    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+    // A stranger who answers nobody would prove nothing.
+    elsewhere.run("neighbour", "client", a);
+    elsewhere.wait_served("neighbour", &open);
+    assert!(tap.sightings(&elsewhere.marker) > 0, "the tap sees nothing");
+    let before = release.status(a).unwrap();
+
+    let begun = Instant::now();
+    let called = Called { stranger: &open, server: &web };
+    let crowd = Crowd::make(&scene, ("crowd", pods), a, &called, true);
+    let made = begun.elapsed();
+    crowd.wait_running();
+    let running = begun.elapsed();
+    let reports = crowd.reports();
+    let after = release.status(a).unwrap();
+
+    let mut delays: Vec<u64> = reports.iter().map(|report| report.answered_after_us).collect();
+    delays.sort_unstable();
+    let starts = reports.iter().map(|report| report.started_ms);
+    let first_to_last = starts.clone().max().unwrap() - starts.min().unwrap();
+    let refused: Vec<&Newcomer> = reports.iter().filter(|report| report.refused > 0).collect();
+    let (gate_before, gate_after) = (before.gate.as_ref().unwrap(), after.gate.as_ref().unwrap());
+    let (admitted, not_admitted) = (
+        gate_after.admitted - gate_before.admitted,
+        gate_after.not_admitted - gate_before.not_admitted,
+    );
+    let [half, most] = [50, 99].map(|percent| waited_at_most(&before, &after, percent));
+    let mean = (waited(&after).sum - waited(&before).sum)
+        / (waited(&after).count - waited(&before).count) as f64;
+    let [typical, slow] = [50, 99].map(|percent| percentile(&delays, percent));
+    println!(
+        "{pods} pods: made within {made:.1?}, all run after {running:.1?}, their first instructions {first_to_last} ms apart
+         first protected connection after the first instruction: median {typical:.1?}, p99 {slow:.1?}, longest {:.1?}
+         wait at the gate: mean {mean:.3} s, median at most {half} s, p99 at most {most} s; {admitted} sandboxes admitted, {not_admitted} not
+         pods that were refused at first: {}; connections of pods that nobody had decided about: {}; pods ever held: {}",
+        percentile(&delays, 100),
+        refused.len(),
+        after.counter("connect_denied_undecided") - before.counter("connect_denied_undecided"),
+        after.counter("pods_held") - before.counter("pods_held"),
+    );
+    assert!(reports.iter().all(|report| !report.stranger_answered), "a stranger has answered");
+    assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
+    assert!(admitted >= pods as u64, "the runtime has not asked about all of them");
+    let held = &after.pods.as_ref().unwrap().held;
+    assert!(held.is_empty(), "held: {held:?}");
+    let name = |number: usize| format!("{}/crowd-{number}", scene.namespace);
+    let names: BTreeSet<String> = (0..pods).map(name).collect();
+    // The runtime starts processes in the node's network namespace, where a pod's ports are not its own: for ten seconds after one was seen
+    // there, status says so.
+    wait::wait_until(
+        "all pods to be protected, and nothing else to be said of them",
+        PATIENCE,
+        || {
+            thread::sleep(Duration::from_secs(1));
+            let status = release.status(a).unwrap();
+            let all = status.workloads.iter().filter(|it| it.state == "protected");
+            all.filter(|it| names.contains(&it.name)).count() == pods
+        },
+    );
+    assert!(slow < LIMIT, "{slow:?} from the first instruction to a protected connection");
+    // A busy machine may be late for a few of them. Refused without end, they would never be done.
+    assert!(not_admitted <= admitted, "{not_admitted} refused, {admitted} admitted");
+}
