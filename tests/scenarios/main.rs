@@ -4,6 +4,7 @@
 mod abuse;
 mod addresses;
 mod admission;
+mod agent_update;
 mod capabilities;
 mod capture_root;
 mod chart;
