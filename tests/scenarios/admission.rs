@@ -136,7 +136,9 @@ fn what_makes_no_sense_is_refused_where_it_is_written_and_everything_else_is_not
     refused(&at("kube-system", "require"), "pods of kube-system cannot be protected");
 
     let http = || json!({"httpGet": {"port": 80, "host": "10.0.0.1"}});
-    let handlers: [(&str, fn(&mut Value, Value)); 6] = [
+    /// Puts a probe or hook into a pod.
+    type Set = fn(&mut Value, Value);
+    let handlers: [(&str, Set); 6] = [
         ("readinessProbe", |pod, probe| pod["spec"]["containers"][0]["readinessProbe"] = probe),
         ("livenessProbe", |pod, probe| pod["spec"]["containers"][0]["livenessProbe"] = probe),
         ("startupProbe", |pod, probe| pod["spec"]["containers"][0]["startupProbe"] = probe),

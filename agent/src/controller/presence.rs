@@ -35,13 +35,16 @@ pub enum Absent {
     Unanswered(#[from] WatchProblem),
 }
 
+/// What the API server has said of a pod, and until when that is good.
+type Answer = (Instant, Result<(), Absent>);
+
 /// Knows which agents there are.
 pub struct Presence {
     pods: Arc<Pods>,
     /// Namespace and service account of agents.
     account: (String, String),
     /// Of pods that the watch does not know: whether they are there, until when.
-    asked: Mutex<HashMap<PodUid, (Instant, Result<(), Absent>)>>,
+    asked: Mutex<HashMap<PodUid, Answer>>,
     turns: Semaphore,
 }
 

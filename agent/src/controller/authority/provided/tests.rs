@@ -30,15 +30,15 @@ fn a_root_or_what_is_below_one_can_be_used() {
     let root = Ca::new("example.org");
     let alone = read(&of(&root, &[], Some(&root)), SystemTime::now()).unwrap();
     assert_eq!(alone.above.chain, []);
-    assert_eq!(alone.above.anchors, [root.certificate.clone()]);
+    assert_eq!(alone.above.anchors, std::slice::from_ref(&root.certificate));
     // Without ca.crt, and with the root behind its own, as some write it.
     let said = read(&of(&root, &[], None), SystemTime::now()).unwrap();
     assert_eq!(said.above, alone.above);
     let below = root.intermediate("below", BasicConstraints::Constrained(1));
     for data in [of(&below, &[], Some(&root)), of(&below, &[&root], None)] {
         let issuer = read(&data, SystemTime::now()).unwrap();
-        assert_eq!(issuer.above.chain, [below.certificate.clone()]);
-        assert_eq!(issuer.above.anchors, [root.certificate.clone()]);
+        assert_eq!(issuer.above.chain, std::slice::from_ref(&below.certificate));
+        assert_eq!(issuer.above.anchors, std::slice::from_ref(&root.certificate));
         assert!(issuer.above.ends > SystemTime::now());
     }
 }
