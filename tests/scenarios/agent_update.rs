@@ -67,5 +67,12 @@ fn a_rolling_update_of_the_agents_under_load_fails_no_request_and_leaks_nothing(
     }
     assert!(requests.iter().all(|one| one.answered > 50), "no load: {requests:?}");
     assert!(requests.iter().all(|one| one.failed() == 0), "{requests:?}");
+    for node in NODES {
+        let taken = release.status(node).unwrap().taken_over;
+        assert!(taken.is_some(), "{node:?} has not taken over");
+    }
+    // New pods are looked after as well.
+    scene.run("later", "client", a);
+    scene.wait_answered("later", &url);
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
 }

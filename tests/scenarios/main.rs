@@ -35,7 +35,6 @@ mod harness;
 mod helm;
 mod helm_reboot;
 mod helm_services;
-mod helm_update;
 mod identity;
 mod inbound_tls;
 mod interop_envoy;
