@@ -19,6 +19,8 @@ pub struct Sandbox {
     pub runtime_handler: String,
     /// The pod's cgroup as the kubelet named it, where the runtime says so.
     pub cgroup_parent: String,
+    /// Nothing runs in it yet, as where CNI makes its network: capture sees a namespace by those who are in it.
+    pub is_empty: bool,
     /// The process that holds the sandbox, where the runtime says so.
     pub pid: Option<u32>,
     /// Held open from the moment on at which the runtime asked.

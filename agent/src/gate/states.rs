@@ -124,7 +124,9 @@ impl PodStates {
             {
                 Verdict::Now(Err(NotAdmitted::Unsupported(handler.clone())))
             }
-            Some(PodState::Ready(served)) if served.contains(&sandbox.id) => Verdict::Now(Ok(())),
+            Some(PodState::Ready(served)) if sandbox.is_empty || served.contains(&sandbox.id) => {
+                Verdict::Now(Ok(()))
+            }
             Some(PodState::Ready(_)) => {
                 let why = "the agent has not come to it yet".to_owned();
                 Verdict::Later(Err(NotAdmitted::NamespaceNotServed(why)))

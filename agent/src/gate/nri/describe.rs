@@ -27,6 +27,7 @@ pub fn sandbox(pod: PodSandbox, own: &NetworkNamespace) -> Result<Sandbox, Sandb
         pod: PodName::new(&pod.namespace, &pod.name)?,
         runtime_handler: Some(pod.runtime_handler).filter(is_short).unwrap_or_default(),
         cgroup_parent: Some(linux.cgroup_parent).filter(is_short).unwrap_or_default(),
+        is_empty: false,
         pid,
         namespace: open(path, pid, own),
         ips: pod.ips.iter().take(MAX_IPS).filter_map(|ip| ip.parse().ok()).collect(),

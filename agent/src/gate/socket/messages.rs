@@ -66,6 +66,7 @@ impl AskedSandbox {
             // CNI does not say.
             runtime_handler: String::new(),
             cgroup_parent: String::new(),
+            is_empty: true,
             pid: None,
             namespace,
             ips: Vec::new(),

@@ -23,6 +23,7 @@ fn sandbox(name: &str) -> Sandbox {
         pod: PodName::new("shop", "web").unwrap(),
         runtime_handler: String::new(),
         cgroup_parent: String::new(),
+        is_empty: false,
         pid: None,
         namespace: None,
         ips: Vec::new(),
@@ -169,4 +170,15 @@ async fn there_are_only_so_many_sandboxes() {
     assert_eq!(ask(&states, sandbox("s0")).await, Ok(()), "it is there already");
     states.present(Vec::new());
     assert_eq!(ask(&states, sandbox("one-more")).await, Ok(()));
+}
+
+/// By CNI the runtime asks before the sandbox's first process is there: if it had to wait until that is served, it never would be.
+#[tokio::test]
+async fn a_sandbox_in_which_nothing_runs_yet_need_not_be_served() {
+    let states = states();
+    states.set(uid(), PodState::Ready(BTreeSet::new()));
+    assert_eq!(ask(&states, Sandbox { is_empty: true, ..sandbox("a") }).await, Ok(()));
+    assert!(ask(&states, sandbox("a")).await.is_err());
+    states.set(uid(), PodState::Preparing(why()));
+    assert_eq!(ask(&states, Sandbox { is_empty: true, ..sandbox("a") }).await, Err(why()));
 }
