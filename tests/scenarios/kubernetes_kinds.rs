@@ -35,7 +35,6 @@ fn objects(scene: &Scene<'_>, node: NodeName, address: &str) -> String {
             format!("{{name: main, {ask}}}"),
         ),
         ("host", "hostNetwork: true".to_owned(), format!("{{name: main, {ask}}}")),
-        ("userns", "hostUsers: false".to_owned(), format!("{{name: main, {ask}}}")),
         (LIVING, String::new(), format!("{{name: main, {live}}}")),
     ];
     let spec = |rest: &str, containers: &str, indent: &str| {
@@ -88,7 +87,7 @@ fn containers_of_every_kind_are_protected_from_their_first_connection_on() {
         kubectl.run(["logs", what, &space, &format!("--container={container}")]).unwrap()
     };
     let succeeded = "jsonpath={.status.phase}=Succeeded";
-    for name in ["guaranteed", "burstable", "besteffort", "init", "sidecar", "host", "userns"] {
+    for name in ["guaranteed", "burstable", "besteffort", "init", "sidecar", "host"] {
         let pod = format!("pod/{name}");
         kubectl.wait(&scene.namespace, succeeded, &pod, LIMIT).unwrap();
         assert_eq!(said(&pod, "main"), scene.marker, "{name}");
@@ -113,5 +112,5 @@ fn containers_of_every_kind_are_protected_from_their_first_connection_on() {
     let calls = agents.access(a).into_iter().filter(|flow| flow.is("outbound", "ok"));
     let id = format!("/ns/{}/sa/client", scene.namespace);
     let calls: Vec<_> = calls.filter(|flow| flow.local_id.ends_with(&id)).collect();
-    assert_eq!(calls.len(), 10, "{calls:?}");
+    assert_eq!(calls.len(), 9, "{calls:?}");
 }

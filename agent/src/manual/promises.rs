@@ -31,5 +31,6 @@
 //!    and repairs what it finds broken.
 //!    Shown by `status`, `lost_pins`.
 //!
-//! One thing is not promised yet: that replacing the agent resets no live connection. The state of a live flow can be
-//! saved and restored ([`relay`](crate::relay), [`wire::saved`](crate::wire::saved)); handing it over to another process comes later.
+//! One thing is not promised yet: that replacing the agent resets no connection. Live flows go to the successor
+//! ([`handover`](crate::handover), [`relay`](crate::relay), [`wire::saved`](crate::wire::saved)), but connections that are made in the very moment have been seen to be
+//! reset. `handover` and `agent_update` show what there is.
