@@ -30,7 +30,9 @@ fn a_rolling_update_of_the_agents_under_load_fails_no_request_and_leaks_nothing(
     let [a, b] = NODES;
     let turn = shared::turn();
     let scene = Scene::new(&turn, Some("require"));
-    let release = Release::install(&turn, &json!({})).unwrap();
+    // As long as the chart has it: on a busy machine a handshake that has begun may take seconds.
+    let patient = json!({"agent": {"drain": "30s", "terminationGracePeriodSeconds": 45}});
+    let release = Release::install(&turn, &patient).unwrap();
     let servers = Servers::deploy(&scene, SERVERS, CONNECTIONS);
     scene.run("client-a", "client", a);
     scene.run("client-b", "client", b);
