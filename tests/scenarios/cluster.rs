@@ -224,6 +224,12 @@ fn namespaces(pid: u32) -> Vec<String> {
     links.map(|link| link.display().to_string()).collect()
 }
 
+/// When a process was started, in clock ticks since the boot (proc_pid_stat(5), field 22).
+fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(19)?.parse().ok()
+}
+
 fn cluster_program(arguments: &[&str]) -> process::Output {
     Command::new(binaries::cluster()).args(arguments).output().unwrap()
 }
@@ -260,6 +266,7 @@ fn a_cluster_leaves_nothing_even_after_crashes() {
         processes.iter().flat_map(|pid| namespaces(*pid)).filter(|it| !own.contains(it)).collect();
     // Three machines with three namespaces each, and a pod's.
     assert!(theirs.len() > 9, "{theirs:?}");
+    let seen = processes.iter().filter_map(|pid| started(*pid)).max().unwrap();
     cluster.kill(NODES[0], "containerd").unwrap();
     cluster.kill(NODES[1], "kubelet").unwrap();
     cluster.control_plane().kill("kube-apiserver").unwrap();
@@ -281,6 +288,8 @@ fn a_cluster_leaves_nothing_even_after_crashes() {
     let left = || {
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        // The numbers of namespaces that have ended are given to new ones, such as those of another cluster's pods.
+        let pids = pids.filter(|pid| started(*pid).is_some_and(|at| at <= seen));
         let mut left = pids.flat_map(namespaces).filter(|it| theirs.contains(it));
         left.next()
     };

@@ -28,6 +28,8 @@ impl Pipeline {
         let established = log.open.handshake(handshake).await?;
         let mut leg = WireLeg::new(established, flow.terms(credentials));
         log.has_session(source, &leg.standing.proof);
+        // Another session may have refused it before.
+        log.record.is_reused = false;
         let endpoints = Endpoints { source, destination: flow.far_end() };
         leg.session.begin(endpoints).map_err(RelayError::from)?;
         if flow.reached.is_some() {

@@ -62,13 +62,15 @@ impl Pipeline {
                 continue;
             };
             let source = SocketAddr::new(local.ip(), flow.source.port());
-            match leg.reopen(Endpoints { source, destination }).await {
-                Ok(()) => {
-                    self.counters.sessions_reused.increment();
-                    log.record.is_reused = true;
-                    log.has_session(source, &leg.standing.proof);
-                    return Ok(Some(leg));
-                }
+            let answer = leg.reopen(Endpoints { source, destination }).await;
+            // An answer, be it a refusal, is what has become of the flow on this session.
+            if matches!(answer, Ok(()) | Err(NotReopened::NotAccepted(NotAccepted::Refused(_)))) {
+                self.counters.sessions_reused.increment();
+                log.record.is_reused = true;
+                log.has_session(source, &leg.standing.proof);
+            }
+            match answer {
+                Ok(()) => return Ok(Some(leg)),
                 Err(NotReopened::NotAccepted(NotAccepted::Refused(code))) => {
                     return Err(FlowError::NotAccepted(code));
                 }
