@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sheath_tests::binaries;
 use sheath_tests::cluster::helm::{NAMESPACE, Release};
 use sheath_tests::cluster::scene::{LIMIT, Scene};
@@ -56,16 +56,8 @@ fn after_a_reboot_no_selected_pod_starts_before_the_agent_runs() {
     let tap = Tap::new(&node.netns, WIRE);
     kubectl.apply(&scene.caller("first", a, &address)).unwrap();
     let space = format!("--namespace={}", scene.namespace);
-    wait::wait_until("an event that names the cause", LIMIT, || {
-        let events = kubectl.get(["events", &space]).unwrap();
-        let says = |event: &Value| {
-            let message = event["message"].as_str().unwrap_or_default();
-            event["involvedObject"]["name"] == "first"
-                && message.contains("sheath:")
-                && message.contains("Pods start once it runs")
-        };
-        events["items"].as_array().unwrap().iter().any(says)
-    });
+    let words = ["sheath:", "Pods start once it runs"];
+    kubectl.wait_event(&scene.namespace, "first", &words, LIMIT).unwrap();
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
     let pod = kubectl.get(["pod", "first", &space]).unwrap();
     assert_eq!(pod["status"]["phase"], "Pending", "{}", pod["status"]);
@@ -75,14 +67,10 @@ fn after_a_reboot_no_selected_pod_starts_before_the_agent_runs() {
         let label = format!("{MAY_RUN}=yes");
         kubectl.run(["label", "node", node.as_str(), &label]).unwrap();
     }
-    let succeeded = "jsonpath={.status.phase}=Succeeded";
-    let done = kubectl.wait(&scene.namespace, succeeded, "pod/first", LIMIT);
+    assert_eq!(scene.wait_succeeded("first"), scene.marker);
     for node in NODES {
         kubectl.run(["label", "node", node.as_str(), &format!("{MAY_RUN}-")]).unwrap();
     }
-    done.unwrap();
-    let log = kubectl.run(["logs", "pod/first", &space]).unwrap();
-    assert_eq!(log, scene.marker);
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
     release.uninstall().unwrap();
     assert!(!run(Path::new("test"), &["-e", "/opt/cni/bin/sheath-cni"]), "the plugin is left");

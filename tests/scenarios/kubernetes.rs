@@ -149,11 +149,7 @@ fn no_connection_of_a_pods_first_instructions_is_refused() {
     let pods: Vec<_> = names.iter().map(|name| scene.caller(name, a, &address)).collect();
     scene.cluster.kubectl().apply(&pods.join("---\n")).unwrap();
     for name in &names {
-        let pod = format!("pod/{name}");
-        let succeeded = "jsonpath={.status.phase}=Succeeded";
-        scene.cluster.kubectl().wait(&scene.namespace, succeeded, &pod, LIMIT).unwrap();
-        let log = scene.cluster.kubectl().run(["logs", &pod, "--namespace", &scene.namespace]);
-        assert_eq!(log.unwrap(), scene.marker);
+        assert_eq!(scene.wait_succeeded(name), scene.marker);
     }
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
     assert!(asked().admitted >= before.admitted + PODS as u64, "the runtime has not asked");

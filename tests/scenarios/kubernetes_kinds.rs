@@ -86,11 +86,8 @@ fn containers_of_every_kind_are_protected_from_their_first_connection_on() {
     let said = |what: &str, container: &str| {
         kubectl.run(["logs", what, &space, &format!("--container={container}")]).unwrap()
     };
-    let succeeded = "jsonpath={.status.phase}=Succeeded";
     for name in ["guaranteed", "burstable", "besteffort", "init", "sidecar", "host"] {
-        let pod = format!("pod/{name}");
-        kubectl.wait(&scene.namespace, succeeded, &pod, LIMIT).unwrap();
-        assert_eq!(said(&pod, "main"), scene.marker, "{name}");
+        assert_eq!(scene.wait_succeeded(name), scene.marker, "{name}");
     }
     assert_eq!(said("pod/init", "first"), scene.marker);
     kubectl.wait(&scene.namespace, "condition=Complete", "job/job", LIMIT).unwrap();

@@ -6,8 +6,7 @@ use std::time::Duration;
 use sheath_tests::cluster::agents::Agents;
 use sheath_tests::cluster::crowd::{Called, Crowd};
 use sheath_tests::cluster::scene::Scene;
-use sheath_tests::cluster::{NODES, WIRE, shared};
-use sheath_tests::tap::Tap;
+use sheath_tests::cluster::{NODES, shared};
 
 /// How many pods there are, if not [`SOME`].
 const VARIABLE: &str = "SHEATH_NEWBORN_PODS";
@@ -28,23 +27,12 @@ const LIFE: Duration = Duration::from_millis(1500);
 fn pods_that_connect_in_their_first_millisecond_say_nothing_while_the_agent_is_killed_and_started()
 {
     let pods = std::env::var(VARIABLE).map_or(SOME, |number| number.parse().expect(VARIABLE));
-    let [a, b] = NODES;
+    let [a, _] = NODES;
     let turn = shared::turn();
     let scene = Scene::new(&turn, Some("require"));
     let elsewhere = Scene::new(&turn, None);
     let mut agents = Agents::start(&turn, &scene.accounts()).unwrap();
-    scene.run("web", "web", b);
-    elsewhere.run("open", "web", b);
-    scene.run("client", "client", a);
-    let (web, open) =
-        (scene.addresses("web").swap_remove(0), elsewhere.addresses("open").swap_remove(0));
-    scene.wait_served("client", &web);
-    let called = Called { stranger: &open, server: &web };
-    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
-    // A stranger who answers nobody would prove nothing.
-    elsewhere.run("neighbour", "client", a);
-    elsewhere.wait_served("neighbour", &open);
-    assert!(tap.sightings(&elsewhere.marker) > 0, "the tap sees nothing");
+    let (called, tap) = Called::run(&scene, &elsewhere);
 
     // Without an agent: the runtime asks nobody, and the kernel holds them.
     agents.kill(a);

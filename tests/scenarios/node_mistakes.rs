@@ -19,7 +19,8 @@ const OPEN_PORT: u16 = 9090;
 /// A node with one pod, which `require`s protection, and somebody on the other node who has none.
 struct Scene {
     cluster: Cluster,
-    pod: Pod,
+    /// Its network namespace lives as long.
+    _pod: Pod,
     place: Place,
     secret: String,
     tap: Tap,
@@ -37,7 +38,7 @@ impl Scene {
         let open = FAMILIES
             .map(|family| Probe::start(&open, &server(any(family, OPEN_PORT), &[Step::Echo])));
         let tap = cluster.world.tap();
-        Self { cluster, pod, place, secret: marker(), tap, _open: open.into() }
+        Self { cluster, _pod: pod, place, secret: marker(), tap, _open: open.into() }
     }
 
     fn wait_protected(&self, agent: &Agent) {
@@ -98,5 +99,4 @@ fn two_agents_for_the_same_pods_say_nothing_in_plaintext() {
     scene.assert_silent("with the second alone");
     second.kill();
     scene.assert_silent("with none");
-    let _ = &scene.pod;
 }

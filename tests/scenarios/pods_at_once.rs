@@ -9,10 +9,9 @@ use serde_json::json;
 use sheath_tests::cluster::crowd::{Called, Crowd};
 use sheath_tests::cluster::helm::Release;
 use sheath_tests::cluster::scene::{LIMIT as PATIENCE, Scene};
-use sheath_tests::cluster::{NODES, WIRE, shared};
+use sheath_tests::cluster::{NODES, shared};
 use sheath_tests::script::Newcomer;
 use sheath_tests::status::{Distribution, Status};
-use sheath_tests::tap::Tap;
 use sheath_tests::wait;
 
 /// How many pods there are, if not [`SOME`].
@@ -50,26 +49,15 @@ fn percentile(sorted: &[u64], percent: usize) -> Duration {
 #[test]
 fn pods_started_at_once_on_one_node_are_protected_at_once_and_none_is_left_held() {
     let pods = std::env::var(VARIABLE).map_or(SOME, |number| number.parse().expect(VARIABLE));
-    let [a, b] = NODES;
+    let [a, _] = NODES;
     let turn = shared::turn();
     let scene = Scene::new(&turn, Some("require"));
     let elsewhere = Scene::new(&turn, None);
     let release = Release::install(&turn, &json!({})).unwrap();
-    scene.run("web", "web", b);
-    elsewhere.run("open", "web", b);
-    scene.run("client", "client", a);
-    let (web, open) =
-        (scene.addresses("web").swap_remove(0), elsewhere.addresses("open").swap_remove(0));
-    scene.wait_served("client", &web);
-    let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
-    // A stranger who answers nobody would prove nothing.
-    elsewhere.run("neighbour", "client", a);
-    elsewhere.wait_served("neighbour", &open);
-    assert!(tap.sightings(&elsewhere.marker) > 0, "the tap sees nothing");
+    let (called, tap) = Called::run(&scene, &elsewhere);
     let before = release.status(a).unwrap();
 
     let begun = Instant::now();
-    let called = Called { stranger: &open, server: &web };
     let crowd = Crowd::make(&scene, ("crowd", pods), a, &called, true);
     let made = begun.elapsed();
     crowd.wait_running();

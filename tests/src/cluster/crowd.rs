@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::NodeName;
 use super::scene::{IMAGE, PORT, Scene};
+use super::{NODES, NodeName, WIRE};
 use crate::script::{Event, Job, Newcomer};
+use crate::tap::Tap;
 use crate::{binaries, wait};
 
 /// Long enough for hundreds of them on a busy machine.
@@ -18,11 +19,34 @@ const LIMIT: Duration = Duration::from_secs(420);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Whom each of them calls, by address.
-pub struct Called<'a> {
+pub struct Called {
     /// First: nobody who is protected may reach it, and it takes plaintext of everybody.
-    pub stranger: &'a str,
+    pub stranger: String,
     /// Then, again and again until it answers with the scene's marker.
-    pub server: &'a str,
+    pub server: String,
+}
+
+impl Called {
+    /// A server of the scene on the second node, and one of another scene, which is not protected. What crosses the first node's wire
+    /// from now on is on the tap.
+    ///
+    /// # Panics
+    /// When the cluster does not do what it is told, or the tap does not see what the stranger says to its neighbour.
+    pub fn run(scene: &Scene<'_>, elsewhere: &Scene<'_>) -> (Self, Tap) {
+        let [a, b] = NODES;
+        scene.run("web", "web", b);
+        elsewhere.run("open", "web", b);
+        scene.run("client", "client", a);
+        let of = |scene: &Scene<'_>, pod| scene.addresses(pod).swap_remove(0);
+        let called = Self { stranger: of(elsewhere, "open"), server: of(scene, "web") };
+        scene.wait_served("client", &called.server);
+        let tap = Tap::new(&scene.cluster.node(a).netns, WIRE);
+        // A stranger who answers nobody would prove nothing.
+        elsewhere.run("neighbour", "client", a);
+        elsewhere.wait_served("neighbour", &called.stranger);
+        assert!(tap.sightings(&elsewhere.marker) > 0, "the tap sees nothing");
+        (called, tap)
+    }
 }
 
 /// The pods. They have the scene's service account `client`.
@@ -42,13 +66,13 @@ impl<'s> Crowd<'s> {
         scene: &'s Scene<'_>,
         (name, size): (&str, usize),
         node: NodeName,
-        called: &Called<'_>,
+        called: &Called,
         stays: bool,
     ) -> Self {
         let at = |address: &str| SocketAddr::new(address.parse().unwrap(), PORT);
         let job = Job::Newcomer {
-            stranger: at(called.stranger),
-            server: at(called.server),
+            stranger: at(&called.stranger),
+            server: at(&called.server),
             text: scene.marker.clone(),
             stays,
         };

@@ -151,7 +151,7 @@ impl<'t> Release<'t> {
         Ok(pods.iter().filter(is_ready).count())
     }
 
-    /// The name of a node's agent pod.
+    /// The name of a node's agent pod: while one takes over from another, that of the one that stays.
     ///
     /// # Errors
     /// When there is none.
@@ -160,8 +160,10 @@ impl<'t> Release<'t> {
         let on_node = format!("--field-selector=spec.nodeName={}", node.as_str());
         let label = "--selector=app.kubernetes.io/component=agent";
         let pods = self.turn.cluster.kubectl().get(["pods", &space, &on_node, label])?;
-        let name = pods["items"][0]["metadata"]["name"].as_str().context("an agent's pod")?;
-        Ok(name.to_owned())
+        let pods = pods["items"].as_array().context("pods")?;
+        let stays = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null();
+        let pod = pods.iter().find(stays).or(pods.first()).context("an agent's pod")?;
+        Ok(pod["metadata"]["name"].as_str().context("a name")?.to_owned())
     }
 
     /// What a node's agent says of itself.

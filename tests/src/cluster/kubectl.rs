@@ -119,6 +119,31 @@ impl<'c> Kubectl<'c> {
             .context(format!("{what} {condition}: not seen within {limit:?}\n{pods}\n{events}")))
     }
 
+    /// Waits until an event of a pod says all of these words. Returns what it says.
+    ///
+    /// # Errors
+    /// When none does in time.
+    pub fn wait_event(
+        &self,
+        namespace: &str,
+        pod: &str,
+        words: &[&str],
+        limit: Duration,
+    ) -> Result<String> {
+        let space = format!("--namespace={namespace}");
+        let says = |event: &Value| {
+            let message = event["message"].as_str()?;
+            let is_of_pod = event["involvedObject"]["name"] == pod;
+            let says_all = words.iter().all(|word| message.contains(word));
+            (is_of_pod && says_all).then(|| message.to_owned())
+        };
+        let seen = wait::try_for(limit, || {
+            let events = self.get(["events", &space]).ok()?;
+            events["items"].as_array()?.iter().find_map(says)
+        });
+        seen.with_context(|| format!("no event of {pod} says {words:?} within {limit:?}"))
+    }
+
     /// Runs a program in a pod, and returns what it has written.
     ///
     /// # Errors

@@ -86,6 +86,14 @@ impl<'t> Scene<'t> {
         self.cluster.kubectl().wait(&self.namespace, "condition=Ready", &pod, LIMIT).unwrap();
     }
 
+    /// Waits until a pod has done what it is there for. Returns what its container has written.
+    pub fn wait_succeeded(&self, name: &str) -> String {
+        let (kubectl, pod) = (self.cluster.kubectl(), format!("pod/{name}"));
+        let succeeded = "jsonpath={.status.phase}=Succeeded";
+        kubectl.wait(&self.namespace, succeeded, &pod, LIMIT).unwrap();
+        kubectl.run(["logs", &pod, "--namespace", &self.namespace]).unwrap()
+    }
+
     /// A web server.
     pub fn pod(&self, name: &str, account: &str, node: NodeName) -> String {
         self.web(name, account, node, "")

@@ -22,17 +22,16 @@ pub fn nothing_leaks(shop: &Shop<'_>, release: &Release<'_>, report: &mut Report
     for purchase in shop.buy(NAMESPACE, "deployment/client") {
         report.check(purchase.what, purchase.answer.is_err(), purchase.seen(&shop.secret));
     }
-    shop.hire("newcomer", a);
-    for purchase in shop.buy(NAMESPACE, "newcomer") {
-        let name = match purchase.what {
-            "curl web" => "curl web, of a new pod",
-            "psql -h db" => "psql -h db, of a new pod",
-            _ => "redis-cli -h cache, of a new pod",
-        };
-        report.check(name, purchase.answer.is_err(), purchase.seen(&shop.secret));
-    }
+    // Nobody can decide about a new one. It waits for somebody who can.
+    shop.apply_client("newcomer", a);
+    let words = ["sheath:", "Pods start once it runs"];
+    let told = kubectl.wait_event(NAMESPACE, "newcomer", &words, LIMIT);
+    let pod = kubectl.get(["pod", "newcomer", &format!("--namespace={NAMESPACE}")]);
+    let waits = told.is_ok() && pod.is_ok_and(|pod| pod["status"]["phase"] == "Pending");
+    report.check("a new pod", waits, "waits, and its events say why");
     kubectl.run(["label", "node", a.as_str(), &format!("{WITHOUT_AGENT}-")]).expect("no label");
     wait::wait_until("another agent", LIMIT, || release.agent(a).is_ok());
+    shop.wait_running("newcomer");
     shop.wait_open("newcomer");
     report.check("all of it, with the next agent", true, "served, the new pod as well");
     let packets = tap.sightings(&shop.secret);

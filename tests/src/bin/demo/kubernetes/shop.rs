@@ -137,7 +137,17 @@ impl<'c> Shop<'c> {
 
     /// A further client on a node.
     pub fn hire(&self, name: &str, node: NodeName) {
+        self.apply_client(name, node);
+        self.wait_running(name);
+    }
+
+    /// The same, which may have to wait.
+    pub fn apply_client(&self, name: &str, node: NodeName) {
         self.cluster.kubectl().apply(&client_pod(name, node)).expect("a pod");
+    }
+
+    /// Waits until a pod is ready.
+    pub fn wait_running(&self, name: &str) {
         let pod = format!("pod/{name}");
         let kubectl = self.cluster.kubectl();
         kubectl.wait(NAMESPACE, "condition=Ready", &pod, LIMIT).expect("a pod that runs");
