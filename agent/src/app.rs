@@ -29,7 +29,7 @@ use crate::control::{Control, Keeper, Observing, Reread};
 use crate::flow::FlowIds;
 use crate::gate::{Gate, GateKind, GateSettings, PodStates};
 use crate::gatekeeping::Gatekeeping;
-use crate::handover::{self, FlowResumer, OfferedFlows, TakeOver, Yielded};
+use crate::handover::{self, FlowResumer, TakeOver, Yielded};
 use crate::limits::Quotas;
 use crate::metrics::Registry;
 use crate::peer::crypto_provider;
@@ -121,8 +121,6 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     pipeline.quotas.register(&mut metrics)?;
     pipeline.idle.register(&mut metrics)?;
     control.verified().register(&mut metrics)?;
-    let offered = Arc::new(OfferedFlows::default());
-    offered.register(&mut metrics)?;
     let (socket, calls_at) = (config.instance.admin_socket(), config.instance.handover_socket());
     let cannot_open = |what, path: &Path| {
         StartError::io(format!("cannot open the {what} socket {}", path.display()))
@@ -180,7 +178,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     };
     let keeper = Keeper::new(maps.clone(), published.directory, published.sessions);
     let link = following.as_ref().map(Following::link);
-    let taken_over = yielded.as_ref().map(|yielded| Arc::new(yielded.begin(offered)));
+    let taken_over = yielded.as_ref().map(|yielded| Arc::new(yielded.begin()));
     let info = AgentInfo {
         node: config.node.clone(),
         instance: config.instance.name.clone(),

@@ -12,7 +12,7 @@
 //!
 //! Capture calls [`FlowHandler`] for each connection. The other files: `admit` tells an inbound connection from plaintext and has
 //! its client proved; `callee` says whom an outbound flow calls, and `connect` has both ends prove who they are; `dial` makes the
-//! other leg; `reuse` carries flow after flow in one session between agents; `moving` gives flows to the process that comes
+//! other leg and answers the client; `reuse` carries flow after flow in one session between agents; `moving` gives flows to the process that comes
 //! after this one, which takes them in `resume`; `outcome` counts and logs each flow.
 
 mod admit;
@@ -30,7 +30,6 @@ mod saved;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::flow::FlowIds;
 use crate::limits::Quotas;
 use crate::published::Published;
-use crate::relay::{Done, Relay, RelayError};
+use crate::relay::{Done, Relay};
 use crate::sessions::{Basis, IdleSessions, Interruption, Live, WireLeg};
 use crate::sys::sockopt;
 use crate::telemetry::AgentCounters;
@@ -57,10 +56,6 @@ use places::Places;
 pub use resume::{NotResumed, Resumed};
 use reuse::route;
 pub use saved::SavedFlow;
-
-/// How long a client waits for its answer while the application is dialled: half as long as it has patience on a session that
-/// was open already.
-const ANSWER: Duration = Duration::from_millis(100);
 
 /// Everything a flow needs; shared by all of them.
 #[derive(Debug)]
@@ -136,7 +131,7 @@ impl Pipeline {
     async fn serve(
         &self,
         flow: &Inbound,
-        mut session: Box<dyn Session>,
+        session: Box<dyn Session>,
         basis: Basis,
         log: &mut FlowLog,
     ) -> Result<Option<Box<dyn Session>>, FlowError> {
@@ -147,42 +142,13 @@ impl Pipeline {
                 return Err(revoked.into());
             }
         };
-        // Whoever is refused in place of accepted can go elsewhere. An application that takes its time is not waited for: who gets
-        // no answer gives the session up.
-        let dialled = {
-            let mut dialling = on_heap(self.dial_app(flow));
-            let soon = tokio::select! {
-                biased;
-                revoked = live.revoked() => return Err(revoked.into()),
-                dialled = &mut dialling => Some(dialled),
-                () = on_heap(tokio::time::sleep(ANSWER)) => None,
-            };
-            if !matches!(soon, Some(Err(_))) {
-                session.accept().map_err(RelayError::from)?;
-            }
-            match soon {
-                Some(dialled) => dialled,
-                None => tokio::select! {
-                    biased;
-                    revoked = live.revoked() => return Err(revoked.into()),
-                    dialled = dialling => dialled,
-                },
-            }
-        };
-        match dialled {
-            Ok(mut app) => {
-                let mut relay = Relay::new(self.timeouts.idle);
-                let over = self.relay((&app.stream, session), &mut relay, &mut live, log).await;
-                if let Err(FlowError::Moved) = &over {
-                    app.name.leave();
-                }
-                over
-            }
-            Err(error) => {
-                session.refuse(error.refusal());
-                Err(error)
-            }
+        let (mut app, session) = self.answer(flow, session, &mut live).await?;
+        let mut relay = Relay::new(self.timeouts.idle);
+        let over = self.relay((&app.stream, session), &mut relay, &mut live, log).await;
+        if let Err(FlowError::Moved) = &over {
+            app.name.leave();
         }
+        over
     }
 
     /// Moves the bytes of one flow, for as long as its session is good and no other process takes it. Returns the session if it can

@@ -158,8 +158,8 @@ impl TakenOver {
             at: rfc3339(take_over.at),
             pid: take_over.pid,
             version: take_over.version.clone(),
-            flows_taken: take_over.flows.taken.get(),
-            flows_refused: take_over.flows.refused.get(),
+            flows_taken: take_over.taken.get(),
+            flows_refused: take_over.refused.get(),
             has_ended: take_over.has_ended(),
         }
     }

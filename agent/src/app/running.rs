@@ -168,7 +168,6 @@ impl Running {
         self.calling.abort();
         drop(self.lock);
         self.pipeline.ending.cancel();
-        self.pipeline.idle.clear();
         let successor: Arc<dyn FlowTaker> = Arc::new(given);
         let (giver, taker) = (self.pipeline.clone(), successor.clone());
         // Waits for nobody who is told to end: what has not gone until then stays, and ends as it would have.

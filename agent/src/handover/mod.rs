@@ -1,4 +1,4 @@
-//! The hand-over of an agent to its successor on the same node: an upgrade that nobody notices.
+//! The hand-over of an agent to its successor on the same node: new connections are not refused meanwhile, and live ones go on.
 //!
 //! The successor calls the agent that runs, its predecessor, at a Unix socket of the instance that root alone may use. The
 //! predecessor goes on accepting and carrying connections until the successor does. ARCHITECTURE.md, "The hand-over", tells
@@ -24,4 +24,4 @@ pub use message::{Introduction, Malformed};
 pub use predecessor::{NotCalled, Predecessor, Yielded};
 pub use server::{PreparedServer, Server};
 pub use successor::{FlowsGiven, Starting, Successor};
-pub use taken::{OfferedFlows, TakeOver};
+pub use taken::TakeOver;

@@ -12,7 +12,7 @@ use super::connection::{Broken, Connection, Received};
 use super::flow::{FlowResumer, GoOn, MovingFlow};
 use super::message::{Introduction, Message};
 use super::sockets::check_legs;
-use super::taken::{OfferedFlows, TakeOver};
+use super::taken::TakeOver;
 
 /// How long an agent may take to say that it is there.
 const GREETING: Duration = Duration::from_secs(3);
@@ -105,8 +105,8 @@ impl Predecessor {
 impl Yielded {
     /// What is known of the take-over from now on.
     #[must_use]
-    pub fn begin(&self, flows: Arc<OfferedFlows>) -> TakeOver {
-        TakeOver::new(self.connection.peer(), &self.introduction, flows)
+    pub fn begin(&self) -> TakeOver {
+        TakeOver::new(self.connection.peer(), &self.introduction)
     }
 
     /// Tells the predecessor that new connections come to this agent.
@@ -120,7 +120,7 @@ impl Yielded {
     /// Takes its flows until it ends. `resumer` restores them.
     pub async fn take_flows(self, resumer: Arc<dyn FlowResumer>, take_over: &TakeOver) {
         let ended = self.take_all(&*resumer, take_over).await;
-        let (taken, refused) = (take_over.flows.taken.get(), take_over.flows.refused.get());
+        let (taken, refused) = (take_over.taken.get(), take_over.refused.get());
         match ended {
             Broken::Ended => {
                 tracing::info!(taken, refused, "the agent that was taken over from has ended");
@@ -135,8 +135,8 @@ impl Yielded {
     async fn take_all(&self, resumer: &dyn FlowResumer, take_over: &TakeOver) -> Broken {
         loop {
             match self.take_flow(resumer).await {
-                Ok(true) => take_over.flows.taken.increment(),
-                Ok(false) => take_over.flows.refused.increment(),
+                Ok(true) => take_over.taken.increment(),
+                Ok(false) => take_over.refused.increment(),
                 Err(broken) => return broken,
             }
         }

@@ -1,30 +1,10 @@
 //! What is known of a take-over, in the agent that took over.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use super::message::Introduction;
-use crate::metrics::{Counter, Registry, RegistryError};
-
-/// What became of the flows that an agent before this one has offered.
-#[derive(Debug, Default)]
-pub struct OfferedFlows {
-    pub taken: Counter,
-    /// It goes on carrying these.
-    pub refused: Counter,
-}
-
-impl OfferedFlows {
-    /// # Errors
-    /// If a name is taken.
-    pub fn register(self: &Arc<Self>, registry: &mut Registry) -> Result<(), RegistryError> {
-        let help = "Flows that the agent before this one has handed over.";
-        registry.register("flows_taken_over", help, self, |flows| &flows.taken)?;
-        let help = "Flows that the agent before this one has offered, and had to keep.";
-        registry.register("flows_not_taken_over", help, self, |flows| &flows.refused)
-    }
-}
+use crate::metrics::Counter;
 
 /// An agent has taken over from another.
 #[derive(Debug)]
@@ -35,14 +15,18 @@ pub struct TakeOver {
     pub version: String,
     /// When new connections began to come to this agent.
     pub at: SystemTime,
-    pub flows: Arc<OfferedFlows>,
+    /// Flows that the agent before has handed over.
+    pub taken: Counter,
+    /// Flows that it has offered, and goes on carrying.
+    pub refused: Counter,
     has_ended: AtomicBool,
 }
 
 impl TakeOver {
-    pub(super) fn new(pid: i32, from: &Introduction, flows: Arc<OfferedFlows>) -> Self {
+    pub(super) fn new(pid: i32, from: &Introduction) -> Self {
         let (version, at) = (from.agent.clone(), SystemTime::now());
-        Self { pid, version, at, flows, has_ended: AtomicBool::new(false) }
+        let (taken, refused, has_ended) = Default::default();
+        Self { pid, version, at, taken, refused, has_ended }
     }
 
     /// True when the agent before is gone, and with it all that it carried.

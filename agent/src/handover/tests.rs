@@ -86,7 +86,7 @@ impl Callable {
     /// Both sides when the successor serves, and takes flows.
     async fn serving(&mut self, resumer: Arc<dyn FlowResumer>) -> (FlowsGiven, Serving) {
         let (yielded, starting, _) = self.yielded().await;
-        let take_over = Arc::new(yielded.begin(Arc::default()));
+        let take_over = Arc::new(yielded.begin());
         let known = take_over.clone();
         yielded.serving().await.unwrap();
         let task = tokio::spawn(async move { yielded.take_flows(resumer, &known).await });
@@ -170,7 +170,7 @@ async fn flows_that_are_taken_go_on_with_the_successor_and_others_stay() {
     odd.wire = File::open("/dev/null").unwrap().into();
     let Offer::Refused(why) = given.offer(odd).await else { panic!("taken") };
     assert!(why.contains("not a TCP connection"), "{why}");
-    let flows = &serving.take_over.flows;
+    let flows = &serving.take_over;
     assert_eq!((flows.taken.get(), flows.refused.get(), *echoing.seen.lock().unwrap()), (2, 1, 2));
     assert!(!serving.take_over.has_ended());
 
@@ -190,7 +190,7 @@ async fn a_flow_that_is_not_taken_has_not_been_touched() {
     (&own).write_all(b"still mine").unwrap();
     drop(own);
     assert_eq!(read_all(end), b"still mine");
-    assert_eq!(serving.take_over.flows.refused.get(), 1);
+    assert_eq!(serving.take_over.refused.get(), 1);
 }
 
 #[tokio::test]

@@ -4,10 +4,17 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::flow::{Inbound, Outbound};
+use super::flow::{Inbound, Outbound, on_heap};
 use super::{FlowError, Pipeline};
 use crate::capture::LocalLeg;
+use crate::relay::RelayError;
+use crate::sessions::Live;
 use crate::sys::sockopt;
+use crate::wire::Session;
+
+/// How long a client waits for its answer while the application is dialled: half as long as it has patience on a session that
+/// was open already.
+const ANSWER: Duration = Duration::from_millis(100);
 
 impl Pipeline {
     pub(super) async fn dial_wire(
@@ -35,6 +42,41 @@ impl Pipeline {
                 }
             })
             .map_err(FlowError::DialApp)
+    }
+
+    /// Dials the application, and tells the client whether it may have the flow. Whoever is refused in place of accepted can go
+    /// elsewhere. An application that takes its time is not waited for: who gets no answer gives the session up.
+    pub(super) async fn answer(
+        &self,
+        flow: &Inbound,
+        mut session: Box<dyn Session>,
+        live: &mut Live,
+    ) -> Result<(LocalLeg, Box<dyn Session>), FlowError> {
+        let mut dialling = on_heap(self.dial_app(flow));
+        let soon = tokio::select! {
+            biased;
+            revoked = live.revoked() => return Err(revoked.into()),
+            dialled = &mut dialling => Some(dialled),
+            () = on_heap(tokio::time::sleep(ANSWER)) => None,
+        };
+        if !matches!(soon, Some(Err(_))) {
+            session.accept().map_err(RelayError::from)?;
+        }
+        let dialled = match soon {
+            Some(dialled) => dialled,
+            None => tokio::select! {
+                biased;
+                revoked = live.revoked() => return Err(revoked.into()),
+                dialled = dialling => dialled,
+            },
+        };
+        match dialled {
+            Ok(app) => Ok((app, session)),
+            Err(error) => {
+                session.refuse(error.refusal());
+                Err(error)
+            }
+        }
     }
 
     /// Has the kernel refuse the next connections to a destination that could not be reached.

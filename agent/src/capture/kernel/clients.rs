@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sheath_common::flow::LegKey;
@@ -15,13 +16,24 @@ use crate::sys::bpf::Table;
 pub struct Clients {
     table: Table<LegKey, Endpoint>,
     own: Mutex<HashSet<LegKey>>,
+    /// There may be some of a predecessor's.
+    has_others: AtomicBool,
 }
 
 impl Clients {
     /// # Errors
     /// `InvalidData` if the map has another shape.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { table: Table::open(path)?, own: Mutex::default() })
+        Ok(Self {
+            table: Table::open(path)?,
+            own: Mutex::default(),
+            has_others: AtomicBool::default(),
+        })
+    }
+
+    /// Leaves the entries of a predecessor to it, until [`Self::forget_others`].
+    pub fn leave_others(&self) {
+        self.has_others.store(true, Ordering::Relaxed);
     }
 
     /// Adds an entry for a connection of this agent's.
@@ -71,14 +83,19 @@ impl Clients {
                 self.table.remove(&key)?;
             }
         }
+        self.has_others.store(false, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Ports of the agents' connections to applications of a namespace.
+    /// Ports of the agents' connections to applications of a namespace in which this agent has none yet. The whole map is read, but only
+    /// while there may be a predecessor's.
     ///
     /// # Errors
     /// If the map cannot be read.
     pub fn ports_in(&self, netns: u64) -> io::Result<Vec<u32>> {
+        if !self.has_others.load(Ordering::Relaxed) {
+            return Ok(Vec::new());
+        }
         let entries = self.table.entries()?.into_iter();
         Ok(entries.filter(|(key, _)| key.netns == netns).map(|(key, _)| key.port).collect())
     }

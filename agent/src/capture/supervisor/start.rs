@@ -91,7 +91,10 @@ pub fn attach(
         .and_then(|rules| {
             // A predecessor has connections, and removes what is said of them with them. New ones come to it for now.
             match has_predecessor {
-                true => maps.listeners.leave_others(),
+                true => {
+                    maps.listeners.leave_others();
+                    maps.clients.leave_others();
+                }
                 false => maps.forget_connections()?,
             }
             Ok(rules)
