@@ -89,7 +89,7 @@ impl Pipeline {
     async fn outbound(&self, flow: &mut Outbound, log: &mut FlowLog) -> Result<(), FlowError> {
         let target = match self.callee(flow, log).await? {
             Callee::Proved(target) => target,
-            Callee::Plain => return self.pass(flow, log).await,
+            Callee::Plain(pod) => return self.pass(flow, pod, log).await,
         };
         log.has_rule(target.rule());
         let credentials = self.published.identities.current(flow.workload)?;

@@ -2,7 +2,7 @@
 
 /// Version of everything pinned: map names, key and value layouts, meanings. It is part of the pin path
 /// (`/sys/fs/bpf/sheath/<instance>/v<ABI>/`), so an agent never adopts maps of another shape.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;
 
 /// Cgroups that are workloads, or that workloads lie below.
 pub const MAX_WORKLOADS: u32 = 32_768;
@@ -16,6 +16,10 @@ pub const MAX_PREFIXES: u32 = 131_072;
 pub const MAX_ADDRESSES: u32 = 500_000;
 /// Addresses, or addresses with a port, that the directory knows.
 pub const MAX_DIRECTORY: u32 = 524_288;
+/// Of these, ports of Services at their addresses.
+pub const MAX_SERVICE_PORTS: u32 = 131_072;
+/// Of these, addresses of Services for whose ports there is no room: they are refused.
+pub const MAX_CLOSED_SERVICES: u32 = 32_768;
 /// Connections between SYN and `accept()`.
 pub const MAX_FLOWS: u32 = 65_536;
 /// Sockets of the agent towards local applications.

@@ -38,6 +38,8 @@ pub enum Action {
     /// Of the directory alone: whoever is there is known, and not protected. What becomes of the connection is for the
     /// workload's mode to say.
     Plain,
+    /// Of the directory alone: nobody answers there now, whatever the mode.
+    Refuse,
 }
 
 /// Value of `ADDRESSES` and `PREFIXES`.
@@ -55,8 +57,8 @@ impl Destination {
         Self {
             action: match action {
                 Action::Bypass => 0,
-                // No rule is about what is plain.
-                Action::Protect | Action::Plain => 1,
+                // No rule is about what only the directory knows.
+                Action::Protect | Action::Plain | Action::Refuse => 1,
             },
             prefix_len,
         }
@@ -89,15 +91,30 @@ pub struct Known {
 }
 
 impl Known {
-    /// Protected, or about to be: the agent knows which.
+    /// For the agent, which knows who is there.
     pub const PROTECT: Self = Self { action: 0 };
     pub const PLAIN: Self = Self { action: 1 };
+    /// The cluster address of a Service that the configuration bypasses by its name.
+    pub const BYPASS: Self = Self { action: 2 };
+    /// Nobody answers there now: a pod that is not protected yet, or a Service without an endpoint.
+    pub const REFUSE: Self = Self { action: 3 };
 
     /// An unknown code reads as [`Action::Protect`].
     #[inline(always)]
     #[must_use]
     pub const fn action(&self) -> Action {
-        if self.action == Self::PLAIN.action { Action::Plain } else { Action::Protect }
+        match self.action {
+            1 => Action::Plain,
+            2 => Action::Bypass,
+            3 => Action::Refuse,
+            _ => Action::Protect,
+        }
+    }
+
+    /// True if a connection may leave as it is, by some workload's mode.
+    #[must_use]
+    pub const fn leaves_alone(&self) -> bool {
+        matches!(self.action(), Action::Plain | Action::Bypass)
     }
 }
 
@@ -139,11 +156,18 @@ impl Best {
     #[inline(always)]
     #[must_use]
     pub const fn of_directory(action: Action) -> Self {
-        Self(if matches!(action, Action::Plain) { Self::PLAIN } else { 2 | Destination::PROTECTS })
+        Self(match action {
+            Action::Plain => Self::PLAIN,
+            Action::Refuse => Self::REFUSED,
+            Action::Bypass => 2,
+            Action::Protect => 2 | Destination::PROTECTS,
+        })
     }
 
     /// The number of what is plain: no rule's, of which the lowest is 2.
     const PLAIN: u32 = 1;
+    /// The number of what is refused: more than any rule's.
+    const REFUSED: u32 = 1 << 31;
 
     #[inline(always)]
     fn is_some(self) -> bool {
@@ -156,6 +180,7 @@ impl Best {
         match self.0 {
             0 => None,
             Self::PLAIN => Some(Action::Plain),
+            Self::REFUSED => Some(Action::Refuse),
             rank if rank & Destination::PROTECTS != 0 => Some(Action::Protect),
             _ => Some(Action::Bypass),
         }
@@ -246,6 +271,8 @@ pub enum Denial {
     PodUndecided = 10,
     /// `require`, and the directory says that the destination is not protected.
     PlainDestination = 11,
+    /// The directory says that nobody answers there now: the pod is not protected yet, or the Service has no endpoint.
+    NobodyReady = 12,
 }
 
 /// What is done with a connection.
@@ -299,6 +326,7 @@ pub fn decide_by(mode: OutboundMode, destination: &Endpoint, best: Best) -> (Ver
         }
         (Some(Action::Protect), _) => (Verdict::Protect, Ground::Rule),
         (Some(Action::Bypass), _) => (Verdict::Bypass, Ground::Rule),
+        (Some(Action::Refuse), _) => (Verdict::Deny(Denial::NobodyReady), Ground::Rule),
         (Some(Action::Plain), OutboundMode::Require) => {
             (Verdict::Deny(Denial::PlainDestination), Ground::Mode)
         }

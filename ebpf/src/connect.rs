@@ -144,7 +144,10 @@ fn refuse(
 ) -> i32 {
     let errno = match reason {
         // Clients try again.
-        Denial::NamespaceNotReady | Denial::Unreachable | Denial::PodUndecided => ECONNREFUSED,
+        Denial::NamespaceNotReady
+        | Denial::Unreachable
+        | Denial::PodUndecided
+        | Denial::NobodyReady => ECONNREFUSED,
         Denial::NoMemory => ENOMEM,
         Denial::BoundToDevice => EOPNOTSUPP,
         Denial::UnknownDestination

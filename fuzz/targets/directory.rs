@@ -31,7 +31,7 @@ fuzz_target!(|input: &[u8]| {
         match &entry.standing {
             Standing::Plain => assert!(known.iter().all(|(_, known)| *known == Known::PLAIN)),
             Standing::Pending { .. } => {
-                assert!(known.iter().all(|(_, known)| *known == Known::PROTECT));
+                assert!(known.iter().all(|(_, known)| *known == Known::REFUSE));
             }
             Standing::Protected { identity, ports } => {
                 assert_eq!(identity.id.trust_domain(), &domain);

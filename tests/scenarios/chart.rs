@@ -47,6 +47,8 @@ fn values_that_make_no_sense_are_refused_by_their_names() {
         ("agent.gate=maybe", "/agent/gate"),
         ("agent.podsRoot=kubepods", "/agent/podsRoot"),
         ("agent.unknownPods=deny", "/agent/unknownPods"),
+        ("agent.bypassServices[0]=kube-dns", "/agent/bypassServices/0"),
+        ("controller.nodeRanges=mine", "/controller/nodeRanges"),
         ("agent.drain=soon", "/agent/drain"),
         ("agent.paths.run=run", "/agent/paths/run"),
         ("agent.paths.proc=/proc", "'proc'"),

@@ -42,6 +42,11 @@ impl Running {
 
 impl Cluster {
     pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// The same, with changes to the agent's configuration.
+    pub fn with(change: impl FnOnce(&mut config::Config)) -> Self {
         let world = World::new();
         let api = ApiServer::start(&world.a.netns);
         controller::know_agent(&api, "node-a", "token of node-a");
@@ -56,9 +61,8 @@ impl Cluster {
         let dir = world.dir.path();
         let mut config = agent::config(&world, &world.a);
         config.kubernetes = Some(Kubernetes {
-            node: None,
-            kubeconfig: api.kubeconfig(),
             kubelet: config::Kubelet::None,
+            ..Kubernetes::new(api.kubeconfig())
         });
         config.capture.pods = Some(kubelet.settings());
         config.identity = Identity { controller: Some(OfController {}), ..Identity::default() };
@@ -67,6 +71,7 @@ impl Cluster {
             roots: controller::write(dir, "roots.pem", &roots),
             token: controller::write(dir, "token", "token of node-a"),
         });
+        change(&mut config);
         let agent = Agent::start(&world, &world.a, config);
         Self { agent, kubelet, controller, api, world }
     }
@@ -77,7 +82,7 @@ impl Cluster {
     }
 
     /// What the API server says of a pod.
-    fn tell(&self, namespace: &str, number: u8, change: impl FnOnce(&mut Value)) {
+    pub fn tell(&self, namespace: &str, number: u8, change: impl FnOnce(&mut Value)) {
         let mut pod = json!({
             "metadata": {"namespace": namespace, "name": format!("pod-{number}"), "uid": uid(number)},
             "spec": {"nodeName": "node-a", "serviceAccountName": format!("account-{number}"), "containers": []},
@@ -140,7 +145,7 @@ fn pods_find_each_other_protected_pending_or_plain() {
     assert_eq!(call(&caller, &web, &text).ended_by(), Some(libc::ECONNRESET), "nobody is known");
     cluster.tell("shop", 5, |pod| pod["status"]["podIP"] = json!("10.1.1.3"));
     cluster.wait_for("another one is pending", [1, 1, 1]);
-    assert_eq!(call(&caller, &web, &text).ended_by(), Some(libc::ECONNRESET), "it is pending");
+    assert_eq!(call(&caller, &web, &text).error, Some(libc::ECONNREFUSED), "it is pending");
     assert_eq!(tap.sightings(&text), 0);
 }
 

@@ -57,9 +57,8 @@ impl Scene {
     fn agent(&self) -> Agent {
         let mut config = agent::config(&self.world, &self.world.a);
         config.kubernetes = Some(Kubernetes {
-            node: None,
-            kubeconfig: self.api.kubeconfig(),
             kubelet: sheath_tests::config::Kubelet::None,
+            ..Kubernetes::new(self.api.kubeconfig())
         });
         config.capture.pods = Some(self.kubelet.settings());
         config.identity = config::Identity {

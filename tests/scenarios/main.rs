@@ -71,6 +71,7 @@ mod rolling_update;
 mod rules;
 mod selection;
 mod services;
+mod services_closed;
 mod session_loss;
 mod session_reuse;
 mod socket_matrix;

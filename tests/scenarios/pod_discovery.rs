@@ -33,11 +33,8 @@ impl Cluster {
     /// What an agent of node A is told.
     pub fn config(&self) -> config::Config {
         let mut config = agent::config(&self.world, &self.world.a);
-        config.kubernetes = Some(Kubernetes {
-            node: None,
-            kubeconfig: self.api.kubeconfig(),
-            kubelet: config::Kubelet::None,
-        });
+        let kubernetes = Kubernetes::new(self.api.kubeconfig());
+        config.kubernetes = Some(Kubernetes { kubelet: config::Kubelet::None, ..kubernetes });
         config.capture.pods = Some(self.kubelet.settings());
         config
     }

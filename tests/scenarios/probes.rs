@@ -68,7 +68,7 @@ impl Scene {
         let mut config = agent::config(&world, &world.a);
         let kubelet_setting = setting(&service);
         config.kubernetes =
-            Some(Kubernetes { node: None, kubeconfig: api.kubeconfig(), kubelet: kubelet_setting });
+            Some(Kubernetes { kubelet: kubelet_setting, ..Kubernetes::new(api.kubeconfig()) });
         config.capture.pods = Some(kubelet.settings());
         let agent = Agent::start(&world, &world.a, config);
         let container = kubelet.make_container(Qos::Burstable, &uid);

@@ -16,10 +16,10 @@ use sheath_tests::world::Family;
 
 use crate::cluster_directory::{Cluster, Running, uid};
 
-const VIP: &str = "10.96.0.7:80";
+pub const VIP: &str = "10.96.0.7:80";
 
 /// A Service at [`VIP`], and these pods behind it.
-fn serve(cluster: &Cluster, namespace: &str, pods: &[u8]) {
+pub fn serve(cluster: &Cluster, namespace: &str, pods: &[u8]) {
     let spec = json!({
         "type": "ClusterIP", "clusterIP": "10.96.0.7", "clusterIPs": ["10.96.0.7"],
         "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": "web"}],
@@ -44,26 +44,26 @@ fn serve(cluster: &Cluster, namespace: &str, pods: &[u8]) {
     cluster.api.put(Kind::EndpointSlice, slice);
 }
 
-fn vip() -> SocketAddr {
+pub fn vip() -> SocketAddr {
     VIP.parse().unwrap()
 }
 
-fn call(from: &Running, text: &str) -> Connection {
+pub fn call(from: &Running, text: &str) -> Connection {
     probe::run(&from.place(), &client(vip(), &say(text)))
 }
 
 #[track_caller]
-fn answered(from: &Running, text: &str) -> Connection {
+pub fn answered(from: &Running, text: &str) -> Connection {
     let seen = call(from, text);
     assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, text), "{seen:?}");
     seen
 }
 
-fn echo(pod: &Running) -> Probe {
+pub fn echo(pod: &Running) -> Probe {
     Probe::start(&pod.place(), &server(any(Family::V4, PORT), &[Step::Echo]))
 }
 
-fn idle(pod: &Running) -> Probe {
+pub fn idle(pod: &Running) -> Probe {
     Probe::start(&pod.place(), &Job::Idle)
 }
 

@@ -52,6 +52,14 @@ pub struct Kubernetes {
     pub node: Option<String>,
     pub kubeconfig: PathBuf,
     pub kubelet: Kubelet,
+    #[serde(rename = "bypassServices", skip_serializing_if = "Vec::is_empty")]
+    pub bypass_services: Vec<String>,
+}
+
+impl Kubernetes {
+    pub fn new(kubeconfig: PathBuf) -> Self {
+        Self { node: None, kubeconfig, kubelet: Kubelet::Auto, bypass_services: Vec::new() }
+    }
 }
 
 /// Whose probes are let through to pods.

@@ -61,7 +61,26 @@ pub struct Directory {
     pub plain: usize,
     pub pending: usize,
     pub protected: usize,
+    #[serde(default)]
+    pub ranges: Vec<String>,
+    #[serde(default)]
+    pub services: Services,
     pub problem: String,
+}
+
+/// What is known of Services.
+#[derive(Debug, Default, Deserialize)]
+pub struct Services {
+    pub bypassed: Vec<Bypassed>,
+    pub closed: BTreeMap<String, String>,
+    pub services_without_room: usize,
+}
+
+/// A Service that is bypassed by its name.
+#[derive(Debug, Deserialize)]
+pub struct Bypassed {
+    pub service: String,
+    pub at: Vec<String>,
 }
 
 /// The pods of a kubelet.

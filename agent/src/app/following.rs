@@ -36,13 +36,15 @@ impl Following {
     ) -> Self {
         let trust_domain = link.spiffe_id.trust_domain().clone();
         let memory = Memory::new(config.instance.directory_state(), trust_domain.clone());
-        let mut catalogue = Catalogue::new(Node::default(), published.services.services());
+        let services = published.services.services();
+        let mut catalogue = Catalogue::new(Node::default(), services.clone())
+            .bypassing(config.bypassed_services.clone());
         let known = memory.recall().map(|(known, services)| {
             catalogue.apply(services);
             known.complete_with(&Directory::default(), catalogue.all_ports()).0
         });
         published.directory.publish(known.unwrap_or_else(Directory::unknown));
-        let views = DirectoryViews::new(published.directory.clone());
+        let views = DirectoryViews::new(published.directory.clone(), services);
         let link = Arc::new(Link::new(link, provider.clone()));
         let backoff = Backoff::between(provider.secure_random, FOLLOW_FIRST, FOLLOW_LONGEST);
         Self {

@@ -1,5 +1,6 @@
 //! Kubernetes in the configuration.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::net::IpAddr;
 use std::path::Path;
@@ -18,7 +19,7 @@ use crate::discovery::Kubernetes;
 use crate::gate::cni::Installation;
 use crate::gate::{GateKind, GateSettings};
 use crate::kubernetes::words::is_object_name;
-use crate::kubernetes::{Access, Rules};
+use crate::kubernetes::{Access, BypassedService, Rules};
 use crate::spiffe::TrustDomain;
 
 /// What is wrong with the settings of Kubernetes.
@@ -50,6 +51,10 @@ pub enum KubernetesError {
         "kubernetes.kubelet.cgroup `{path}` lies below capture.pods.root `{root}`: what is in there is a pod's"
     )]
     KubeletInPod { path: String, root: String },
+    #[error(
+        "kubernetes.bypassServices needs `controller`: its directory tells which addresses a Service has"
+    )]
+    NoDirectory,
     #[error("kubernetes: {0}")]
     Source(SourceError),
 }
@@ -72,6 +77,21 @@ pub fn kubelet(raw: &raw::Kubelet, pods: &PodSettings) -> Result<KubeletSetting,
             Ok(KubeletSetting::Cgroup(path.into()))
         }
     }
+}
+
+/// Services that are bypassed by their names, each once.
+///
+/// # Errors
+/// If nobody tells where they are.
+pub fn bypassed(
+    raw: &raw::Kubernetes,
+    has_controller: bool,
+) -> Result<Vec<BypassedService>, KubernetesError> {
+    let all: BTreeSet<_> = raw.bypass_services.iter().cloned().collect();
+    if !all.is_empty() && !has_controller {
+        return Err(KubernetesError::NoDirectory);
+    }
+    Ok(all.into_iter().collect())
 }
 
 /// Settings of the gate. Whether pods in the node's network namespace wait is one setting for the gate and the kernel.
@@ -232,6 +252,27 @@ mod tests {
             assert!(error.contains(reason), "{cgroup}: {error}");
         }
         assert!(parse(&format!("{IDENTITY}kubernetes: {{ kubelet: maybe }}\n")).is_err());
+    }
+
+    #[test]
+    fn services_are_bypassed_by_name_where_a_controller_tells_where_they_are() {
+        const CONTROLLER: &str = "controller: { address: \"127.0.0.1:1\", roots: /roots.pem, token: /token, spiffeId: \"spiffe://example.org/ns/sheath-system/sa/sheath-controller\" }\n";
+        let with = |list: &str, controller: &str| {
+            parse(&format!("{IDENTITY}{controller}kubernetes: {{ bypassServices: [{list}] }}\n"))
+        };
+        let bypassed = |list: &str| -> Vec<String> {
+            let found = with(list, CONTROLLER).unwrap().bypassed_services;
+            found.iter().map(ToString::to_string).collect()
+        };
+        assert!(bypassed("").is_empty());
+        let twice = bypassed("shop/web, \"kube-system/kube-dns:53\", shop/web");
+        assert_eq!(twice, ["kube-system/kube-dns:53", "shop/web"]);
+        let error = with("shop/web", "").unwrap_err();
+        assert!(error.contains("kubernetes.bypassServices needs `controller`"), "{error}");
+        let error = with("kube-dns", CONTROLLER).unwrap_err();
+        assert!(error.contains("`kube-dns` names no Service"), "{error}");
+        let [none, some] = ["", "shop/web"].map(|list| with(list, CONTROLLER).unwrap());
+        assert_eq!(none.check_reload(&some).unwrap_err().0, "kubernetes.bypassServices");
     }
 
     #[test]

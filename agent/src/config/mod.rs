@@ -34,6 +34,7 @@ use crate::controller_api::LinkSettings;
 use crate::desired::{Desired, Origin, Pods};
 use crate::discovery::{Discovery, Dns};
 use crate::gate::GateSettings;
+use crate::kubernetes::BypassedService;
 use crate::limits::Limits;
 use crate::pipeline::Timeouts;
 use crate::relay::IdleTimeouts;
@@ -73,6 +74,8 @@ pub struct Config {
     pub gate: Option<GateSettings>,
     /// The way to the cluster's controller, if there is one.
     pub controller: Option<LinkSettings>,
+    /// Services that every workload reaches as they are.
+    pub bypassed_services: Vec<BypassedService>,
     /// Level and format of the log.
     pub log: LogSettings,
     /// How long each part of a flow may take.
@@ -155,12 +158,13 @@ impl Config {
         let link = raw.controller.map(|raw| controller::settings(raw, &domain)).transpose()?;
         let sources = Sources::from_raw(raw.identity, &domain, link.as_ref())?;
         let mut discoveries: Vec<Arc<dyn Discovery>> = vec![Arc::new(dns)];
-        let mut gate = None;
+        let (mut gate, mut bypassed_services) = (None, Vec::new());
         match raw.kubernetes {
             Some(section) => {
                 let pods = pods.as_mut().ok_or(KubernetesError::NoPods)?;
                 pods.kubelet = kubernetes::kubelet(&section.kubelet, pods)?;
                 gate = Some(kubernetes::gate(&section, pods)?);
+                bypassed_services = kubernetes::bypassed(&section, link.is_some())?;
                 let node = &raw.node;
                 let found = kubernetes::discovery(section, node, &instance, &domain, &sources)?;
                 discoveries.push(Arc::new(found));
@@ -195,6 +199,7 @@ impl Config {
             pods,
             gate,
             controller: link,
+            bypassed_services,
             log: LogSettings { level: raw.log.level, format: raw.log.format },
             drain: raw.timeouts.drain.0,
             timeouts: raw.timeouts.into(),

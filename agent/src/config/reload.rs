@@ -24,6 +24,7 @@ impl Config {
             ("kubernetes.kubelet", is_same_kubelet),
             ("capture", (&self.capture, &self.pods) == (&new.capture, &new.pods)),
             ("kubernetes.gate", self.gate == new.gate),
+            ("kubernetes.bypassServices", self.bypassed_services == new.bypassed_services),
             ("log", self.log == new.log),
             ("timeouts", (self.timeouts, self.drain) == (new.timeouts, new.drain)),
             ("sessions.reuse", self.reuse == new.reuse),

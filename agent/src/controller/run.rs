@@ -20,6 +20,7 @@ use super::pages::Answers;
 use super::pods::Pods;
 use super::presence::Presence;
 use super::readiness::Readiness;
+use super::settings::NodeRanges;
 use super::signing::{Signing, SigningLimits};
 use super::tokens::Tokens;
 use super::troubles::Telling;
@@ -103,6 +104,8 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
             ..Rules::default()
         },
         ranges: settings.cluster_ranges.clone(),
+        service_ranges: settings.service_ranges.clone(),
+        nodes_own_ranges: settings.node_ranges == NodeRanges::Own,
     };
     let directories =
         Directories::new(rules, leadership.clone(), presence.clone(), counters.clone());

@@ -43,12 +43,26 @@ pub struct Settings {
     pub terms: Terms,
     /// The Secret with the CA that is to sign, if that is not the controller's own.
     pub provided_ca: Option<String>,
-    /// Addresses of pods and Services.
+    /// Addresses of pods, besides nodes' ranges.
     pub cluster_ranges: Vec<IpNet>,
+    /// Addresses of Services, besides what the API tells.
+    pub service_ranges: Vec<IpNet>,
+    pub node_ranges: NodeRanges,
     /// Where it is asked whether this replica lives and is ready, and for its metrics. `None`: nowhere.
     pub health: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
     pub log: LogSettings,
+}
+
+/// What the ranges of nodes (`podCIDRs`) mean.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRanges {
+    /// Pods of other nodes have no address of a node's range.
+    #[default]
+    Own,
+    /// They are ranges of pods, and any pod may have an address of them: the network gives addresses in its own way.
+    Shared,
 }
 
 /// What is wrong with the settings.
@@ -102,6 +116,10 @@ struct Raw {
     identity: RawIdentity,
     #[serde(default)]
     cluster_ranges: Vec<IpNet>,
+    #[serde(default)]
+    service_ranges: Vec<IpNet>,
+    #[serde(default)]
+    node_ranges: NodeRanges,
     health: Option<RawListen>,
     metrics: Option<RawListen>,
     #[serde(default)]
@@ -218,6 +236,8 @@ impl Settings {
             terms: terms(&raw.identity)?,
             provided_ca: raw.identity.secret.map(provided_ca).transpose()?,
             cluster_ranges: raw.cluster_ranges,
+            service_ranges: raw.service_ranges,
+            node_ranges: raw.node_ranges,
             health: own_address("health", raw.health, raw.listen)?,
             metrics: own_address("metrics", raw.metrics, raw.listen)?,
             log: LogSettings { level: raw.log.level, format: raw.log.format },

@@ -19,12 +19,19 @@ pub enum Of {
     Nodes,
     Services,
     EndpointSlices,
+    ServiceRanges,
 }
 
 impl Label for Of {
     const NAME: &'static str = "of";
-    const ALL: &'static [Self] =
-        &[Self::Pods, Self::Namespaces, Self::Nodes, Self::Services, Self::EndpointSlices];
+    const ALL: &'static [Self] = &[
+        Self::Pods,
+        Self::Namespaces,
+        Self::Nodes,
+        Self::Services,
+        Self::EndpointSlices,
+        Self::ServiceRanges,
+    ];
 
     fn index(self) -> usize {
         self as usize
@@ -37,6 +44,7 @@ impl Label for Of {
             Self::Nodes => "nodes",
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
+            Self::ServiceRanges => "servicecidrs",
         }
     }
 }

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rpds::HashTrieMapSync;
 
-use super::{Directory, Entry, Position};
+use super::{Directory, Entry, Position, Standing};
+use crate::services::ServicePorts;
 
 /// What has changed since the position before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +41,8 @@ pub struct Touched {
 pub struct ServiceDifference {
     pub address: IpAddr,
     /// Their ports, as far as they count.
-    pub before: Arc<[u16]>,
-    pub after: Arc<[u16]>,
+    pub before: ServicePorts,
+    pub after: ServicePorts,
 }
 
 /// Of one address.
@@ -58,6 +59,14 @@ impl Difference {
     pub fn is_another(&self) -> bool {
         let uid = |entry: &Option<Entry>| entry.as_ref().map(|entry| entry.uid);
         self.after.is_some() && self.before.is_some() && uid(&self.before) != uid(&self.after)
+    }
+
+    /// True if somebody is there now who was plain, or nobody, and is not plain.
+    #[must_use]
+    pub fn gains_protection(&self) -> bool {
+        let is_plain =
+            |entry: &Option<Entry>| entry.as_ref().is_none_or(|e| e.standing == Standing::Plain);
+        is_plain(&self.before) && !is_plain(&self.after)
     }
 }
 
@@ -77,7 +86,7 @@ impl Directory {
     pub fn with_services(
         &self,
         delta: Delta,
-        services: impl IntoIterator<Item = (IpAddr, Arc<[u16]>)>,
+        services: impl IntoIterator<Item = (IpAddr, ServicePorts)>,
     ) -> Result<(Self, Touched), NotApplicable> {
         let Delta { position, changes, ranges } = delta;
         if !self.precedes(position) {
@@ -124,7 +133,7 @@ impl Directory {
         })
     }
 
-    fn set_services(&mut self, services: impl IntoIterator<Item = (IpAddr, Arc<[u16]>)>) {
+    fn set_services(&mut self, services: impl IntoIterator<Item = (IpAddr, ServicePorts)>) {
         for (address, ports) in services {
             let known = self.services.get(&address);
             if known.map_or(ports.is_empty(), |known| *known == ports) {
@@ -209,7 +218,7 @@ impl Collected {
     pub fn complete_with(
         self,
         before: &Directory,
-        services: impl IntoIterator<Item = (IpAddr, Arc<[u16]>)>,
+        services: impl IntoIterator<Item = (IpAddr, ServicePorts)>,
     ) -> (Directory, Touched) {
         let Self { position, entries, ranges } = self;
         let mut touched = Touched { ranges: ranges != before.ranges, ..Touched::default() };

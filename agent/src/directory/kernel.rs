@@ -19,9 +19,9 @@ pub fn kernel_entries(address: IpAddr, entry: &Entry) -> Vec<KernelEntry> {
     let at = |port: u32| Endpoint { address: address.into(), port };
     match &entry.standing {
         Standing::Plain => vec![(at(PORT_ANY), Known::PLAIN)],
-        Standing::Pending { .. } | Standing::Protected { ports: Ports::Every, .. } => {
-            vec![(at(PORT_ANY), Known::PROTECT)]
-        }
+        // It is refused at once, without the agent.
+        Standing::Pending { .. } => vec![(at(PORT_ANY), Known::REFUSE)],
+        Standing::Protected { ports: Ports::Every, .. } => vec![(at(PORT_ANY), Known::PROTECT)],
         Standing::Protected { ports: Ports::These(ports), .. } => {
             let ports = ports.iter().map(|port| (at(u32::from(*port)), Known::PROTECT));
             ports.chain([(at(PORT_ANY), Known::PLAIN)]).collect()
@@ -29,10 +29,15 @@ pub fn kernel_entries(address: IpAddr, entry: &Entry) -> Vec<KernelEntry> {
     }
 }
 
-/// What the kernel is told of Services at an address: whoever calls one is turned to the agent, which chooses the endpoint.
-pub fn service_entries(address: IpAddr, ports: &[u16]) -> impl Iterator<Item = KernelEntry> {
-    let at = move |port: &u16| Endpoint { address: address.into(), port: u32::from(*port) };
-    ports.iter().map(move |port| (at(port), Known::PROTECT))
+/// What the kernel is told of Services at an address.
+pub fn service_entries(
+    address: IpAddr,
+    ports: &[(u16, Known)],
+) -> impl Iterator<Item = KernelEntry> {
+    // Port 0 stands for all others, here as there.
+    const { assert!(PORT_ANY == 0) };
+    let at = move |port: u16| Endpoint { address: address.into(), port: u32::from(port) };
+    ports.iter().map(move |(port, known)| (at(*port), *known))
 }
 
 impl Directory {
@@ -49,7 +54,7 @@ impl Directory {
 /// A change of the kernel's map, in its two steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KernelChange {
-    /// Before the directory is in force: what protects.
+    /// Before the directory is in force: what protects or refuses.
     pub protect: Vec<KernelEntry>,
     /// Before it as well: nobody is known to be plain there any more. Whoever comes is asked for.
     pub unknown: Vec<Endpoint>,
@@ -92,18 +97,18 @@ impl KernelChange {
         let (was, is): (HashMap<_, _>, HashMap<_, _>) =
             (before.iter().copied().collect(), after.iter().copied().collect());
         for entry in after.iter().filter(|(key, known)| was.get(key) != Some(known)) {
-            match entry.1 {
-                Known::PLAIN => self.release.push(*entry),
-                _ => self.protect.push(*entry),
+            match entry.1.leaves_alone() {
+                true => self.release.push(*entry),
+                false => self.protect.push(*entry),
             }
         }
         for (key, known) in before {
             if is.contains_key(key) {
                 continue;
             }
-            match *known {
-                Known::PLAIN => self.unknown.push(*key),
-                _ => self.forget.push(*key),
+            match known.leaves_alone() {
+                true => self.unknown.push(*key),
+                false => self.forget.push(*key),
             }
         }
     }
@@ -117,7 +122,7 @@ impl KernelChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::testing::{address, any_entry};
+    use crate::directory::testing::{address, any_entry, any_service_ports};
     use crate::directory::{Collected, Delta, Position};
     use proptest::prelude::*;
 
@@ -130,11 +135,17 @@ mod tests {
         map.retain(|key, _| !gone.contains(key));
     }
 
+    /// What the kernel finds for a port.
+    fn at(ip: IpAddr, map: &HashMap<Endpoint, Known>, port: u32) -> Option<Known> {
+        let any = Endpoint { address: ip.into(), port: PORT_ANY };
+        map.get(&Endpoint { port, ..any }).or_else(|| map.get(&any)).copied()
+    }
+
     proptest! {
         /// The same with Services: what the kernel knows of an address is what follows from the directory.
         #[test]
         fn ports_of_services_come_and_go_beside_those_of_pods(
-            steps in prop::collection::vec((prop::option::of(any_entry()), prop::collection::btree_set(1..5_u16, 0..3)), 1..8),
+            steps in prop::collection::vec((prop::option::of(any_entry()), any_service_ports()), 1..8),
         ) {
             let ip = address(1);
             let mut position = Position { epoch: 1, sequence: 0 };
@@ -143,10 +154,17 @@ mod tests {
             for (entry, ports) in steps {
                 position.sequence += 1;
                 let delta = Delta { position, changes: vec![(ip, entry)], ranges: None };
-                let ports: Vec<u16> = ports.into_iter().collect();
-                let (next, touched) = directory.with_services(delta, [(ip, ports.into())]).unwrap();
+                let (next, touched) = directory.with_services(delta, [(ip, ports)]).unwrap();
                 let change = KernelChange::of(&touched);
+                let before = map.clone();
                 written(&mut map, &change, 1);
+                let after: HashMap<_, _> = next.kernel_entries(ip).into_iter().collect();
+                for port in 0..6 {
+                    if at(ip, &map, port).is_some_and(|known| known.leaves_alone()) {
+                        let alone = |map| at(ip, map, port).is_some_and(|known| known.leaves_alone());
+                        prop_assert!(alone(&before) && alone(&after), "port {}", port);
+                    }
+                }
                 written(&mut map, &change, 2);
                 prop_assert_eq!(&map, &next.kernel_entries(ip).into_iter().collect());
                 directory = next;
@@ -173,10 +191,7 @@ mod tests {
             let change = KernelChange::of(&Touched { entries: vec![difference], ..Touched::default() });
             let mut map = all(&before);
             written(&mut map, &change, 1);
-            let at = |map: &HashMap<Endpoint, Known>| {
-                let any = Endpoint { address: ip.into(), port: PORT_ANY };
-                map.get(&Endpoint { port, ..any }).or_else(|| map.get(&any)).copied()
-            };
+            let at = |map: &HashMap<Endpoint, Known>| at(ip, map, port);
             if at(&map) == Some(Known::PLAIN) {
                 prop_assert_eq!(at(&all(&before)), Some(Known::PLAIN));
                 prop_assert_eq!(at(&all(&after)), Some(Known::PLAIN));

@@ -14,7 +14,7 @@ mod reader;
 mod shared;
 mod table;
 
-pub use change::{Collected, Delta, NotApplicable, ServiceDifference, Touched};
+pub use change::{Collected, Delta, Difference, NotApplicable, ServiceDifference, Touched};
 pub use entry::{Entry, Ports, Standing};
 pub use kernel::{KernelChange, kernel_entries};
 pub use names::{Identity, Names};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use prost::Message;
+use sheath_common::maps;
 
 use super::{Collected, Delta, Entry, Names, Ports, Position, Standing};
 use crate::controller_api::directory as api;
@@ -17,8 +18,9 @@ use crate::spiffe::{SpiffeId, TrustDomain};
 const LONGEST_NAME: usize = 1024;
 /// Ranges that a cluster may have.
 const MOST_RANGES: usize = 10_000;
-/// Addresses that there may be, as many as in the kernel's map.
-const MOST_ENTRIES: usize = sheath_common::maps::MAX_DIRECTORY as usize;
+/// Addresses of pods that there may be: as many as the kernel's map has room for beside Services.
+const MOST_ENTRIES: usize =
+    (maps::MAX_DIRECTORY - maps::MAX_SERVICE_PORTS - maps::MAX_CLOSED_SERVICES) as usize;
 
 /// A message that makes no sense.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use rpds::HashTrieMapSync;
+use sheath_common::verdict::{Action, Known};
 
 use super::{Entry, Identity, Standing};
 use crate::peer::UidHash;
+use crate::services::ServicePorts;
 
 /// Which state of the controller's directory this is. Sequences count the changes of one leader; another leader begins another
 /// epoch.
@@ -27,7 +29,7 @@ pub struct Directory {
     /// Addresses that only the directory can tell of.
     pub(super) ranges: Arc<[IpNet]>,
     /// Ports of Services, by address. Where a pod has the address, they do not count.
-    pub(super) services: HashTrieMapSync<IpAddr, Arc<[u16]>>,
+    pub(super) services: HashTrieMapSync<IpAddr, ServicePorts>,
 }
 
 /// What is at an address and port.
@@ -44,6 +46,10 @@ pub enum Found<'d> {
     Plain,
     /// Somebody of the cluster may be there, and no pod is known: at the address of a Service, for instance.
     Unknown,
+    /// A Service that nobody answers for now.
+    Closed,
+    /// A Service that is bypassed by its name.
+    Bypassed,
     /// No address of the cluster's.
     Outside,
 }
@@ -83,9 +89,13 @@ impl Directory {
             }
             Some(Entry { standing: Standing::Pending { node }, .. }) => Found::Pending { node },
             Some(Entry { standing: Standing::Plain, .. }) => Found::Plain,
-            None if self.service_ports(ip).contains(&to.port()) => Found::Unknown,
-            None if self.ranges.iter().any(|range| range.contains(&ip)) => Found::Unknown,
-            None => Found::Outside,
+            None => match self.service_at(ip, to.port()).map(|known| known.action()) {
+                Some(Action::Bypass) => Found::Bypassed,
+                Some(Action::Refuse) => Found::Closed,
+                Some(Action::Protect | Action::Plain) => Found::Unknown,
+                None if self.ranges.iter().any(|range| range.contains(&ip)) => Found::Unknown,
+                None => Found::Outside,
+            },
         }
     }
 
@@ -97,11 +107,21 @@ impl Directory {
 
     /// Ports at which Services are, where no pod has the address.
     #[must_use]
-    pub fn service_ports(&self, ip: IpAddr) -> &[u16] {
+    pub fn service_ports(&self, ip: IpAddr) -> &[(u16, Known)] {
         match self.services.get(&ip) {
             Some(ports) if self.entry(ip).is_none() => ports,
             _ => &[],
         }
+    }
+
+    /// What is known of a port of Services: of itself, or of all that are not there.
+    fn service_at(&self, ip: IpAddr, port: u16) -> Option<Known> {
+        let ports = self.service_ports(ip);
+        let of = |wanted: u16| {
+            let at = ports.binary_search_by_key(&wanted, |(port, _)| *port).ok()?;
+            ports.get(at).map(|(_, known)| *known)
+        };
+        of(port).or_else(|| of(0))
     }
 
     /// Addresses at which Services are, or a pod.

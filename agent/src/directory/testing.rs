@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use sheath_common::verdict::Known;
+
 use super::{Entry, Identity, Ports, Standing};
 use crate::peer::UidHash;
+use crate::services::ServicePorts;
 
 pub fn address(last: u8) -> IpAddr {
     Ipv4Addr::new(10, 1, 0, last).into()
@@ -48,4 +51,11 @@ pub fn any_entry() -> impl Strategy<Value = Entry> {
             ports
         )),
     ]
+}
+
+/// Ports of Services at one address.
+pub fn any_service_ports() -> impl Strategy<Value = ServicePorts> {
+    let known = prop::sample::select(vec![Known::PROTECT, Known::REFUSE, Known::BYPASS]);
+    let ports = prop::collection::btree_map(0..5_u16, known, 0..3);
+    ports.prop_map(|ports| ports.into_iter().collect())
 }

@@ -47,6 +47,10 @@ pub struct Service {
     pub balancer_clients: BTreeSet<IpNet>,
     /// At least one.
     pub ports: BTreeSet<ServicePort>,
+    /// Addresses that it says it has, and that are the cluster's own: nobody is believed to be there. The controller says which.
+    pub foreign: BTreeSet<IpAddr>,
+    /// When it was made, in seconds since 1970: where there is no room for all, older ones come first.
+    pub created: u64,
     /// At its cluster addresses, only endpoints of the client's node answer (KEP-2086).
     pub is_node_local: bool,
     /// How long a client stays with an endpoint after its last connection, if it does.
@@ -118,6 +122,8 @@ impl Service {
             external,
             balancers,
             balancer_clients: reading.balancer_clients(spec)?,
+            foreign: BTreeSet::new(),
+            created: created(object),
             ports,
             is_node_local,
             affinity: reading.affinity(spec)?,
@@ -251,6 +257,11 @@ impl Reading<'_> {
         let allowed = allowed.ok_or_else(|| self.value("timeoutSeconds", &seconds.to_string()))?;
         Ok(Some(Duration::from_secs(allowed)))
     }
+}
+
+fn created(object: &api::Service) -> u64 {
+    let created = object.metadata.creation_timestamp.as_ref();
+    created.map_or(0, |time| u64::try_from(time.0.as_second()).unwrap_or_default())
 }
 
 /// TCP is what is meant where nothing is said.

@@ -73,6 +73,12 @@ impl WatchProblem {
         }
     }
 
+    /// True if the server has no objects of this kind.
+    #[must_use]
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, .. })
+    }
+
     /// True if the server itself has said so, and may say so for ever.
     fn is_said(&self) -> bool {
         !matches!(self, Self::Unreachable(_))

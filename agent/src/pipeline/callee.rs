@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::flow::{FlowLog, Outbound, on_heap};
 use super::{FlowError, Pipeline};
 use crate::flow::Reached;
-use crate::peer::Target;
+use crate::peer::{Target, UidHash};
 use crate::policy::{Policy, PolicyError};
 use crate::services::{Backend, Choice, Client, NoEndpoint, Served, Standing};
 
@@ -17,8 +17,8 @@ const ASKED: Duration = Duration::from_secs(1);
 pub enum Callee {
     /// Somebody who must prove who it is.
     Proved(Target),
-    /// An endpoint of a Service that nobody protects, for a workload that only prefers protection.
-    Plain,
+    /// An endpoint of a Service that nobody protects, for a workload that only prefers protection; and the pod that is there.
+    Plain(Option<UidHash>),
 }
 
 impl Pipeline {
@@ -87,7 +87,8 @@ impl Pipeline {
         flow.reached = Some(backend.at);
         log.record.reached = Some(Reached { service, endpoint: backend.at });
         if is_plain {
-            return Ok(Callee::Plain);
+            let meant = backend.pod.map(Into::into);
+            return Ok(Callee::Plain(meant.or_else(|| policy.pod_at(backend.at))));
         }
         let target = policy.target_at(backend.at)?;
         // The directory may have changed since the choice.
@@ -129,6 +130,8 @@ fn standing(policy: &Policy, backend: &Backend) -> Standing {
         {
             Standing::Pending
         }
+        // A pod with an address of its own, of which the directory has not told yet.
+        Err(PolicyError::NoPeer(_)) if backend.pod.is_some() => Standing::Unknown,
         // Nobody of the cluster is there, so nobody protects it.
         Err(PolicyError::Plain(_) | PolicyError::NoPeer(_)) => Standing::Plain,
         Err(PolicyError::Pending { .. }) => Standing::Pending,

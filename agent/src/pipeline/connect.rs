@@ -4,7 +4,7 @@ use super::flow::{FlowLog, Outbound, on_heap};
 use super::{FlowError, Pipeline};
 use crate::credentials::Credentials;
 use crate::flow::Protection;
-use crate::peer::Target;
+use crate::peer::{Target, UidHash};
 use crate::relay::{Relay, RelayError};
 use crate::sessions::{Basis, WireLeg};
 use crate::tls;
@@ -41,13 +41,19 @@ impl Pipeline {
     }
 
     /// Carries the flow to an endpoint that nobody protects, as it is.
-    pub(super) async fn pass(&self, flow: &Outbound, log: &mut FlowLog) -> Result<(), FlowError> {
+    pub(super) async fn pass(
+        &self,
+        flow: &Outbound,
+        pod: Option<UidHash>,
+        log: &mut FlowLog,
+    ) -> Result<(), FlowError> {
         let tcp = on_heap(self.dial_wire(flow, None)).await?;
         log.record.source = Some(tcp.local_addr().map_err(FlowError::DialWire)?);
         log.record.protection = Protection::Plaintext;
         self.counters.outbound_plaintext.increment();
         let session = plain::session(tcp, flow.permit.quota().buffers.clone());
-        let mut live = self.published.sessions.open(flow.facts(Basis::Plain), flow.revision)?;
+        let basis = Basis::Plain { destination: flow.far_end(), pod };
+        let mut live = self.published.sessions.open(flow.facts(basis), flow.revision)?;
         let mut relay = Relay::new(self.timeouts.idle);
         self.relay((&flow.app, session), &mut relay, &mut live, log).await.map(|_| ())
     }

@@ -91,9 +91,9 @@ impl SavedFlow {
         };
         let is_plain = self.wire.mode == plain::MODE.name;
         let fits = match (&self.basis, self.record.direction) {
-            (SavedBasis::Outbound { .. } | SavedBasis::Plain, Direction::Outbound)
+            (SavedBasis::Outbound { .. } | SavedBasis::Plain { .. }, Direction::Outbound)
             | (SavedBasis::Inbound { .. } | SavedBasis::Permissive, Direction::Inbound) => true,
-            (SavedBasis::Outbound { .. } | SavedBasis::Plain, Direction::Inbound)
+            (SavedBasis::Outbound { .. } | SavedBasis::Plain { .. }, Direction::Inbound)
             | (SavedBasis::Inbound { .. } | SavedBasis::Permissive, Direction::Outbound) => false,
         };
         let is_called = self.record.direction == Direction::Inbound;

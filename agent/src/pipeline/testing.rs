@@ -274,7 +274,7 @@ impl Agent {
         let mut log = pipeline.begin(direction, WEB, (client, destination()));
         log.record.protection = match basis {
             Basis::Outbound { .. } | Basis::Inbound { .. } => Protection::Mtls,
-            Basis::Plain | Basis::Permissive => Protection::Plaintext,
+            Basis::Plain { .. } | Basis::Permissive => Protection::Plaintext,
         };
         let stay = self.place.stay(WEB).unwrap();
         let facts = SessionFacts { workload: WEB, basis, stay };

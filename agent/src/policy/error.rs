@@ -26,6 +26,10 @@ pub enum PolicyError {
         "the directory says now that the pod at {0} is not protected, or not on this port; try again"
     )]
     Plain(SocketAddr),
+    #[error("whoever is at {0} is protected now, and was not when the connection began; try again")]
+    Protected(SocketAddr),
+    #[error("the Service at {0} is bypassed by its name now; try again")]
+    Bypassed(SocketAddr),
     #[error("another pod has got the address {0}")]
     AnotherPod(SocketAddr),
     #[error(
@@ -40,9 +44,12 @@ impl PolicyError {
     pub fn rule(&self) -> Option<&Origin> {
         match self {
             Self::Led { rule, .. } => Some(rule),
-            Self::Unknown(_) | Self::Pending { .. } | Self::Plain(_) | Self::AnotherPod(_) => {
-                Some(&Origin::Directory)
-            }
+            Self::Unknown(_)
+            | Self::Pending { .. }
+            | Self::Plain(_)
+            | Self::Protected(_)
+            | Self::Bypassed(_)
+            | Self::AnotherPod(_) => Some(&Origin::Directory),
             Self::UnknownWorkload | Self::NoPeer(_) => None,
         }
     }

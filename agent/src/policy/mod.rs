@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use crate::desired::{self, Desired, PublishedPort};
+use crate::desired::{self, Desired, Existing, PublishedPort};
 use crate::directory::{Found, Shared};
 use crate::materials::Materials;
 use crate::origin::Origin;
@@ -79,7 +79,9 @@ impl Policy {
                 Err(PolicyError::Pending { destination, node: node.clone() })
             }
             Found::Plain => Err(PolicyError::Plain(destination)),
-            Found::Unknown => Err(PolicyError::Unknown(destination)),
+            Found::Bypassed => Err(PolicyError::Bypassed(destination)),
+            // Which Service it is, and why nobody answers, says that one.
+            Found::Unknown | Found::Closed => Err(PolicyError::Unknown(destination)),
             Found::Outside => Err(PolicyError::NoPeer(destination)),
         }
     }
@@ -122,6 +124,50 @@ impl Policy {
             Some(target) => Ok(target.expectation().clone()),
             None => Ok(self.target_at(destination)?.expectation().clone()),
         }
+    }
+
+    /// Whether a workload's flow to a destination that nobody protects may go on. That somebody protects it now ends it only if
+    /// the workload wants its earlier connections to end; that another pod is there ends it always.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check_plain(
+        &self,
+        workload: WorkloadId,
+        pod: Option<UidHash>,
+        destination: SocketAddr,
+    ) -> Result<(), PolicyError> {
+        let existing = self.workload(workload).map(|config| config.existing);
+        match self.check_new_plain(pod, destination) {
+            Err(error @ PolicyError::AnotherPod(_)) => Err(error),
+            Err(error) if existing == Some(Existing::Reset) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same, of a flow of which nothing has been sent yet: it may begin only if nobody is to be expected there.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn check_new_plain(
+        &self,
+        pod: Option<UidHash>,
+        destination: SocketAddr,
+    ) -> Result<(), PolicyError> {
+        if pod.is_some_and(|pod| !self.may_still_be(pod, destination)) {
+            return Err(PolicyError::AnotherPod(destination));
+        }
+        match self.target_at(destination) {
+            Err(PolicyError::Plain(_) | PolicyError::NoPeer(_)) => Ok(()),
+            Err(error) => Err(error),
+            Ok(_) => Err(PolicyError::Protected(destination)),
+        }
+    }
+
+    /// The pod at a destination, if the directory knows one.
+    #[must_use]
+    pub fn pod_at(&self, destination: SocketAddr) -> Option<UidHash> {
+        self.directory.load().entry(destination.ip()).map(|entry| entry.uid)
     }
 
     /// Who has been dialled by another process, as this policy knows it: what [`Self::expectation_of`] asks for. `None` if that

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use sheath_common::net::Endpoint;
-use sheath_common::verdict::{Action, Best, Destination, Ground, SCOPE_ALL, Verdict, decide_by};
+use sheath_common::verdict::{
+    Action, Best, Denial, Destination, Ground, SCOPE_ALL, Verdict, decide_by,
+};
 use sheath_common::workload::{InboundMode, WorkloadId};
 
-use super::Policy;
+use super::{Policy, PolicyError};
 use crate::directory::Found;
 use crate::origin::Origin;
 use crate::steering::{KernelRule, Steering, sum_up};
@@ -48,9 +50,9 @@ impl Policy {
         }
         if best == Best::default() {
             let action = match self.directory.load().find(destination) {
-                Found::Protected { .. } | Found::Pending { .. } | Found::Unknown => {
-                    Some(Action::Protect)
-                }
+                Found::Protected { .. } | Found::Unknown => Some(Action::Protect),
+                Found::Pending { .. } | Found::Closed => Some(Action::Refuse),
+                Found::Bypassed => Some(Action::Bypass),
                 Found::Plain => Some(Action::Plain),
                 Found::Outside => None,
             };
@@ -99,6 +101,12 @@ impl Steering for Policy {
     ) -> Option<Origin> {
         let Decision { verdict, rule } = self.decide(workload, destination)?;
         matches!(verdict, Verdict::Deny(reason) if reason as u32 == denial).then_some(rule)
+    }
+
+    fn why_denied(&self, destination: SocketAddr, denial: u32) -> Option<String> {
+        let refused = self.target_at(destination).err();
+        let refused = refused.filter(|_| denial == Denial::NobodyReady as u32);
+        refused.filter(|error| matches!(error, PolicyError::Pending { .. })).map(|e| e.to_string())
     }
 
     fn covers_inbound(&self, workload: WorkloadId, port: u16) -> bool {

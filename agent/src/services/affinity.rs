@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::endpoints::Backend;
@@ -41,11 +41,14 @@ struct Had {
 pub struct Affinity {
     had: Mutex<Table>,
     most: usize,
+    /// Of the Services of one namespace: three quarters, so that nobody has all of it.
+    most_of_namespace: usize,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     by_client: HashMap<Key, Had>,
+    by_namespace: HashMap<Arc<str>, usize>,
     looked: Option<Instant>,
 }
 
@@ -58,7 +61,7 @@ impl Default for Affinity {
 impl Affinity {
     #[must_use]
     pub fn with_room_for(most: usize) -> Self {
-        Self { had: Mutex::default(), most }
+        Self { had: Mutex::default(), most, most_of_namespace: most - most / 4 }
     }
 
     /// The endpoint that the client has had last, if not too long ago.
@@ -80,12 +83,18 @@ impl Affinity {
             *known = had;
             return;
         }
-        if table.by_client.len() >= self.most {
+        if !self.has_room(&table, &key) {
             table.forget_expired(now);
         }
-        if table.by_client.len() < self.most {
+        if self.has_room(&table, &key) {
+            *table.by_namespace.entry(key.service.namespace.clone()).or_default() += 1;
             table.by_client.insert(key, had);
         }
+    }
+
+    fn has_room(&self, table: &Table, key: &Key) -> bool {
+        let of = table.by_namespace.get(&key.service.namespace).copied().unwrap_or_default();
+        table.by_client.len() < self.most && of < self.most_of_namespace
     }
 
     /// How many clients are remembered.
@@ -106,6 +115,10 @@ impl Table {
         }
         self.looked = Some(now);
         self.by_client.retain(|_, had| now < had.until);
+        self.by_namespace.clear();
+        for key in self.by_client.keys() {
+            *self.by_namespace.entry(key.service.namespace.clone()).or_default() += 1;
+        }
     }
 }
 
@@ -185,6 +198,29 @@ mod tests {
         affinity.remember(&served, client(4), endpoint, begun + 2 * HOUR);
         assert_eq!(affinity.len(), 1);
         assert_eq!(affinity.last(&served, client(4), begun + 2 * HOUR), Some(endpoint));
+    }
+
+    #[test]
+    fn one_namespace_leaves_room_for_others() {
+        let (affinity, begun) = (Affinity::with_room_for(8), Instant::now());
+        let (own, mut other) = (sticky(1), sticky(2));
+        other.service.namespace = "other".into();
+        let endpoint = at("10.1.0.1:80");
+        for number in 1..=8 {
+            affinity.remember(&own, client(number), endpoint, begun);
+        }
+        assert_eq!(affinity.len(), 6);
+        affinity.remember(&other, client(1), endpoint, begun);
+        affinity.remember(&other, client(2), endpoint, begun);
+        assert_eq!(affinity.last(&other, client(2), begun), Some(endpoint));
+        affinity.remember(&other, client(3), endpoint, begun);
+        assert_eq!(affinity.len(), 8);
+        // What has expired is counted no more.
+        for number in 9..=16 {
+            affinity.remember(&own, client(number), endpoint, begun + 2 * HOUR);
+        }
+        assert_eq!(affinity.last(&own, client(14), begun + 2 * HOUR), Some(endpoint));
+        assert_eq!(affinity.len(), 6);
     }
 
     #[test]

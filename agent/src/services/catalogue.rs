@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::endpoints;
-use super::frontend::{Frontend, Reach, Served, Services, Stickiness};
-use super::tiers::Tiers;
-use crate::kubernetes::{Endpoint, EndpointSlice, Service, ServiceName, ServicePort};
+use super::claims::{self, Claim};
+use super::frontend::{Frontend, Notes, Reach, Served, ServicePorts, Services};
+use super::known::Known;
+use super::room::{Cost, Room};
+use crate::kubernetes::{BypassedService, Endpoint, EndpointSlice, Service, ServiceName};
 
 /// Where the agent is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,20 +47,14 @@ pub struct Catalogue {
     services: HashMap<ServiceName, Known>,
     /// The Service of each slice: its label may change.
     slices: HashMap<SliceName, ServiceName>,
-    /// Who says that an address and port are its own.
-    claims: HashMap<SocketAddr, BTreeMap<ServiceName, Arc<Served>>>,
-    /// The last number of a [`Stickiness`].
+    /// Who says that an address is its own.
+    claims: HashMap<IpAddr, BTreeMap<ServiceName, Claim>>,
+    /// Whom the configuration bypasses by name: there is always room for these.
+    bypassed: Vec<BypassedService>,
+    room: Room,
+    /// The last number of a `Stickiness`.
     number: u64,
     published: Arc<ArcSwap<Services>>,
-}
-
-/// A Service, or a name that slices say is one.
-#[derive(Debug, Default)]
-struct Known {
-    service: Option<Arc<Service>>,
-    slices: BTreeMap<Arc<str>, Arc<EndpointSlice>>,
-    stickiness: Option<u64>,
-    claimed: BTreeSet<SocketAddr>,
 }
 
 impl Catalogue {
@@ -71,9 +66,19 @@ impl Catalogue {
             services: HashMap::new(),
             slices: HashMap::new(),
             claims: HashMap::new(),
+            bypassed: Vec::new(),
+            room: Room::default(),
             number: 0,
             published,
         }
+    }
+
+    /// The same, with Services that are bypassed.
+    #[must_use]
+    pub fn bypassing(mut self, bypassed: Vec<BypassedService>) -> Self {
+        self.bypassed = bypassed;
+        self.publish(self.published());
+        self
     }
 
     /// What is published.
@@ -95,7 +100,7 @@ impl Catalogue {
     }
 
     /// Takes all that there is, as changes of nothing, in place of what was known. Returns the same as [`Self::apply`].
-    pub fn replace_by(&mut self, all: Vec<Change>) -> BTreeSet<SocketAddr> {
+    pub fn replace_by(&mut self, all: Vec<Change>) -> BTreeSet<IpAddr> {
         let (mut services, mut slices) = (Vec::new(), Vec::new());
         for change in all {
             match change {
@@ -107,26 +112,32 @@ impl Catalogue {
         self.replace(services, slices)
     }
 
-    /// The ports of all Services at the addresses of these places.
+    /// The ports of all Services at these addresses, as the kernel is told of them.
     #[must_use]
-    pub fn ports_at(&self, places: &BTreeSet<SocketAddr>) -> Vec<(IpAddr, Arc<[u16]>)> {
-        let concerned = places.iter().map(|at| (at.ip(), BTreeSet::new()));
-        let mut ports: BTreeMap<IpAddr, BTreeSet<u16>> = concerned.collect();
-        if ports.is_empty() {
-            return Vec::new();
-        }
-        for (at, _) in self.published.load().iter() {
-            if let Some(ports) = ports.get_mut(&at.ip()) {
-                ports.insert(at.port());
-            }
-        }
-        ports.into_iter().map(|(ip, ports)| (ip, ports.into_iter().collect())).collect()
+    pub fn ports_at(&self, addresses: &BTreeSet<IpAddr>) -> Vec<(IpAddr, ServicePorts)> {
+        let services = self.published.load();
+        let is_bypassed = |served: &Served| self.is_bypassed(served);
+        let known = |frontend: &Frontend| frontend.known(is_bypassed);
+        let ports = |address: &IpAddr| {
+            let ports = services.ports(*address).into_iter().flatten();
+            (*address, ports.map(|(port, frontend)| (*port, known(frontend))).collect())
+        };
+        addresses.iter().map(ports).collect()
     }
 
     /// The same, of all.
     #[must_use]
-    pub fn all_ports(&self) -> Vec<(IpAddr, Arc<[u16]>)> {
-        self.ports_at(&self.published.load().iter().map(|(at, _)| at).collect())
+    pub fn all_ports(&self) -> Vec<(IpAddr, ServicePorts)> {
+        self.ports_at(&self.published.load().addresses().collect())
+    }
+
+    /// Only at the addresses that the API server has given it: whoever may write the Service may write any other into it.
+    fn is_bypassed(&self, served: &Served) -> bool {
+        let is_own = matches!(served.reach, Reach::Cluster | Reach::Node);
+        let is_named = |bypassed: &BypassedService| {
+            bypassed.name == served.service && bypassed.has(served.port.port)
+        };
+        is_own && self.bypassed.iter().any(is_named)
     }
 
     /// All Services that are known.
@@ -139,8 +150,8 @@ impl Catalogue {
         self.services.values().flat_map(|known| known.slices.values())
     }
 
-    /// Takes changes, and publishes what they come to. Returns the addresses and ports at which something is different.
-    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> BTreeSet<SocketAddr> {
+    /// Takes changes, and publishes what they come to. Returns the addresses at which something is different.
+    pub fn apply(&mut self, changes: impl IntoIterator<Item = Change>) -> BTreeSet<IpAddr> {
         let mut concerned = BTreeSet::new();
         for change in changes {
             self.take(change, &mut concerned);
@@ -153,7 +164,7 @@ impl Catalogue {
         &mut self,
         services: Vec<Arc<Service>>,
         slices: Vec<Arc<EndpointSlice>>,
-    ) -> BTreeSet<SocketAddr> {
+    ) -> BTreeSet<IpAddr> {
         let named: BTreeSet<_> = services.iter().map(|service| service.name.clone()).collect();
         let listed: BTreeSet<_> = slices.iter().map(|slice| slice_name(slice)).collect();
         let known = self.services.iter().filter(|(_, known)| known.service.is_some());
@@ -233,118 +244,93 @@ impl Catalogue {
     }
 
     /// Publishes what these Services come to. Returns where something is different.
-    fn work_out(&mut self, concerned: BTreeSet<ServiceName>) -> BTreeSet<SocketAddr> {
+    fn work_out(&mut self, mut concerned: BTreeSet<ServiceName>) -> BTreeSet<IpAddr> {
+        concerned.iter().for_each(|name| self.weigh(name));
+        // One that comes or goes may be the reason that there is room for another, or none.
+        concerned.extend(self.room.settle());
         let mut touched = BTreeSet::new();
         for name in concerned {
             let Some(known) = self.services.get_mut(&name) else {
                 continue;
             };
-            let served = known.served(&self.node);
-            let before = std::mem::replace(&mut known.claimed, served.keys().copied().collect());
+            let claims = match (self.room.has(&name), self.room.closes(&name)) {
+                (true, _) => known.claims(&self.node),
+                (false, true) => known.closed(),
+                (false, false) => BTreeMap::new(),
+            };
+            let before = std::mem::replace(&mut known.claimed, claims.keys().copied().collect());
             if known.service.is_none() && known.slices.is_empty() {
                 self.services.remove(&name);
             }
-            for at in before.into_iter().filter(|at| !served.contains_key(at)) {
-                touched.insert(at);
-                if let Some(claims) = self.claims.get_mut(&at) {
+            for address in before.into_iter().filter(|address| !claims.contains_key(address)) {
+                touched.insert(address);
+                if let Some(claims) = self.claims.get_mut(&address) {
                     claims.remove(&name);
                 }
             }
-            for (at, served) in served {
-                touched.insert(at);
-                self.claims.entry(at).or_default().insert(name.clone(), Arc::new(served));
+            for (address, claim) in claims {
+                touched.insert(address);
+                self.claims.entry(address).or_default().insert(name.clone(), claim);
             }
         }
-        let mut services = self.published.load_full();
-        touched.retain(|at| {
-            let claims = self.claims.get(at);
-            let now = claims.and_then(decided);
+        let mut services = self.published();
+        touched.retain(|address| {
+            let claims = self.claims.get(address);
+            let now = claims.map(claims::decided).unwrap_or_default();
             if claims.is_some_and(BTreeMap::is_empty) {
-                self.claims.remove(at);
+                self.claims.remove(address);
             }
-            if services.frontends.get(at) == now.as_ref() {
+            if services.ports(*address).map_or(now.is_empty(), |known| *known == now) {
                 return false;
             }
-            let frontends = &mut Arc::make_mut(&mut services).frontends;
-            match now {
-                Some(frontend) => frontends.insert(*at, frontend),
-                None => frontends.remove(at),
-            };
+            Arc::make_mut(&mut services).put(*address, now);
             true
         });
-        if !touched.is_empty() {
-            self.published.store(services);
-        }
+        self.publish(services);
         touched
     }
-}
 
-/// Whose an address and port are. A cluster address is given by the API server to one Service alone; external addresses anybody
-/// may write into a Service (CVE-2020-8554). So they never take what is another's, and where two have one, neither has it.
-fn decided(claims: &BTreeMap<ServiceName, Arc<Served>>) -> Option<Frontend> {
-    let is_own = |served: &&Arc<Served>| matches!(served.reach, Reach::Cluster | Reach::Node);
-    let mut own = claims.values().filter(is_own);
-    let mut others = claims.values().filter(|served| !is_own(served));
-    let (one, next) = match own.next() {
-        Some(one) => (one, own.next()),
-        None => (others.next()?, others.next()),
-    };
-    Some(match next {
-        None => Frontend::Served(one.clone()),
-        Some(other) => Frontend::Claimed(one.service.clone(), other.service.clone()),
-    })
-}
-
-impl Known {
-    /// What the Service is at each of its addresses and ports.
-    fn served(&self, node: &Node) -> BTreeMap<SocketAddr, Served> {
-        let mut served = BTreeMap::new();
-        let Some(service) = &self.service else {
-            return served;
-        };
-        let stickiness = service.affinity.zip(self.stickiness);
-        let stickiness = stickiness.map(|(timeout, number)| Stickiness { timeout, number });
-        for port in &service.ports {
-            for is_v4 in [true, false] {
-                let slices = self.slices.values().map(|slice| &**slice);
-                let endpoints = endpoints::of_port(slices, &port.name, is_v4);
-                let anywhere = Tiers::anywhere(&endpoints, node);
-                let on_node = Tiers::on_node(&endpoints, node);
-                for (address, reach) in addresses(service, is_v4) {
-                    let at = SocketAddr::new(address, port.port);
-                    let tiers = if reach == Reach::Node { &on_node } else { &anywhere };
-                    served.entry(at).or_insert_with(|| Served {
-                        service: service.name.clone(),
-                        port: ServicePort::clone(port),
-                        reach,
-                        tiers: tiers.clone(),
-                        stickiness,
-                        clients: clients(service, reach, is_v4),
-                    });
-                }
+    /// Takes note of how much room a Service needs.
+    fn weigh(&mut self, name: &ServiceName) {
+        let known = self.services.get(name);
+        let service = known.and_then(|known| Some((known.service.as_ref()?, known.endpoints())));
+        match service.filter(|_| self.bypassed.iter().all(|bypassed| bypassed.name != *name)) {
+            None => self.room.leave(name),
+            Some((service, endpoints)) => {
+                let ports = service.ports.len();
+                let all =
+                    [&service.cluster, &service.external, &service.balancers, &service.foreign];
+                let addresses: usize = all.iter().map(|addresses| addresses.len()).sum();
+                let cost = Cost { places: ports * addresses, backends: ports * endpoints };
+                self.room.take(name, service.created, service.cluster.len(), cost);
             }
         }
-        served
     }
-}
 
-/// The addresses of a Service; one that is there twice counts as what it is first.
-fn addresses(service: &Service, is_v4: bool) -> impl Iterator<Item = (IpAddr, Reach)> {
-    let own = if service.is_node_local { Reach::Node } else { Reach::Cluster };
-    let all = [
-        (&service.cluster, own),
-        (&service.external, Reach::External),
-        (&service.balancers, Reach::Balancer),
-    ];
-    all.into_iter()
-        .flat_map(|(addresses, reach)| addresses.iter().map(move |address| (*address, reach)))
-        .filter(move |(address, _)| address.is_ipv4() == is_v4)
-}
-
-/// Who may call a load balancer's address. Ranges of one family say nothing about the other.
-fn clients(service: &Service, reach: Reach, is_v4: bool) -> BTreeSet<ipnet::IpNet> {
-    let all = service.balancer_clients.iter().filter(|_| reach == Reach::Balancer);
-    all.filter(|prefix| prefix.addr().is_ipv4() == is_v4).copied().collect()
+    /// With what people are told of it.
+    fn publish(&self, mut services: Arc<Services>) {
+        let places = |bypassed: &BypassedService| {
+            let service =
+                self.services.get(&bypassed.name).and_then(|known| known.service.as_ref());
+            let ports = service.into_iter().flat_map(|service| &service.ports);
+            let ports = ports.map(|port| port.port).filter(|port| bypassed.has(*port));
+            let at = |port| {
+                let cluster = service.into_iter().flat_map(|service| &service.cluster);
+                cluster.map(move |address| SocketAddr::new(*address, port))
+            };
+            (bypassed.clone(), ports.flat_map(at).collect())
+        };
+        let bypassed: Vec<_> = self.bypassed.iter().map(places).collect();
+        let before = services.notes();
+        if before.bypassed != bypassed || !before.without_room.iter().eq(self.room.outside()) {
+            let without_room = self.room.outside().cloned().collect();
+            let notes = Notes { bypassed, without_room, closed: before.closed.clone() };
+            Arc::make_mut(&mut services).notes = Arc::new(notes);
+        }
+        if !Arc::ptr_eq(&services, &self.published.load()) {
+            self.published.store(services);
+        }
+    }
 }
 
 fn slice_name(slice: &EndpointSlice) -> SliceName {

@@ -43,9 +43,17 @@ pub struct Choice {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoEndpoint {
     #[error(
-        "the Services {0} and {1} both have this address and port; nobody is believed to be there"
+        "the Services {0} and {1} both say that they have this address; nobody is believed to be at this port"
     )]
     Claimed(ServiceName, ServiceName),
+    #[error(
+        "the Service {0} says that it has this address, which is of the cluster's own pods, Services or nodes; nobody is believed to be there"
+    )]
+    Foreign(ServiceName),
+    #[error(
+        "there is no room for the Service {0}: its namespace has more ports or endpoints of Services than its share; `sheath status` says how many are left out"
+    )]
+    NoRoom(ServiceName),
     #[error("the Service {service} has no endpoint that is ready for port {port}")]
     NotReady { service: ServiceName, port: u16 },
     #[error(
@@ -166,7 +174,7 @@ fn none(served: &Served, standing: &dyn Fn(&Backend) -> Standing) -> NoEndpoint 
     if served.tiers.is_empty() {
         return match served.reach {
             Reach::Node => NoEndpoint::NotHere { service, port },
-            Reach::Cluster | Reach::External | Reach::Balancer => {
+            Reach::Cluster | Reach::External | Reach::Balancer | Reach::Foreign => {
                 NoEndpoint::NotReady { service, port }
             }
         };

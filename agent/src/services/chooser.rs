@@ -35,7 +35,7 @@ impl Chooser {
     /// The Service at a destination, if there is one.
     ///
     /// # Errors
-    /// If two Services have it.
+    /// If nobody is believed to be there.
     pub fn at(&self, destination: SocketAddr) -> Result<Option<Arc<Served>>, NoEndpoint> {
         match self.services.load().at(destination) {
             None => Ok(None),
@@ -43,6 +43,8 @@ impl Chooser {
             Some(Frontend::Claimed(one, other)) => {
                 Err(NoEndpoint::Claimed(one.clone(), other.clone()))
             }
+            Some(Frontend::Foreign(service)) => Err(NoEndpoint::Foreign(service.clone())),
+            Some(Frontend::NoRoom(service)) => Err(NoEndpoint::NoRoom(service.clone())),
         }
     }
 

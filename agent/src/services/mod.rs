@@ -10,9 +10,12 @@ mod affinity;
 mod catalogue;
 mod choice;
 mod chooser;
+mod claims;
 mod endpoints;
 mod frontend;
+mod known;
 mod messages;
+mod room;
 mod tiers;
 mod watched;
 
@@ -20,7 +23,7 @@ pub use catalogue::{Catalogue, Change, Node, SliceName};
 pub use choice::{Choice, Client, NoEndpoint, Standing};
 pub use chooser::Chooser;
 pub use endpoints::Backend;
-pub use frontend::{Frontend, Reach, Served, Services, Stickiness};
+pub use frontend::{Frontend, Notes, Reach, Served, ServicePorts, Services, Stickiness};
 pub use messages::{Senseless, decode, encode};
 pub use watched::Watched;
 

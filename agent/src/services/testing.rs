@@ -90,6 +90,8 @@ pub fn service(name_of: &str, cluster: &str) -> Service {
         balancers: BTreeSet::new(),
         balancer_clients: BTreeSet::new(),
         ports: [ServicePort { port: 80, name: "".into() }].into(),
+        foreign: BTreeSet::new(),
+        created: 0,
         is_node_local: false,
         affinity: None,
     }
@@ -167,6 +169,8 @@ prop_compose! {
         made.balancers.insert([198, 51, 100, external + 1].into());
         made.balancer_clients =
             ranges.iter().map(|n| format!("10.{n}.0.0/16").parse().unwrap()).collect();
+        made.foreign.insert([192, 0, 2, external + 1].into());
+        made.created = u64::from(external);
         made.is_node_local = is_node_local;
         made.affinity = affinity.map(Duration::from_secs);
         made

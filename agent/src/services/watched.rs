@@ -49,6 +49,10 @@ impl Watched {
         self.slices.set(name.clone(), None);
     }
 
+    pub fn slices(&self) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.slices.now.values()
+    }
+
     /// There are these slices and no others.
     pub fn keep_slices(&mut self, names: &HashSet<SliceName>) {
         self.slices.keep(names);

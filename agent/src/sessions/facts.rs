@@ -24,8 +24,8 @@ pub enum Basis {
     Outbound { target: Target, destination: SocketAddr, certificates: PeerCertificates },
     /// The client is one that may call, as an agent or without one.
     Inbound { as_agent: bool, certificates: PeerCertificates },
-    /// An endpoint of a Service that nobody protects, called by a workload that prefers protection.
-    Plain,
+    /// An endpoint of a Service that nobody protects, called by a workload that prefers protection; and the pod that is there.
+    Plain { destination: SocketAddr, pod: Option<UidHash> },
     /// The port is permissive: it lets through what is not for the agent.
     Permissive,
 }
@@ -47,6 +47,8 @@ pub(super) enum JudgementKey {
     },
     Plain {
         workload: WorkloadId,
+        destination: SocketAddr,
+        pod: Option<UidHash>,
     },
     Permissive {
         workload: WorkloadId,
@@ -69,7 +71,9 @@ impl SessionFacts {
                 as_agent: *as_agent,
                 chain: certificates.fingerprint(),
             },
-            Basis::Plain => JudgementKey::Plain { workload },
+            Basis::Plain { destination, pod } => {
+                JudgementKey::Plain { workload, destination: *destination, pod: *pod }
+            }
             Basis::Permissive => JudgementKey::Permissive { workload },
         }
     }
@@ -79,7 +83,7 @@ impl SessionFacts {
             Basis::Outbound { certificates, .. } | Basis::Inbound { certificates, .. } => {
                 Some(certificates)
             }
-            Basis::Plain | Basis::Permissive => None,
+            Basis::Plain { .. } | Basis::Permissive => None,
         }
     }
 
@@ -88,7 +92,7 @@ impl SessionFacts {
             Basis::Outbound { certificates, .. } | Basis::Inbound { certificates, .. } => {
                 Some(certificates)
             }
-            Basis::Plain | Basis::Permissive => None,
+            Basis::Plain { .. } | Basis::Permissive => None,
         }
     }
 }

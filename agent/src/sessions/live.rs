@@ -132,7 +132,8 @@ impl Sessions {
         while self.revision() == revision && changes.changed().await.is_ok() {}
     }
 
-    /// Takes up a session whose handshake has been judged good at `revision`, for as long as the workload stays.
+    /// Takes up a session whose handshake has been judged good at `revision`, for as long as the workload stays. Nothing has been
+    /// sent yet.
     ///
     /// # Errors
     /// Why it must end, if policy or trust have changed during the handshake.
@@ -141,9 +142,22 @@ impl Sessions {
         facts: SessionFacts,
         revision: Revision,
     ) -> Result<Live, Revoked> {
+        let facts = Arc::new(facts);
+        let live = self.enter(facts.clone(), revision)?;
+        if let Basis::Plain { destination, pod } = &facts.basis {
+            self.policy.load().check_new_plain(*pod, *destination)?;
+        }
+        Ok(live)
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        facts: Arc<SessionFacts>,
+        revision: Revision,
+    ) -> Result<Live, Revoked> {
         let closes = self.closes_expired.load(Ordering::Relaxed);
         let expires = facts.certificates().filter(|_| closes).map(PeerCertificates::good_until);
-        let (facts, stay) = (Arc::new(facts.clone()), facts.stay);
+        let stay = facts.stay.clone();
         let (sender, receiver) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.lock().enter(number, facts.clone(), sender);
@@ -155,8 +169,15 @@ impl Sessions {
         }
         // A change of the directory is not counted: there are many. It is in force first, and then sessions with those addresses
         // are judged.
-        if let Basis::Outbound { target, destination, .. } = &facts.basis {
-            self.policy.load().check_pod(target, *destination)?;
+        let policy = self.policy.load();
+        match &facts.basis {
+            Basis::Outbound { target, destination, .. } => {
+                policy.check_pod(target, *destination)?
+            }
+            Basis::Plain { destination, pod } => {
+                policy.check_plain(facts.workload, *pod, *destination)?
+            }
+            Basis::Inbound { .. } | Basis::Permissive => {}
         }
         Ok(live)
     }
@@ -175,7 +196,7 @@ impl Sessions {
         if let (Some(certificates), Some(judged)) = (facts.certificates_mut(), &judged) {
             certificates.are_judged(judged);
         }
-        Ok((self.open(facts, revision)?, judged))
+        Ok((self.enter(Arc::new(facts), revision)?, judged))
     }
 
     /// Has every session called that begins from now on, and returns the numbers of those that live. Sessions between flows end.
@@ -217,10 +238,10 @@ impl Sessions {
     /// there.
     pub fn review_at(&self, addresses: &HashSet<IpAddr>) {
         self.judge_those(|facts| match &facts.basis {
-            Basis::Outbound { destination, .. } => {
+            Basis::Outbound { destination, .. } | Basis::Plain { destination, .. } => {
                 addresses.contains(&destination.ip().to_canonical())
             }
-            Basis::Inbound { .. } | Basis::Plain | Basis::Permissive => false,
+            Basis::Inbound { .. } | Basis::Permissive => false,
         });
     }
 
@@ -259,12 +280,13 @@ impl Sessions {
     fn judge(&self, facts: &SessionFacts) -> Result<Option<Judged>, Revoked> {
         let policy = self.policy.load();
         let expectation = match &facts.basis {
-            Basis::Plain => {
+            Basis::Plain { destination, pod } => {
                 let mode = policy.workload(facts.workload).map(|config| config.outbound.mode);
-                return match mode {
-                    Some(OutboundMode::Require) => Err(Revoked::Required),
-                    _ => Ok(None),
-                };
+                if mode == Some(OutboundMode::Require) {
+                    return Err(Revoked::Required);
+                }
+                policy.check_plain(facts.workload, *pod, *destination)?;
+                return Ok(None);
             }
             Basis::Permissive => {
                 return match policy.inbound_mode(facts.workload) {

@@ -7,15 +7,26 @@ use serde::{Deserialize, Serialize};
 use super::Basis;
 use crate::credentials::Credentials;
 use crate::flow::Role;
-use crate::peer::{PeerCertificates, SavedCertificates, SavedTarget};
+use crate::peer::{PeerCertificates, SavedCertificates, SavedTarget, UidHash};
 use crate::policy::Policy;
 
 /// A [`Basis`] for another process. The order of the variants is part of the format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SavedBasis {
-    Outbound { target: SavedTarget, destination: SocketAddr, certificates: SavedCertificates },
-    Inbound { as_agent: bool, certificates: SavedCertificates },
-    Plain,
+    Outbound {
+        target: SavedTarget,
+        destination: SocketAddr,
+        certificates: SavedCertificates,
+    },
+    Inbound {
+        as_agent: bool,
+        certificates: SavedCertificates,
+    },
+    /// And the pod that is there, by its uid's hash.
+    Plain {
+        destination: SocketAddr,
+        pod: Option<u64>,
+    },
     Permissive,
 }
 
@@ -35,7 +46,7 @@ impl SavedBasis {
     pub fn is_proved(&self) -> bool {
         match self {
             Self::Outbound { .. } | Self::Inbound { .. } => true,
-            Self::Plain | Self::Permissive => false,
+            Self::Plain { .. } | Self::Permissive => false,
         }
     }
 
@@ -61,7 +72,7 @@ impl SavedBasis {
             Self::Inbound { as_agent, certificates: shown } => {
                 Basis::Inbound { as_agent, certificates: certificates(shown, Role::Client)? }
             }
-            Self::Plain => Basis::Plain,
+            Self::Plain { destination, pod } => Basis::Plain { destination, pod: pod.map(UidHash) },
             Self::Permissive => Basis::Permissive,
         })
     }
@@ -79,7 +90,9 @@ impl Basis {
             Self::Inbound { as_agent, certificates } => {
                 SavedBasis::Inbound { as_agent: *as_agent, certificates: certificates.save() }
             }
-            Self::Plain => SavedBasis::Plain,
+            Self::Plain { destination, pod } => {
+                SavedBasis::Plain { destination: *destination, pod: pod.map(|pod| pod.0) }
+            }
             Self::Permissive => SavedBasis::Permissive,
         }
     }

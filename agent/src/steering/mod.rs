@@ -51,6 +51,9 @@ pub trait Steering: fmt::Debug + Send + Sync {
         denial: u32,
     ) -> Option<Origin>;
 
+    /// More about why the kernel has refused a connection than the code of the denial says, if more is known.
+    fn why_denied(&self, destination: SocketAddr, denial: u32) -> Option<String>;
+
     /// True if connections that the network opens to this port of the workload belong to the agent.
     fn covers_inbound(&self, workload: WorkloadId, port: u16) -> bool;
 

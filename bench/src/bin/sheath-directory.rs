@@ -237,6 +237,8 @@ async fn simulate(options: &Options) -> Result<Vec<Figure>> {
         trust_domain: TRUST_DOMAIN.parse()?,
         pods: Rules::default(),
         ranges: vec!["10.0.0.0/8".parse()?],
+        service_ranges: Vec::new(),
+        nodes_own_ranges: true,
     };
     let feed = Feed::new(1, rules, Limits::default());
     let begun = Instant::now();
@@ -253,9 +255,7 @@ async fn simulate(options: &Options) -> Result<Vec<Figure>> {
         let listed = pod(number, 0, options);
         feed.change(|cluster| cluster.set_pod(&listed));
     }
-    [Listed::Pods, Listed::Namespaces, Listed::Nodes, Listed::Services, Listed::EndpointSlices]
-        .into_iter()
-        .for_each(|what| feed.listed(what));
+    Listed::ALL.into_iter().for_each(|what| feed.listed(what));
     tell("list_ms", "taking in the list of all pods", milliseconds(begun.elapsed()), "ms");
 
     // Every agent begins, and says that its pods are protected.

@@ -290,7 +290,8 @@ proptest! {
 }
 
 fn known() -> impl Strategy<Value = Known> {
-    prop_oneof![Just(Known::PLAIN), Just(Known::PROTECT)]
+    let all = [Known::PLAIN, Known::PROTECT, Known::BYPASS, Known::REFUSE];
+    prop::sample::select(all.to_vec())
 }
 
 proptest! {
@@ -333,9 +334,22 @@ fn an_unknown_code_of_the_directory_protects() {
     assert_eq!(Known { action: 7 }.action(), Action::Protect);
     assert_eq!(Known::default(), Known::PROTECT);
     assert_eq!(
-        [Known::PROTECT, Known::PLAIN].map(|k| k.action()),
-        [Action::Protect, Action::Plain]
+        [Known::PROTECT, Known::PLAIN, Known::BYPASS, Known::REFUSE].map(|k| k.action()),
+        [Action::Protect, Action::Plain, Action::Bypass, Action::Refuse]
     );
+    // What the program answers for a pointer that nobody passes.
+    assert_eq!(Best::from_bits(u32::MAX).action(), Some(Action::Protect));
+}
+
+#[test]
+fn where_nobody_is_ready_every_mode_but_none_refuses() {
+    let destination = v4(10, 0, 0, 1, 443);
+    let refused = Best::of_directory(Action::Refuse);
+    let verdict = |mode| super::decide_by(mode, &destination, refused);
+    let denied = (Verdict::Deny(Denial::NobodyReady), Ground::Rule);
+    assert_eq!(verdict(OutboundMode::Prefer), denied);
+    assert_eq!(verdict(OutboundMode::Require), denied);
+    assert_eq!(verdict(OutboundMode::Disabled), (Verdict::Bypass, Ground::Mode));
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub enum Kind {
     Node,
     Service,
     EndpointSlice,
+    ServiceCidr,
     Secret,
     ConfigMap,
     Lease,
@@ -26,6 +27,7 @@ impl Kind {
             "/api/v1/nodes" => Some(Self::Node),
             "/api/v1/services" => Some(Self::Service),
             "/apis/discovery.k8s.io/v1/endpointslices" => Some(Self::EndpointSlice),
+            "/apis/networking.k8s.io/v1/servicecidrs" => Some(Self::ServiceCidr),
             _ => None,
         }
     }
@@ -47,6 +49,7 @@ impl Kind {
             Self::Node => "Node",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
+            Self::ServiceCidr => "ServiceCIDR",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Lease => "Lease",
@@ -57,6 +60,7 @@ impl Kind {
         match self {
             Self::Lease => "coordination.k8s.io/v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
+            Self::ServiceCidr => "networking.k8s.io/v1",
             _ => "v1",
         }
     }

@@ -202,7 +202,36 @@ fn directory(directory: &Value) -> String {
         };
         let _ = write!(out, "\n  as of {since}: {}", text(&directory["problem"]));
     }
+    services(&directory["services"], &mut out);
     out
+}
+
+/// Which Services are bypassed or refused, as far as there are any.
+fn services(services: &Value, out: &mut String) {
+    for bypassed in list(&services["bypassed"]) {
+        let service = text(&bypassed["service"]);
+        let at: Vec<_> = list(&bypassed["at"]).iter().map(text).collect();
+        let _ = match at.is_empty() {
+            true => write!(out, "\n  bypassed: nothing, as there is no Service {service}"),
+            false => write!(out, "\n  bypassed: {service} at {}", at.join(", ")),
+        };
+    }
+    let more = |out: &mut String, all: u64, named: usize| {
+        if let Some(more) = all.checked_sub(named as u64).filter(|more| *more > 0) {
+            let _ = write!(out, "\n  and {more} more");
+        }
+    };
+    let closed = services["closed"].as_object().into_iter().flatten();
+    let named = closed.map(|(address, reason)| {
+        let _ = write!(out, "\n  closed: {address}: {}", text(reason));
+    });
+    let named = named.count();
+    more(out, services["closed_addresses"].as_u64().unwrap_or_default(), named);
+    let without = list(&services["without_room"]);
+    for service in without {
+        let _ = write!(out, "\n  no room: {} is refused", text(service));
+    }
+    more(out, services["services_without_room"].as_u64().unwrap_or_default(), without.len());
 }
 
 /// What discoveries cannot find out.
@@ -287,6 +316,14 @@ mod tests {
             "directory": {
                 "known": true, "entries": 9, "plain": 2, "pending": 3, "protected": 4, "sequence": 7,
                 "current": false, "heard": "2030-01-01T00:00:00Z", "problem": "nobody answers",
+                "services": {
+                    "bypassed": [
+                        {"service": "kube-system/kube-dns:53", "at": ["10.96.0.10:53"]},
+                        {"service": "shop/gone", "at": []},
+                    ],
+                    "closed": {"10.96.0.7": "two have it"}, "closed_addresses": 3,
+                    "without_room": ["shop/big"], "services_without_room": 1,
+                },
             },
             "counters": {"connect_protected": 3, "connect_denied": 0},
             "pods": {"root": "/kubepods", "known": false, "decided": 7, "problem": "no room", "held": [
@@ -310,6 +347,9 @@ mod tests {
             "  so are connections of cron, sh, in the same cgroup",
             "directory 9 addresses   plain 2   pending 3   protected 4   change 7",
             "  as of 2030-01-01T00:00:00Z: nobody answers",
+            "  bypassed: kube-system/kube-dns:53 at 10.96.0.10:53",
+            "  bypassed: nothing, as there is no Service shop/gone",
+            "  closed: 10.96.0.7: two have it\n  and 2 more\n  no room: shop/big is refused",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }

@@ -58,12 +58,23 @@ impl DirectoryMaps {
         let is_followed = directory.position().is_some() || !directory.ranges().is_empty();
         self.add_ranges(directory.ranges())?;
         let change = self.difference(directory)?;
+        self.forget_bypassed(directory)?;
         if !is_followed || self.count()? == 0 {
             for step in [Step::Protect, Step::Release] {
                 Self::pieces(&change, step).into_iter().try_for_each(|piece| self.write(piece))?;
             }
         }
         if is_followed { Ok(()) } else { self.keep_ranges(&[]) }
+    }
+
+    /// What an earlier agent was told to bypass, this one may have been told not to.
+    fn forget_bypassed(&self, directory: &Directory) -> io::Result<()> {
+        let wanted = directory.addresses().flat_map(|address| directory.kernel_entries(address));
+        let is_bypassed = |(key, known): (Endpoint, Known)| (known == Known::BYPASS).then_some(key);
+        let wanted: HashSet<_> = wanted.filter_map(is_bypassed).collect();
+        let present = self.entries.entries()?.into_iter().filter_map(is_bypassed);
+        let stale: Vec<_> = present.filter(|key| !wanted.contains(key)).collect();
+        self.entries.remove_all(&stale)
     }
 
     /// What has to change for the kernel to know this directory, whatever it knows now: an earlier agent has written it.

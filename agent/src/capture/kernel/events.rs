@@ -77,9 +77,13 @@ pub fn denial_reason(detail: u32) -> &'static str {
     const CUT_OFF: u32 = Denial::CutOff as u32;
     const UNDECIDED: u32 = Denial::PodUndecided as u32;
     const PLAIN: u32 = Denial::PlainDestination as u32;
+    const NOBODY: u32 = Denial::NobodyReady as u32;
     match detail {
         UNDECIDED => {
             "the pod is held: nobody has decided yet whether it is a workload (`sheath status` lists held pods)"
+        }
+        NOBODY => {
+            "nobody answers there now: the pod is not protected yet, or the Service has no endpoint for this port"
         }
         PLAIN => {
             "outbound mode is require, and the pod there is not protected; protect it, or put it on the workload's outbound.bypass"

@@ -31,7 +31,8 @@ impl EventLog {
             Some(EventKind::ConnectDenied) => {
                 if self.has_room() {
                     let rule = policy.rule_of_denial(event.workload, destination, event.detail);
-                    let reason = denial_reason(event.detail);
+                    let reason = policy.why_denied(destination, event.detail);
+                    let reason = reason.as_deref().unwrap_or_else(|| denial_reason(event.detail));
                     log_denied_connect(name, destination, event.pid, rule, reason);
                 }
             }

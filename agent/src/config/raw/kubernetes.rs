@@ -8,6 +8,7 @@ use super::values::parsed_list;
 use crate::desired::Destination;
 use crate::gate::GateKind;
 use crate::gate::cni::Installation;
+use crate::kubernetes::BypassedService;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -21,6 +22,8 @@ pub struct Kubernetes {
     pub runtime_classes: Vec<String>,
     #[serde(default, deserialize_with = "parsed_list")]
     pub bypass: Vec<Destination>,
+    #[serde(default, deserialize_with = "parsed_list")]
+    pub bypass_services: Vec<BypassedService>,
     #[serde(default)]
     pub gate: GateKind,
     pub nri_socket: Option<PathBuf>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::task::{block_in_place, yield_now};
 
 use crate::capture::{DirectoryMaps, DirectoryStep, Maps};
-use crate::directory::{Directory, KernelChange, Shared, Touched};
+use crate::directory::{Difference, Directory, KernelChange, Shared, Touched};
 use crate::sessions::Sessions;
 
 /// The only writer of the directory in force.
@@ -59,7 +59,8 @@ impl Keeper {
         }
         write(kernel, &change, DirectoryStep::Protect).await?;
         self.shared.publish(next);
-        let others = touched.entries.iter().filter(|difference| difference.is_another());
+        let concerns = |d: &&Difference| d.is_another() || d.gains_protection();
+        let others = touched.entries.iter().filter(concerns);
         let others: HashSet<_> = others.map(|difference| difference.address).collect();
         if !others.is_empty() {
             block_in_place(|| self.sessions.review_at(&others));

@@ -1,5 +1,7 @@
 //! The directory in `sheath status`.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,6 +10,7 @@ use serde::Serialize;
 
 use crate::directory::{Shared, Standing};
 use crate::metrics::{Registry, RegistryError, Scalar};
+use crate::services::{Frontend, Notes, Services};
 use crate::telemetry::rfc3339;
 
 /// The stream of the controller, as it is.
@@ -25,6 +28,7 @@ pub struct Link {
 #[derive(Clone, Debug)]
 pub struct DirectoryViews {
     pub(super) shared: Arc<Shared>,
+    services: Arc<ArcSwap<Services>>,
     pub(super) link: Arc<ArcSwap<Link>>,
 }
 
@@ -45,14 +49,62 @@ pub struct DirectoryView {
     pub protected: usize,
     /// Addresses that only the directory can tell of.
     pub ranges: Vec<String>,
+    pub services: ServicesView,
     /// Why the controller is not heard; empty if it is.
     pub problem: String,
 }
 
+/// What is known of Services.
+#[derive(Clone, Debug, Serialize)]
+pub struct ServicesView {
+    /// Those that are bypassed by their names.
+    pub bypassed: Vec<BypassedView>,
+    /// Addresses that a Service says it has, and that are another's or the cluster's own: some of them, with the reason.
+    pub closed: BTreeMap<IpAddr, String>,
+    /// How many of these there are.
+    pub closed_addresses: usize,
+    /// Services for which there is no room: some of them. Their addresses are refused.
+    pub without_room: Vec<String>,
+    /// How many of these there are.
+    pub services_without_room: usize,
+}
+
+/// A Service that is bypassed by its name.
+#[derive(Clone, Debug, Serialize)]
+pub struct BypassedView {
+    pub service: String,
+    /// Where it is. Nowhere: there is no such Service, or no such port, and nothing is bypassed.
+    pub at: Vec<SocketAddr>,
+}
+
+/// So many of a kind are named.
+const MOST_NAMED: usize = 20;
+
+impl ServicesView {
+    fn of(services: &Services) -> Self {
+        let Notes { bypassed, closed, without_room } = services.notes();
+        let reason = |frontend: &Frontend| match frontend {
+            Frontend::Claimed(one, other) => format!("{one} and {other} say that they have it"),
+            other => format!("{} says that it has it, and it is the cluster's", other.service()),
+        };
+        let closed_ones = closed.iter().take(MOST_NAMED);
+        Self {
+            bypassed: bypassed
+                .iter()
+                .map(|(service, at)| BypassedView { service: service.to_string(), at: at.clone() })
+                .collect(),
+            closed: closed_ones.map(|(address, of)| (*address, reason(of))).collect(),
+            closed_addresses: closed.len(),
+            without_room: without_room.iter().take(MOST_NAMED).map(ToString::to_string).collect(),
+            services_without_room: without_room.len(),
+        }
+    }
+}
+
 impl DirectoryViews {
     #[must_use]
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, link: Arc::default() }
+    pub fn new(shared: Arc<Shared>, services: Arc<ArcSwap<Services>>) -> Self {
+        Self { shared, services, link: Arc::default() }
     }
 
     /// Registers what is known.
@@ -66,6 +118,20 @@ impl DirectoryViews {
             "directory_entries",
             "Addresses of the cluster that the controller's directory has told of.",
             move || Some(shared.load().len() as u64),
+        )?;
+        let services = self.services.clone();
+        registry.register_read(
+            Scalar::Gauge,
+            "services_without_room",
+            "Services that are refused, as their namespaces have more ports or endpoints of Services than their share.",
+            move || Some(services.load().notes().without_room.len() as u64),
+        )?;
+        let services = self.services.clone();
+        registry.register_read(
+            Scalar::Gauge,
+            "service_addresses_closed",
+            "Addresses that a Service says it has, and that are another's or the cluster's own.",
+            move || Some(services.load().notes().closed.len() as u64),
         )?;
         let link = self.link.clone();
         registry.register_read(
@@ -99,6 +165,7 @@ impl DirectoryViews {
             pending,
             protected,
             ranges: directory.ranges().iter().map(ToString::to_string).collect(),
+            services: ServicesView::of(&self.services.load()),
             problem: link.problem.clone(),
         }
     }

@@ -1,6 +1,8 @@
 //! What is known of the cluster, and what follows from it for each address.
 
-use std::collections::{HashMap, HashSet};
+mod judged;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,14 +10,15 @@ use ipnet::IpNet;
 use rpds::HashTrieMapSync;
 use sheath_common::pod_uid::PodUid;
 
-use super::claims::{Claimant, Claims, Owner};
-use super::entry::{ClusterEntry, ClusterState, Counts, EntryChange, uid_hash};
+use super::claims::Claims;
+use super::entry::{ClusterEntry, Counts, EntryChange};
 use super::nodes::Nodes;
 use super::pod::{ClusterPod, Texts};
+use super::ranges::ServiceRanges;
+use super::screen::{Bounds, Screened};
 use crate::controller::pods::KnownPod;
-use crate::desired::Destination;
-use crate::kubernetes::{Decision, Namespace, Pod, Protection, Rules};
-use crate::services::{Change, Watched};
+use crate::kubernetes::{Namespace, Pod, Rules};
+use crate::services::Change;
 use crate::spiffe::TrustDomain;
 
 /// Pods that the agent of one node may say are protected: several times as many as a node has.
@@ -28,6 +31,10 @@ pub struct ClusterRules {
     pub pods: Rules,
     /// Addresses of the cluster's pods, besides the ranges of nodes. If there are any, no pod has an address elsewhere.
     pub ranges: Vec<IpNet>,
+    /// Addresses of Services, besides the ranges that the API tells. No pod has one.
+    pub service_ranges: Vec<IpNet>,
+    /// A node's pods alone have addresses of its ranges. Otherwise these only say which addresses are pods'.
+    pub nodes_own_ranges: bool,
 }
 
 /// All that is known. Events may come in any order; of each kind the last one counts.
@@ -44,13 +51,16 @@ pub struct Cluster {
     entries: HashTrieMapSync<IpAddr, ClusterEntry>,
     counts: Counts,
     ranges: Arc<[IpNet]>,
-    pub services: Watched,
+    service_ranges: ServiceRanges,
+    services: Screened,
     /// Of nodes that have one.
     zones: HashMap<Arc<str>, Arc<str>>,
     /// Addresses whose entries may have changed.
     dirty: HashSet<IpAddr>,
     /// The ranges may have changed.
     ranges_dirty: bool,
+    /// What is told of Services may have changed, as something else is known of addresses.
+    services_dirty: bool,
 }
 
 /// What has changed since it was last asked.
@@ -72,6 +82,7 @@ impl Cluster {
     #[must_use]
     pub fn new(rules: ClusterRules) -> Self {
         Self {
+            service_ranges: ServiceRanges::new(&rules.service_ranges),
             rules,
             texts: Texts::default(),
             pods: HashMap::new(),
@@ -82,10 +93,11 @@ impl Cluster {
             entries: HashTrieMapSync::new_sync(),
             counts: Counts::default(),
             ranges: Arc::default(),
-            services: Watched::default(),
+            services: Screened::default(),
             zones: HashMap::new(),
             dirty: HashSet::new(),
             ranges_dirty: true,
+            services_dirty: false,
         }
     }
 
@@ -167,6 +179,42 @@ impl Cluster {
         self.mark_ranges(&changed);
     }
 
+    /// The addresses of a node itself.
+    pub fn set_node_addresses(&mut self, name: &str, addresses: BTreeSet<IpAddr>) {
+        let name = self.texts.one(name);
+        self.services_dirty |= self.nodes.set_addresses(&name, addresses);
+    }
+
+    /// A range of Services is new, or has changed.
+    pub fn set_service_range(&mut self, name: &str, ranges: Vec<IpNet>) {
+        let changed = self.service_ranges.set(name, ranges);
+        self.mark_ranges(&changed);
+    }
+
+    /// A range of Services is gone.
+    pub fn remove_service_range(&mut self, name: &str) {
+        let changed = self.service_ranges.remove(name);
+        self.mark_ranges(&changed);
+    }
+
+    /// These are all ranges of Services: others are gone.
+    pub fn keep_service_ranges(&mut self, all: &HashSet<Arc<str>>) {
+        let changed = self.service_ranges.keep(all);
+        self.mark_ranges(&changed);
+    }
+
+    /// Services, and what they are screened by.
+    pub fn services(&mut self) -> (&mut Screened, Bounds<'_>) {
+        let Self { services, nodes, service_ranges, rules, .. } = self;
+        (services, Bounds { nodes, services: service_ranges, pods: &rules.ranges })
+    }
+
+    /// All that was told of Services.
+    #[must_use]
+    pub fn told_services(&self) -> Vec<Change> {
+        self.services.told()
+    }
+
     /// The zone of a node, if it has one.
     pub fn set_zone(&mut self, name: &str, zone: Option<&str>) {
         match zone {
@@ -183,6 +231,7 @@ impl Cluster {
     /// A node is gone. What its agent has said stays: pods live longer in the API than their node, and it may come back.
     pub fn remove_node(&mut self, name: &str) {
         self.zones.remove(name);
+        self.services_dirty = true;
         let changed = self.nodes.remove(name);
         self.mark_ranges(&changed);
     }
@@ -192,7 +241,7 @@ impl Cluster {
         let is_in = |address: &&IpAddr| changed.iter().any(|range| range.contains(*address));
         // Mostly a node is new, and nobody has an address in its range.
         if !changed.is_empty() {
-            self.ranges_dirty = true;
+            (self.ranges_dirty, self.services_dirty) = (true, true);
             self.dirty.extend(self.claims.keys().filter(is_in));
         }
     }
@@ -282,6 +331,10 @@ impl Cluster {
         for address in &dirty {
             self.dirty.remove(address);
         }
+        if std::mem::take(&mut self.services_dirty) {
+            let (services, bounds) = self.services();
+            services.screen_again(bounds);
+        }
         let mut changes = Changes { services: self.services.take_changes(), ..Changes::default() };
         if std::mem::take(&mut self.ranges_dirty) {
             let ranges = self.all_ranges();
@@ -309,65 +362,9 @@ impl Cluster {
     }
 
     fn all_ranges(&self) -> Vec<IpNet> {
-        let all: Vec<_> = self.nodes.ranges().chain(&self.rules.ranges).copied().collect();
+        let of_pods = self.nodes.ranges().chain(&self.rules.ranges);
+        let all: Vec<_> = of_pods.chain(self.service_ranges.iter()).copied().collect();
         IpNet::aggregate(&all)
-    }
-
-    fn worked_out(&mut self, address: IpAddr) -> Option<ClusterEntry> {
-        let mut claims = self.claims.remove(&address)?;
-        let owner = claims.decide(|uid| {
-            let pod = self.pods.get(&uid)?;
-            let claimant = Claimant { uid, node: &pod.node, is_ending: pod.is_ending };
-            self.may_have(&pod.node, address).then_some(claimant)
-        });
-        let entry = match owner {
-            Owner::Nobody => None,
-            Owner::Pod(uid) => self.pods.get(&uid).map(|pod| self.entry(uid, pod)),
-            Owner::Contested => {
-                let nodes: HashSet<_> =
-                    claims.claimed().filter_map(|uid| Some(&*self.pods.get(&uid)?.node)).collect();
-                let mut nodes: Vec<_> = nodes.into_iter().collect();
-                nodes.sort_unstable();
-                let state = ClusterState::Pending(nodes.join(" or ").into());
-                Some(ClusterEntry { uid_hash: 0, state })
-            }
-        };
-        if !claims.is_empty() {
-            self.claims.insert(address, claims);
-        }
-        entry
-    }
-
-    /// True if pods of a node can have an address.
-    fn may_have(&self, node: &str, address: IpAddr) -> bool {
-        let alone = Destination { prefix: address.into(), port: None };
-        let of = self.nodes.of(address);
-        let in_ranges = || self.rules.ranges.iter().any(|range| range.contains(&address));
-        alone.never_protected().is_none()
-            && of.is_none_or(|owner| **owner == *node)
-            && (of.is_some() || self.rules.ranges.is_empty() || in_ranges())
-    }
-
-    fn entry(&self, uid: PodUid, pod: &ClusterPod) -> ClusterEntry {
-        let is_observed = || self.observed.get(&pod.node).is_some_and(|all| all.contains(&uid));
-        let state = match (self.is_selected(pod), &pod.identity) {
-            (false, _) => ClusterState::Plain,
-            (true, Some(identity)) if is_observed() => ClusterState::Protected(identity.clone()),
-            (true, _) => ClusterState::Pending(pod.node.clone()),
-        };
-        ClusterEntry { uid_hash: uid_hash(uid), state }
-    }
-
-    /// A pod about which nobody can decide, for want of a label that makes sense, is protected if its node says so.
-    fn is_selected(&self, pod: &ClusterPod) -> bool {
-        let namespace = self.namespaces.get(&pod.namespace);
-        let decision = self.rules.pods.decide_by(&pod.namespace, &pod.wish, namespace);
-        match decision {
-            // A static pod is never protected.
-            _ if pod.is_mirror => false,
-            Decision::Plain | Decision::None | Decision::Protected(Protection::False) => false,
-            Decision::Protected(_) | Decision::Undecided(_) => true,
-        }
     }
 }
 

@@ -205,7 +205,7 @@ impl Feed {
                 return snapshot.clone();
             }
             let cluster = &state.cluster;
-            (cluster.entries(), cluster.ranges(), cluster.services.told(), position)
+            (cluster.entries(), cluster.ranges(), cluster.told_services(), position)
         };
         let encode = move || encoded::pages(position, entries.iter(), &ranges, &services).into();
         let pages = tokio::task::spawn_blocking(encode).await.unwrap_or_else(|_| Arc::default());

@@ -12,6 +12,8 @@ mod feed;
 mod history;
 mod nodes;
 mod pod;
+mod ranges;
+mod screen;
 mod service;
 mod serving;
 mod settling;

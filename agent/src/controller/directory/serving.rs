@@ -35,7 +35,7 @@ impl Serving {
             }
             Change::InitDone => {
                 let listed = std::mem::take(&mut self.services);
-                self.feed.change(|cluster| cluster.services.keep_services(&listed));
+                self.feed.change(|cluster| cluster.services().0.keep_services(&listed));
                 self.feed.listed(Listed::Services);
             }
             Change::Apply(object) => self.set_service(&object),
@@ -46,7 +46,10 @@ impl Serving {
     /// One that makes no sense is as it was before.
     fn set_service(&self, object: &api::Service) {
         match Service::of(object) {
-            Ok(Some(service)) => self.feed.change(|cluster| cluster.services.set_service(service)),
+            Ok(Some(service)) => self.feed.change(|cluster| {
+                let (services, bounds) = cluster.services();
+                services.set_service(service, bounds);
+            }),
             Ok(None) => self.remove_service(object),
             Err(problem) => told(&problem),
         }
@@ -54,7 +57,7 @@ impl Serving {
 
     fn remove_service(&self, object: &api::Service) {
         if let Ok(name) = ServiceName::of(&object.metadata) {
-            self.feed.change(|cluster| cluster.services.remove_service(&name));
+            self.feed.change(|cluster| cluster.services().0.remove_service(&name));
         }
     }
 
@@ -67,7 +70,7 @@ impl Serving {
             }
             Change::InitDone => {
                 let listed = std::mem::take(&mut self.slices);
-                self.feed.change(|cluster| cluster.services.keep_slices(&listed));
+                self.feed.change(|cluster| cluster.services().0.keep_slices(&listed));
                 self.feed.listed(Listed::EndpointSlices);
             }
             Change::Apply(object) => self.set_slice(&object),
@@ -77,7 +80,10 @@ impl Serving {
 
     fn set_slice(&self, object: &EndpointSliceObject) {
         match EndpointSlice::of(object) {
-            Ok(Some(slice)) => self.feed.change(|cluster| cluster.services.set_slice(slice)),
+            Ok(Some(slice)) => self.feed.change(|cluster| {
+                let (services, bounds) = cluster.services();
+                services.set_slice(slice, bounds);
+            }),
             Ok(None) => self.remove_slice(object),
             Err(problem) => told(&problem),
         }
@@ -85,7 +91,7 @@ impl Serving {
 
     fn remove_slice(&self, object: &EndpointSliceObject) {
         if let Some(name) = slice_name(&object.metadata) {
-            self.feed.change(|cluster| cluster.services.remove_slice(&name));
+            self.feed.change(|cluster| cluster.services().0.remove_slice(&name));
         }
     }
 }

@@ -16,6 +16,7 @@ pub struct Settling {
     nodes: bool,
     services: bool,
     slices: bool,
+    service_ranges: bool,
     /// When all objects of the API were known.
     listed: Option<Instant>,
     /// Nodes whose agents have said what they see.
@@ -30,6 +31,19 @@ pub enum Listed {
     Nodes,
     Services,
     EndpointSlices,
+    /// Or the API server has no such objects.
+    ServiceRanges,
+}
+
+impl Listed {
+    pub const ALL: [Self; 6] = [
+        Self::Pods,
+        Self::Namespaces,
+        Self::Nodes,
+        Self::Services,
+        Self::EndpointSlices,
+        Self::ServiceRanges,
+    ];
 }
 
 impl Settling {
@@ -41,8 +55,10 @@ impl Settling {
             Listed::Nodes => self.nodes = true,
             Listed::Services => self.services = true,
             Listed::EndpointSlices => self.slices = true,
+            Listed::ServiceRanges => self.service_ranges = true,
         }
-        if self.pods && self.namespaces && self.nodes && self.services && self.slices {
+        let objects = self.services && self.slices && self.service_ranges;
+        if self.pods && self.namespaces && self.nodes && objects {
             self.listed.get_or_insert(now);
         }
     }
@@ -79,10 +95,9 @@ mod tests {
         let mut settling = Settling::default();
         settling.reported(&a);
         settling.reported(&b);
-        settling.listed(Listed::Pods, now);
-        settling.listed(Listed::Nodes, now);
-        settling.listed(Listed::Services, now);
-        settling.listed(Listed::EndpointSlices, now);
+        for what in Listed::ALL.into_iter().filter(|what| *what != Listed::Namespaces) {
+            settling.listed(what, now);
+        }
         assert!(!settling.is_over(now + 2 * PATIENCE, needed), "namespaces are not known");
         settling.listed(Listed::Namespaces, now);
         assert!(settling.is_over(now, needed));

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use proptest::prelude::*;
 use sheath_common::pod_uid::PodUid;
 
 use super::entry::uid_hash;
@@ -20,6 +19,8 @@ fn rules() -> ClusterRules {
         trust_domain: "example.org".parse().unwrap(),
         pods: Rules { system_namespaces: ["kube-system".to_owned()].into(), ..Rules::default() },
         ranges: vec![RANGE.parse().unwrap()],
+        service_ranges: Vec::new(),
+        nodes_own_ranges: true,
     }
 }
 
@@ -77,7 +78,7 @@ fn a_pod_is_plain_pending_or_protected() {
     let mut cluster = cluster_of(Protection::False);
     cluster.set_pod(&pod(1, "a", &[1]));
     assert_eq!(state(&mut cluster, 1).as_deref(), Some("plain"));
-    cluster.set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(Protection::Prefer))));
+    cluster.set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(Protection::Require))));
     assert_eq!(state(&mut cluster, 1).as_deref(), Some("pending by a"));
     // The agent of another node says nothing about it.
     cluster.observe("b", &[uid(1)], &[]);
@@ -152,6 +153,127 @@ fn what_two_nodes_say_they_have_from_the_beginning_is_nobodys() {
 }
 
 #[test]
+fn nobody_is_plain_where_it_is_not_known_whose_pod_is_there() {
+    let mut cluster = cluster_of(Protection::False);
+    cluster.set_pod(&pod(1, "a", &[1]));
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("plain"));
+    // Whoever was there first stays; but the other may be the one that is there.
+    cluster.set_pod(&pod(2, "b", &[1]));
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("pending by a or b"));
+    cluster.remove_pod(uid(2));
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("plain"));
+    // Two nodes say that the range is theirs: one is wrong.
+    cluster.set_node("a", vec!["10.1.0.0/24".parse().unwrap()]);
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("plain"));
+    cluster.set_node("b", vec!["10.1.0.0/28".parse().unwrap()]);
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("pending by a or b"));
+    // What is protected proves itself.
+    cluster.set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(Protection::Require))));
+    cluster.observe("a", &[uid(1)], &[]);
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("account-1"));
+    cluster.set_pod(&pod(2, "b", &[1]));
+    cluster.observe("b", &[uid(2)], &[]);
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("account-1"));
+    // A node without a range of its own has nothing in another's.
+    cluster.set_pod(&pod(3, "c", &[20]));
+    assert_eq!(state(&mut cluster, 20), None);
+}
+
+/// As with networks that do not care for the ranges of nodes.
+#[test]
+fn ranges_of_nodes_may_be_shared() {
+    let mut cluster =
+        Cluster::new(ClusterRules { ranges: Vec::new(), nodes_own_ranges: false, ..rules() });
+    cluster.set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(Protection::False))));
+    cluster.set_node("a", vec!["10.1.0.0/28".parse().unwrap()]);
+    cluster.set_node("b", vec!["10.1.0.16/28".parse().unwrap()]);
+    cluster.set_pod(&pod(1, "a", &[20]));
+    assert_eq!(state(&mut cluster, 20).as_deref(), Some("plain"));
+    cluster.set_pod(&pod(2, "b", &[20]));
+    assert_eq!(state(&mut cluster, 20).as_deref(), Some("pending by a or b"));
+    assert_eq!(cluster.ranges().len(), 1, "both are asked for");
+}
+
+#[test]
+fn addresses_of_services_are_asked_for_and_no_pods() {
+    let mut cluster = cluster_of(Protection::False);
+    cluster.set_pod(&pod(1, "a", &[1, 2]));
+    cluster.set_node("a", vec!["10.1.0.0/24".parse().unwrap()]);
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("plain"));
+    cluster.set_service_range("kubernetes", vec!["10.1.0.0/31".parse().unwrap()]);
+    let changes = cluster.take_changes();
+    assert!(changes.ranges.is_none(), "it is in a range of pods");
+    assert_eq!(changes.entries, [(ip(1), None)]);
+    assert_eq!(state(&mut cluster, 2).as_deref(), Some("plain"));
+    let range: ipnet::IpNet = "10.96.0.0/12".parse().unwrap();
+    cluster.set_service_range("kubernetes", vec![range]);
+    assert!(cluster.take_changes().ranges.unwrap().contains(&range));
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("plain"));
+    cluster.keep_service_ranges(&HashSet::new());
+    assert!(!cluster.take_changes().ranges.unwrap().contains(&range));
+    // The settings may say it where the API does not.
+    let mut cluster = Cluster::new(ClusterRules { service_ranges: vec![range], ..rules() });
+    assert!(cluster.take_changes().ranges.unwrap().contains(&range));
+}
+
+/// What a node says of its own range takes nothing from Services.
+#[test]
+fn services_are_screened_by_what_is_known_of_addresses() {
+    use crate::services::Change;
+    use crate::services::testing::service;
+    let mut cluster = Cluster::new(rules());
+    cluster.set_service_range("kubernetes", vec!["10.96.0.0/16".parse().unwrap()]);
+    let mut web = service("web", "10.96.0.1");
+    web.external.insert("192.0.2.1".parse().unwrap());
+    let (services, bounds) = cluster.services();
+    services.set_service(web, bounds);
+    let foreign = |cluster: &mut Cluster| match &cluster.take_changes().services[..] {
+        [Change::Service(service)] => (service.cluster.len(), service.foreign.len()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(foreign(&mut cluster), (1, 0));
+    cluster.set_node_addresses("a", ["192.0.2.1".parse().unwrap()].into());
+    cluster.set_node("a", vec!["10.96.0.0/14".parse().unwrap()]);
+    assert_eq!(foreign(&mut cluster), (1, 1));
+    cluster.remove_node("a");
+    assert_eq!(foreign(&mut cluster), (1, 0));
+}
+
+/// Before it is protected it takes what comes in the clear, and so it does afterwards.
+#[test]
+fn a_pod_that_prefers_protection_is_plain_until_it_is_protected() {
+    let mut cluster = cluster_of(Protection::False);
+    cluster.set_pod(&pod(1, "a", &[1]));
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("plain"));
+    let label = |cluster: &mut Cluster, wish| {
+        cluster.set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(wish))));
+        state(cluster, 1).unwrap()
+    };
+    assert_eq!(label(&mut cluster, Protection::Prefer), "plain");
+    // One that is new was never plain.
+    cluster.set_pod(&pod(2, "a", &[2]));
+    assert_eq!(state(&mut cluster, 2).as_deref(), Some("pending by a"));
+    cluster.observe("a", &[uid(1)], &[]);
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("account-1"));
+    // From then on it is never plain again.
+    cluster.observe_all("a", HashSet::new());
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("pending by a"));
+    cluster.observe("a", &[uid(1)], &[]);
+    assert_eq!(label(&mut cluster, Protection::Require), "account-1");
+    // What is required is not left in the clear for a moment.
+    assert_eq!(label(&mut cluster, Protection::False), "plain");
+    cluster.observe_all("a", HashSet::new());
+    assert_eq!(label(&mut cluster, Protection::Require), "pending by a");
+    assert_eq!(label(&mut cluster, Protection::Prefer), "pending by a");
+    // Nor is another pod at its address.
+    assert_eq!(label(&mut cluster, Protection::False), "plain");
+    assert_eq!(label(&mut cluster, Protection::Prefer), "plain");
+    cluster.remove_pod(uid(1));
+    cluster.set_pod(&pod(3, "a", &[1]));
+    assert_eq!(state(&mut cluster, 1).as_deref(), Some("pending by a"));
+}
+
+#[test]
 fn ranges_are_those_of_nodes_and_of_the_settings() {
     let mut cluster = Cluster::new(rules());
     cluster.set_node("a", vec!["10.2.0.0/24".parse().unwrap()]);
@@ -165,214 +287,6 @@ fn ranges_are_those_of_nodes_and_of_the_settings() {
     assert!(cluster.take_changes().is_empty());
 }
 
-/// Something happens. Pods 0 to 4 are of the node a, 5 to 9 of b; the nodes share no address honestly.
-#[derive(Clone, Debug)]
-enum Event {
-    /// A pod has an address of its node's.
-    Put(u8, u8),
-    /// It is about to end, with the address that it has.
-    Ends(u8),
-    Over(u8),
-    Deleted(u8),
-    Observed(u8),
-    /// The agent of the other node says so.
-    ObservedElsewhere(u8),
-    Unobserved(u8),
-    /// The agent has begun anew, and sees nothing yet.
-    Restarted(u8),
-    /// A bad node says of a pod of its own that it has an address of the other's.
-    Stolen(u8, u8),
-    Label(u8),
-    Told,
-}
-
-fn node(pod: u8) -> &'static str {
-    if pod < 5 { "a" } else { "b" }
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    let pod = 0..10_u8;
-    prop_oneof![
-        4 => (pod.clone(), 0..3_u8).prop_map(|(pod, at)| Event::Put(pod, at)),
-        1 => pod.clone().prop_map(Event::Ends),
-        1 => pod.clone().prop_map(Event::Over),
-        2 => pod.clone().prop_map(Event::Deleted),
-        4 => pod.clone().prop_map(Event::Observed),
-        1 => pod.clone().prop_map(Event::ObservedElsewhere),
-        1 => pod.clone().prop_map(Event::Unobserved),
-        1 => pod.clone().prop_map(Event::Restarted),
-        2 => (pod, 0..3_u8).prop_map(|(pod, at)| Event::Stolen(pod, at)),
-        1 => (0..3_u8).prop_map(Event::Label),
-        3 => Just(Event::Told),
-    ]
-}
-
-/// An address of a node's.
-fn of_node(node: &str, at: u8) -> u8 {
-    if node == "a" { 10 + at } else { 20 + at }
-}
-
-/// What is true, told by whoever sees all of it.
-#[derive(Default)]
-struct Truth {
-    pods: HashMap<u8, Pod>,
-    observed: HashSet<u8>,
-    label: Protection,
-}
-
-impl Truth {
-    fn happens(&mut self, event: &Event, cluster: &mut Cluster) {
-        match *event {
-            Event::Put(n, at) => self.put(pod(n, node(n), &[of_node(node(n), at)]), cluster),
-            Event::Ends(n) => {
-                if let Some(known) = self.pods.get(&n).cloned() {
-                    self.put(Pod { lifetime: Lifetime::Ending, ..known }, cluster);
-                }
-            }
-            Event::Over(n) => {
-                if let Some(known) = self.pods.get(&n).cloned() {
-                    cluster.set_pod(&Pod { lifetime: Lifetime::Over, ..known });
-                    self.pods.remove(&n);
-                }
-            }
-            Event::Deleted(n) => {
-                self.pods.remove(&n);
-                cluster.remove_pod(uid(n));
-            }
-            Event::Observed(n) => {
-                self.observed.insert(n);
-                cluster.observe(node(n), &[uid(n)], &[]);
-            }
-            Event::ObservedElsewhere(n) => {
-                let other = if node(n) == "a" { "b" } else { "a" };
-                cluster.observe(other, &[uid(n)], &[]);
-            }
-            Event::Unobserved(n) => {
-                self.observed.remove(&n);
-                cluster.observe(node(n), &[], &[uid(n)]);
-            }
-            Event::Restarted(n) => {
-                self.observed.retain(|known| node(*known) != node(n));
-                cluster.observe_all(node(n), HashSet::new());
-            }
-            Event::Stolen(n, at) => {
-                let other = if node(n) == "a" { "b" } else { "a" };
-                self.put(pod(n, node(n), &[of_node(other, at)]), cluster);
-            }
-            Event::Label(n) => {
-                self.label =
-                    [Protection::False, Protection::Prefer, Protection::Require][n as usize];
-                let labelled = namespace("shop", Wish::Said(self.label));
-                cluster.set_namespace(&"shop".into(), Some(labelled));
-            }
-            Event::Told => drop(cluster.take_changes()),
-        }
-    }
-
-    fn put(&mut self, pod: Pod, cluster: &mut Cluster) {
-        cluster.set_pod(&pod);
-        self.pods.insert(pod.uid.to_bytes()[0], pod);
-    }
-
-    /// Checks what is said of an address against what is true.
-    fn check(&self, address: IpAddr, entry: &ClusterEntry) -> Result<(), TestCaseError> {
-        let has = |pod: &&Pod| pod.addresses.contains(&address);
-        let owner = self.pods.values().find(|pod| uid_hash(pod.uid) == entry.uid_hash);
-        match &entry.state {
-            ClusterState::Protected(id) => {
-                let owner = owner.filter(has).expect("a pod that has the address");
-                let n = owner.uid.to_bytes()[0];
-                prop_assert_eq!(&**id, &*format!("spiffe://example.org/ns/shop/sa/account-{n}"));
-                prop_assert!(self.observed.contains(&n), "its node has not said so");
-                prop_assert!(self.label != Protection::False);
-            }
-            ClusterState::Plain => {
-                prop_assert!(owner.filter(has).is_some());
-                prop_assert!(self.label == Protection::False);
-            }
-            ClusterState::Pending(_) => {
-                prop_assert!(self.pods.values().any(|pod| has(&pod)));
-            }
-        }
-        Ok(())
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    /// Whatever happens, an entry is that of a living pod which has the address, with its own identity, and protected only if
-    /// its own node says so. Where nodes have ranges, no pod is ever believed to have an address of another node's.
-    #[test]
-    fn a_reused_address_has_never_anothers_identity(
-        happened in prop::collection::vec(event(), 0..60), has_ranges: bool,
-    ) {
-        let mut cluster = cluster_of(Protection::Require);
-        let mut truth = Truth { label: Protection::Require, ..Truth::default() };
-        if has_ranges {
-            // 10 to 12, and 20 to 22.
-            cluster.set_node("a", vec!["10.1.0.8/29".parse().unwrap()]);
-            cluster.set_node("b", vec!["10.1.0.16/29".parse().unwrap()]);
-        }
-        let mut told: BTreeMap<IpAddr, ClusterEntry> = BTreeMap::new();
-        for event in &happened {
-            truth.happens(event, &mut cluster);
-            for (address, entry) in cluster.take_changes().entries {
-                match entry {
-                    Some(entry) => drop(told.insert(address, entry)),
-                    None => drop(told.remove(&address)),
-                }
-            }
-            // What was told change by change is what there is.
-            prop_assert_eq!(&told, &entries(&cluster));
-            for (address, entry) in &told {
-                truth.check(*address, entry)?;
-                if has_ranges && entry.uid_hash != 0 {
-                    let owner = truth.pods.values().find(|pod| uid_hash(pod.uid) == entry.uid_hash).unwrap();
-                    let expected = if *address < ip(16) { "a" } else { "b" };
-                    prop_assert_eq!(&*owner.node, expected);
-                }
-            }
-        }
-        // Another leader, who is told of everything in another order, says nothing else; what is contested it may say of
-        // nobody.
-        let mut other = Cluster::new(rules());
-        if has_ranges {
-            other.set_node("a", vec!["10.1.0.8/29".parse().unwrap()]);
-            other.set_node("b", vec!["10.1.0.16/29".parse().unwrap()]);
-        }
-        for n in &truth.observed {
-            other.observe(node(*n), &[uid(*n)], &[]);
-        }
-        other.set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(truth.label))));
-        truth.pods.values().for_each(|pod| other.set_pod(pod));
-        other.take_changes();
-        for (address, entry) in entries(&other) {
-            truth.check(address, &entry)?;
-        }
-    }
-
-    /// What a node says of pods of others, however often, changes nothing about them.
-    #[test]
-    fn a_node_changes_no_entry_of_others(claims in prop::collection::vec((5..10_u8, 0..3_u8, any::<bool>()), 0..20)) {
-        let mut cluster = cluster_of(Protection::Require);
-        for n in 0..3 {
-            cluster.set_pod(&pod(n, "a", &[of_node("a", n)]));
-        }
-        cluster.observe("a", &[uid(0)], &[]);
-        cluster.take_changes();
-        let before = entries(&cluster);
-        for (n, at, is_plain) in claims {
-            let namespace = if is_plain { "kube-system" } else { "shop" };
-            cluster.set_pod(&Pod { namespace: namespace.into(), ..pod(n, "b", &[of_node("a", at)]) });
-            cluster.observe("b", &[uid(at), uid(n)], &[]);
-            cluster.observe("b", &[], &[uid(0)]);
-            cluster.take_changes();
-        }
-        prop_assert_eq!(entries(&cluster), before);
-    }
-}
-
 /// Everything is listed, and nobody needs to be waited for.
 fn feed(limits: Limits) -> Arc<Feed> {
     let feed = Feed::new(7, rules(), limits);
@@ -380,10 +294,9 @@ fn feed(limits: Limits) -> Arc<Feed> {
         cluster
             .set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(Protection::False))));
     });
-    [Listed::Pods, Listed::Namespaces, Listed::Nodes, Listed::Services, Listed::EndpointSlices]
-        .into_iter()
-        .for_each(|what| feed.listed(what));
+    Listed::ALL.into_iter().for_each(|what| feed.listed(what));
     feed
 }
 
+mod events;
 mod streams;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1 as api;
 use k8s_openapi::api::discovery::v1::EndpointSlice as EndpointSliceObject;
+use k8s_openapi::api::networking::v1::ServiceCIDR as ServiceCidrObject;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Config;
 use kube::{Api, Client};
@@ -18,12 +19,14 @@ use super::settling::Listed;
 use crate::controller::pods::{KnownPod, Listener};
 use crate::controller::watches::{Heard, Of, Watches};
 use crate::follow::Backoff;
-use crate::kubernetes::{Change, Namespace, follow};
+use crate::kubernetes::{Change, Namespace, WatchProblem, follow, ranges_of, words};
 
 /// The zone of a node.
 const ZONE: &str = "topology.kubernetes.io/zone";
+/// Addresses of a node that count.
+const MOST_ADDRESSES: usize = 64;
 
-/// Watches namespaces, nodes, Services and their endpoints. Never ends. Of pods, others tell.
+/// Watches namespaces, nodes, Services, their endpoints and their ranges. Never ends. Of pods, others tell.
 pub async fn watch(
     feed: Arc<Feed>,
     client: Client,
@@ -33,16 +36,27 @@ pub async fn watch(
     let namespaces = Api::<PartialObjectMeta<api::Namespace>>::all(client.clone());
     let nodes = Api::<api::Node>::all(client.clone());
     let services = Api::<api::Service>::all(client.clone());
-    let slices = Api::<EndpointSliceObject>::all(client);
+    let slices = Api::<EndpointSliceObject>::all(client.clone());
+    let ranges = Api::<ServiceCidrObject>::all(client);
     let backoff = || Backoff::new(random);
     let namespaces = follow(namespaces, Config::default(), backoff());
     let nodes = follow(nodes, Config::default(), backoff());
     let services = follow(services, Config::default(), backoff());
     let slices = follow(slices, Config::default(), backoff());
+    // Kubernetes before 1.33 has no such objects: then there are those of the settings.
+    let absent = feed.clone();
+    let ranges = follow(ranges, Config::default(), backoff()).filter(move |change| {
+        let is_absent = change.as_ref().is_err_and(WatchProblem::is_absent);
+        if is_absent {
+            absent.listed(Listed::ServiceRanges);
+        }
+        std::future::ready(!is_absent)
+    });
     let mut namespaces = Heard::new("namespaces", watches.of(Of::Namespaces), namespaces);
     let mut nodes = Heard::new("nodes", watches.of(Of::Nodes), nodes);
     let mut services = Heard::new("services", watches.of(Of::Services), services);
     let mut slices = Heard::new("endpointslices", watches.of(Of::EndpointSlices), slices);
+    let mut ranges = Heard::new("servicecidrs", watches.of(Of::ServiceRanges), ranges);
     let mut serving = Serving::new(feed.clone());
     let mut watched = Watched::new(feed);
     loop {
@@ -51,6 +65,7 @@ pub async fn watch(
             Some(change) = nodes.next() => watched.node(change),
             Some(change) = services.next() => serving.service(change),
             Some(change) = slices.next() => serving.slice(change),
+            Some(change) = ranges.next() => watched.service_range(change),
         }
     }
 }
@@ -75,12 +90,13 @@ struct Watched {
     feed: Arc<Feed>,
     namespaces: HashSet<Arc<str>>,
     nodes: HashSet<Arc<str>>,
+    service_ranges: HashSet<Arc<str>>,
 }
 
 impl Watched {
     fn new(feed: Arc<Feed>) -> Self {
-        let (namespaces, nodes) = Default::default();
-        Self { feed, namespaces, nodes }
+        let (namespaces, nodes, service_ranges) = Default::default();
+        Self { feed, namespaces, nodes, service_ranges }
     }
 
     fn namespace(&mut self, change: Change<PartialObjectMeta<api::Namespace>>) {
@@ -146,9 +162,42 @@ impl Watched {
         let labels = object.metadata.labels.as_ref();
         let zone = labels.and_then(|labels| labels.get(ZONE)).map(String::as_str);
         let zone = zone.filter(|zone| !zone.is_empty());
+        let status = object.status.as_ref();
+        let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+        // Names of the node are among them.
+        let addresses = addresses.iter().filter_map(|address| words::address(&address.address));
+        let addresses = addresses.take(MOST_ADDRESSES).collect();
         self.feed.change(|cluster| {
             cluster.set_node(name, ranges);
+            cluster.set_node_addresses(name, addresses);
             cluster.set_zone(name, zone);
         });
+    }
+
+    fn service_range(&mut self, change: Change<ServiceCidrObject>) {
+        match change {
+            Change::Init => self.service_ranges.clear(),
+            Change::InitApply(object) => {
+                self.service_ranges.extend(object.metadata.name.as_deref().map(Arc::from));
+                self.set_service_range(&object);
+            }
+            Change::InitDone => {
+                let listed = std::mem::take(&mut self.service_ranges);
+                self.feed.change(|cluster| cluster.keep_service_ranges(&listed));
+                self.feed.listed(Listed::ServiceRanges);
+            }
+            Change::Apply(object) => self.set_service_range(&object),
+            Change::Delete(object) => {
+                if let Some(name) = object.metadata.name.as_deref() {
+                    self.feed.change(|cluster| cluster.remove_service_range(name));
+                }
+            }
+        }
+    }
+
+    fn set_service_range(&self, object: &ServiceCidrObject) {
+        if let Some(name) = object.metadata.name.as_deref() {
+            self.feed.change(|cluster| cluster.set_service_range(name, ranges_of(object)));
+        }
     }
 }

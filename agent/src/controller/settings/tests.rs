@@ -15,6 +15,7 @@ fn little_has_to_be_said() {
     assert_eq!(settings.access, Access::Pod);
     assert_eq!(settings.agent_service_account, "sheath-system/sheath-agent");
     assert_eq!(settings.terms.svid_ttl, DAY);
+    assert_eq!(settings.node_ranges, NodeRanges::Own);
     assert_eq!((settings.health, settings.metrics), (None, None));
 }
 
@@ -22,7 +23,7 @@ fn little_has_to_be_said() {
 fn every_key_is_read() {
     let settings = read(
         "listen: 127.0.0.1:1\nkubeconfig: /etc/kubeconfig\nnamespace: sheath\nserviceAccount: ca\n\
-         agentServiceAccount: sheath/agent\nsystemNamespaces: [infra]\nclusterRanges: [10.0.0.0/8]\n\
+         agentServiceAccount: sheath/agent\nsystemNamespaces: [infra]\nclusterRanges: [10.0.0.0/8]\nserviceRanges: [10.96.0.0/12]\nnodeRanges: shared\n\
          identity: { svidTtl: 1h, intermediateTtl: 10h, rootTtl: 500h, distribute: 2h, secret: my-ca }\n\
          health: { listen: \"[::]:2\" }\nmetrics: { listen: 127.0.0.1:3 }\n\
          log: { level: debug, format: json }\n",
@@ -33,6 +34,8 @@ fn every_key_is_read() {
     assert_eq!(settings.agent_service_account, "sheath/agent");
     assert!(settings.system_namespaces.iter().eq(["infra", "sheath"]), "its own as well");
     assert_eq!(settings.cluster_ranges, ["10.0.0.0/8".parse::<IpNet>().unwrap()]);
+    assert_eq!(settings.service_ranges, ["10.96.0.0/12".parse::<IpNet>().unwrap()]);
+    assert_eq!(settings.node_ranges, NodeRanges::Shared);
     assert_eq!(settings.health, Some("[::]:2".parse().unwrap()));
     assert_eq!(settings.metrics, Some("127.0.0.1:3".parse().unwrap()));
     assert_eq!(settings.provided_ca.as_deref(), Some("my-ca"));
@@ -54,6 +57,7 @@ fn what_makes_no_sense_is_refused_with_its_key() {
         ("identity: { intermediateTtl: 2d }\n", "identity.intermediateTtl is shorter than 6days"),
         ("identity: { rootTtl: 60d }\n", "identity.rootTtl is shorter than"),
         ("log: { level: \"[\" }\n", "log.level"),
+        ("nodeRanges: mine\n", "`mine` is none of `own`, `shared`"),
         ("unknown: 1\n", "unknown"),
         ("identity: { secret: A/b }\n", "identity.secret `A/b` is no name"),
         ("identity: { secret: sheath-ca }\n", "identity.secret is sheath-ca"),

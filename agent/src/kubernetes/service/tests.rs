@@ -35,6 +35,16 @@ fn what_matters_is_read() {
     assert_eq!(service.ports, [ServicePort { port: 80, name: "http".into() }].into());
     assert!(service.external.is_empty() && service.balancers.is_empty());
     assert!(!service.is_node_local && service.affinity.is_none());
+    assert_eq!(service.created, 0);
+}
+
+#[test]
+fn it_is_known_since_when_it_is_there() {
+    let of = |time: &str| {
+        service(|object| object["metadata"]["creationTimestamp"] = json!(time)).created
+    };
+    assert_eq!(of("1970-01-01T00:01:00Z"), 60);
+    assert_eq!(of("1969-12-31T23:59:00Z"), 0);
 }
 
 #[test]

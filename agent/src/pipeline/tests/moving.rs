@@ -6,10 +6,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::flow::{Direction, Role};
-use crate::pipeline::testing::{Agent, Trusted, Way, Written};
-use crate::sessions::Basis;
+use crate::peer::UidHash;
+use crate::pipeline::testing::{Agent, Trusted, WEB, Way, Written};
+use crate::policy::PolicyError;
+use crate::sessions::{Basis, Revoked, SavedBasis, SessionFacts};
 use crate::sys::sockopt;
 use crate::wire::bytes::{self, Bytes};
 use crate::wire::flows::Flows;
@@ -34,6 +37,8 @@ const KINDS: [Kind; 3] = [Kind::Flows, Kind::Bytes, Kind::Plain];
 struct Nodes {
     clients: [Agent; 2],
     servers: [Agent; 2],
+    /// What all of them were told.
+    written: Written,
 }
 
 impl Nodes {
@@ -73,12 +78,16 @@ impl Nodes {
             }
         };
         let (outbound, inbound) = match kind {
-            Kind::Plain => (Basis::Plain, Basis::Permissive),
+            Kind::Plain => {
+                // Where nobody is expected.
+                let destination = "192.0.2.7:80".parse().unwrap();
+                (Basis::Plain { destination, pod: Some(UidHash(7)) }, Basis::Permissive)
+            }
             _ => (trusted.outbound(), trusted.inbound(true)),
         };
         let (client, _) = clients[0].begin(Direction::Outbound, one, outbound).await;
         let (server, _) = servers[0].begin(Direction::Inbound, other, inbound).await;
-        (Self { clients, servers }, client, server)
+        (Self { clients, servers, written }, client, server)
     }
 
     /// How often the flow has moved on each side.
@@ -288,6 +297,30 @@ async fn a_peer_that_is_not_allowed_any_more_is_cut() {
         let outcomes = if is_client { ["revoked", "reset"] } else { ["reset", "revoked"] };
         nodes.assert_over(outcomes).await;
     }
+}
+
+/// In the clear begins what nobody protects; what has begun goes on, there as here.
+#[tokio::test]
+async fn a_flow_in_the_clear_goes_on_where_its_endpoint_is_protected_by_then() {
+    let (nodes, mut client, mut server) = Nodes::new(Kind::Plain, false).await;
+    let destination = endpoints().destination;
+    let way = Way::changing(&nodes.clients[1], |saved| {
+        let destination = endpoints().destination;
+        saved.basis = SavedBasis::Plain { destination, pod: Some(7) };
+    });
+    let moving = nodes.clients[0].pipeline.move_flows(way);
+    tokio::time::timeout(GENEROUS, moving).await.expect("flows neither go nor stay");
+    client.write_all(b"hello").await.unwrap();
+    server.read_exact(&mut [0; 5]).await.unwrap();
+    nodes.clients[1].rewrite(nodes.written);
+    server.write_all(b"hello").await.unwrap();
+    client.read_exact(&mut [0; 5]).await.unwrap();
+    assert_eq!(nodes.moves(), [1, 0]);
+    let sessions = &nodes.clients[1].pipeline.published.sessions;
+    let basis = Basis::Plain { destination, pod: None };
+    let facts = SessionFacts { workload: WEB, basis, stay: CancellationToken::new() };
+    let refused = sessions.open(facts, sessions.revision()).unwrap_err();
+    assert!(matches!(refused, Revoked::Policy(PolicyError::Protected(_))), "{refused}");
 }
 
 /// A flow that has moved is judged by its new process whenever that changes its policy.

@@ -70,6 +70,11 @@ async fn a_damaged_state_is_one_or_none() {
     }
 }
 
+/// Of a flow to an endpoint that nobody protects.
+fn nobodys() -> SavedBasis {
+    SavedBasis::Plain { destination: "10.0.0.1:80".parse().unwrap(), pod: None }
+}
+
 /// A flow is what its session is: nobody can have a protected one without a peer, or in the clear.
 #[tokio::test]
 async fn contradictions_are_refused() {
@@ -79,7 +84,7 @@ async fn contradictions_are_refused() {
         |flow| flow.record.protection = Protection::None,
         |flow| flow.record.protection = Protection::Plaintext,
         |flow| flow.wire.mode = "plain".to_owned(),
-        |flow| flow.basis = SavedBasis::Plain,
+        |flow| flow.basis = nobodys(),
         |flow| flow.basis = SavedBasis::Permissive,
         |flow| {
             flow.record.direction = match flow.record.direction {
@@ -99,7 +104,7 @@ async fn contradictions_are_refused() {
     flow.wire.mode = "plain".to_owned();
     flow.record.protection = Protection::Plaintext;
     flow.record.direction = Direction::Outbound;
-    flow.basis = SavedBasis::Plain;
+    flow.basis = nobodys();
     assert!(SavedFlow::decode(&flow.encode().unwrap()).is_ok());
     // Whom an application is called by, it must be told.
     flow.record.direction = Direction::Inbound;

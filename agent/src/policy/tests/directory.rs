@@ -1,7 +1,7 @@
 //! The directory behind what is written: on the host as in the kernel.
 
 use super::*;
-use crate::directory::testing::{any_entry, pending, plain, protected};
+use crate::directory::testing::{any_entry, any_service_ports, pending, plain, protected};
 use crate::directory::{Collected, Delta, Directory, Entry, Position};
 use crate::peer::UidHash;
 use crate::steering::{kernel_port, mapped_length};
@@ -20,10 +20,13 @@ fn directory(entries: &[(IpAddr, Entry)]) -> Directory {
     all.complete(&Directory::default()).0
 }
 
+/// Ports of Services, and what the kernel is told of each.
+type Ports = Arc<[(u16, Known)]>;
+
 /// The same, with Services at these ports.
-fn with_services(entries: &[(IpAddr, Entry)], services: &[(IpAddr, Vec<u16>)]) -> Directory {
+fn with_services(entries: &[(IpAddr, Entry)], services: &[(IpAddr, Ports)]) -> Directory {
     let before = directory(entries);
-    let services = services.iter().map(|(ip, ports)| (*ip, ports.as_slice().into()));
+    let services = services.to_vec();
     let position = Position { epoch: 1, sequence: 2 };
     let delta = Delta { position, changes: Vec::new(), ranges: None };
     before.with_services(delta, services).unwrap().0
@@ -72,7 +75,7 @@ fn what_is_written_comes_first_and_then_the_directory() {
         ("10.1.0.5:80", Verdict::Bypass, "workloads[web].outbound.bypass"),
         ("10.1.0.3:80", Verdict::Protect, "peers[0]"),
         ("10.1.0.4:81", Verdict::Protect, "directory"),
-        ("10.1.0.2:81", Verdict::Protect, "directory"),
+        ("10.1.0.2:81", Verdict::Deny(Denial::NobodyReady), "directory"),
         ("10.1.0.9:81", Verdict::Protect, "directory"),
         ("10.1.0.1:80", Verdict::Deny(Denial::PlainDestination), "workloads[web].outbound.mode"),
     ] {
@@ -83,7 +86,8 @@ fn what_is_written_comes_first_and_then_the_directory() {
 /// Also beyond the ranges of the cluster, as external addresses are.
 #[test]
 fn at_a_service_the_agent_chooses_unless_a_pod_is_there() {
-    let services = ["10.1.0.1", "10.9.0.9"].map(|text| (ip(text), vec![80]));
+    let ports = [(80, Known::PROTECT), (82, Known::REFUSE), (83, Known::BYPASS)];
+    let services = ["10.1.0.1", "10.9.0.9"].map(|text| (ip(text), Ports::from(ports)));
     for mode in ["require", "prefer"] {
         let shared = Arc::new(Shared::default());
         shared.publish(with_services(&known(), &services));
@@ -93,6 +97,10 @@ fn at_a_service_the_agent_chooses_unless_a_pod_is_there() {
         assert_eq!(refused("10.9.0.9:81"), PolicyError::NoPeer(at("10.9.0.9:81")));
         assert_eq!(refused("10.1.0.1:80"), PolicyError::Plain(at("10.1.0.1:80")));
         assert_eq!(decided(&policy, "10.9.0.9:80").0, Verdict::Protect);
+        assert_eq!(decided(&policy, "10.9.0.9:82").0, Verdict::Deny(Denial::NobodyReady));
+        assert_eq!(refused("10.9.0.9:82"), PolicyError::Unknown(at("10.9.0.9:82")));
+        assert_eq!(decided(&policy, "10.9.0.9:83").0, Verdict::Bypass);
+        assert_eq!(refused("10.9.0.9:83"), PolicyError::Bypassed(at("10.9.0.9:83")));
         assert_ne!(decided(&policy, "10.9.0.9:81").0, Verdict::Protect);
         assert_ne!(decided(&policy, "10.1.0.1:80").0, Verdict::Protect);
     }
@@ -132,6 +140,36 @@ fn a_live_session_is_judged_by_whether_another_pod_is_there() {
     }
     let nonsense = SavedTarget::Pod { uid: 7, ids: vec!["web".to_owned()] };
     assert!(policy.target_again(&nonsense).is_none());
+}
+
+/// What goes to a place that nobody protects ends with the pod there; that it is protected now ends it where that is asked for.
+#[test]
+fn a_flow_without_protection_is_judged_by_who_is_there_now() {
+    let to = at("10.9.0.7:80");
+    for existing in [Existing::Keep, Existing::Reset] {
+        let shared = Arc::new(Shared::default());
+        let policy = policy("{ mode: prefer }", "[]").with_directory(shared.clone());
+        let mut workload = policy.workload(web()).unwrap().clone();
+        workload.existing = existing;
+        let desired = Desired { workloads: vec![Arc::new(workload)], ..Desired::default() };
+        let policy = Policy::new(&desired, &Materials::default()).with_directory(shared.clone());
+        for (entry, pod, may_begin, may_go_on) in [
+            (None, None, true, true),
+            (None, Some(7), true, true),
+            (Some(plain(7)), Some(7), true, true),
+            (Some(plain(8)), Some(7), false, false),
+            (Some(protected(8, "web")), Some(7), false, false),
+            (Some(pending(7)), Some(7), false, existing == Existing::Keep),
+            (Some(protected(7, "web")), Some(7), false, existing == Existing::Keep),
+            (Some(protected(7, "web")), None, false, existing == Existing::Keep),
+        ] {
+            let entries: Vec<_> = entry.iter().map(|entry| (to.ip(), entry.clone())).collect();
+            shared.publish(directory(&entries));
+            let pod = pod.map(UidHash);
+            assert_eq!(policy.check_new_plain(pod, to).is_ok(), may_begin, "{entry:?}");
+            assert_eq!(policy.check_plain(web(), pod, to).is_ok(), may_go_on, "{entry:?}");
+        }
+    }
 }
 
 /// The kernel's maps, as the agent writes them.
@@ -196,7 +234,7 @@ proptest! {
     #[test]
     fn the_kernel_and_its_twin_decide_the_same(
         entries in prop::collection::vec((0..12_u8, any_entry()), 0..8), require: bool, last in 0..14_u8, port in 0..5_u16,
-        network in 0..3_u8, services in prop::collection::vec((0..3_u8, 0..14_u8, prop::collection::vec(1..5_u16, 0..3)), 0..6),
+        network in 0..3_u8, services in prop::collection::vec((0..3_u8, 0..14_u8, any_service_ports()), 0..6),
     ) {
         let entries: Vec<_> = entries.into_iter().map(|(n, entry)| (IpAddr::from([10, 1, 0, n]), entry)).collect();
         let mode = if require { "require" } else { "prefer" };
@@ -218,7 +256,16 @@ proptest! {
         let target = policy.target_at(to);
         match kernel {
             Verdict::Protect => prop_assert!(!matches!(target, Err(PolicyError::Plain(_) | PolicyError::NoPeer(_)))),
-            Verdict::Bypass if require => prop_assert!(bypass.contains(&to.ip().to_string()) || to.ip().to_string().ends_with(".9")),
+            Verdict::Bypass if require => prop_assert!(
+                bypass.contains(&to.ip().to_string()) || to.ip().to_string().ends_with(".9")
+                    || matches!(target, Err(PolicyError::Bypassed(_)))
+            ),
+            // Whoever is refused at once would be refused by the agent.
+            Verdict::Deny(Denial::NobodyReady) => {
+                let is_refused =
+                    matches!(target, Err(PolicyError::Unknown(_) | PolicyError::Pending { .. }));
+                prop_assert!(is_refused);
+            }
             _ => {}
         }
     }

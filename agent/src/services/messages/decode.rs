@@ -82,6 +82,8 @@ impl Reading {
             cluster: addresses(&service.cluster)?,
             external: addresses(&service.external)?,
             balancers: addresses(&service.balancers)?,
+            foreign: addresses(&service.foreign)?,
+            created: service.created,
             balancer_clients: clients.map_err(|_| Senseless("a source range that is none"))?,
             ports,
             is_node_local: service.is_node_local,

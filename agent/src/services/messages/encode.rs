@@ -38,7 +38,8 @@ fn weight(change: &Change) -> usize {
     64 + match change {
         Change::Service(service) => {
             let ports: usize = service.ports.iter().map(|port| port.name.len() + 16).sum();
-            let addresses = [&service.cluster, &service.external, &service.balancers];
+            let addresses =
+                [&service.cluster, &service.external, &service.balancers, &service.foreign];
             let addresses: usize = addresses.iter().map(|addresses| addresses.len()).sum();
             512 + ports + 24 * addresses + 64 * service.balancer_clients.len()
         }
@@ -122,6 +123,8 @@ impl Message {
             balancers: all(&service.balancers),
             balancer_clients: service.balancer_clients.iter().map(ToString::to_string).collect(),
             ports: service.ports.iter().map(port).collect(),
+            foreign: all(&service.foreign),
+            created: service.created,
             is_node_local: service.is_node_local,
             affinity_seconds: service.affinity.map_or(0, |time| time.as_secs() as u32),
         }

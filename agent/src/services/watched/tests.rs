@@ -91,9 +91,10 @@ proptest! {
         knows.apply(watched.told());
         let places = |catalogue: &crate::services::Catalogue| {
             let published = catalogue.published();
-            published.iter().map(|(at, _)| at).collect::<std::collections::BTreeSet<_>>()
+            published.addresses().collect::<std::collections::BTreeSet<_>>()
         };
         prop_assert_eq!(places(&follows), places(&knows));
+        prop_assert_eq!(follows.all_ports(), knows.all_ports());
         let services = |catalogue: &crate::services::Catalogue| {
             let mut services: Vec<_> = catalogue.services().cloned().collect();
             services.sort_by(|one, other| one.name.cmp(&other.name));

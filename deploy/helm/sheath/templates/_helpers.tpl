@@ -25,24 +25,6 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* Where pods reach what they need as it is: the cluster's DNS, as far as it can be asked for, and what the values say. */}}
-{{- define "sheath.bypass" -}}
-{{- $bypass := .Values.agent.bypass }}
-{{- with .Values.agent.dnsService }}
-{{- $service := lookup "v1" "Service" .namespace .name }}
-{{- if $service }}
-{{- range $service.spec.clusterIPs }}
-{{- if contains ":" . }}
-{{- $bypass = append $bypass (printf "[%s/128]:53" .) }}
-{{- else }}
-{{- $bypass = append $bypass (printf "%s/32:53" .) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- toJson $bypass }}
-{{- end }}
-
 {{/* The agents' configuration file. */}}
 {{- define "sheath.agent.config" -}}
 {{- $namespaces := append .Values.systemNamespaces .Release.Namespace | uniq }}
@@ -59,7 +41,8 @@ imagePullSecrets:
     "systemNamespaces" $namespaces
     "runtimeClasses" .Values.agent.runtimeClasses
     "runtimeHandlers" .Values.agent.runtimeHandlers
-    "bypass" (include "sheath.bypass" . | fromJsonArray))
+    "bypass" .Values.agent.bypass
+    "bypassServices" .Values.agent.bypassServices)
   "timeouts" (dict "drain" .Values.agent.drain)
   "log" (dict "level" .Values.log.level "format" .Values.log.format) }}
 {{- if has .Values.agent.gate (list "auto" "cni") }}
@@ -82,6 +65,8 @@ imagePullSecrets:
   "systemNamespaces" $namespaces
   "identity" (dict "svidTtl" .Values.controller.svidTtl)
   "clusterRanges" .Values.controller.clusterRanges
+  "serviceRanges" .Values.controller.serviceRanges
+  "nodeRanges" .Values.controller.nodeRanges
   "log" (dict "level" .Values.log.level "format" .Values.log.format) }}
 {{- with .Values.controller.metricsPort }}
 {{- $_ := set $config "metrics" (dict "listen" (printf "[::]:%d" (int .))) }}

@@ -108,6 +108,19 @@ fn what_an_earlier_agent_has_told_the_kernel_is_newer_than_its_file() {
     maps.begin_with(&Directory::unknown()).unwrap();
     assert!(maps.difference(&newer).unwrap().is_empty());
     assert_eq!(maps.prefixes.entries().unwrap().len(), 3);
+    // What an earlier agent has bypassed by name is bypassed no more, unless this one says so.
+    let vip: IpAddr = "10.96.0.10".parse().unwrap();
+    let with_vip = |known| {
+        let ports: std::sync::Arc<[_]> = [(53, known)].into();
+        let delta = Delta { position: at(2), changes: Vec::new(), ranges: None };
+        newer.with_services(delta, [(vip, ports)]).unwrap().0
+    };
+    let bypassed = with_vip(Known::BYPASS);
+    write(&maps, &maps.difference(&bypassed).unwrap()).unwrap();
+    maps.begin_with(&bypassed).unwrap();
+    assert!(maps.difference(&bypassed).unwrap().is_empty());
+    maps.begin_with(&with_vip(Known::PROTECT)).unwrap();
+    assert!(maps.difference(&newer).unwrap().is_empty());
     // Without a controller nothing of it stays.
     maps.begin_with(&Directory::default()).unwrap();
     assert_eq!((maps.count().unwrap(), maps.prefixes.entries().unwrap().len()), (0, 0));

@@ -110,9 +110,7 @@ async fn a_new_leader_says_nothing_until_it_has_heard_every_node() {
         cluster.set_pod(&pod(1, "a", &[1]));
         cluster.set_pod(&pod(2, "b", &[2]));
     });
-    [Listed::Pods, Listed::Namespaces, Listed::Nodes, Listed::Services, Listed::EndpointSlices]
-        .into_iter()
-        .for_each(|what| feed.listed(what));
+    Listed::ALL.into_iter().for_each(|what| feed.listed(what));
     let now = Instant::now();
     let mut agent = Agent::new();
     let mut first = begin(&feed, "a", None, Some([uid(1)].into()));
