@@ -17,6 +17,8 @@ mod fuzz;
 mod go;
 mod host;
 mod install;
+#[cfg(test)]
+mod lengths;
 mod lint;
 #[cfg(test)]
 mod modules;
