@@ -1,6 +1,6 @@
 //! What is known of a live session: what it rests on.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use sheath_common::workload::WorkloadId;
 use tokio_util::sync::CancellationToken;
@@ -75,6 +75,16 @@ impl SessionFacts {
                 JudgementKey::Plain { workload, destination: *destination, pod: *pod }
             }
             Basis::Permissive => JudgementKey::Permissive { workload },
+        }
+    }
+
+    /// The address of whom the session goes to, where the directory may tell who that is.
+    pub(super) fn goes_to(&self) -> Option<IpAddr> {
+        match &self.basis {
+            Basis::Outbound { destination, .. } | Basis::Plain { destination, .. } => {
+                Some(destination.ip().to_canonical())
+            }
+            Basis::Inbound { .. } | Basis::Permissive => None,
         }
     }
 

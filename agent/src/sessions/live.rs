@@ -8,8 +8,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use serde::Deserialize;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::facts::{Basis, JudgementKey, SessionFacts};
 use super::interruption::{Interruption, Revoked};
+use super::table::Table;
 use crate::credentials::Identities;
 use crate::peer::{Judged, PeerCertificates, UidHash};
 use crate::policy::SharedPolicy;
@@ -47,41 +48,7 @@ pub struct Sessions {
     changes: watch::Sender<()>,
     /// Key of the next session.
     next: AtomicU64,
-    live: Mutex<Table>,
-}
-
-/// The sessions in use.
-#[derive(Debug, Default)]
-struct Table {
-    entries: HashMap<u64, Entry>,
-    /// Sessions are called as soon as they begin.
-    are_called: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    facts: Arc<SessionFacts>,
-    /// `None` while the session is called, and has not said that it stays.
-    interrupt: Option<oneshot::Sender<Interruption>>,
-}
-
-impl Table {
-    fn enter(&mut self, number: u64, facts: Arc<SessionFacts>, way: oneshot::Sender<Interruption>) {
-        let interrupt = match self.are_called {
-            true => {
-                // Somebody waits for it.
-                let _ = way.send(Interruption::Called(None));
-                None
-            }
-            false => Some(way),
-        };
-        self.entries.insert(number, Entry { facts, interrupt });
-    }
-
-    /// Takes the way to interrupt a session.
-    fn interrupt(&mut self, number: u64) -> Option<oneshot::Sender<Interruption>> {
-        self.entries.get_mut(&number)?.interrupt.take()
-    }
+    live: Table,
 }
 
 /// A state of policy and trust. It is taken before anything that a session is judged by is read.
@@ -111,7 +78,7 @@ impl Sessions {
             revision: AtomicU64::default(),
             changes: watch::Sender::new(()),
             next: AtomicU64::default(),
-            live: Mutex::default(),
+            live: Table::default(),
         }
     }
 
@@ -160,7 +127,7 @@ impl Sessions {
         let stay = facts.stay.clone();
         let (sender, receiver) = oneshot::channel();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.lock().enter(number, facts.clone(), sender);
+        self.live.enter(number, facts.clone(), sender);
         let live = Live { sessions: self.clone(), number, interruption: receiver, expires, stay };
         // A change is counted first, and then all sessions are judged: either that judgement sees this one, or this
         // one sees the count.
@@ -201,11 +168,7 @@ impl Sessions {
 
     /// Has every session called that begins from now on, and returns the numbers of those that live. Sessions between flows end.
     pub fn begin_calls(&self) -> Vec<u64> {
-        let live = {
-            let mut table = self.lock();
-            table.are_called = true;
-            table.entries.keys().copied().collect()
-        };
+        let live = self.live.begin_calls();
         // None of them is kept for a flow that begins later.
         self.revision.fetch_add(1, Ordering::AcqRel);
         self.changes.send_replace(());
@@ -214,35 +177,29 @@ impl Sessions {
 
     /// Calls a session to go to another process. Once it has gone, or says that it stays, the permit is dropped.
     pub fn call(&self, number: u64, permit: OwnedSemaphorePermit) {
-        let interrupt = self.lock().interrupt(number);
-        if let Some(interrupt) = interrupt {
+        if let Some(way) = self.live.take_way(number) {
             // It may have ended by itself.
-            let _ = interrupt.send(Interruption::Called(Some(permit)));
+            let _ = way.send(Interruption::Called(Some(permit)));
         }
     }
 
     /// Sessions that begin from now on are not called.
     pub fn end_calls(&self) {
-        self.lock().are_called = false;
+        self.live.end_calls();
     }
 
     /// Judges live sessions again, those `concerned`. To be called after what they are judged by has changed.
     pub fn review(&self, concerned: impl Fn(&SessionFacts) -> bool) {
         self.revision.fetch_add(1, Ordering::AcqRel);
         self.changes.send_replace(());
-        // The lock is not held while judging: new sessions do not wait for that.
-        self.judge_those(concerned);
+        // Nothing is locked while judging: new sessions do not wait for that.
+        self.judge_those(self.live.select(concerned));
     }
 
-    /// Judges live sessions with peers at these addresses again, and no others. To be called after the directory has changed
+    /// Judges live sessions that go to these addresses again, and no others. To be called after the directory has changed
     /// there.
     pub fn review_at(&self, addresses: &HashSet<IpAddr>) {
-        self.judge_those(|facts| match &facts.basis {
-            Basis::Outbound { destination, .. } | Basis::Plain { destination, .. } => {
-                addresses.contains(&destination.ip().to_canonical())
-            }
-            Basis::Inbound { .. } | Basis::Permissive => false,
-        });
+        self.judge_those(self.live.at(addresses));
     }
 
     /// True if a pod that the directory has named at a destination may still be there.
@@ -251,14 +208,7 @@ impl Sessions {
         self.policy.load().may_still_be(pod, destination)
     }
 
-    fn judge_those(&self, concerned: impl Fn(&SessionFacts) -> bool) {
-        let all: Vec<_> = self
-            .lock()
-            .entries
-            .iter()
-            .filter(|(_, entry)| concerned(&entry.facts))
-            .map(|(number, entry)| (*number, entry.facts.clone()))
-            .collect();
+    fn judge_those(&self, all: Vec<(u64, Arc<SessionFacts>)>) {
         // Many sessions have the same peer: each judgement is made once.
         let mut judgements: HashMap<JudgementKey, Result<(), Revoked>> = HashMap::new();
         for (number, facts) in all {
@@ -267,10 +217,9 @@ impl Sessions {
                 .or_insert_with(|| self.judge(&facts).map(drop));
             if let Err(reason) = judgement.clone() {
                 // One that is called is judged when it says that it stays.
-                let interrupt = self.lock().interrupt(number);
-                if let Some(interrupt) = interrupt {
+                if let Some(way) = self.live.take_way(number) {
                     // It may have ended by itself.
-                    let _ = interrupt.send(Interruption::Revoked(reason));
+                    let _ = way.send(Interruption::Revoked(reason));
                 }
             }
         }
@@ -311,17 +260,13 @@ impl Sessions {
         let judged = facts.certificates().map(|certificates| certificates.judge_again(&judge));
         Ok(judged.transpose()?)
     }
-
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Live {
     /// What the session rests on.
     #[must_use]
     pub fn facts(&self) -> Option<Arc<SessionFacts>> {
-        self.sessions.lock().entries.get(&self.number).map(|entry| entry.facts.clone())
+        self.sessions.live.facts(self.number)
     }
 
     /// Waits until the session must end, or is called.
@@ -363,26 +308,21 @@ impl Live {
     pub fn stays(&mut self) {
         let (sender, receiver) = oneshot::channel();
         self.interruption = receiver;
-        let facts = {
-            let mut table = self.sessions.lock();
-            let Some(entry) = table.entries.get_mut(&self.number) else {
-                return;
-            };
-            entry.interrupt = Some(sender);
-            entry.facts.clone()
+        let sessions = &self.sessions;
+        let Some(facts) = sessions.live.stays(self.number, sender) else {
+            return;
         };
         // What has changed since the call, nobody has told it.
-        if let Err(revoked) = self.sessions.judge(&facts) {
-            let interrupt = self.sessions.lock().interrupt(self.number);
-            if let Some(interrupt) = interrupt {
-                let _ = interrupt.send(Interruption::Revoked(revoked));
-            }
+        if let Err(revoked) = sessions.judge(&facts)
+            && let Some(way) = sessions.live.take_way(self.number)
+        {
+            let _ = way.send(Interruption::Revoked(revoked));
         }
     }
 }
 
 impl Drop for Live {
     fn drop(&mut self) {
-        self.sessions.lock().entries.remove(&self.number);
+        self.sessions.live.remove(self.number);
     }
 }

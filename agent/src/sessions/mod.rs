@@ -7,6 +7,7 @@ mod leg;
 mod live;
 mod pool;
 mod saved;
+mod table;
 
 pub use facts::{Basis, SessionFacts};
 pub use interruption::{Interruption, Revoked};
