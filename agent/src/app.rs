@@ -40,7 +40,7 @@ use crate::telemetry::AgentCounters;
 use crate::troubles::tell_troubles;
 use crate::workers::Workers;
 
-use claim::{Claim, introduction, take_over};
+use claim::{Claim, await_identities, take_over, welcome};
 pub use error::StartError;
 use following::Following;
 pub use lock::Lock;
@@ -97,6 +97,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     control.await_first_messages().await;
     let (published, found) = (control.published(), control.found_views());
     let desired = control.desired();
+    let welcome = welcome(control.desired(), published.identities.clone());
     let threads = threads();
     let pipeline = Arc::new(Pipeline {
         published: published.clone(),
@@ -134,6 +135,9 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
         Claim::Called(predecessor) => {
             // First: it is asked to yield only if the kernel takes the programs, and nobody has changed his mind.
             prepared.load()?;
+            if !await_identities(&predecessor, &mut control, &mut told).await? {
+                return Ok(());
+            }
             if told.is_told().await {
                 return Ok(());
             }
@@ -196,9 +200,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     let info = Arc::new(info);
     let (control_requests, control_inbox) = mpsc::channel(4);
     let mut writing = vec![tokio::spawn(reload_on(hangup, control_requests.downgrade()))];
-    if let Some(following) = following {
-        writing.extend(following.begin(observing, keeper));
-    }
+    let following = following.map(|following| following.begin(observing, keeper));
     writing.extend(link.map(|link| {
         let supervisor = supervisor_requests.downgrade();
         tokio::spawn(tell_troubles(link, info.clone(), supervisor))
@@ -224,7 +226,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     let serving = tokio::spawn(admin.serve(info.clone(), planes));
     let calling = calling.publish().map_err(cannot_open("hand-over", &calls_at))?;
     let (calls, successors) = mpsc::channel(1);
-    let calling = tokio::spawn(calling.serve(introduction(), calls));
+    let calling = tokio::spawn(calling.serve(welcome, calls));
     if let Some((yielded, taken_over)) = yielded.zip(taken_over) {
         begin_serving(yielded, taken_over, resumer, maps).await;
     }
@@ -246,6 +248,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
         serving,
         calling,
         successors,
+        following,
         writing,
         upkeep: vec![looking_after, tidying],
         proving,

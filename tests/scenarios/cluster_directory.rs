@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sheath_tests::agent::{self, Agent};
-use sheath_tests::api_server::{ApiServer, Kind};
+use sheath_tests::api_server::{ApiServer, Behaviour, Kind};
 use sheath_tests::cgroup::Cgroup;
 use sheath_tests::config::{self, Identity, Kubernetes, OfController};
 use sheath_tests::controller::{self, Controller};
@@ -47,14 +47,24 @@ impl Cluster {
 
     /// The same, with changes to the agent's configuration.
     pub fn with(change: impl FnOnce(&mut config::Config)) -> Self {
+        Self::under(|_| {}, |_| {}, change)
+    }
+
+    /// The same, with an API server that behaves so, and changes to the controller's settings.
+    pub fn under(
+        behaviour: impl FnOnce(&mut Behaviour),
+        settings: impl FnOnce(&mut Value),
+        change: impl FnOnce(&mut config::Config),
+    ) -> Self {
         let world = World::new();
         let api = ApiServer::start(&world.a.netns);
+        api.behave(behaviour);
         controller::know_agent(&api, "node-a", "token of node-a");
         api.put(
             Kind::Node,
             json!({"metadata": {"name": "node-a"}, "spec": {"podCIDRs": ["10.1.1.0/24"]}}),
         );
-        let controller = Controller::start(&api, &world.a.netns, "one", |_| {});
+        let controller = Controller::start(&api, &world.a.netns, "one", settings);
         controller::wait_leads(&api, &controller);
         let roots = controller::wait_roots(&api);
         let kubelet = Kubelet::start(&world.a.cgroup, Driver::Systemd, Depth::Flat);
@@ -182,4 +192,53 @@ fn another_leader_says_the_same_and_known_pods_are_served_meanwhile() {
     assert!(told.is_some(), "no other epoch: {:#?}", said());
     cluster.wait_for("both are protected", [0, 0, 2]);
     drop(second);
+}
+
+/// The file is written seldom, but not too seldom for that.
+#[test]
+fn the_next_agent_knows_what_the_one_before_was_told_last() {
+    let mut cluster = Cluster::new();
+    cluster.namespace("shop", Some("require"));
+    cluster.namespace("other", None);
+    let caller = cluster.run("shop", 2);
+    let _idle = Probe::start(&caller.place(), &sheath_tests::script::Job::Idle);
+    cluster.wait_for("it is protected", [0, 0, 1]);
+    cluster.tell("other", 4, |_| {});
+    cluster.wait_for("another is there", [1, 0, 1]);
+    // Nobody else tells the next one.
+    cluster.controller.freeze();
+    cluster.agent.terminate();
+    cluster.agent.wait(GENEROUS);
+    cluster.agent.launch();
+    cluster.wait_for("both are known", [1, 0, 1]);
+}
+
+/// An update of all of Sheath replaces the controller as well.
+#[test]
+fn no_agent_takes_over_that_cannot_prove_for_whom_the_one_before_can() {
+    let mut cluster = Cluster::new();
+    cluster.namespace("shop", Some("require"));
+    let (caller, web) = (cluster.run("shop", 2), cluster.run("shop", 3));
+    let echo = Probe::start(&web.place(), &server(any(Family::V4, PORT), &[Step::Echo]));
+    let _running = [echo, Probe::start(&caller.place(), &sheath_tests::script::Job::Idle)];
+    cluster.wait_for("both are protected", [0, 0, 2]);
+    let served = |what: &str| {
+        let seen = call(&caller, &web, what);
+        assert_eq!((seen.ended_by(), seen.last().text.as_str()), (None, what), "{seen:?}");
+    };
+    served("before");
+    cluster.controller.freeze();
+    let ready = cluster.agent.count_ready();
+    let successor = cluster.agent.successor();
+    cluster.agent.wait_for_log("INFO", "waiting for identities");
+    for _ in 0..5 {
+        served("meanwhile");
+    }
+    assert_eq!(cluster.agent.count_ready(), ready);
+    cluster.controller.thaw();
+    let before = cluster.agent.replace(successor, ready);
+    served("afterwards");
+    cluster.wait_for("both are protected", [0, 0, 2]);
+    drop(before);
+    served("and then");
 }

@@ -1,13 +1,19 @@
 //! How an agent gets to be the one of its instance.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sheath_common::maps::ABI;
+use tokio::sync::watch;
 
 use super::error::StartError;
 use super::lock::Lock;
+use super::told::Told;
 use crate::config::Instance;
-use crate::handover::{Introduction, NotCalled, Predecessor, Yielded};
+use crate::control::Control;
+use crate::credentials::Identities;
+use crate::desired::Desired;
+use crate::handover::{Introduction, Message, NotCalled, Predecessor, Yielded};
 
 /// How long an agent that is to take over waits for one to end that cannot hand over: one that is told to end lets flows go on
 /// for a while.
@@ -26,8 +32,20 @@ pub enum Claim {
 
 /// This agent, as it introduces itself to another.
 #[must_use]
-pub fn introduction() -> Introduction {
+fn introduction() -> Introduction {
     Introduction { agent: env!("CARGO_PKG_VERSION").to_owned(), abi: ABI }
+}
+
+/// What a successor of this agent is told.
+pub fn welcome(
+    wanted: watch::Receiver<Arc<Desired>>,
+    identities: Arc<Identities>,
+) -> impl Fn() -> Message + Clone {
+    move || {
+        let wanted = wanted.borrow();
+        let able = wanted.workloads.iter().filter(|one| identities.current(one.id).is_ok());
+        Message::welcome(introduction(), able.map(|one| one.key().into_owned()).collect())
+    }
 }
 
 impl Claim {
@@ -64,6 +82,58 @@ impl Claim {
                 said = problem;
             }
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+/// How long a successor waits for identities of those that the agent before can serve. That one serves them meanwhile, and goes on if
+/// there are none: whoever gives them may be away, and may be just being updated as well.
+const IDENTITIES: Duration = Duration::from_secs(60);
+/// So many that lack one are named.
+const MOST_NAMED: usize = 5;
+
+/// What ends the wait before all have identities.
+enum Otherwise {
+    Told,
+    Gone,
+    Late,
+}
+
+/// Waits until this agent can serve whom its predecessor serves. False if it was told to end meanwhile.
+///
+/// # Errors
+/// If identities do not come.
+pub async fn await_identities(
+    predecessor: &Predecessor,
+    control: &mut Control,
+    told: &mut Told,
+) -> Result<bool, StartError> {
+    let of = predecessor.identified();
+    let count = control.lacking(of).count();
+    if count > 0 {
+        tracing::info!(
+            workloads = count,
+            "waiting for identities; the agent that runs goes on serving meanwhile"
+        );
+    }
+    let otherwise = async {
+        tokio::select! {
+            () = told.wait() => Otherwise::Told,
+            // Nobody serves them any more: better those that can be.
+            () = predecessor.gone() => Otherwise::Gone,
+            () = tokio::time::sleep(IDENTITIES) => Otherwise::Late,
+        }
+    };
+    match control.await_identities(of, otherwise).await {
+        None | Some(Otherwise::Gone) => Ok(true),
+        Some(Otherwise::Told) => Ok(false),
+        Some(Otherwise::Late) => {
+            let some = control.lacking(of).take(MOST_NAMED).map(str::to_owned).collect();
+            match control.lacking(of).count() {
+                // It is a discovery that says nothing.
+                0 => Ok(true),
+                count => Err(StartError::Unidentified { count, some, limit: IDENTITIES }),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Why an agent does not start, or stops.
 
 use std::io;
+use std::time::Duration;
 
 use crate::capture::CaptureError;
 use crate::follow::Problem;
@@ -18,6 +19,14 @@ pub enum StartError {
     /// It has another successor.
     #[error("the agent of the instance `{instance}` that runs cannot be taken over from: {reason}")]
     NotReplaced { instance: String, reason: String },
+    /// They would be refused, and the agent that runs serves them.
+    #[error(
+        "no identity for {} that the agent which runs can serve, within {}: {}; that agent goes on",
+        if *.count == 1 { "a workload".to_owned() } else { format!("{} workloads", .count) },
+        humantime::format_duration(*.limit),
+        .some.join(", ")
+    )]
+    Unidentified { count: usize, some: Vec<String>, limit: Duration },
     #[error("the agent that runs does not yield: {0}")]
     NotYielded(Broken),
     #[error("the agent that runs has passed on something else than the lock of the instance")]

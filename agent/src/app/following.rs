@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustls::crypto::CryptoProvider;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::control::{DirectoryViews, Follower, FollowerSettings, Keeper, Memory, Observing};
@@ -62,10 +63,33 @@ impl Following {
         self.settings.link.clone()
     }
 
-    /// Follows, by these tasks.
-    pub fn begin(self, observing: Observing, keeper: Keeper) -> [JoinHandle<()>; 2] {
+    /// Begins to follow.
+    pub fn begin(self, observing: Observing, keeper: Keeper) -> FollowingTasks {
         let (told, observed) = watch::channel(None);
+        let over = CancellationToken::new();
         let follower = Follower::new(self.settings, keeper, self.views);
-        [tokio::spawn(observing.run(told)), tokio::spawn(follower.run(observed))]
+        FollowingTasks {
+            observing: tokio::spawn(observing.run(told)),
+            following: tokio::spawn(follower.run(observed, over.clone())),
+            over,
+        }
+    }
+}
+
+/// What follows, until [`Self::end`].
+#[derive(Debug)]
+pub struct FollowingTasks {
+    observing: JoinHandle<()>,
+    following: JoinHandle<()>,
+    over: CancellationToken,
+}
+
+impl FollowingTasks {
+    /// Ends them. The file has all that is known then, for the next run or a successor.
+    pub async fn end(self) {
+        self.over.cancel();
+        self.observing.abort();
+        // Either may be at work until it has nothing more to do at once.
+        let _ = tokio::join!(self.observing, self.following);
     }
 }

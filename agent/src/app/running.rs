@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::StartError;
+use super::following::FollowingTasks;
 use super::lock::Lock;
 use super::service_manager;
 use super::told::Told;
@@ -15,7 +16,7 @@ use crate::admin::AgentInfo;
 use crate::capture::{Listeners, SupervisorRequest};
 use crate::control::ControlRequest;
 use crate::discovery;
-use crate::handover::{Broken, FlowTaker, FlowsGiven, Successor};
+use crate::handover::{Broken, FlowsGiven, Successor};
 use crate::pipeline::Pipeline;
 use crate::sys::clock;
 
@@ -43,7 +44,9 @@ pub struct Running {
     /// The hand-over socket, and those who have called there and are prepared.
     pub calling: JoinHandle<()>,
     pub successors: mpsc::Receiver<Successor>,
-    /// What follows and tells others, and may change what is in the kernel.
+    /// What follows the controller, and changes what is in the kernel.
+    pub following: Option<FollowingTasks>,
+    /// What else may change it, and tells others.
     pub writing: Vec<JoinHandle<()>>,
     /// What only a running agent needs.
     pub upkeep: Vec<JoinHandle<()>>,
@@ -136,6 +139,9 @@ impl Running {
     }
 
     async fn end_writing(&mut self) {
+        if let Some(following) = self.following.take() {
+            following.end().await;
+        }
         for task in self.writing.drain(..) {
             task.abort();
             // It may be at work until it has nothing more to do at once.
@@ -168,8 +174,8 @@ impl Running {
         self.calling.abort();
         drop(self.lock);
         self.pipeline.ending.cancel();
-        let successor: Arc<dyn FlowTaker> = Arc::new(given);
-        let (giver, taker) = (self.pipeline.clone(), successor.clone());
+        let giver = self.pipeline.clone();
+        let (taker, refused) = (Arc::new(given.clone()), given.clone());
         // Waits for nobody who is told to end: what has not gone until then stays, and ends as it would have.
         let giving = self.pipeline.workers.next().spawn(async move {
             giver.move_flows(taker).await;
@@ -177,6 +183,8 @@ impl Running {
                 flows = giver.counters.flows(),
                 "live flows were offered to the successor; these stay"
             );
+            refused.refused().await;
+            giver.keep_flows();
         });
         self.upkeep.push(giving);
         // An agent that ends waits for this as well, but not longer than for flows.
@@ -192,7 +200,7 @@ impl Running {
         tracing::info!(flows = self.pipeline.counters.flows(), "draining");
         service_manager::stopping();
         end_flows(&self.pipeline, self.drain, self.upkeep).await;
-        drop((self.control, successor));
+        drop((self.control, given));
         self.proving.abort();
         tracing::info!("stopped; its successor runs");
         Ok(())

@@ -157,6 +157,15 @@ impl Discoveries {
         }
     }
 
+    /// Handles all messages that are there by now. Returns true if the desired state has changed.
+    pub fn take_all(&mut self, first: Message) -> bool {
+        let mut has_changed = self.take(first);
+        while let Ok(next) = self.updates.1.try_recv() {
+            has_changed |= self.take(next);
+        }
+        has_changed
+    }
+
     /// True if every discovery has sent a message.
     pub fn all_heard(&self) -> bool {
         self.followed.values().all(|followed| followed.heard)

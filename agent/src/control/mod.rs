@@ -187,12 +187,7 @@ impl Control {
     pub async fn await_first_messages(&mut self) {
         let all_heard = async {
             while !(self.sources.all_heard() && self.discoveries.all_heard()) {
-                tokio::select! {
-                    update = self.sources.next() => drop(self.sources.take(update)),
-                    message = self.discoveries.next() => if self.discoveries.take(message) {
-                        self.merge();
-                    },
-                }
+                self.hear().await;
             }
         };
         if tokio::time::timeout(FIRST_MESSAGES, all_heard).await.is_err() {
@@ -201,6 +196,41 @@ impl Control {
             );
         }
         self.publish();
+    }
+
+    /// Waits until those of these workloads that are still wanted have identities, but for whom their sources refuse one, or until
+    /// something else happens, which is returned then. They are told by their keys.
+    pub async fn await_identities<O>(
+        &mut self,
+        of: &BTreeSet<String>,
+        otherwise: impl Future<Output = O>,
+    ) -> Option<O> {
+        let all_there = async {
+            while !self.discoveries.all_heard() || self.sources.lacking(of).next().is_some() {
+                self.hear().await;
+            }
+        };
+        let ended = tokio::select! {
+            () = all_there => None,
+            other = otherwise => Some(other),
+        };
+        self.publish();
+        ended
+    }
+
+    /// Names of those that [`Self::await_identities`] waits for.
+    pub fn lacking<'s>(&'s self, of: &'s BTreeSet<String>) -> impl Iterator<Item = &'s str> {
+        self.sources.lacking(of)
+    }
+
+    /// Takes the next message of a source or a discovery. Nothing is published.
+    async fn hear(&mut self) {
+        tokio::select! {
+            update = self.sources.next() => drop(self.sources.take(update)),
+            message = self.discoveries.next() => if self.discoveries.take(message) {
+                self.merge();
+            },
+        }
     }
 
     /// Runs until `requests` closes.
@@ -233,7 +263,8 @@ impl Control {
                         self.publish_one(workload, is_new);
                     }
                 },
-                message = self.discoveries.next() => if self.discoveries.take(message) {
+                // More may have come while capture was at work.
+                message = self.discoveries.next() => if self.discoveries.take_all(message) {
                     steer_again = self.apply_found(&supervisor).await;
                 },
                 () = clock::reach(steer_again) => steer_again = self.steer(&supervisor).await,

@@ -28,7 +28,8 @@ impl Control {
         supervisor: &mpsc::WeakSender<SupervisorRequest>,
     ) -> Option<Instant> {
         self.merge();
-        self.publish();
+        // It takes a while for many workloads, and others have to be answered meanwhile.
+        tokio::task::block_in_place(|| self.publish());
         self.steer(supervisor).await
     }
 

@@ -1,6 +1,6 @@
 //! Follows one source of identities for each workload.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct FollowedSource {
     pub problem: Option<Problem>,
     /// True after its first message.
     heard: bool,
+    /// The source itself gives none.
+    is_refused: bool,
 }
 
 impl FollowedSource {
@@ -141,6 +143,7 @@ impl Sources {
             workload: workload.clone(),
             generation: self.generation,
             heard: task.is_none(),
+            is_refused: false,
             _task: task,
             snapshot: None,
             problem,
@@ -175,6 +178,14 @@ impl Sources {
         self.followed.values().all(|followed| followed.heard)
     }
 
+    /// Names of workloads that have no identity, though their sources do not refuse one. Only those whose keys are `among` these.
+    pub fn lacking<'s>(&'s self, among: &'s BTreeSet<String>) -> impl Iterator<Item = &'s str> {
+        let lacks = |source: &&FollowedSource| source.snapshot.is_none() && !source.is_refused;
+        let sources = self.followed.values().filter(lacks);
+        let wanted = sources.filter(|source| among.contains(&*source.workload.key()));
+        wanted.map(|source| source.workload.name.as_str())
+    }
+
     /// Handles a message, unless its source is no longer followed. Returns whether live sessions must be judged again.
     pub fn take(&mut self, (workload, generation, update): SourceUpdate) -> Option<bool> {
         let followed = self.followed.get_mut(&workload.id)?;
@@ -183,6 +194,7 @@ impl Sources {
         }
         followed.heard = true;
         let name = &workload.name;
+        followed.is_refused = matches!(update, Update::Refused(_) | Update::Withdrawn(_));
         match update {
             Update::Snapshot(snapshot) => {
                 tracing::debug!(workload = name, serial = snapshot.svid.facts.serial, "identity");
@@ -190,7 +202,7 @@ impl Sources {
                 followed.problem = None;
                 Some(true)
             }
-            Update::Waiting(reason) => {
+            Update::Waiting(reason) | Update::Refused(reason) => {
                 tracing::info!(workload = name, %reason, "no identity yet");
                 followed.problem = Some(reason);
                 Some(false)

@@ -5,6 +5,7 @@
 //! [`Message`] in postcard. The header is the same in all versions: an agent that does not know the version of another can always
 //! say so.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use postcard::ser_flavors::Size;
@@ -19,6 +20,8 @@ pub const HEADER: usize = 8;
 
 /// Bytes in the body of a message with the state of a flow, at most.
 const LONGEST_FLOW: usize = 4 * 1024 * 1024;
+/// Bytes in the body of a [`Message::Welcome`]: a node may have thousands of workloads.
+const LONGEST_WELCOME: usize = 1024 * 1024;
 /// Bytes in the body of any other.
 const LONGEST: usize = 4096;
 /// Bytes of a text for people.
@@ -34,6 +37,14 @@ pub struct Introduction {
     pub abi: u32,
 }
 
+/// What a predecessor tells of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub introduction: Introduction,
+    /// Keys of the workloads that can prove who they are: it serves them, and so must its successor.
+    pub identified: BTreeSet<String>,
+}
+
 /// A message. In the order in which they are said; `<` by the successor, `>` by the predecessor.
 #[derive(PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message {
@@ -42,7 +53,7 @@ pub enum Message {
     /// `<` The successor is there, and prepares.
     Hello(Introduction),
     /// `>` It may.
-    Welcome(Introduction),
+    Welcome(Welcome),
     /// `<` The successor is prepared: the predecessor is to write nothing any more that both would write.
     Yield,
     /// `>` It does not. With the lock of the instance.
@@ -151,6 +162,19 @@ impl Message {
         Self::NotRestored(shortened(why))
     }
 
+    /// A welcome that is not longer than it may be: more workloads than it has room for are not told.
+    #[must_use]
+    pub fn welcome(introduction: Introduction, identified: BTreeSet<String>) -> Self {
+        let mut room = LONGEST_WELCOME - LONGEST;
+        let told = identified.into_iter().take_while(|key| {
+            let needed = key.len() + size_of::<u64>();
+            let fits = needed <= room;
+            room = room.saturating_sub(needed);
+            fits
+        });
+        Self::Welcome(Welcome { introduction, identified: told.collect() })
+    }
+
     /// How many descriptors come with it.
     fn descriptors(&self) -> usize {
         match self {
@@ -161,7 +185,11 @@ impl Message {
     }
 
     fn check_length(&self, length: usize) -> Result<(), Malformed> {
-        let longest = if matches!(self, Self::Flow(_)) { LONGEST_FLOW } else { LONGEST };
+        let longest = match self {
+            Self::Flow(_) => LONGEST_FLOW,
+            Self::Welcome(_) => LONGEST_WELCOME,
+            _ => LONGEST,
+        };
         if length > longest { Err(Malformed::TooLong(length)) } else { Ok(()) }
     }
 }
@@ -172,7 +200,9 @@ impl fmt::Debug for Message {
         match self {
             Self::Refused(why) => f.debug_tuple("Refused").field(why).finish(),
             Self::Hello(who) => f.debug_tuple("Hello").field(who).finish(),
-            Self::Welcome(who) => f.debug_tuple("Welcome").field(who).finish(),
+            Self::Welcome(welcome) => {
+                f.debug_tuple("Welcome").field(&welcome.introduction).finish()
+            }
             Self::Yield => f.write_str("Yield"),
             Self::Yielded => f.write_str("Yielded"),
             Self::Serving => f.write_str("Serving"),
@@ -200,7 +230,7 @@ mod tests {
         vec![
             Message::refused("no"),
             Message::Hello(introduction.clone()),
-            Message::Welcome(introduction),
+            Message::welcome(introduction, ["web", "client"].map(str::to_owned).into()),
             Message::Yield,
             Message::Yielded,
             Message::Serving,
@@ -273,6 +303,21 @@ mod tests {
         let flow = Message::Flow(Zeroizing::new(vec![222; 9]));
         assert_eq!(format!("{flow:?}"), "Flow");
         assert_eq!(format!("{:?}", Message::refused("no")), "Refused(\"no\")");
+    }
+
+    #[test]
+    fn a_welcome_tells_as_many_workloads_as_it_has_room_for() {
+        let introduction = Introduction { agent: "1.2.3".to_owned(), abi: 7 };
+        let key = |number: usize| format!("\u{1}00000000-0000-4000-8000-{number:012}");
+        for (wanted, told) in [(16_000, 16_000), (40_000, 23_000)] {
+            let welcome = Message::welcome(introduction.clone(), (0..wanted).map(key).collect());
+            let bytes = welcome.encode().unwrap();
+            let Message::Welcome(read) = Message::decode(&bytes[HEADER..], 0).unwrap() else {
+                panic!()
+            };
+            let count = read.identified.len();
+            assert!((told..=wanted).contains(&count), "{count} of {wanted}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The successor's side: it calls the agent that runs, has it yield, and takes its flows.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::connection::{Broken, Connection, Received};
 use super::flow::{FlowResumer, GoOn, MovingFlow};
-use super::message::{Introduction, Message};
+use super::message::{Introduction, Message, Welcome};
 use super::sockets::check_legs;
 use super::taken::TakeOver;
 
@@ -41,7 +42,7 @@ pub enum NotCalled {
 #[derive(Debug)]
 pub struct Predecessor {
     connection: Connection,
-    introduction: Introduction,
+    welcome: Welcome,
 }
 
 /// It writes nothing any more that this agent writes, and goes on accepting and carrying flows.
@@ -67,19 +68,29 @@ impl Predecessor {
             connection.send(&Message::Hello(own), &[], ON_THE_WAY).await?;
             let received = connection.receive_within(GREETING).await?;
             match received.message {
-                Message::Welcome(introduction) => Ok(introduction),
+                Message::Welcome(welcome) => Ok(welcome),
                 _ => Err(received.unexpected()),
             }
         };
         match greet.await {
-            Ok(introduction) => Ok(Self { connection, introduction }),
+            Ok(welcome) => Ok(Self { connection, welcome }),
             Err(Broken::Refused(why)) => Err(NotCalled::Refused(why)),
             Err(broken) => Err(NotCalled::Broken(broken)),
         }
     }
 
     pub fn introduction(&self) -> &Introduction {
-        &self.introduction
+        &self.welcome.introduction
+    }
+
+    /// Keys of the workloads that it can serve.
+    pub fn identified(&self) -> &BTreeSet<String> {
+        &self.welcome.identified
+    }
+
+    /// Returns when it has ended, or makes no sense any more. It says nothing unless it is asked.
+    pub async fn gone(&self) {
+        let _ = self.connection.receive().await;
     }
 
     /// Its process id, as far as it has one here.
@@ -92,11 +103,13 @@ impl Predecessor {
     /// # Errors
     /// If it does not.
     pub async fn ask_to_yield(self) -> Result<(OwnedFd, Yielded), Broken> {
-        let Self { connection, introduction } = self;
+        let Self { connection, welcome } = self;
         connection.send(&Message::Yield, &[], ON_THE_WAY).await?;
         let mut received = connection.receive_within(YIELDING).await?;
         match (&received.message, received.descriptors.pop()) {
-            (Message::Yielded, Some(lock)) => Ok((lock, Yielded { connection, introduction })),
+            (Message::Yielded, Some(lock)) => {
+                Ok((lock, Yielded { connection, introduction: welcome.introduction }))
+            }
             _ => Err(received.unexpected()),
         }
     }

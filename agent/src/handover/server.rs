@@ -48,8 +48,12 @@ impl PreparedServer {
 }
 
 impl Server {
-    /// Tells `calls` of successors that are prepared, one at a time, until it is aborted.
-    pub async fn serve(self, own: Introduction, calls: mpsc::Sender<Successor>) {
+    /// Tells `calls` of successors that are prepared, one at a time, until it is aborted. `welcome` is what they are told.
+    pub async fn serve(
+        self,
+        welcome: impl Fn() -> Message + Clone + Send + 'static,
+        calls: mpsc::Sender<Successor>,
+    ) {
         let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let turn = Arc::new(Semaphore::new(1));
         loop {
@@ -59,9 +63,9 @@ impl Server {
             };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let (own, turn, calls) = (own.clone(), turn.clone(), calls.clone());
+                    let (welcome, turn, calls) = (welcome.clone(), turn.clone(), calls.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = answer(stream, own, turn, calls).await {
+                        if let Err(error) = answer(stream, welcome, turn, calls).await {
                             tracing::warn!(%error, "a successor that has called does not take over");
                         }
                         drop(permit);
@@ -78,7 +82,7 @@ impl Server {
 
 async fn answer(
     stream: UnixStream,
-    own: Introduction,
+    welcome: impl Fn() -> Message,
     turn: Arc<Semaphore>,
     calls: mpsc::Sender<Successor>,
 ) -> Result<(), Broken> {
@@ -97,7 +101,7 @@ async fn answer(
         version = introduction.agent,
         "an agent prepares to take over from this one"
     );
-    connection.send(&Message::Welcome(own), &[], GREETING).await?;
+    connection.send(&welcome(), &[], GREETING).await?;
     let received = connection.receive_within(PREPARING).await?;
     match received.message {
         // If nobody listens any more, this agent is ending.

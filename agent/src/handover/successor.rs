@@ -85,6 +85,13 @@ impl Starting {
 #[derive(Clone, Debug)]
 pub struct FlowsGiven(mpsc::Sender<Offered>);
 
+impl FlowsGiven {
+    /// Waits until the successor takes no more flows, though this agent has not ended.
+    pub async fn refused(&self) {
+        self.0.closed().await;
+    }
+}
+
 type Offered = (MovingFlow, oneshot::Sender<Offer>);
 
 impl FlowTaker for FlowsGiven {

@@ -26,6 +26,10 @@ fn introduction(agent: &str) -> Introduction {
     Introduction { agent: agent.to_owned(), abi: 1 }
 }
 
+fn welcome() -> Message {
+    Message::welcome(introduction("old"), ["web".to_owned()].into())
+}
+
 /// An agent that can be called.
 struct Callable {
     directory: TempDir,
@@ -38,7 +42,7 @@ impl Callable {
         let directory = tempfile::tempdir().unwrap();
         let server = PreparedServer::new(&directory.path().join("handover.sock")).unwrap();
         let (sender, calls) = mpsc::channel(1);
-        let serving = server.publish().unwrap().serve(introduction("old"), sender);
+        let serving = server.publish().unwrap().serve(welcome, sender);
         let serving = AbortOnDropHandle::new(tokio::spawn(serving));
         Self { directory, calls, _serving: serving }
     }
@@ -73,6 +77,7 @@ impl Callable {
     async fn yielded(&mut self) -> (Yielded, Starting, OwnedFd) {
         let predecessor = self.call_in_turn().await;
         assert_eq!(predecessor.introduction().agent, "old");
+        assert_eq!(predecessor.identified(), &["web".to_owned()].into());
         assert_eq!(predecessor.pid(), std::process::id() as i32);
         let asking = tokio::spawn(predecessor.ask_to_yield());
         let successor = self.calls.recv().await.unwrap();

@@ -43,6 +43,8 @@ pub enum Update {
     Snapshot(Snapshot),
     /// No identity yet, and what the source waits for.
     Waiting(Problem),
+    /// No identity, and it is the source itself that gives none: without a change elsewhere there will be none.
+    Refused(Problem),
     /// No newer identity. The one before stays until it expires.
     Failed(Problem),
     /// The identity before must not be used any more.

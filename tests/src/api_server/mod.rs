@@ -67,6 +67,8 @@ pub struct Behaviour {
     pub shut_out: Vec<String>,
     /// Watches tell nothing.
     pub is_frozen: bool,
+    /// Kinds of objects that a server of its version does not have.
+    pub absent: Vec<Kind>,
 }
 
 impl Default for Behaviour {
@@ -79,6 +81,7 @@ impl Default for Behaviour {
             is_mute: false,
             is_frozen: false,
             shut_out: Vec::new(),
+            absent: Vec::new(),
         }
     }
 }

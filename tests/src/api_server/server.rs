@@ -39,7 +39,7 @@ async fn answer(
     request: Request<Incoming>,
     shared: Arc<Shared>,
 ) -> Result<Response<Body>, Infallible> {
-    let Behaviour { refuse, delay, is_mute, page, shut_out, .. } = shared.behaviour();
+    let Behaviour { refuse, delay, is_mute, page, shut_out, absent, .. } = shared.behaviour();
     let shown = request.headers().get("authorization").and_then(|shown| shown.to_str().ok());
     let who = shown.and_then(|shown| shown.strip_prefix("Bearer ")).unwrap_or_default();
     if shut_out.iter().any(|out| out == who) {
@@ -56,7 +56,8 @@ async fn answer(
         let (code, answer) = objects::answer(place, request, &shared).await;
         return Ok(whole(code, &answer));
     }
-    let Some(kind) = Kind::at(request.uri().path()) else {
+    let kind = Kind::at(request.uri().path()).filter(|kind| !absent.contains(kind));
+    let Some(kind) = kind else {
         return Ok(whole(404, &answers::status(404, "the server could not find it")));
     };
     let asked = Asked::of(&request);

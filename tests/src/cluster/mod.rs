@@ -10,6 +10,7 @@ mod control_plane;
 pub mod controller;
 pub mod crowd;
 pub mod dns;
+pub mod followed;
 pub mod helm;
 pub mod image;
 mod kubeconfig;

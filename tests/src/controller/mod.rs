@@ -174,6 +174,21 @@ impl Controller {
         format!("{}/{}", self.name, self.address())
     }
 
+    /// It says nothing any more, and is there all the same.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// The end of that.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("a running controller");
+        kill(Pid::from_raw(process.id().try_into().unwrap()), signal).expect("a signal");
+    }
+
     /// Kills it with SIGKILL.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -185,8 +200,8 @@ impl Controller {
     /// Asks it to end (SIGTERM), and waits until it has.
     #[track_caller]
     pub fn terminate(&mut self) {
+        self.signal(Signal::SIGTERM);
         let mut process = self.process.take().expect("a running controller");
-        kill(Pid::from_raw(process.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
         let status =
             wait::wait_for("the controller's end", GENEROUS, || process.try_wait().unwrap());
         assert!(status.success(), "{status}");

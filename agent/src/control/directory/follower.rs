@@ -8,6 +8,7 @@ use futures_util::stream;
 use sheath_common::pod_uid::PodUid;
 use tokio::sync::{mpsc, watch};
 use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use super::view::{DirectoryViews, Link as LinkView};
@@ -86,15 +87,27 @@ impl Follower {
         Self { link, reader, keeper, catalogue, memory, backoff, views, is_lost, keep, rest }
     }
 
-    /// Works until nobody observes pods any more.
-    pub async fn run(mut self, mut observed: watch::Receiver<Option<HashSet<PodUid>>>) {
+    /// Works until it is `over`, or nobody observes pods any more. What is known is in the file then.
+    pub async fn run(
+        mut self,
+        observed: watch::Receiver<Option<HashSet<PodUid>>>,
+        over: CancellationToken,
+    ) {
+        tokio::select! {
+            biased;
+            () = over.cancelled() => {}
+            () = self.keep_following(observed) => {}
+        }
+        self.keep_due();
+    }
+
+    async fn keep_following(&mut self, mut observed: watch::Receiver<Option<HashSet<PodUid>>>) {
         loop {
             let ended = match self.follow(&mut observed).await {
                 Ok(never) => match never {},
                 Err(ended) => ended,
             };
             if matches!(ended, Ended::Over) {
-                self.keep_due();
                 return;
             }
             self.is_lost |=

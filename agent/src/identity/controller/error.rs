@@ -1,5 +1,7 @@
 //! Why there is no identity of the controller, or no newer one.
 
+use tonic::Code;
+
 use crate::controller_api::LinkError;
 use crate::follow::Problem;
 use crate::identity::svid::UnfitCertificate;
@@ -28,4 +30,15 @@ pub enum ControllerError {
     Key(#[from] rcgen::Error),
     #[error("the controller has ended the stream of roots; it is followed again")]
     Ended,
+}
+
+impl ControllerError {
+    /// True if the controller has answered that the pod gets none.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Link(error) = self else { return false };
+        matches!(
+            error.code(),
+            Some(Code::PermissionDenied | Code::FailedPrecondition | Code::NotFound)
+        )
+    }
 }

@@ -73,10 +73,12 @@ impl Source for ControllerSource {
                         self.keep(snapshot, &updates).await?;
                     }
                     Err(error) => {
+                        let is_refused = error.is_refusal();
                         let problem = error.into();
                         updates
                             .send(match has_identity {
                                 true => Update::Failed(problem),
+                                false if is_refused => Update::Refused(problem),
                                 false => Update::Waiting(problem),
                             })
                             .await?;
