@@ -62,15 +62,20 @@ fn pods_that_connect_in_their_first_millisecond_say_nothing_while_the_agent_is_k
         reports.extend(crowd.reports());
     }
 
+    let answered = reports.iter().filter(|report| report.stranger_answered).count();
     let refused = reports.iter().filter(|report| report.refused > 0).count();
+    let connects: u32 = reports.iter().map(|report| report.refused).sum();
+    let plaintext = tap.sightings(&scene.marker);
     println!(
-        "{} pods, {refused} of them refused at first; the agent was killed {kills} times, once with {orphans} pods made \
-         before the next one",
+        "| pods | made without an agent | agent killed | packets in plaintext | strangers that answered | pods refused at first | refused connects |
+|---|---|---|---|---|---|---|
+| {} | {orphans} | {kills} | {plaintext} | {answered} | {refused} | {connects} |
+",
         reports.len()
     );
     assert_eq!(reports.len(), pods);
-    assert!(reports.iter().all(|report| !report.stranger_answered), "a stranger has answered");
-    assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
+    assert_eq!(answered, 0, "a stranger has answered");
+    assert_eq!(plaintext, 0, "plaintext on the wire");
     let held = agents.status(a).unwrap().pods.unwrap().held;
     assert!(held.is_empty(), "held: {held:?}");
 }

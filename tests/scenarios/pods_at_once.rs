@@ -20,28 +20,48 @@ const VARIABLE: &str = "SHEATH_PODS_AT_ONCE";
 /// So many that the whole takes a minute or two: to start 200 takes two processors several.
 const SOME: usize = 40;
 
-/// Until 99 of 100 pods have a protected connection, from their first instruction on.
+/// Until 99 of 100 pods have a protected connection, beyond what their start takes by itself: what the gate has them wait, and then
+/// from their first instruction on.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// Of so many pods one may be refused at the gate at first. The kubelet tries again some seconds later.
+const OF_WHICH_ONE: u64 = 100;
+
+/// Beside everything else that runs on the machine, the figures say little: as many times as long, and so many more.
+const BUSY: u32 = 10;
 
 /// How long sandboxes have waited at a node's gate.
 fn waited(status: &Status) -> &Distribution {
     status.metric("gate_wait_seconds").series[0].distribution.as_ref().unwrap()
 }
 
-/// The bound that this many of a hundred sandboxes have not waited beyond, of those that have come between two statuses.
-fn waited_at_most(before: &Status, after: &Status, percent: u64) -> f64 {
+/// What so many of a hundred pods have not waited beyond at the gate, of those that have come between two statuses. Each was asked about
+/// twice, by CNI and by NRI: who is among the other pods was so at one of the two. One that has waited for longer than any bound has done so
+/// for ever.
+fn waited_at_most(before: &Status, after: &Status, percent: u64) -> Duration {
     let (before, after) = (waited(before), waited(after));
-    let count = after.count - before.count;
+    let all = 2 * 100 * (after.count - before.count);
+    let others = (100 - percent) * (after.count - before.count);
     let buckets = after.buckets.iter().zip(&before.buckets);
     let mut buckets = buckets.map(|(after, before)| (after.le, after.count - before.count));
-    let found = buckets.find(|(_, below)| below * 100 >= count * percent);
-    found.map_or(f64::INFINITY, |(bound, _)| bound)
+    let found = buckets.find(|(_, below)| below * 2 * 100 >= all - others);
+    let bound = found.and_then(|(bound, _)| Duration::try_from_secs_f64(bound).ok());
+    bound.map_or(Duration::MAX, |bound| 2 * bound)
 }
 
 /// Of sorted figures, the one that this many of a hundred are not above.
 fn percentile(sorted: &[u64], percent: usize) -> Duration {
     let index = (sorted.len() * percent).div_ceil(100).max(1) - 1;
     Duration::from_micros(sorted[index])
+}
+
+/// A row of figures, for the documentation: half of them, 99 of 100, the longest.
+fn row(what: &str, figures: [Duration; 3]) -> String {
+    let [half, most, longest] = figures.map(|figure| match figure {
+        Duration::MAX => "for ever".to_owned(),
+        figure => format!("{:.1} ms", figure.as_secs_f64() * 1e3),
+    });
+    format!("| {what} | {half} | {most} | {longest} |")
 }
 
 /// A pod's time to its first protected connection is what it waits at the gate, before its first instruction, and what its
@@ -75,19 +95,26 @@ fn pods_started_at_once_on_one_node_are_protected_at_once_and_none_is_left_held(
         gate_after.admitted - gate_before.admitted,
         gate_after.not_admitted - gate_before.not_admitted,
     );
-    let [half, most] = [50, 99].map(|percent| waited_at_most(&before, &after, percent));
-    let mean = (waited(&after).sum - waited(&before).sum)
-        / (waited(&after).count - waited(&before).count) as f64;
-    let [typical, slow] = [50, 99].map(|percent| percentile(&delays, percent));
+    let at_gate = [50, 99, 100].map(|percent| waited_at_most(&before, &after, percent));
+    let from_then_on = [50, 99, 100].map(|percent| percentile(&delays, percent));
+    let sum = [0, 1, 2].map(|at: usize| at_gate[at].saturating_add(from_then_on[at]));
     println!(
-        "{pods} pods: made within {made:.1?}, all run after {running:.1?}, their first instructions {first_to_last} ms apart
-         first protected connection after the first instruction: median {typical:.1?}, p99 {slow:.1?}, longest {:.1?}
-         wait at the gate: mean {mean:.3} s, median at most {half} s, p99 at most {most} s; {admitted} sandboxes admitted, {not_admitted} not
-         pods that were refused at first: {}; connections of pods that nobody had decided about: {}; pods ever held: {}",
-        percentile(&delays, 100),
+        "{pods} pods on a node: made within {made:.1?}, all run after {running:.1?}, their first instructions {first_to_last} ms apart
+{admitted} sandboxes admitted, {not_admitted} refused at first; pods with a connection that was refused: {}; connections of pods that nobody had decided \
+         about: {}; pods ever held: {}
+
+| {pods} pods at once on one node | p50 | p99 | longest |
+|---|---|---|---|
+{}
+{}
+{}
+",
         refused.len(),
         after.counter("connect_denied_undecided") - before.counter("connect_denied_undecided"),
         after.counter("pods_held") - before.counter("pods_held"),
+        row("wait at the gate, at most", at_gate),
+        row("first instruction to first protected connection", from_then_on),
+        row("both, at most", sum),
     );
     assert!(reports.iter().all(|report| !report.stranger_answered), "a stranger has answered");
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
@@ -108,9 +135,11 @@ fn pods_started_at_once_on_one_node_are_protected_at_once_and_none_is_left_held(
             all.filter(|it| names.contains(&it.name)).count() == pods
         },
     );
-    // Beside everything else that runs on the machine, the figure says little.
-    let limit = if std::env::var_os(VARIABLE).is_some() { LIMIT } else { 10 * LIMIT };
-    assert!(slow < limit, "{slow:?} from the first instruction to a protected connection");
-    // A busy machine may be late for a few of them. Refused without end, they would never be done.
-    assert!(not_admitted <= admitted, "{not_admitted} refused, {admitted} admitted");
+    let is_alone = std::env::var_os(VARIABLE).is_some();
+    let (limit, refused_limit) = match is_alone {
+        true => (LIMIT, admitted / OF_WHICH_ONE),
+        false => (BUSY * LIMIT, admitted / OF_WHICH_ONE * u64::from(BUSY) + 4),
+    };
+    assert!(sum[1] < limit, "{:?} beyond a pod's own start", sum[1]);
+    assert!(not_admitted <= refused_limit, "{not_admitted} refused, {admitted} admitted");
 }

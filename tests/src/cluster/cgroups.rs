@@ -3,7 +3,7 @@
 //! well, kubelet and runc make the same tree in each.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::{cgroup, wait};
 
 /// Longer than ending some hundred processes takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// How much of the processors a cluster has, where one process has 1 024: it is many processes.
+const SHARES: &str = "8192";
 
 /// The cgroups of one cluster.
 #[derive(Clone)]
@@ -53,17 +56,30 @@ impl Cgroups {
         Ok(())
     }
 
-    /// The file that a process writes `0` to in order to move into a cgroup, which is made in the v2 hierarchy.
+    /// The way into a cgroup, which is made in the v2 hierarchy, and in that of v1 which shares out the processors: there, kubelet
+    /// makes one of all pods, which would have as much as one single process of the node's otherwise.
     ///
     /// # Errors
     /// When that fails.
-    pub fn entrance(&self, below: &str) -> Result<File> {
-        let path = self.path().join(below);
-        let open = || {
-            fs::create_dir_all(&path)?;
-            OpenOptions::new().write(true).open(path.join("cgroup.procs"))
-        };
-        open().with_context(|| format!("cannot create the cgroup {}", path.display()))
+    pub fn entrance(&self, below: &str) -> Result<Entrance> {
+        let mut procs = Vec::new();
+        for (root, is_v1) in [(Some(cgroup::mount().to_owned()), false), (processors(), true)] {
+            let Some(root) = root else { continue };
+            let cluster = root.join(&self.name);
+            let path = cluster.join(below);
+            let open = || {
+                fs::create_dir_all(&path)?;
+                if is_v1 {
+                    fs::write(cluster.join("cpu.shares"), SHARES)?;
+                }
+                OpenOptions::new().write(true).open(path.join("cgroup.procs"))
+            };
+            let file = open();
+            procs.push(
+                file.with_context(|| format!("cannot create the cgroup {}", path.display()))?,
+            );
+        }
+        Ok(Entrance(procs))
     }
 
     /// The processes directly in a cgroup.
@@ -115,6 +131,30 @@ impl Cgroups {
         }
         Ok(())
     }
+}
+
+/// A way for a process into a cgroup.
+#[derive(Debug)]
+pub struct Entrance(Vec<File>);
+
+impl Entrance {
+    /// Moves the calling process. It allocates nothing and takes no lock.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn enter(&mut self) -> io::Result<()> {
+        self.0.iter_mut().try_for_each(|procs| procs.write_all(b"0"))
+    }
+}
+
+/// Where the hierarchy of v1 is mounted that shares out the processors, if there is one.
+fn processors() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    mounts.lines().find_map(|line| {
+        let fields: Vec<_> = line.split(' ').collect();
+        let [_, at, "cgroup", options, ..] = fields[..] else { return None };
+        options.split(',').any(|option| option == "cpu").then(|| at.into())
+    })
 }
 
 /// Where each hierarchy is mounted, of v1 and of v2.

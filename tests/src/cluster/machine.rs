@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
@@ -45,15 +45,15 @@ impl Machine {
     /// When that fails.
     pub fn create(name: &'static str, cgroups: &Cgroups, state: &State) -> Result<Self> {
         let view = mounts::View::prepare(name, state)?;
-        let mut procs = cgroups.entrance(&format!("{name}/{KEEPER}"))?;
+        let mut entrance = cgroups.entrance(&format!("{name}/{KEEPER}"))?;
         let mut keeper = Command::new(binaries::cluster_program("pause"));
         keeper.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: between fork and exec the closure makes two system calls on a descriptor it owns; it neither allocates
-        // nor takes a lock.
+        // SAFETY: between fork and exec the closure makes system calls on descriptors it owns; it neither allocates nor takes
+        // a lock.
         unsafe {
             keeper.pre_exec(move || {
                 nix::unistd::setsid()?;
-                procs.write_all(b"0")
+                entrance.enter()
             });
         }
         // A thread's namespaces are its own, and those of what it starts.
@@ -151,12 +151,12 @@ impl Machine {
     /// # Errors
     /// When the cgroup cannot be made.
     pub fn command(&self, cgroup: &str, program: impl AsRef<OsStr>) -> Result<Command> {
-        let mut procs = self.cgroups.entrance(&self.cgroup(cgroup))?;
+        let mut entrance = self.cgroups.entrance(&self.cgroup(cgroup))?;
         let netns = self.netns.as_fd().try_clone_to_owned().context("a copy of a descriptor")?;
         let mounts = self.mounts.try_clone().context("a copy of a descriptor")?;
         let host_name = self.host_name.try_clone().context("a copy of a descriptor")?;
         let enter = move || -> io::Result<()> {
-            procs.write_all(b"0")?;
+            entrance.enter()?;
             setns(&netns, CloneFlags::CLONE_NEWNET)?;
             setns(&host_name, CloneFlags::CLONE_NEWUTS)?;
             setns(&mounts, CloneFlags::CLONE_NEWNS)?;

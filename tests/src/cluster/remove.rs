@@ -47,6 +47,7 @@ pub fn everything(name: &str, state: &State, cgroups: &Cgroups) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio, id};
 
     use super::*;
@@ -64,8 +65,11 @@ mod tests {
         cgroups.create("node-a").unwrap();
         let mut entrance = cgroups.entrance("node-a/kubelet").unwrap();
         let mut left = Command::new("sleep");
-        let mut left = left.arg("1000").stdin(Stdio::null()).spawn().unwrap();
-        std::io::Write::write_all(&mut entrance, left.id().to_string().as_bytes()).unwrap();
+        left.arg("1000").stdin(Stdio::null());
+        // SAFETY: between fork and exec the closure makes system calls on descriptors it owns; it neither allocates nor takes
+        // a lock.
+        unsafe { left.pre_exec(move || entrance.enter()) };
+        let mut left = left.spawn().unwrap();
         assert_eq!(cgroups.all_processes(""), [left.id()]);
         drop(home);
 

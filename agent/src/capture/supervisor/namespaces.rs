@@ -253,9 +253,12 @@ impl Namespaces {
         });
     }
 
-    /// Changes the prefixes that connections are known to go to. The kernel is told with [`Self::publish_sources`].
-    pub fn set_prefixes(&mut self, prefixes: Vec<IpNet>) {
+    /// Changes the prefixes that connections are known to go to. True if they are others: the kernel is told with
+    /// [`Self::publish_sources`].
+    pub fn set_prefixes(&mut self, prefixes: Vec<IpNet>) -> bool {
+        let are_others = self.prefixes != prefixes;
         self.prefixes = prefixes;
+        are_others
     }
 
     /// Tells the kernel from which address connections leave to each prefix, and to no other.

@@ -25,6 +25,10 @@ use crate::capture::processes::Processes;
 use crate::desired::{self, Pods};
 use crate::steering::Steering;
 
+/// How many times as long as a look at everything takes there is none, unless somebody asks: on a node on which many pods start, the
+/// processor is for them, and those that wait at the gate are looked at by themselves.
+const REST: u32 = 4;
+
 /// What capture wants to know of a configuration.
 #[derive(Debug)]
 pub struct Reconfiguration {
@@ -55,7 +59,7 @@ pub struct Reconciler {
     ids: Arc<WorkloadIds>,
     /// When to look whether processes that were new in a namespace have stayed there.
     look_again: Option<Instant>,
-    /// Until then there is time for others: the last look at everything took as long as that is after its end.
+    /// Until then there is time for others, after the last look at everything.
     rests_until: Instant,
 }
 
@@ -130,7 +134,7 @@ impl Reconciler {
         self.namespaces.release_unused();
         self.listening.keep_only(&self.namespaces);
         let ended = Instant::now();
-        self.rests_until = ended + (ended - begun);
+        self.rests_until = ended + REST * (ended - begun);
     }
 
     /// The same, or soon, so that whoever asks something is answered meanwhile: with many pods, a look at everything takes its
@@ -229,11 +233,14 @@ impl Reconciler {
         let prefixes = policy.protected_prefixes();
         self.rules.add(policy, &workloads).map_err(write())?;
         self.enrolled.set_workloads(workloads, pods).map_err(write())?;
-        self.namespaces.set_prefixes(prefixes);
+        let are_others = self.namespaces.set_prefixes(prefixes);
         self.reconcile();
         self.prune(&recorded)
             .map_err(CaptureError::during("cannot remove what the configuration before had"))?;
-        self.namespaces.publish_sources();
+        // Each namespace is asked for its routes: on a node with many pods that takes a while.
+        if are_others {
+            self.namespaces.publish_sources();
+        }
         Ok(())
     }
 
