@@ -65,6 +65,66 @@ fn an_unknown_address_of_services_is_asked_for_and_never_guessed() {
     assert!(refused.reason.contains("nobody is known at"), "{refused:?}");
 }
 
+/// Kubernetes before 1.33 has no ServiceCIDRs.
+#[test]
+fn where_no_object_says_the_range_of_services_the_settings_do() {
+    let cluster = Cluster::under(
+        |behaviour| behaviour.absent = vec![Kind::ServiceCidr],
+        |settings| settings["serviceRanges"] = json!(["10.96.0.0/16"]),
+        |_| {},
+    );
+    cluster.namespace("prefers", Some("prefer"));
+    let (caller, web) = (cluster.run("prefers", 2), cluster.run("prefers", 3));
+    let _running = [idle(&caller), echo(&web)];
+    cluster.wait_for("both are protected", [0, 0, 2]);
+    wait_for_services(&cluster, "the range", |known| {
+        known.ranges.iter().any(|range| range == "10.96.0.0/16")
+    });
+    assert_eq!(call(&caller, "x").ended_by(), Some(libc::ECONNRESET), "it is known to nobody");
+    serve(&cluster, "prefers", &[3]);
+    wait_until("the Service", GENEROUS, || call(&caller, "x").ended_by().is_none());
+}
+
+/// The directory may not have heard of it yet: it may be protected.
+#[test]
+fn an_endpoint_that_is_a_pod_nobody_knows_is_not_called_in_the_clear() {
+    let cluster = Cluster::new();
+    cluster.namespace("prefers", Some("prefer"));
+    let caller = cluster.run("prefers", 2);
+    let _idle = idle(&caller);
+    cluster.wait_for("it is protected", [0, 0, 1]);
+    let tap = Tap::new(&cluster.world.a.netns, "pod2");
+    // Outside of all ranges. Nobody waits for an answer from there.
+    cluster.world.a.netns.ip("route add unreachable 10.9.0.0/16\n");
+    let slice = |pod: Option<&str>| {
+        let pod = pod
+            .map(|uid| json!({"kind": "Pod", "namespace": "prefers", "name": "new", "uid": uid}));
+        json!({
+            "metadata": {
+                "name": "web-1", "namespace": "prefers", "labels": {"kubernetes.io/service-name": "web"},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["10.9.0.5"], "conditions": {"ready": true}, "targetRef": pod}],
+        })
+    };
+    serve(&cluster, "prefers", &[]);
+    cluster.api.put(Kind::EndpointSlice, slice(Some(&uid(9))));
+    let refused = || {
+        call(&caller, "x");
+        let all = cluster.agent.access();
+        all.iter().any(|access| access.reason.contains("0 that will be protected, 1 unknown"))
+    };
+    wait_until("the refusal", GENEROUS, refused);
+    assert_eq!(tap.attempts(PORT), []);
+    // A machine elsewhere, on the other hand, is nobody of the cluster's.
+    cluster.api.put(Kind::EndpointSlice, slice(None));
+    wait_until("the attempt", GENEROUS, || {
+        call(&caller, "x");
+        !tap.attempts(PORT).is_empty()
+    });
+}
+
 #[test]
 fn where_no_endpoint_is_ready_connect_is_refused_at_once() {
     let cluster = Cluster::new();

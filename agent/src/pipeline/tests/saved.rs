@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::flow::{Direction, FlowIds, FlowRecord, Negotiated, PeerId, Protection, Reached, Role};
 use crate::pipeline::saved::{LONGEST, SavedFlow, SavedRecord};
 use crate::pipeline::testing::{Agent, Trusted, WEB_ID, Way, Written};
+use crate::relay::{IdleTimeouts, Relay};
 use crate::sessions::SavedBasis;
 use crate::wire::flows::Flows;
 use crate::wire::saved::NotRestored;
@@ -67,6 +68,21 @@ async fn a_damaged_state_is_one_or_none() {
                 let _ = flow.record.restore();
             }
         }
+    }
+}
+
+/// Whoever changes the format has to make the corpus anew: the fuzzer would not get far from what is refused at once.
+#[test]
+fn what_the_fuzzer_begins_with_are_states() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/flow_state");
+    let files: Vec<_> = std::fs::read_dir(corpus).unwrap().map(|file| file.unwrap()).collect();
+    assert!(files.len() >= 10);
+    for file in files {
+        let state = std::fs::read(file.path()).unwrap();
+        let flow = SavedFlow::decode(&state);
+        let flow = flow.unwrap_or_else(|why| panic!("{}: {why}", file.path().display()));
+        assert!(*flow.encode().unwrap() == state, "{}", file.path().display());
+        assert!(Relay::restore(&flow.relay, IdleTimeouts::default()).is_ok());
     }
 }
 
