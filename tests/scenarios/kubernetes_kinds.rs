@@ -35,6 +35,7 @@ fn objects(scene: &Scene<'_>, node: NodeName, address: &str) -> String {
             format!("{{name: main, {ask}}}"),
         ),
         ("host", "hostNetwork: true".to_owned(), format!("{{name: main, {ask}}}")),
+        ("users", "hostUsers: false".to_owned(), format!("{{name: main, {ask}}}")),
         (LIVING, String::new(), format!("{{name: main, {live}}}")),
     ];
     let spec = |rest: &str, containers: &str, indent: &str| {
@@ -86,7 +87,7 @@ fn containers_of_every_kind_are_protected_from_their_first_connection_on() {
     let said = |what: &str, container: &str| {
         kubectl.run(["logs", what, &space, &format!("--container={container}")]).unwrap()
     };
-    for name in ["guaranteed", "burstable", "besteffort", "init", "sidecar", "host"] {
+    for name in ["guaranteed", "burstable", "besteffort", "init", "sidecar", "host", "users"] {
         assert_eq!(scene.wait_succeeded(name), scene.marker, "{name}");
     }
     assert_eq!(said("pod/init", "first"), scene.marker);
@@ -109,5 +110,5 @@ fn containers_of_every_kind_are_protected_from_their_first_connection_on() {
     let calls = agents.access(a).into_iter().filter(|flow| flow.is("outbound", "ok"));
     let id = format!("/ns/{}/sa/client", scene.namespace);
     let calls: Vec<_> = calls.filter(|flow| flow.local_id.ends_with(&id)).collect();
-    assert_eq!(calls.len(), 9, "{calls:?}");
+    assert_eq!(calls.len(), 10, "{calls:?}");
 }

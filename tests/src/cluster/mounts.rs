@@ -29,6 +29,10 @@ const EMPTY: [&str; 3] = ["/run", "/opt", "/var/lib"];
 const KEPT: [(&str, &str); 3] =
     [("/var/lib/containerd", "containerd"), ("/var/lib/kubelet", "kubelet"), ("/var/log", "log")];
 
+/// One of which nothing is covered. In a user namespace nobody may mount a proc who does not see a whole one (fs/namespace.c,
+/// mount_too_revealing), and files of the node's `/proc/sys` are covered.
+const WHOLE_PROC: &str = "/run/proc";
+
 const CNI_PLUGINS: [&str; 3] = ["host-local", "loopback", "ptp"];
 
 /// The mounts of one machine.
@@ -69,6 +73,8 @@ impl View {
         for at in EMPTY {
             new("tmpfs", at, "mode=0755")?;
         }
+        fs::create_dir(WHOLE_PROC).context("cannot create a directory for a proc")?;
+        new("proc", WHOLE_PROC, "")?;
         for (at, name) in KEPT {
             fs::create_dir_all(at).with_context(|| format!("cannot create {at}"))?;
             bind(&self.dir.join(name), Path::new(at))?;
