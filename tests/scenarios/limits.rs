@@ -1,6 +1,8 @@
 //! What one workload may take of the agent. Whoever wants more is refused or slowed down, and nobody else notices.
 
+use std::fs::{self, Permissions};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -299,6 +301,62 @@ fn assert_descriptors_are_done_without(poor: fn(&Pair) -> &Agent, family: Family
     for agent in [&pair.agent_a, &pair.agent_b] {
         agent.wait_for_status("nothing left of any flow", Status::is_idle);
     }
+}
+
+/// A process with few descriptors is as good as many pods.
+#[test]
+fn two_greedy_workloads_leave_a_third_some_of_what_the_descriptors_allow() {
+    const DESCRIPTORS: usize = 700;
+    let pair = Pair::with_world(Setting::Host, |world, a, b| {
+        let script = world.dir.path().join("few-descriptors");
+        let text =
+            format!("#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec {} \"$@\"\n", a.binary.display());
+        fs::write(&script, text).expect("a script");
+        fs::set_permissions(&script, Permissions::from_mode(0o755)).expect("a script");
+        a.binary = script;
+        for name in ["neighbour", "newcomer"] {
+            let cgroup = format!("{}/{name}", a.capture.cgroup);
+            a.workloads.push(Workload::new(name, &cgroup).outbound("require", &[]));
+            b.workloads[0].inbound.as_mut().expect("a mode").allow.push(spiffe_id(name));
+        }
+    });
+    let places = ["neighbour", "newcomer"].map(|name| pair.world.a.host(name));
+    let _residents = places.each_ref().map(|place| Probe::start(place, &Job::Idle));
+    for (name, place) in ["neighbour", "newcomer"].iter().zip(&places) {
+        pair.agent_a.wait_enrolled(name, place);
+    }
+    let _echo = pair.serve(Family::V4, &[Step::Echo]);
+    let to = pair.target(Family::V4);
+    let steps = [Step::Send("ab".into()), Step::Receive(2), Step::Pause, Step::ReceiveToEnd];
+    // As many connections as there are to be had, all of them open.
+    let take = |place: &Place| {
+        let mut held: Vec<Probe> = Vec::new();
+        while held.len() < DESCRIPTORS {
+            let mut probe = Probe::start(place, &client(to, &steps));
+            let is_served = probe.expect("a pause or the end", GENEROUS, |event| match event {
+                Event::Paused(_) => Some(true),
+                Event::Connection(_) => Some(false),
+                _ => None,
+            });
+            if !is_served {
+                return held;
+            }
+            held.push(probe);
+        }
+        panic!("there is no limit");
+    };
+    let (first, second) = (take(&pair.client), take(&places[0]));
+    let third = take(&places[1]);
+    let counts = [&first, &second, &third].map(Vec::len);
+    assert!(counts[0] > counts[1] && counts[1] >= counts[2] && counts[2] >= 2, "{counts:?}");
+    let line = pair.agent_a.wait_for_access("a refusal", |line| {
+        line.workload == "newcomer" && line.outcome == "refused"
+    });
+    assert!(line.reason.contains("is left to others"), "{line:?}");
+    // Who gives up what is held has it again.
+    drop(first);
+    pair.agent_a.wait_for_status("room", |status| status.workload("client").flows == 0);
+    pair.assert_served();
 }
 
 /// In one namespace: strangers at one workload's port, who never say anything, and clients of another.

@@ -6,6 +6,7 @@ mod quota;
 mod quotas;
 mod rate;
 mod refusals;
+mod share;
 mod unproven;
 
 pub use quota::{Permit, Quota};
@@ -15,7 +16,7 @@ pub use unproven::UnprovenSlot;
 /// What each workload may take of the agent. The same for all workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Open at once; `None` for half of what the descriptors allow.
+    /// Open at once; `None` for a share of what the descriptors allow, by how much is left.
     pub flows: Option<usize>,
     pub handshakes_per_second: u32,
     /// Bytes in buffers, beyond one of the smallest for each direction of a flow.
@@ -27,6 +28,10 @@ pub struct Limits {
 pub enum QuotaExceeded {
     #[error("the workload has {0} connections open, as many as it may")]
     Flows(usize),
+    #[error(
+        "the workload has {0} connections open, and what the descriptors still allow is left to others; raise RLIMIT_NOFILE, or set limits.flows"
+    )]
+    Share(usize),
     #[error("all workloads together have {0} connections open, as many as the descriptors allow")]
     Capacity(usize),
     #[error("the workload wants more than {0} handshakes per second")]

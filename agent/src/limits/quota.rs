@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::rate::Rate;
 use super::refusals::{RefusalCounters, RefusalCounts};
+use super::share::Share;
 use super::unproven::{UnprovenClients, UnprovenSlot};
 use super::{QuotaExceeded, Quotas};
 use crate::wire::buffers::Account;
@@ -22,7 +23,7 @@ pub struct Quota {
     /// Bytes in buffers.
     pub buffers: Arc<Account>,
     /// Flows that may be open.
-    max_flows: usize,
+    share: Share,
     /// Flows that are open.
     flows: AtomicUsize,
     /// Handshakes per second.
@@ -40,7 +41,7 @@ impl Quota {
         let Quotas { limits, capacity, .. } = of_all;
         Self {
             buffers: Account::new(of_all.buffers.clone(), limits.buffers),
-            max_flows: limits.flows.unwrap_or(capacity / 2),
+            share: Share::new(limits.flows, *capacity),
             flows: AtomicUsize::default(),
             handshakes: Rate::new(limits.handshakes_per_second),
             cpus: Semaphore::new(of_all.cpus),
@@ -139,12 +140,24 @@ impl Permit {
     /// If the workload has as many as it may.
     pub fn count_flow(&mut self) -> Result<(), QuotaExceeded> {
         // Counted first, so that two at once cannot both be the last.
+        let own = self.count();
+        let checked = self.quota.share.check(own, self.open.load(Relaxed));
+        checked.inspect_err(|_| self.quota.refused.flows.increment())
+    }
+
+    /// The same, of a flow that was open in another process.
+    ///
+    /// # Errors
+    /// If the workload has as many as are written.
+    pub(super) fn count_taken(&mut self) -> Result<(), QuotaExceeded> {
+        let own = self.count();
+        let checked = self.quota.share.check_taken(own);
+        checked.inspect_err(|_| self.quota.refused.flows.increment())
+    }
+
+    fn count(&mut self) -> usize {
         self.is_flow = true;
-        if self.quota.flows.fetch_add(1, Relaxed) >= self.quota.max_flows {
-            self.quota.refused.flows.increment();
-            return Err(QuotaExceeded::Flows(self.quota.max_flows));
-        }
-        Ok(())
+        self.quota.flows.fetch_add(1, Relaxed) + 1
     }
 }
 

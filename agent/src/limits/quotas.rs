@@ -94,6 +94,16 @@ impl Quotas {
         Ok(permit)
     }
 
+    /// Takes up a flow that was open in another process: it was admitted there.
+    ///
+    /// # Errors
+    /// If there are as many as there can be, or as `limits.flows` says.
+    pub fn take(&self, workload: WorkloadId) -> Result<Permit, QuotaExceeded> {
+        let mut permit = self.admit_unproven(workload)?;
+        permit.count_taken()?;
+        Ok(permit)
+    }
+
     /// Admits one more connection from a client that has proved nothing. It is not counted as one of the workload's flows:
     /// otherwise strangers could take them all. It takes a slot of [`Quota::unproven`].
     ///

@@ -39,10 +39,53 @@ fn all_workloads_together_have_no_more_than_there_is() {
     // By default nobody can have all of it.
     let held: Vec<_> = std::iter::from_fn(|| quotas.admit(1).ok()).collect();
     assert_eq!(held.len(), 5);
+    assert_eq!(quotas.admit(1).unwrap_err(), QuotaExceeded::Share(5));
     let counted = registry(&quotas).snapshot();
     let refused = |workload| counted.labelled("flows_refused", "workload", workload);
-    assert_eq!((refused("w99"), refused("w1"), refused("w2")), (1, 1, 0));
-    assert_eq!(counted.total("flows_refused"), 2);
+    assert_eq!((refused("w99"), refused("w1"), refused("w2")), (1, 2, 0));
+    assert_eq!(counted.total("flows_refused"), 3);
+}
+
+/// Whoever takes all that can be got, and in whatever order.
+#[test]
+fn two_greedy_workloads_leave_a_third_what_it_needs() {
+    let quotas = Quotas::with_capacity(limits(None), 4, 6400);
+    let all_of = |workload| std::iter::from_fn(|| quotas.admit(workload).ok()).collect::<Vec<_>>();
+    // One after the other.
+    let (first, second) = (all_of(1), all_of(2));
+    assert_eq!((first.len(), second.len()), (3200, 1066));
+    let third: Vec<_> = (0..300).map(|_| quotas.admit(3).unwrap()).collect();
+    drop((first, second, third));
+    // In turns.
+    let mut greedy = [Vec::new(), Vec::new()];
+    let count = |greedy: &[Vec<Permit>]| greedy.iter().map(Vec::len).sum::<usize>();
+    loop {
+        let before = count(&greedy);
+        for (workload, flows) in (1..).zip(&mut greedy) {
+            flows.extend(quotas.admit(workload).ok());
+        }
+        if count(&greedy) == before {
+            break;
+        }
+    }
+    assert!(greedy.iter().all(|flows| flows.len().abs_diff(1920) <= 1), "{}", greedy[0].len());
+    let _third: Vec<_> = (0..600).map(|_| quotas.admit(3).unwrap()).collect();
+    // A whole node of them leaves something, too.
+    let crowd: Vec<_> = (10..210).map(all_of).collect();
+    assert!(crowd.iter().all(|flows| flows.len() >= 6), "{:?}", crowd.last().map(Vec::len));
+    assert_eq!(all_of(9).len(), 6);
+}
+
+/// Flows that come from the process before are not judged by what is free meanwhile.
+#[test]
+fn flows_of_another_process_are_taken_in_any_order() {
+    let quotas = quotas(limits(None));
+    let _others: Vec<_> = (0..4).map(|_| quotas.take(2).unwrap()).collect();
+    let _own: Vec<_> = (0..6).map(|_| quotas.take(1).unwrap()).collect();
+    assert!(quotas.take(1).is_err(), "there are no more");
+    let written = Arc::new(Quotas::with_capacity(limits(Some(1)), 4, 10));
+    let _one = written.take(1).unwrap();
+    assert_eq!(written.take(1).unwrap_err(), QuotaExceeded::Flows(1));
 }
 
 #[tokio::test(start_paused = true)]

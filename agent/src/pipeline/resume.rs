@@ -131,7 +131,7 @@ impl FlowHandler {
         let nowhere = NotResumed::Namespace(saved.namespace);
         let place = pipeline.places.get(saved.namespace).ok_or(nowhere)?;
         let facts = pipeline.facts_of(&saved, &*place)?;
-        let permit = pipeline.quotas.admit(saved.workload)?;
+        let permit = pipeline.quotas.take(saved.workload)?;
         let record = Box::new(saved.record.restore()?);
         let relay = Relay::restore(&saved.relay, pipeline.timeouts.idle)?;
         // Both legs are waited for by the thread that is to carry the flow.
