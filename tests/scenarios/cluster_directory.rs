@@ -23,7 +23,7 @@ use sheath_tests::world::{Family, Pod, World};
 pub struct Cluster {
     pub agent: Agent,
     kubelet: Kubelet,
-    controller: Controller,
+    pub controller: Controller,
     pub api: ApiServer,
     pub world: World,
 }

@@ -65,6 +65,7 @@ mod pods_at_birth;
 mod pods_at_once;
 mod probes;
 mod programs;
+mod readiness;
 mod real_programs;
 mod reload;
 mod rolling_update;

@@ -52,13 +52,26 @@ pub struct Kubernetes {
     pub node: Option<String>,
     pub kubeconfig: PathBuf,
     pub kubelet: Kubelet,
+    /// Who asks before a pod starts: `auto`, if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<&'static str>,
+    /// Destinations that every pod reaches as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bypass: Vec<String>,
     #[serde(rename = "bypassServices", skip_serializing_if = "Vec::is_empty")]
     pub bypass_services: Vec<String>,
 }
 
 impl Kubernetes {
     pub fn new(kubeconfig: PathBuf) -> Self {
-        Self { node: None, kubeconfig, kubelet: Kubelet::Auto, bypass_services: Vec::new() }
+        Self {
+            node: None,
+            kubeconfig,
+            kubelet: Kubelet::Auto,
+            gate: None,
+            bypass: Vec::new(),
+            bypass_services: Vec::new(),
+        }
     }
 }
 

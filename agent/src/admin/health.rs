@@ -45,6 +45,16 @@ impl Health {
                 problems.push(pods.problem.clone());
             }
         }
+        // Whether it is known, not whether it is current: without a controller an agent goes on by what it knows, and so does a successor.
+        if let Some(directory) = &status.directory
+            && !directory.known
+        {
+            let why = match directory.problem.as_str() {
+                "" => "the controller has not told yet",
+                problem => problem,
+            };
+            problems.push(format!("it is not known yet who is where in the cluster: {why}"));
+        }
         if let Some(gate) = &status.gate
             && gate.in_force == InForce::None
             && gate.wanted != GateKind::None
