@@ -122,6 +122,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
     pipeline.quotas.register(&mut metrics)?;
     pipeline.idle.register(&mut metrics)?;
     control.verified().register(&mut metrics)?;
+    control.register(&mut metrics)?;
     let (socket, calls_at) = (config.instance.admin_socket(), config.instance.handover_socket());
     let cannot_open = |what, path: &Path| {
         StartError::io(format!("cannot open the {what} socket {}", path.display()))

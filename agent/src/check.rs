@@ -23,7 +23,7 @@ use crate::capture::{
     processes, shown_cgroup, workload_cgroups,
 };
 use crate::config::Config;
-use crate::desired::{Desired, Workload};
+use crate::desired::{Bypass, Desired, Workload};
 use crate::follow::Check;
 use crate::materials::Materials;
 use crate::policy::Policy;
@@ -164,7 +164,7 @@ fn rules(desired: &Desired, materials: &Materials) -> Vec<Finding> {
     let policy = Policy::new(desired, materials);
     let mut findings = Vec::new();
     for workload in &desired.workloads {
-        for bypass in &workload.outbound.bypass {
+        for Bypass { destination: bypass, .. } in &workload.outbound.bypass {
             let contradicted = desired.peers.iter().any(|peer| peer.destinations.contains(bypass));
             if contradicted {
                 findings.push(Finding::warning(

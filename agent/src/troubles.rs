@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
@@ -10,18 +10,33 @@ use crate::admin::{AgentInfo, Status};
 use crate::capture::{Protection, SupervisorRequest};
 use crate::controller_api::Link;
 use crate::controller_api::troubles::{Reason, TellRequest, Trouble, TroublesClient};
+use crate::flow::Direction;
+use crate::telemetry::{RefusedConnections, RefusedKind};
 
 /// How often it is looked for troubles. One counts if it is seen twice: much is wrong with a pod for a moment.
 const LOOK: Duration = Duration::from_secs(10);
 /// How often lasting ones are told again.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
+/// How many of the last refused connections are told, one for each kind.
+const EXAMPLES: usize = 3;
 /// For how long a refused connection is one.
 const RECENT: Duration = Duration::from_secs(60);
 /// As many as the controller listens to.
 const MOST: usize = 500;
 
-/// Namespace, pod and reason, with what to say.
-type Troubles = BTreeMap<(String, String, Reason), String>;
+/// Pod and reason, with what to say.
+type Troubles = BTreeMap<(Subject, Reason), String>;
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Subject {
+    Named {
+        namespace: String,
+        pod: String,
+    },
+    /// Nobody here knows its name.
+    Uid(String),
+}
 
 /// Tells what lasts for longer than a moment. Ends with the supervisor.
 pub async fn tell_troubles(
@@ -62,13 +77,14 @@ pub async fn tell_troubles(
 }
 
 fn request(troubles: &Troubles) -> TellRequest {
-    let trouble =
-        |((namespace, pod, reason), message): (&(String, String, Reason), &String)| Trouble {
-            namespace: namespace.clone(),
-            pod: pod.clone(),
-            reason: (*reason).into(),
-            message: message.clone(),
+    let trouble = |((subject, reason), message): (&(Subject, Reason), &String)| {
+        let (namespace, pod, pod_uid) = match subject.clone() {
+            Subject::Named { namespace, pod } => (namespace, pod, String::new()),
+            Subject::Uid(uid) => (String::new(), String::new(), uid),
         };
+        let (reason, message) = ((*reason).into(), message.clone());
+        Trouble { namespace, pod, reason, message, pod_uid }
+    };
     TellRequest { troubles: troubles.iter().take(MOST).map(trouble).collect() }
 }
 
@@ -78,7 +94,8 @@ fn troubles(status: &Status) -> Troubles {
     let mut found = Troubles::new();
     let mut add = |name: &str, reason: Reason, text: String| {
         if let Some((namespace, pod)) = name.split_once('/') {
-            found.insert((namespace.to_owned(), pod.to_owned(), reason), text);
+            let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+            found.insert((Subject::Named { namespace, pod }, reason), text);
         }
     };
     for problem in status.problems.iter().filter(|problem| problem.discovery == "kubernetes") {
@@ -93,15 +110,84 @@ fn troubles(status: &Status) -> Troubles {
         if workload.capture.state == Protection::Degraded && !without_identity {
             add(name, Reason::Degraded, workload.capture.reason.clone());
         }
-        if let Some(refused) = &workload.capture.refused
-            && refused.at.elapsed().is_ok_and(|since| since < RECENT)
-        {
-            let text = format!(
-                "connections are refused, {} so far, the last to {}: {}",
-                refused.count, refused.destination, refused.reason
-            );
-            add(name, Reason::ConnectionsRefused, text);
+        if let Some(refused) = &workload.capture.refused {
+            for (direction, reason) in [
+                (Direction::Outbound, Reason::ConnectionsRefused),
+                (Direction::Inbound, Reason::CallersRefused),
+            ] {
+                if let Some(text) = recently_refused(refused, direction) {
+                    add(name, reason, text);
+                }
+            }
         }
     }
+    for held in status.pods.iter().flat_map(|pods| &pods.held) {
+        let text = format!(
+            "held since {}: {}. Its connections are refused in both directions until somebody has",
+            held.since, held.reason
+        );
+        found.insert((Subject::Uid(held.uid.clone()), Reason::Held), text);
+    }
     found
+}
+
+/// What to say of the connections in one direction, if some were refused a short while ago.
+fn recently_refused(refused: &RefusedConnections, direction: Direction) -> Option<String> {
+    let is_recent = |at: SystemTime| at.elapsed().is_ok_and(|since| since < RECENT);
+    let mut kinds = refused.kinds.iter().filter(|kind| kind.direction == direction.name());
+    let count: u64 = kinds.clone().map(|kind| kind.count).sum();
+    // The last one comes first.
+    let last = kinds.next().filter(|kind| is_recent(kind.at))?;
+    let one = |kind: &RefusedKind| match kind.source {
+        Some(source) if direction == Direction::Inbound => {
+            format!("from {} to {}: {}", source.ip(), kind.destination, kind.reason)
+        }
+        _ => format!("to {}: {}", kind.destination, kind.reason),
+    };
+    let what = match direction {
+        Direction::Outbound => "connections are refused",
+        Direction::Inbound => "callers are refused",
+    };
+    let mut text = format!("{what}, {count} so far, the last {}", one(last));
+    for other in kinds.filter(|kind| is_recent(kind.at)).take(EXAMPLES - 1) {
+        text.push_str("; another ");
+        text.push_str(&one(other));
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::telemetry::{Refusals, RefusedBy, RefusedConnection};
+
+    #[test]
+    fn what_was_refused_is_told_by_its_direction_and_once_for_each_kind() {
+        let refusals = Refusals::default();
+        let peer = |port: u16| SocketAddr::from(([10, 0, 0, 9], port));
+        let refused = |direction, by, port, reason| {
+            let (source, destination) = (Some(peer(1)), peer(port));
+            let refused = RefusedConnection { direction, by, source, destination, reason };
+            refusals.note(7, &refused);
+        };
+        assert_eq!(refusals.of(7), None);
+        refused(Direction::Outbound, RefusedBy::Policy, 80, "nobody is known there");
+        refused(Direction::Outbound, RefusedBy::Peer, 81, "somebody else answers");
+        refused(Direction::Outbound, RefusedBy::Peer, 82, "somebody else answers");
+        let seen = refusals.of(7).unwrap();
+        assert_eq!(recently_refused(&seen, Direction::Inbound), None);
+        refused(Direction::Inbound, RefusedBy::Guard, 83, "only the agent answers there");
+        let seen = refusals.of(7).unwrap();
+        assert_eq!(
+            recently_refused(&seen, Direction::Outbound).unwrap(),
+            "connections are refused, 3 so far, the last to 10.0.0.9:82: somebody else answers; another to \
+             10.0.0.9:80: nobody is known there"
+        );
+        assert_eq!(
+            recently_refused(&seen, Direction::Inbound).unwrap(),
+            "callers are refused, 1 so far, the last from 10.0.0.9 to 10.0.0.9:83: only the agent answers there"
+        );
+    }
 }

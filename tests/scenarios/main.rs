@@ -60,6 +60,7 @@ mod ownership;
 mod peers;
 mod pinned_peers;
 mod pod_discovery;
+mod pod_events;
 mod pods;
 mod pods_at_birth;
 mod pods_at_once;

@@ -282,6 +282,11 @@ fn a_forged_packet_with_the_ends_of_a_live_probe_is_dropped() {
     });
     assert!(tap.attempts(PROBED[0]).contains(&source), "the forged SYN has not come to the pod");
     scene.agent.wait_for_log("WARN", "somebody has forged it");
+    let status = scene.agent.status();
+    let mut refused = status.workloads[0].refused.as_ref().expect("refusals").kinds.iter();
+    let kind = refused.find(|kind| kind.by == "guard").expect("one of the guard");
+    assert_eq!((&*kind.direction, kind.count), ("inbound", guesses.len() as u64), "{kind:?}");
+    assert_eq!(kind.source.map(|source| source.ip()), Some(source.ip()), "{kind:?}");
     // To another port of a probe, where there is no such probe, it is the agent's.
     raw::send_syn_with(&scene.world.b.netns, source, scene.target(family, PROBED[1]), initial);
     scene.assert_nothing_accepted();

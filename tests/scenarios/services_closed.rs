@@ -244,6 +244,7 @@ fn a_service_is_bypassed_by_its_name_wherever_it_is() {
     let cluster = Cluster::with(|config| {
         if let Some(kubernetes) = &mut config.kubernetes {
             kubernetes.bypass_services = vec!["infra/web:80".to_owned(), "infra/gone".to_owned()];
+            kubernetes.bypass = vec!["192.0.2.7/32:443".to_owned()];
         }
     });
     service_range(&cluster, "10.96.0.0/16");
@@ -270,6 +271,19 @@ fn a_service_is_bypassed_by_its_name_wherever_it_is() {
     serve(&cluster, "infra", &[]);
     wait_for_services(&cluster, "the Service", |known| bypassed(known, &[VIP]));
     answered(&caller, "as it is");
+    // All of what is bypassed is told, with who has said so.
+    let status = cluster.agent.status();
+    let bypass = &status.workload("requires/pod-2").outbound.bypass;
+    let told = bypass.iter().map(|one| (&*one.destination, &*one.origin));
+    assert_eq!(told.collect::<Vec<_>>(), [("192.0.2.7/32:443", "kubernetes.bypass")]);
+    let shown = cluster.agent.sheath("status", &[]);
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for line in [
+        "bypassed by requires/pod-2: 192.0.2.7/32:443 (kubernetes.bypass)".to_owned(),
+        format!("bypassed: {VIP} (kubernetes.bypassServices: infra/web:80)"),
+    ] {
+        assert!(shown.contains(&line), "{line}\n{shown}");
+    }
     cluster.api.delete(Kind::Service, "infra/web");
     wait_for_services(&cluster, "nothing", |known| bypassed(known, &[]));
     assert!(call(&caller, "x").ended_by().is_some());

@@ -169,6 +169,45 @@ pub struct Workload {
     // As above.
     #[serde(default)]
     pub notes: Vec<String>,
+    #[serde(default)]
+    pub refused: Option<Refused>,
+    #[serde(default)]
+    pub outbound: Outbound,
+}
+
+/// How connections of a workload are treated.
+#[derive(Debug, Default, Deserialize)]
+pub struct Outbound {
+    pub mode: String,
+    #[serde(default)]
+    pub bypass: Vec<Bypass>,
+}
+
+/// Where it may connect to as it likes.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Bypass {
+    pub destination: String,
+    pub origin: String,
+}
+
+/// Connections that were refused.
+#[derive(Debug, Deserialize)]
+pub struct Refused {
+    pub count: u64,
+    pub reason: String,
+    #[serde(default)]
+    pub kinds: Vec<RefusedKind>,
+}
+
+/// Those that are alike.
+#[derive(Debug, Deserialize)]
+pub struct RefusedKind {
+    pub direction: String,
+    pub by: String,
+    pub count: u64,
+    pub source: Option<SocketAddr>,
+    pub destination: SocketAddr,
+    pub reason: String,
 }
 
 /// Who asks before a pod starts.

@@ -307,6 +307,7 @@ mod tests {
         assert_eq!(
             names,
             [
+                "connections_refused",
                 "connections_shed",
                 "endpoints_replaced",
                 "flows_closed",

@@ -54,11 +54,12 @@ use super::processes::Processes;
 use super::root::CaptureRoot;
 use crate::directory::Directory;
 use crate::sys::clock;
+use crate::telemetry::Refusals;
 
 use dropped::DroppedSockets;
 use event_log::EventLog;
 use reconciler::Reconciler;
-use refused::Refused;
+use refused::refused;
 
 pub use reconciler::Reconfiguration;
 pub use status::{
@@ -115,7 +116,7 @@ pub struct Supervisor {
     /// Sockets whose connections are to be ended.
     dropped: DroppedSockets,
     /// Connections that were refused.
-    refused: Refused,
+    refusals: Arc<Refusals>,
 }
 
 impl Supervisor {
@@ -134,12 +135,11 @@ impl Supervisor {
         starter: Arc<dyn FlowStarter>,
     ) -> Result<Self, CaptureError> {
         let (attached, events, pinned) = start::attach(prepared, root, pods, &wanted, directory)?;
-        let maps = attached.maps.clone();
+        let (maps, refusals) = (attached.maps.clone(), starter.refusals());
         let reconciler = Reconciler::bring_up(attached, wanted.workloads, processes, starter)?;
         pinned.keep()?;
         let (event_log, dropped) = (EventLog::default(), DroppedSockets::default());
-        let refused = Refused::default();
-        Ok(Self { maps, reconciler, events, event_log, dropped, refused })
+        Ok(Self { maps, reconciler, events, event_log, dropped, refusals })
     }
 
     /// The maps.
@@ -186,7 +186,7 @@ impl Supervisor {
                 _ = reconcile.tick() => {
                     self.event_log.begin_interval();
                     let policy = self.reconciler.policy();
-                    self.refused.retain(|workload| policy.workload_name(workload).is_some());
+                    self.refusals.retain(|workload| policy.workload_name(workload).is_some());
                     block_in_place(|| {
                         self.abort_dropped();
                         self.reconciler.reconcile_or_rest();
@@ -205,7 +205,9 @@ impl Supervisor {
         for event in events {
             self.event_log.log(event, self.reconciler.policy());
             self.dropped.note(event);
-            self.refused.note(event);
+            if let Some(refused) = refused(event) {
+                self.refusals.note(event.workload, &refused);
+            }
         }
         if self.dropped.is_due() {
             block_in_place(|| self.abort_dropped());
@@ -226,7 +228,7 @@ impl Supervisor {
         // The receiver may be gone.
         match request {
             SupervisorRequest::Status(answer) => {
-                let _ = answer.send(self.reconciler.status(&self.refused));
+                let _ = answer.send(self.reconciler.status(&self.refusals));
             }
             SupervisorRequest::Served(answer) => {
                 let _ = answer.send(self.reconciler.served());

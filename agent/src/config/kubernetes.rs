@@ -14,7 +14,7 @@ use super::identity::{SourceError, Sources};
 use super::instance::Instance;
 use super::raw;
 use crate::capture::{KubeletSetting, PodSettings};
-use crate::desired::Destination;
+use crate::desired::{BypassOrigin, Destination};
 use crate::discovery::Kubernetes;
 use crate::gate::cni::Installation;
 use crate::gate::{GateKind, GateSettings};
@@ -142,9 +142,9 @@ pub fn discovery(
         Some(path) if path.is_absolute() => Access::Kubeconfig(path),
         Some(_) => return Err(KubernetesError::RelativeKubeconfig),
     };
-    let mut bypass = raw.bypass;
+    let mut bypass = BypassOrigin::Kubernetes.of(raw.bypass);
     if access == Access::Pod {
-        bypass.extend(api_server());
+        bypass.extend(BypassOrigin::ApiServer.of(api_server(|name| env::var(name).ok())));
     }
     Ok(Kubernetes {
         access,
@@ -161,9 +161,9 @@ pub fn discovery(
 }
 
 /// The address of the API server's Service, as every pod is told. What comes from there is TLS already.
-fn api_server() -> Option<Destination> {
-    let address: IpAddr = env::var("KUBERNETES_SERVICE_HOST").ok()?.parse().ok()?;
-    let port = env::var("KUBERNETES_SERVICE_PORT").ok()?.parse().ok()?;
+fn api_server(variable: impl Fn(&str) -> Option<String>) -> Option<Destination> {
+    let address: IpAddr = variable("KUBERNETES_SERVICE_HOST")?.parse().ok()?;
+    let port = variable("KUBERNETES_SERVICE_PORT")?.parse().ok()?;
     Some(Destination { prefix: IpNet::from(address), port: Some(port) })
 }
 
@@ -174,8 +174,10 @@ mod tests {
 
     use sheath_common::probe::MAX_PROBER_PATH;
 
+    use super::api_server;
     use crate::capture::KubeletSetting;
     use crate::config::Config;
+    use crate::desired::BypassOrigin;
     use crate::discovery::{Discovery, Kubernetes, PodIdentities};
     use crate::gate::cni::Installation;
     use crate::kubernetes::Access;
@@ -218,7 +220,24 @@ mod tests {
         assert_eq!(found.node, "other");
         assert!(found.rules.system_namespaces.iter().eq(["infra"]));
         assert!(found.rules.runtime_classes.iter().eq(["crun"]));
-        assert_eq!(found.bypass.len(), 1);
+        let destination = "10.96.0.10/32:53".to_owned().try_into().unwrap();
+        assert_eq!(found.bypass, BypassOrigin::Kubernetes.of([destination]));
+    }
+
+    #[test]
+    fn the_api_server_is_where_every_pod_is_told_that_it_is() {
+        let at = |host: &str, port: &str| {
+            let found = api_server(|name| match name {
+                "KUBERNETES_SERVICE_HOST" => Some(host.to_owned()),
+                "KUBERNETES_SERVICE_PORT" => Some(port.to_owned()),
+                _ => None,
+            });
+            found.map(|found| found.to_string())
+        };
+        assert_eq!(at("10.96.0.1", "443").as_deref(), Some("10.96.0.1/32:443"));
+        assert_eq!(at("fd00::1", "6443").as_deref(), Some("[fd00::1/128]:6443"));
+        assert_eq!((at("api.example", "443"), at("10.96.0.1", "https")), (None, None));
+        assert_eq!(api_server(|_| None), None);
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn destinations(desired: &Desired) -> (usize, usize) {
     };
     add(of_all);
     for workload in &desired.workloads {
-        add(workload.outbound.bypass.iter().collect());
+        add(workload.outbound.bypass.iter().map(|bypass| &bypass.destination).collect());
     }
     (addresses, prefixes)
 }

@@ -45,7 +45,7 @@ fn the_documented_example_is_valid() {
     assert_eq!(web.inbound.mode, InboundMode::Strict);
     assert_eq!(web.inbound.ports, [8080]);
     assert_eq!(web.outbound.mode, OutboundMode::Require);
-    assert_eq!(web.outbound.bypass[1].port, Some(80));
+    assert_eq!(web.outbound.bypass[1].destination.port, Some(80));
     assert_eq!(web.existing, Existing::Keep);
     assert!(!web.kernel_view().inbound_every_port());
     assert_eq!(web.kernel_view().id, 7);

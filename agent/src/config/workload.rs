@@ -10,7 +10,9 @@ use super::identity::{SourceError, Sources, Subject};
 use super::known::{Known, UnknownDomain};
 use super::tls::{self, TlsSettingsError};
 use super::{File, raw};
-use crate::desired::{CgroupSelector, Inbound, Origin, Outbound, PublishedPort, Workload};
+use crate::desired::{
+    BypassOrigin, CgroupSelector, Inbound, Origin, Outbound, PublishedPort, Workload,
+};
 use crate::spiffe::{SpiffeId, TrustDomain};
 
 /// Reads workloads, checked against the rest of the file.
@@ -81,9 +83,10 @@ impl WorkloadReader<'_> {
         let subject = Subject { name: &name, spiffe_id: raw.spiffe_id.as_ref() };
         let source = self.sources.of(&subject, raw.identity)?;
         let inbound = raw.inbound.map(|inbound| self.read_inbound(inbound)).transpose()?;
-        let outbound = raw
-            .outbound
-            .map(|outbound| Outbound { mode: outbound.mode.into(), bypass: outbound.bypass });
+        let outbound = raw.outbound.map(|outbound| Outbound {
+            mode: outbound.mode.into(),
+            bypass: BypassOrigin::Workload.of(outbound.bypass),
+        });
         Ok(Workload {
             origin: Origin::named(path, "workloads", index, &name),
             id: NO_WORKLOAD,

@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::desired::{Conflict, Desired};
 use crate::discovery::{Discovery, Message, Problems, Snapshot, Update, Updates};
+use crate::metrics::{Registry, RegistryError, Scalar};
 
 /// Pause after a discovery has panicked.
 const AFTER_BREAKDOWN: Duration = Duration::from_secs(10);
@@ -90,6 +91,20 @@ impl Discoveries {
     /// What is wanted, with the workloads' numbers, kept up to date.
     pub fn wanted(&self) -> watch::Receiver<Arc<Desired>> {
         self.wanted.subscribe()
+    }
+
+    /// Registers how much is wrong.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn register(&self, registry: &mut Registry) -> Result<(), RegistryError> {
+        let found = self.shown.clone();
+        registry.register_read(
+            Scalar::Gauge,
+            "discovery_problems",
+            "What discoveries cannot find out, or cannot do as it is wanted: pods with labels that make no sense, or that cannot be protected, for example.",
+            move || Some(found.load().problems.len() as u64),
+        )
     }
 
     /// What was found, kept up to date.

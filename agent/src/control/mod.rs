@@ -29,6 +29,7 @@ use crate::directory::Shared;
 use crate::discovery::Discovery;
 use crate::follow::Problem;
 use crate::materials::Materials;
+use crate::metrics::{Registry, RegistryError};
 use crate::policy::{Policy, SharedPolicy};
 use crate::published::Published;
 use crate::services::Chooser;
@@ -168,6 +169,14 @@ impl Control {
     #[must_use]
     pub fn desired(&self) -> tokio::sync::watch::Receiver<Arc<Desired>> {
         self.discoveries.wanted()
+    }
+
+    /// Registers what is counted of discoveries.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn register(&self, registry: &mut Registry) -> Result<(), RegistryError> {
+        self.discoveries.register(registry)
     }
 
     /// What discoveries have found, now and later.

@@ -3,6 +3,7 @@
 //! An agent speaks of pods of its own node alone, in so many words and so often.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
+use sheath_common::pod_uid::PodUid;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -36,6 +38,8 @@ const LONGEST_MESSAGE: usize = 900;
 const LONGEST_INSTANCE: usize = 128;
 /// Bytes of the longest request.
 const LONGEST_REQUEST: usize = 1 << 20;
+/// Pods that a node may have.
+const MOST_OF_A_NODE: u32 = 2000;
 /// How long the API server may take for one of them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,9 +49,42 @@ const REPORTER: &str = "sheath.dev/agent";
 /// What a trouble is known by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
-    namespace: String,
-    pod: String,
+    pod: Subject,
     reason: &'static str,
+}
+
+/// A pod, as an agent speaks of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Subject {
+    Named {
+        namespace: String,
+        name: String,
+    },
+    /// One whose cgroup it has seen, and nothing else.
+    Uid(PodUid),
+}
+
+impl Subject {
+    fn is(&self, pod: &ObjectMeta) -> bool {
+        match self {
+            Self::Named { namespace, name } => {
+                pod.namespace.as_ref() == Some(namespace) && pod.name.as_ref() == Some(name)
+            }
+            Self::Uid(uid) => {
+                let of_pod = pod.uid.as_deref().and_then(|text| text.parse::<PodUid>().ok());
+                of_pod.as_ref() == Some(uid)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named { namespace, name } => write!(f, "{namespace}/{name}"),
+            Self::Uid(uid) => write!(f, "with the uid {uid}"),
+        }
+    }
 }
 
 /// What a node was heard to say.
@@ -115,20 +152,28 @@ impl Telling {
         }
     }
 
-    /// Makes an event, if the pod is one of the node's. Returns whether it is.
-    async fn tell(&self, node: &str, key: &Key, message: &str) -> Result<bool, WatchProblem> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
-        let found = in_time(pods.get_opt(&key.pod)).await?;
-        let is_here =
-            |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node);
-        let Some(pod) = found.filter(is_here) else {
-            return Ok(false);
-        };
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &key.namespace);
-        let event = event(node, &pod, key, message);
+    /// The pods of a node, by what they are called.
+    async fn pods(&self, node: &str) -> Result<Vec<ObjectMeta>, WatchProblem> {
+        let all = Api::<Pod>::all(self.client.clone());
+        let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let listed = in_time(all.list_metadata(&on_node.limit(MOST_OF_A_NODE))).await?;
+        Ok(listed.items.into_iter().map(|pod| pod.metadata).collect())
+    }
+
+    /// Makes an event of a pod.
+    async fn tell(
+        &self,
+        node: &str,
+        pod: &ObjectMeta,
+        reason: &str,
+        message: &str,
+    ) -> Result<(), WatchProblem> {
+        let namespace = pod.namespace.clone().unwrap_or_default();
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let event = event(node, pod, reason, message);
         in_time(events.create(&PostParams::default(), &event)).await?;
         self.counters.events.increment();
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -140,23 +185,23 @@ async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T,
 }
 
 /// As `events.k8s.io/v1` wants it.
-fn event(node: &str, pod: &Pod, key: &Key, message: &str) -> Event {
+fn event(node: &str, pod: &ObjectMeta, reason: &str, message: &str) -> Event {
     Event {
         action: Some("Protect".to_owned()),
         event_time: Some(MicroTime(Timestamp::now())),
         metadata: ObjectMeta {
             generate_name: Some("sheath-".to_owned()),
-            namespace: Some(key.namespace.clone()),
+            namespace: pod.namespace.clone(),
             ..ObjectMeta::default()
         },
         note: Some(message.to_owned()),
-        reason: Some(key.reason.to_owned()),
+        reason: Some(reason.to_owned()),
         regarding: Some(ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Pod".to_owned()),
-            name: Some(key.pod.clone()),
-            namespace: Some(key.namespace.clone()),
-            uid: pod.metadata.uid.clone(),
+            name: pod.name.clone(),
+            namespace: pod.namespace.clone(),
+            uid: pod.uid.clone(),
             ..ObjectReference::default()
         }),
         reporting_controller: Some(REPORTER.to_owned()),
@@ -174,22 +219,28 @@ fn reason(code: i32) -> Option<&'static str> {
         Reason::NoIdentity => Some("NoIdentity"),
         Reason::Degraded => Some("ProtectionDegraded"),
         Reason::ConnectionsRefused => Some("ConnectionsRefused"),
+        Reason::CallersRefused => Some("CallersRefused"),
+        Reason::Held => Some("PodHeld"),
     }
 }
 
 /// A trouble that makes sense. Names become part of a request's path.
 fn parsed(trouble: Trouble) -> Option<(Key, String)> {
-    let Trouble { namespace, pod, reason: code, message } = trouble;
-    if !is_object_name(&namespace) || !is_object_name(&pod) {
-        return None;
-    }
+    let Trouble { namespace, pod: name, reason: code, message, pod_uid } = trouble;
+    let pod = match (namespace.is_empty() && name.is_empty(), pod_uid.is_empty()) {
+        (true, false) => Subject::Uid(pod_uid.parse().ok()?),
+        (false, true) if is_object_name(&namespace) && is_object_name(&name) => {
+            Subject::Named { namespace, name }
+        }
+        _ => return None,
+    };
     let mut text: String = message
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .take(LONGEST_MESSAGE)
         .collect();
     text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
-    Some((Key { namespace, pod, reason: reason(code)? }, text))
+    Some((Key { pod, reason: reason(code)? }, text))
 }
 
 #[tonic::async_trait]
@@ -201,14 +252,26 @@ impl Troubles for Telling {
             return Err(Status::invalid_argument(format!("more than {MOST} troubles")));
         }
         let troubles = told.into_iter().filter_map(parsed).collect();
+        let due = self.due(&caller.node, troubles);
+        if due.is_empty() {
+            return Ok(Response::new(TellResponse { events: 0 }));
+        }
+        let pods = self.pods(&caller.node).await;
         let mut events = 0;
-        for (key, message) in self.due(&caller.node, troubles) {
-            match self.tell(&caller.node, &key, &message).await {
-                Ok(is_here) => events += u32::from(is_here),
+        for (key, message) in due {
+            // An agent speaks of pods of its own node, or of nobody.
+            let told = match &pods {
+                Ok(pods) => match pods.iter().find(|pod| key.pod.is(pod)) {
+                    Some(pod) => self.tell(&caller.node, pod, key.reason, &message).await,
+                    None => continue,
+                },
+                Err(error) => Err(error.clone()),
+            };
+            match told {
+                Ok(()) => events += 1,
                 // A namespace may have no room for events. That is no reason to be silent about others.
                 Err(error) => {
-                    let Key { namespace, pod, .. } = &key;
-                    tracing::warn!(node = %caller.node, namespace, pod, %error, "no event can be made of what is wrong with a pod");
+                    tracing::warn!(node = %caller.node, pod = %key.pod, %error, "no event can be made of what is wrong with a pod");
                     self.untold(&caller.node, &key);
                 }
             }
@@ -222,12 +285,12 @@ mod tests {
     use super::*;
 
     fn trouble(namespace: &str, pod: &str, reason: Reason) -> Trouble {
-        let message = "why".to_owned();
-        Trouble { namespace: namespace.into(), pod: pod.into(), reason: reason.into(), message }
+        let (namespace, pod, message) = (namespace.into(), pod.into(), "why".to_owned());
+        Trouble { namespace, pod, reason: reason.into(), message, pod_uid: String::new() }
     }
 
-    fn keys(due: &[(Key, String)]) -> Vec<&str> {
-        due.iter().map(|(key, _)| key.pod.as_str()).collect()
+    fn keys(due: &[(Key, String)]) -> Vec<String> {
+        due.iter().map(|(key, _)| key.pod.to_string()).collect()
     }
 
     fn troubles(pods: &[&str]) -> Vec<(Key, String)> {
@@ -252,6 +315,17 @@ mod tests {
         }
         assert_eq!(parsed(trouble("shop", "a", Reason::Unspecified)), None);
         assert_eq!(parsed(Trouble { reason: 99, ..trouble("shop", "a", Reason::Degraded) }), None);
+        // By its uid alone, and by one that makes sense.
+        let by_uid = |pod: &str, uid: &str| Trouble {
+            pod_uid: uid.to_owned(),
+            ..trouble(pod, pod, Reason::Held)
+        };
+        let uid = "00000000-0000-4000-8000-000000000001";
+        let known = parsed(by_uid("", uid)).map(|(key, _)| (key.pod, key.reason));
+        assert_eq!(known, Some((Subject::Uid(uid.parse().unwrap()), "PodHeld")));
+        for senseless in [by_uid("a", uid), by_uid("", "a"), by_uid("", "")] {
+            assert_eq!(parsed(senseless), None);
+        }
         let long =
             Trouble { message: "ä\n".repeat(5000), ..trouble("shop", "a", Reason::Degraded) };
         let (_, message) = parsed(long).unwrap();
@@ -262,12 +336,12 @@ mod tests {
     fn a_trouble_is_told_once_and_again_when_it_lasts_or_comes_back() {
         let mut heard = Heard::default();
         let start = Instant::now();
-        assert_eq!(keys(&heard.due(troubles(&["a", "b"]), start)), ["a", "b"]);
+        assert_eq!(keys(&heard.due(troubles(&["a", "b"]), start)), ["shop/a", "shop/b"]);
         let later = start + Duration::from_secs(10);
-        assert_eq!(keys(&heard.due(troubles(&["a", "b", "c"]), later)), ["c"]);
+        assert_eq!(keys(&heard.due(troubles(&["a", "b", "c"]), later)), ["shop/c"]);
         assert_eq!(keys(&heard.due(troubles(&["a"]), later)), [""; 0]);
-        assert_eq!(keys(&heard.due(troubles(&["a", "b"]), later)), ["b"], "it had gone");
-        assert_eq!(keys(&heard.due(troubles(&["a", "b"]), start + AGAIN)), ["a"]);
+        assert_eq!(keys(&heard.due(troubles(&["a", "b"]), later)), ["shop/b"], "it had gone");
+        assert_eq!(keys(&heard.due(troubles(&["a", "b"]), start + AGAIN)), ["shop/a"]);
     }
 
     #[test]

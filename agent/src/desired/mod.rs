@@ -30,7 +30,9 @@ pub use published_port::PublishedPort;
 pub use sheath_common::pod_uid::PodUid;
 pub use tls::{CertificateChoice, InboundTls, StandardTls, TlsContext, TrustChoice};
 pub use trust::{CertificateSource, CrlFiles, PinSource, TrustDomainEntry};
-pub use workload::{CgroupSelector, Existing, Inbound, NamespaceKind, Outbound, Workload};
+pub use workload::{
+    Bypass, BypassOrigin, CgroupSelector, Existing, Inbound, NamespaceKind, Outbound, Workload,
+};
 
 /// The part of one producer, or all parts merged. Values are shared, so a clone is cheap.
 #[derive(Clone, Debug, Default)]

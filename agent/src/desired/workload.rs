@@ -146,7 +146,42 @@ impl Default for Inbound {
 #[derive(Clone, Debug)]
 pub struct Outbound {
     pub mode: OutboundMode,
-    pub bypass: Vec<Destination>,
+    pub bypass: Vec<Bypass>,
+}
+
+/// A destination that a workload reaches as it likes, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bypass {
+    pub destination: Destination,
+    pub origin: BypassOrigin,
+}
+
+/// Who has said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BypassOrigin {
+    /// The workload's own configuration.
+    Workload,
+    /// What is written for all pods.
+    Kubernetes,
+    /// Nobody: the cluster's API server is there.
+    ApiServer,
+}
+
+impl BypassOrigin {
+    /// All of these destinations, for this reason.
+    pub fn of(self, destinations: impl IntoIterator<Item = Destination>) -> Vec<Bypass> {
+        destinations.into_iter().map(|destination| Bypass { destination, origin: self }).collect()
+    }
+
+    /// As the keys of the configuration have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Workload => "outbound.bypass",
+            Self::Kubernetes => "kubernetes.bypass",
+            Self::ApiServer => "API server",
+        }
+    }
 }
 
 impl Default for Outbound {

@@ -12,6 +12,7 @@ use super::{FlowError, FlowLog, Pipeline};
 use crate::capture::{AcceptedInbound, AcceptedOutbound, FlowStarter, Namespace, Place};
 use crate::flow::Direction;
 use crate::limits::{Permit, QuotaExceeded};
+use crate::telemetry::Refusals;
 
 /// Starts one task for each connection, which lives until the last byte. If it ends early, both legs are dropped, which resets
 /// them.
@@ -75,6 +76,10 @@ impl FlowStarter for FlowHandler {
     fn shed(&self, namespace: &Namespace) {
         self.0.counters.connections_shed.increment();
         tracing::debug!(namespace = namespace.inode(), "no descriptor for a connection; reset");
+    }
+
+    fn refusals(&self) -> Arc<Refusals> {
+        self.0.counters.refusals.clone()
     }
 }
 

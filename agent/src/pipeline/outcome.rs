@@ -16,7 +16,7 @@ use crate::policy::PolicyError;
 use crate::relay::RelayError;
 use crate::services::NoEndpoint;
 use crate::sessions::{NotReopened, Revoked};
-use crate::telemetry::Ending;
+use crate::telemetry::{Ending, RefusedBy};
 use crate::tls::TlsError;
 use crate::wire::{NotAccepted, RefusalCode, WireError};
 
@@ -52,7 +52,12 @@ impl FlowLog {
             }
         }
         let ending = match result {
-            Ok(()) => Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new() },
+            Ok(()) => Ending {
+                outcome: Outcome::Ok,
+                stage: Stage::Relay,
+                reason: String::new(),
+                refused: None,
+            },
             Err(error) => error.into(),
         };
         self.open.conclude(&self.record, &ending);
@@ -148,6 +153,40 @@ impl FlowError {
         }
     }
 
+    /// By what the flow was refused. `None` if it has only failed, or ended early.
+    fn refused_by(&self) -> Option<RefusedBy> {
+        let far_end =
+            |code: RefusalCode| (code == RefusalCode::NOT_ALLOWED).then_some(RefusedBy::FarEnd);
+        match self {
+            Self::Policy(_) => Some(RefusedBy::Policy),
+            Self::Revoked(revoked) => match revoked {
+                Revoked::Strict | Revoked::Required | Revoked::Policy(_) => Some(RefusedBy::Policy),
+                Revoked::NoIdentity => Some(RefusedBy::Identity),
+                Revoked::Peer(_) | Revoked::Expired => Some(RefusedBy::Peer),
+                Revoked::WorkloadGone | Revoked::Unwatched => None,
+            },
+            Self::Service(_) => Some(RefusedBy::Service),
+            Self::NoIdentity(_) | Self::Tls(TlsError::Setup(_)) => Some(RefusedBy::Identity),
+            Self::Limit(_) => Some(RefusedBy::Limit),
+            Self::Tls(TlsError::Io(_) | TlsError::Timeout(_)) => None,
+            Self::Tls(_) => Some(RefusedBy::Peer),
+            Self::NotAccepted(code)
+            | Self::Relay(RelayError::Wire(WireError::Refused(code)))
+            | Self::NotTaken(NotReopened::NotAccepted(NotAccepted::Refused(code))) => {
+                far_end(*code)
+            }
+            Self::DialWire(_)
+            | Self::DialApp(_)
+            | Self::FirstBytes(_)
+            | Self::Relay(_)
+            | Self::NotTaken(_)
+            | Self::NoFlow
+            | Self::Close(_)
+            | Self::Moved
+            | Self::Settle(_) => None,
+        }
+    }
+
     /// The errno with which the destination could not be reached, if it is that.
     #[must_use]
     pub fn unreachable(&self) -> Option<i32> {
@@ -190,7 +229,7 @@ impl From<FlowError> for Ending {
             FlowError::Close(_) => (Outcome::Error, Stage::Relay),
             FlowError::Settle(_) => (Outcome::Error, Stage::Capture),
         };
-        Self { outcome, stage, reason: error.to_string() }
+        Self { outcome, stage, reason: error.to_string(), refused: error.refused_by() }
     }
 }
 

@@ -261,8 +261,8 @@ impl WorkloadPolicy {
     fn new(config: &Arc<desired::Workload>, materials: &Materials) -> Self {
         let mut bypass = PrefixTable::default();
         let rule = config.origin.field("outbound.bypass");
-        for destination in &config.outbound.bypass {
-            bypass.entry(destination).get_or_insert_with(|| rule.clone());
+        for one in &config.outbound.bypass {
+            bypass.entry(&one.destination).get_or_insert_with(|| rule.clone());
         }
         Self { inbound: targets::inbound(config, materials), bypass, config: config.clone() }
     }

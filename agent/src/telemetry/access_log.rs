@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::RefusedBy;
 use crate::flow::{FlowRecord, Outcome, PeerId, Stage};
 use crate::origin::Origin;
 
@@ -17,6 +18,8 @@ pub struct Ending {
     pub stage: Stage,
     /// Empty if there is nothing to explain.
     pub reason: String,
+    /// By what it was refused, if it was.
+    pub refused: Option<RefusedBy>,
 }
 
 /// Logs a connection that the kernel refused in `connect()`, by a rule or for another reason.
@@ -27,8 +30,13 @@ pub fn log_denied_connect(
     rule: Option<Origin>,
     reason: &str,
 ) {
-    let ending =
-        Ending { outcome: Outcome::Denied, stage: Stage::Capture, reason: reason.to_owned() };
+    let ending = Ending {
+        outcome: Outcome::Denied,
+        stage: Stage::Capture,
+        reason: reason.to_owned(),
+        // The supervisor counts it.
+        refused: None,
+    };
     let record = FlowRecord { rule, ..FlowRecord::denied(workload, destination, pid) };
     log_flow(&record, Duration::ZERO, &ending);
 }

@@ -8,6 +8,7 @@ use sheath_common::workload::WorkloadId;
 
 use super::access_log::{Ending, log_flow};
 use super::moves::MoveCounters;
+use super::refusals::{Refusals, RefusedConnection};
 use crate::flow::{Direction, FlowRecord, Outcome, Stage};
 use crate::metrics::{
     Bounds, Counter, Gauge, Histogram, Label, OfWorkloads, PerLabel, Registry, RegistryError,
@@ -117,6 +118,8 @@ pub struct AgentCounters {
     /// Accepted connections for which there was no descriptor.
     pub connections_shed: Counter,
     pub moves: MoveCounters,
+    /// Connections that were refused.
+    pub refusals: Arc<Refusals>,
     open: Mutex<HashMap<WorkloadId, Arc<Gauge>>>,
 }
 
@@ -137,6 +140,7 @@ impl Default for AgentCounters {
             strangers: Counter::default(),
             connections_shed: Counter::default(),
             moves: MoveCounters::default(),
+            refusals: Arc::default(),
             open: Mutex::default(),
         }
     }
@@ -156,6 +160,12 @@ impl AgentCounters {
             "Connections that ended, by how they ended.",
             self,
             |own| &own.flows_closed,
+        )?;
+        registry.register(
+            "connections_refused",
+            "Connections of workloads, and to them, that were refused, by the reason.",
+            &self.refusals,
+            |refusals| &refusals.counted,
         )?;
         registry.register("flow_seconds", "How long connections were open.", self, |own| {
             &own.flow_seconds
@@ -215,7 +225,7 @@ impl AgentCounters {
         let of_workload = self.open_by_workload().entry(workload).or_default().clone();
         of_workload.increment();
         let outcome = Some(Outcome::Reset);
-        OpenFlow { counters: self.clone(), of_workload, direction, outcome }
+        OpenFlow { counters: self.clone(), workload, of_workload, direction, outcome }
     }
 
     /// Flows that are open now.
@@ -248,6 +258,7 @@ impl AgentCounters {
 #[derive(Debug)]
 pub struct OpenFlow {
     counters: Arc<AgentCounters>,
+    workload: WorkloadId,
     of_workload: Arc<Gauge>,
     direction: Direction,
     /// `None` if it goes on in another process.
@@ -275,6 +286,12 @@ impl OpenFlow {
         self.counters.flow_seconds.of(self.direction).observe(duration);
         if ending.stage == Stage::Tls {
             self.counters.handshakes_failed.of(self.direction).increment();
+        }
+        if let Some(by) = ending.refused {
+            let (direction, reason) = (self.direction, &*ending.reason);
+            let FlowRecord { source, destination, .. } = *record;
+            let refused = RefusedConnection { direction, by, source, destination, reason };
+            self.counters.refusals.note(self.workload, &refused);
         }
         self.outcome = Some(ending.outcome);
         drop(self);

@@ -170,6 +170,11 @@ impl ApiServer {
         self.shared.store().get(kind, key).cloned()
     }
 
+    /// All objects of a kind.
+    pub fn all(&self, kind: Kind) -> Vec<Value> {
+        self.shared.store().all(kind)
+    }
+
     /// Makes an object, or puts it in place of the one of its name.
     pub fn put(&self, kind: Kind, object: Value) {
         self.shared.store().put(kind, object);

@@ -24,7 +24,7 @@ impl Place {
         if path == "/apis/authentication.k8s.io/v1/tokenreviews" {
             return Some(Self::Reviews);
         }
-        let groups = ["/api/v1", "/apis/coordination.k8s.io/v1"];
+        let groups = ["/api/v1", "/apis/coordination.k8s.io/v1", "/apis/events.k8s.io/v1"];
         let rest = groups.iter().find_map(|group| path.strip_prefix(group))?;
         let mut parts = rest.strip_prefix("/namespaces/")?.split('/');
         let (namespace, kind) = (parts.next()?.to_owned(), Kind::within(parts.next()?)?);
@@ -64,6 +64,9 @@ fn object(
     shared: &Shared,
 ) -> Result<Value, (u16, &'static str)> {
     let mut store = shared.store();
+    if let Some(prefix) = sent["metadata"]["generateName"].as_str().map(str::to_owned) {
+        sent["metadata"]["name"] = json!(format!("{prefix}{}", store.version()));
+    }
     let named = name.or_else(|| sent["metadata"]["name"].as_str()).map(str::to_owned);
     let key = format!("{namespace}/{}", named.ok_or((422, "an object without a name"))?);
     let known = store.get(kind, &key).cloned();

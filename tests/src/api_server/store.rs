@@ -16,6 +16,7 @@ pub enum Kind {
     Secret,
     ConfigMap,
     Lease,
+    Event,
 }
 
 impl Kind {
@@ -35,6 +36,8 @@ impl Kind {
     /// The kind whose objects have this name in a path, within namespaces.
     pub fn within(plural: &str) -> Option<Self> {
         match plural {
+            "pods" => Some(Self::Pod),
+            "events" => Some(Self::Event),
             "secrets" => Some(Self::Secret),
             "configmaps" => Some(Self::ConfigMap),
             "leases" => Some(Self::Lease),
@@ -53,12 +56,14 @@ impl Kind {
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Lease => "Lease",
+            Self::Event => "Event",
         }
     }
 
     pub fn api_version(self) -> &'static str {
         match self {
             Self::Lease => "coordination.k8s.io/v1",
+            Self::Event => "events.k8s.io/v1",
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::ServiceCidr => "networking.k8s.io/v1",
             _ => "v1",
@@ -142,6 +147,12 @@ impl Store {
 
     pub fn get(&self, kind: Kind, key: &str) -> Option<&Value> {
         self.objects.get(&(kind, key.to_owned()))
+    }
+
+    /// All of a kind, by their namespaces and names.
+    pub fn all(&self, kind: Kind) -> Vec<Value> {
+        let of_kind = self.objects.iter().filter(|((of, _), _)| *of == kind);
+        of_kind.map(|(_, object)| object.clone()).collect()
     }
 
     pub fn delete(&mut self, kind: Kind, key: &str) {

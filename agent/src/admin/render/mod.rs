@@ -4,6 +4,7 @@ mod certificates;
 mod health;
 mod metrics;
 mod status;
+mod workloads;
 
 use serde_json::Value;
 

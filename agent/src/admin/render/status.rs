@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::{list, metrics, state, text};
-use crate::terminal::{Cell, Table};
+use super::{list, metrics, text, workloads};
+use crate::terminal::Table;
 
 /// Renders a status document for a terminal.
 #[must_use]
@@ -34,7 +34,9 @@ pub fn render_status(status: &Value) -> String {
     if status["taken_over"].is_object() {
         let _ = writeln!(out, "{}", taken_over(&status["taken_over"]));
     }
-    let _ = write!(out, "\n{}", workloads(list(&status["workloads"])));
+    let known = list(&status["workloads"]);
+    let _ = write!(out, "\n{}", workloads::table(known));
+    workloads::bypassed(&mut out, known);
     if !status["pods"].is_null() {
         let _ = write!(out, "\n{}", pods(&status["pods"]));
     }
@@ -68,30 +70,6 @@ pub fn is_well(status: &Value) -> bool {
         && list(&status["workloads"]).iter().all(is_protected)
 }
 
-/// Characters of a list of ports before it is cut.
-const PORTS_WIDTH: usize = 24;
-/// How much of it is shown then.
-const FIRST_PORTS: usize = 10;
-
-/// A mode and its ports, as many as fit; `--output json` has them all.
-fn inbound(workload: &Value) -> String {
-    let mode = text(&workload["inbound"]["mode"]);
-    let ports: Vec<String> =
-        list(&workload["inbound"]["ports"]).iter().map(Value::to_string).collect();
-    let all = ports.join(",");
-    if ports.is_empty() {
-        let refused = if workload["inbound"]["refused"] == true { " refused" } else { "" };
-        return format!("{mode}{refused}");
-    }
-    if all.len() <= PORTS_WIDTH {
-        return format!("{mode} {all}");
-    }
-    let first = all[..FIRST_PORTS].rfind(',').unwrap_or(FIRST_PORTS);
-    let first = &all[..first];
-    let shown = first.split(',').count();
-    format!("{mode} {first} and {} more", ports.len() - shown)
-}
-
 /// From which agent this one has taken over.
 fn taken_over(from: &Value) -> String {
     let rest = match from["has_ended"] == true {
@@ -121,6 +99,7 @@ fn pods(pods: &Value) -> String {
     for pod in held {
         let (uid, cgroup) = (text(&pod["uid"]), text(&pod["cgroup"]));
         let _ = writeln!(out, "  {uid} held since {}: {cgroup}", text(&pod["since"]));
+        let _ = writeln!(out, "    {}", text(&pod["reason"]));
     }
     if let Some(problem) = pods["problem"].as_str().filter(|problem| !problem.is_empty()) {
         let _ = writeln!(out, "  {problem}");
@@ -213,7 +192,10 @@ fn services(services: &Value, out: &mut String) {
         let at: Vec<_> = list(&bypassed["at"]).iter().map(text).collect();
         let _ = match at.is_empty() {
             true => write!(out, "\n  bypassed: nothing, as there is no Service {service}"),
-            false => write!(out, "\n  bypassed: {service} at {}", at.join(", ")),
+            false => {
+                let at = at.join(", ");
+                write!(out, "\n  bypassed: {at} (kubernetes.bypassServices: {service})")
+            }
         };
     }
     let more = |out: &mut String, all: u64, named: usize| {
@@ -243,57 +225,6 @@ fn problems(problems: &[Value]) -> Table {
     table
 }
 
-fn workloads(workloads: &[Value]) -> Table {
-    let mut table = Table::new([
-        "WORKLOAD",
-        "STATE",
-        "INBOUND",
-        "OUTBOUND",
-        "FLOWS",
-        "SVID UNTIL",
-        "SPIFFE ID",
-    ]);
-    for workload in workloads {
-        table.row([
-            Cell::new(text(&workload["name"])),
-            state(&workload["state"]),
-            inbound(workload).into(),
-            text(&workload["outbound"]["mode"]).into(),
-            format!("{:>5}", workload["flows"].to_string()).into(),
-            text(&workload["svid"]["not_after"]).into(),
-            text(&workload["spiffe_id"]).into(),
-        ]);
-        notes(&mut table, workload);
-    }
-    table
-}
-
-/// The notes on a workload.
-fn notes(table: &mut Table, workload: &Value) {
-    let reason = text(&workload["reason"]);
-    if !reason.is_empty() {
-        table.note(reason);
-    }
-    for note in list(&workload["notes"]) {
-        table.note(text(note));
-    }
-    if let Some(problem) = workload["identity"]["problem"].as_str().filter(|p| !p.is_empty()) {
-        table.note(format!("identity: {problem}"));
-    }
-    for connection in list(&workload["unprotected"]) {
-        let (local, remote) = (text(&connection["local"]), text(&connection["remote"]));
-        table.note(format!("unprotected: {local} - {remote}"));
-    }
-    for mount in list(&workload["network_mounts"]) {
-        table.note(format!(
-            "unprotected: {} {} on {} (the kernel's own connections)",
-            text(&mount["kind"]),
-            text(&mount["source"]),
-            text(&mount["path"])
-        ));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,6 +241,12 @@ mod tests {
                 "inbound": {"mode": "strict", "ports": [80, 443]}, "outbound": {"mode": "require"},
                 "svid": {"not_after": "2030-01-01T00:00:00Z"}, "spiffe_id": "spiffe://example.org/web",
                 "notes": ["listens elsewhere"],
+                "refused": {"kinds": [
+                    {"direction": "inbound", "by": "peer", "count": 3, "source": "10.0.0.9:1", "destination": "10.0.0.1:80",
+                     "last": "2030-01-01T00:00:00Z", "reason": "a stranger"},
+                    {"direction": "outbound", "by": "policy", "count": 1, "source": "127.0.0.1:7", "destination": "10.0.0.2:80",
+                     "last": "2030-01-01T00:00:00Z", "reason": "nobody is known"},
+                ]},
                 "unprotected": [{"local": "10.0.0.1:5", "remote": "10.0.0.2:80"}],
                 "network_mounts": [{"kind": "nfs4", "source": "store:/export", "path": "/srv"}],
             }],
@@ -327,7 +264,7 @@ mod tests {
             },
             "counters": {"connect_protected": 3, "connect_denied": 0},
             "pods": {"root": "/kubepods", "known": false, "decided": 7, "problem": "no room", "held": [
-                {"uid": "0a1b", "cgroup": "/kubepods/pod0a1b", "since": "2030-01-01T00:00:00Z"},
+                {"uid": "0a1b", "cgroup": "/kubepods/pod0a1b", "since": "2030-01-01T00:00:00Z", "reason": "nobody knows it"},
             ], "kubelet": {"pid": 0, "cgroup": "/kubelet.service", "id": 7, "others": ["cron", "sh"], "problem": "why"}},
         });
         let text = render_status(&status);
@@ -337,17 +274,19 @@ mod tests {
             "strict 80,443",
             "  because",
             "  listens elsewhere",
+            "3 inbound refused, the last from 10.0.0.9:1 to 10.0.0.1:80 at 2030-01-01T00:00:00Z: a stranger",
+            "1 outbound refused, the last to 10.0.0.2:80 at 2030-01-01T00:00:00Z: nobody is known",
             "unprotected: 10.0.0.1:5 - 10.0.0.2:80",
             "unprotected: nfs4 store:/export on /srv",
             "connect_protected",
             "pods below /kubepods   decided 7   held 1   nothing heard about pods yet",
-            "  0a1b held since 2030-01-01T00:00:00Z: /kubepods/pod0a1b",
+            "  0a1b held since 2030-01-01T00:00:00Z: /kubepods/pod0a1b\n    nobody knows it\n",
             "  no room",
             "probes of the kubelet in /kubelet.service are let through\n  why\n",
             "  so are connections of cron, sh, in the same cgroup",
             "directory 9 addresses   plain 2   pending 3   protected 4   change 7",
             "  as of 2030-01-01T00:00:00Z: nobody answers",
-            "  bypassed: kube-system/kube-dns:53 at 10.96.0.10:53",
+            "  bypassed: 10.96.0.10:53 (kubernetes.bypassServices: kube-system/kube-dns:53)",
             "  bypassed: nothing, as there is no Service shop/gone",
             "  closed: 10.96.0.7: two have it\n  and 2 more\n  no room: shop/big is refused",
         ] {

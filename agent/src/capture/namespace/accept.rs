@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use super::spares;
 use super::state::Namespace;
 use crate::flow::Inherited;
+use crate::telemetry::Refusals;
 
 /// Pause after `accept()` fails for want of memory.
 const RETRY: Duration = Duration::from_millis(50);
@@ -51,6 +52,8 @@ pub trait FlowStarter: std::fmt::Debug + Send + Sync {
     fn stranger(&self, namespace: &Namespace, kind: ListenerKind, remote: SocketAddr);
     /// A connection for which there was no descriptor; it has been reset.
     fn shed(&self, namespace: &Namespace);
+    /// Where it is noted what is refused, by the kernel as well.
+    fn refusals(&self) -> Arc<Refusals>;
 }
 
 /// One listener.

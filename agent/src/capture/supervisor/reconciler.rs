@@ -13,7 +13,6 @@ use super::kubelet::Kubelet;
 use super::listening::Listening;
 use super::namespaces::Namespaces;
 use super::port_steering::PortSteering;
-use super::refused::Refused;
 use super::rules::Rules;
 use super::start::{Attached, refuse_own_cgroup};
 use super::status::{Owners, ServedWorkload, StatusView};
@@ -24,6 +23,7 @@ use crate::capture::namespace::{FlowStarter, Listeners};
 use crate::capture::processes::Processes;
 use crate::desired::{self, Pods};
 use crate::steering::Steering;
+use crate::telemetry::Refusals;
 
 /// How many times as long as a look at everything takes there is none, unless somebody asks: on a node on which many pods start, the
 /// processor is for them, and those that wait at the gate are looked at by themselves.
@@ -183,10 +183,10 @@ impl Reconciler {
     }
 
     /// The status, after another reconciliation.
-    pub fn status(&mut self, refused: &Refused) -> StatusView {
+    pub fn status(&mut self, refusals: &Refusals) -> StatusView {
         self.reconcile();
         let found = self.programs.check_and_repair();
-        self.owners().view(found, refused)
+        self.owners().view(found, refusals)
     }
 
     /// What the last look has found of what is served.

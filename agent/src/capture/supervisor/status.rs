@@ -10,7 +10,6 @@ use super::enrolled::Enrolled;
 use super::kubelet::{Kubelet, KubeletView};
 use super::namespaces::Namespaces;
 use super::pods::HeldPod;
-use super::refused::{Refused, RefusedConnections};
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::filters;
@@ -18,8 +17,12 @@ use crate::capture::kernel::mounts::{self, NetworkMount};
 use crate::capture::kernel::programs::{FoundProgram, Programs};
 use crate::capture::kernel::targets::Hook;
 use crate::capture::namespace::{Namespace, existing};
+use crate::desired::Bypass;
 use crate::steering::Steering;
-use crate::telemetry::rfc3339;
+use crate::telemetry::{Refusals, RefusedConnections, rfc3339};
+
+/// So many bypassed destinations of a workload are named.
+const MOST_NAMED: usize = 20;
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StatusView {
@@ -80,6 +83,8 @@ pub struct HeldPodStatus {
     pub cgroup: String,
     /// When it was first seen to be held (RFC 3339).
     pub since: String,
+    /// Why nobody has decided about it.
+    pub reason: &'static str,
 }
 
 /// One BPF program.
@@ -110,7 +115,7 @@ pub struct WorkloadStatus {
     pub network_mounts: Vec<NetworkMount>,
     /// Notes on the sockets that listen on its ports.
     pub notes: Vec<String>,
-    /// Connections of it that the kernel has refused.
+    /// Connections of it, and to it, that were refused.
     pub refused: Option<RefusedConnections>,
 }
 
@@ -153,6 +158,23 @@ pub struct InboundStatus {
 #[derive(Clone, Debug, Serialize)]
 pub struct OutboundStatus {
     pub mode: &'static str,
+    /// Destinations that it reaches as it likes: the first of them.
+    pub bypass: Vec<BypassStatus>,
+    /// How many there are.
+    pub bypassed: usize,
+}
+
+/// A destination that is bypassed, and who has said so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BypassStatus {
+    pub destination: String,
+    pub origin: &'static str,
+}
+
+impl From<&Bypass> for BypassStatus {
+    fn from(bypass: &Bypass) -> Self {
+        Self { destination: bypass.destination.to_string(), origin: bypass.origin.name() }
+    }
 }
 
 /// What is served of a workload.
@@ -208,13 +230,13 @@ impl NamespaceStatus {
 
 impl Owners<'_> {
     /// The status, with the programs as they have just been found.
-    pub fn view(&self, programs: Vec<FoundProgram>, refused: &Refused) -> StatusView {
+    pub fn view(&self, programs: Vec<FoundProgram>, refusals: &Refusals) -> StatusView {
         StatusView {
             programs: programs.into_iter().map(ProgramStatus::from).collect(),
             workloads: self
                 .enrolled
                 .iter()
-                .map(|workload| self.workload(workload, refused))
+                .map(|workload| self.workload(workload, refusals))
                 .collect(),
             pods: self.pods(),
         }
@@ -222,10 +244,17 @@ impl Owners<'_> {
 
     fn pods(&self) -> Option<PodsStatus> {
         let pods = self.enrolled.pods();
+        let reason = match pods.decisions().known() {
+            None => "the agent has heard nothing of pods yet",
+            Some(_) => {
+                "the agent has not heard of this pod, or cannot tell what is to become of it"
+            }
+        };
         let held = |pod: &HeldPod| HeldPodStatus {
             uid: pod.uid.to_string(),
             cgroup: cgroups::shown(&pod.path),
             since: rfc3339(pod.since),
+            reason,
         };
         Some(PodsStatus {
             root: pods.root()?.as_str().to_owned(),
@@ -271,8 +300,9 @@ impl Owners<'_> {
         open.map(NamespaceStatus::of).collect()
     }
 
-    fn workload(&self, workload: &WorkloadState, refused: &Refused) -> WorkloadStatus {
+    fn workload(&self, workload: &WorkloadState, refusals: &Refusals) -> WorkloadStatus {
         let config = workload.config();
+        let bypass = &config.outbound.bypass;
         let namespaces = self.served_in(workload);
         let problem = self.problem(workload, &namespaces);
         let state = match &problem {
@@ -308,11 +338,13 @@ impl Owners<'_> {
                     OutboundMode::Prefer => "prefer",
                     OutboundMode::Disabled => "disabled",
                 },
+                bypass: bypass.iter().take(MOST_NAMED).map(BypassStatus::from).collect(),
+                bypassed: bypass.len(),
             },
             unprotected: self.unprotected(workload),
             network_mounts: mounts::of_processes(workload.processes()),
             notes: workload.report().said().notes.clone(),
-            refused: refused.of(config.id).cloned(),
+            refused: refusals.of(config.id),
         }
     }
 

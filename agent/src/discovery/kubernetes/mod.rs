@@ -18,7 +18,7 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Config;
 
 use super::{Discovery, Problems, Snapshot, Update, Updates};
-use crate::desired::Destination;
+use crate::desired::Bypass;
 use crate::follow::{Check, Following, Unfollowed};
 use crate::kubernetes::{Access, Connection, Rules, follow};
 use crate::spiffe::TrustDomain;
@@ -46,7 +46,7 @@ pub struct Kubernetes {
     pub identities: PodIdentities,
     pub rules: Rules,
     /// Destinations that no pod is cut off from.
-    pub bypass: Vec<Destination>,
+    pub bypass: Vec<Bypass>,
     /// File with what was known last. It outlives the agent: pods that run stay protected though the API server is away.
     pub memory: PathBuf,
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Kubernetes, PodIdentities};
+use crate::desired::BypassOrigin;
 use crate::identity::CaSettings;
 use crate::kubernetes::Access;
 pub use crate::kubernetes::testing::*;
@@ -20,7 +21,7 @@ pub fn settings(memory: PathBuf) -> Kubernetes {
         }),
         trust_domain,
         rules: rules(),
-        bypass: vec!["10.96.0.1:443".to_owned().try_into().unwrap()],
+        bypass: BypassOrigin::ApiServer.of(["10.96.0.1:443".to_owned().try_into().unwrap()]),
         memory,
     }
 }

@@ -49,7 +49,8 @@ fn a_connection_that_the_kernel_refused_has_the_fields_of_any_other_and_the_proc
     record.workload = "web".to_owned();
     let rule = Origin::named(&Path::new("test.yaml").into(), "workloads", 0, "web");
     record.rule = Some(rule.field("inbound.allow"));
-    let ending = Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new() };
+    let ending =
+        Ending { outcome: Outcome::Ok, stage: Stage::Relay, reason: String::new(), refused: None };
     let flow = logged(|| log_flow(&record, Duration::from_millis(1_500), &ending));
     for (name, expected) in [
         ("target", Value::from("sheath::access")),

@@ -12,7 +12,7 @@ fn counted(counters: &Arc<AgentCounters>) -> Snapshot {
 fn conclude(counters: &Arc<AgentCounters>, direction: Direction, outcome: Outcome, stage: Stage) {
     let address = "192.0.2.1:80".parse().unwrap();
     let record = FlowRecord::new(FlowIds::new(1).next(), direction, address, address);
-    let ending = Ending { outcome, stage, reason: String::new() };
+    let ending = Ending { outcome, stage, reason: String::new(), refused: None };
     counters.open(1, direction).conclude(&record, &ending);
 }
 
