@@ -56,6 +56,17 @@ fn helm_install_and_a_label_make_every_selected_pods_tcp_mutual_tls_until_helm_u
         shop.wait_served("client", &address);
     }
 
+    // What pods reach as it is, and who has said so; and programs run before those of the root.
+    let status = release.status(a).unwrap();
+    let bypass = &status.workload(&format!("{}/client", shop.namespace)).outbound.bypass;
+    let is_api =
+        |origin: &str, destination: &str| origin == "API server" && destination.ends_with(":443");
+    assert!(bypass.iter().any(|one| is_api(&one.origin, &one.destination)), "{bypass:?}");
+    let services = &status.directory.as_ref().expect("a directory").services;
+    assert!(services.bypassed.iter().any(|one| one.service == "kube-system/kube-dns:53"));
+    let connect = status.programs.iter().find(|program| program.name == "connect_v4").unwrap();
+    assert!(connect.attached_to.ends_with("/kubepods"), "{connect:?}");
+
     // Whoever looks at a pod sees what is wrong with it.
     assert!(shop.ask("client", "192.0.2.1").is_err());
     let space = format!("--namespace={}", shop.namespace);

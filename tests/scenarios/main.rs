@@ -64,6 +64,7 @@ mod pod_events;
 mod pods;
 mod pods_at_birth;
 mod pods_at_once;
+mod pods_cgroup;
 mod probes;
 mod programs;
 mod readiness;

@@ -49,6 +49,7 @@ pub mod shown;
 pub mod spire;
 pub mod status;
 pub mod tap;
+pub mod translator;
 pub mod tricks;
 pub mod wait;
 pub mod world;

@@ -151,7 +151,9 @@ impl Config {
         let mut capture = cgroup_paths::capture_root(&raw.capture.cgroup)?;
         let mut pods = None;
         if let Some(section) = &raw.capture.pods {
-            let (settings, captured) = pods::settings(section, capture)?;
+            let mut workloads = raw.workloads.iter().flatten();
+            let are_alone = workloads.all(|workload| workload.select.pod_uid.is_some());
+            let (settings, captured) = pods::settings(section, capture, are_alone)?;
             (pods, capture) = (Some(settings), captured);
         }
         let plain = raw.capture.pods.and_then(|pods| pods.plain);

@@ -32,13 +32,16 @@ pub enum PodsError {
 /// What stands for the root that the agent's own pod is below.
 const AUTO: &str = "auto";
 
-/// The pods of a kubelet, and what is captured then. The paths of pods have up to two levels more than their root.
+/// The pods of a kubelet, and what is captured then, where nobody has written it: if nothing but pods is a workload (`are_alone`), the
+/// cgroup that has them below it, so that the programs run before what others have attached to the root. The paths of pods have
+/// up to two levels more than their root.
 ///
 /// # Errors
 /// If the root is no path below the root of the hierarchy, or lies outside of `capture.cgroup`.
 pub fn settings(
     raw: &raw::Pods,
     mut capture: CaptureRoot,
+    are_alone: bool,
 ) -> Result<(PodSettings, CaptureRoot), PodsError> {
     const LEVELS: usize = 2;
     let root = match raw.root.as_str() {
@@ -46,8 +49,8 @@ pub fn settings(
             let own = own_cgroup().unwrap_or_default();
             let root = PodRoot::above(&own).ok_or_else(|| PodsError::NoPod(shown_cgroup(&own)))?;
             // A kubelet below something else is one of several on this machine.
-            if let (CaptureRoot::Auto, Some((above, _))) =
-                (&capture, root.as_str().rsplit_once('/'))
+            if let (CaptureRoot::Auto, false, Some((above, _))) =
+                (&capture, are_alone, root.as_str().rsplit_once('/'))
                 && !above.is_empty()
             {
                 capture = CaptureRoot::Below(above.to_owned());
@@ -63,7 +66,13 @@ pub fn settings(
     if text.split('/').skip(1).count() + LEVELS > MAX_CGROUP_DEPTH as usize {
         return Err(PodsError::LongRoot(text.to_owned()));
     }
-    check_captured("capture.pods.root", text, &capture)?;
+    // Pods lie below it in any case.
+    if !matches!(&capture, CaptureRoot::Below(captured) if captured == text) {
+        check_captured("capture.pods.root", text, &capture)?;
+    }
+    if are_alone && capture == CaptureRoot::Auto {
+        capture = CaptureRoot::Pods(text.to_owned());
+    }
     let count = raw.plain.as_ref().map_or(0, Vec::len);
     if count > MAX_PODS as usize {
         return Err(PodsError::TooMany(count));

@@ -1,4 +1,4 @@
-use crate::capture::UnknownPods;
+use crate::capture::{CaptureRoot, UnknownPods};
 use crate::config::Config;
 use crate::config::tests::{EXAMPLE, parse};
 use crate::desired::{CgroupSelector, Pods};
@@ -33,6 +33,31 @@ fn a_kubelets_pods_are_below_a_root_and_selected_by_uid() {
     assert!(config.desired.pods.unwrap().plain.contains(&POD.parse().unwrap()));
     let none = with_pods("{ root: /kubepods, plain: [] }", "cgroup: /web").unwrap();
     assert_eq!(none.desired.pods, Some(Pods::default()));
+}
+
+#[test]
+fn programs_attach_at_the_pods_cgroup_where_nothing_else_is_a_workload() {
+    let pod = format!("podUid: \"{POD}\"");
+    let pods = || CaptureRoot::Pods("/kubepods.slice".to_owned());
+    for (capture, select, expected) in [
+        ("{ pods: { root: /kubepods.slice } }", &*pod, pods()),
+        ("{ cgroup: auto, pods: { root: /kubepods.slice } }", &pod, pods()),
+        ("{ pods: { root: /kubepods.slice } }", "cgroup: /web", CaptureRoot::Auto),
+        ("{ pods: { root: /kubepods.slice } }", "systemdUnit: web.service", CaptureRoot::Auto),
+        (
+            "{ cgroup: /kubepods.slice, pods: { root: /kubepods.slice } }",
+            &pod,
+            CaptureRoot::Below("/kubepods.slice".to_owned()),
+        ),
+        ("{ cgroup: /a, pods: { root: /a/kubepods } }", &pod, CaptureRoot::Below("/a".to_owned())),
+    ] {
+        let text = selecting(select).replace("{ cgroup: auto }", capture);
+        assert_eq!(parse(&text).unwrap().capture, expected, "{capture} {select}");
+    }
+    // A workload of another kind takes a restart: the programs would not see it.
+    let alone = with_pods("{ root: /kubepods.slice }", &pod).unwrap();
+    let more = with_pods("{ root: /kubepods.slice }", "cgroup: /web").unwrap();
+    assert_eq!(alone.check_reload(&more).unwrap_err().0, "capture");
 }
 
 #[test]
