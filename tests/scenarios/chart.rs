@@ -1,9 +1,10 @@
 //! The chart as it is written, before anything is installed: what it refuses, and what it makes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sheath_tests::binaries;
 use sheath_tests::cluster::helm;
 
@@ -48,6 +49,11 @@ fn values_that_make_no_sense_are_refused_by_their_names() {
         ("agent.podsRoot=kubepods", "/agent/podsRoot"),
         ("agent.unknownPods=deny", "/agent/unknownPods"),
         ("agent.bypassServices[0]=kube-dns", "/agent/bypassServices/0"),
+        ("agent.holdHostNetwork=perhaps", "/agent/holdHostNetwork"),
+        ("agent.spire.adminSocket=api.sock", "/agent/spire/adminSocket"),
+        ("agent.spire.socket=/api.sock", "'socket'"),
+        ("agent.extraVolumes[0].hostPath.path=/x", "/agent/extraVolumes/0"),
+        ("agent.extraVolumeMounts[0].name=x", "/agent/extraVolumeMounts/0"),
         ("controller.nodeRanges=mine", "/controller/nodeRanges"),
         ("agent.drain=soon", "/agent/drain"),
         ("agent.paths.run=run", "/agent/paths/run"),
@@ -71,30 +77,116 @@ fn values_that_make_no_sense_are_refused_by_their_names() {
     }
 }
 
-/// What [docs/kubernetes.md] says of rights is what the chart grants.
-#[test]
-fn agents_read_and_nobody_but_the_controller_has_secrets() {
-    let rendered = template(&[]).unwrap();
-    let roles = [objects(&rendered, "ClusterRole"), objects(&rendered, "Role")].concat();
-    for role in &roles {
-        let name = role["metadata"]["name"].as_str().unwrap();
-        for rule in role["rules"].as_array().unwrap() {
-            let has = |key: &str, what: &str| {
-                rule[key].as_array().unwrap().iter().any(|one| one == what || one == "*")
-            };
-            let writes = ["create", "update", "patch", "delete", "deletecollection"];
-            if name == "sheath-agent" {
-                assert!(!writes.iter().any(|verb| has("verbs", verb)), "{rule}");
-                assert!(!has("resources", "secrets"), "{rule}");
-            }
-            if has("resources", "secrets") {
-                assert_eq!((name, &role["kind"]), ("sheath-controller", &Value::from("Role")));
-                assert!(!has("verbs", "list") && !has("verbs", "watch"), "{rule}");
+/// Account, whether for all namespaces, verb, resource, and the one object that it is about.
+type Right = (String, bool, String, String, Option<String>);
+
+/// What the documentation says that accounts may do.
+fn documented_rights() -> BTreeSet<Right> {
+    let text = fs::read_to_string(helm::chart().join("../../../docs/kubernetes.md")).unwrap();
+    let (_, section) = text.split_once("\n## Rights\n").expect("the section");
+    let lines = section.lines().skip_while(|line| !line.starts_with("|---"));
+    let mut rights = BTreeSet::new();
+    for line in lines.skip(1).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [account, place, verbs, what, _] = &cells[..] else { panic!("{line}") };
+        let quoted = |text: &str| text.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        let accounts: Vec<String> = quoted(account);
+        let resources: Vec<String> = quoted(what);
+        let is_everywhere = match *place {
+            "all namespaces" => true,
+            "its own" => false,
+            other => panic!("{other}: {line}"),
+        };
+        // What else is quoted is a value of the chart.
+        for resource in resources.iter().filter(|text| !text.contains(':')) {
+            for verb in verbs.split(',').map(str::trim) {
+                let (kind, name) = match resource.split_once('/') {
+                    Some((kind, name)) => (kind.to_owned(), Some(name.to_owned())),
+                    None => (resource.clone(), None),
+                };
+                rights.insert((accounts[0].clone(), is_everywhere, verb.to_owned(), kind, name));
             }
         }
     }
-    let names: Vec<_> = roles.iter().map(|role| role["metadata"]["name"].clone()).collect();
-    assert_eq!(names.iter().filter(|name| *name == "sheath-agent").count(), 1);
+    rights
+}
+
+/// What a role grants, if it is bound to an account.
+fn granted(role: &Value, account: &str) -> BTreeSet<Right> {
+    let texts = |value: &Value| -> Vec<String> {
+        let all = value.as_array().into_iter().flatten();
+        all.map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        let names = match texts(&rule["resourceNames"]) {
+            names if names.is_empty() => vec![None],
+            names => names.into_iter().map(Some).collect(),
+        };
+        for verb in texts(&rule["verbs"]) {
+            for resource in texts(&rule["resources"]) {
+                for name in &names {
+                    let is_everywhere = role["kind"] == "ClusterRole";
+                    let (verb, resource) = (verb.clone(), resource.clone());
+                    rights.insert((
+                        account.to_owned(),
+                        is_everywhere,
+                        verb,
+                        resource,
+                        name.clone(),
+                    ));
+                }
+            }
+        }
+    }
+    rights
+}
+
+/// What `docs/kubernetes.md` says of rights is what the chart grants: all of it, and nothing else.
+#[test]
+fn accounts_have_the_rights_that_are_documented_and_no_others() {
+    let rendered = template(&["--set", "ca.existingSecret=my-ca"]).unwrap();
+    let of = |kinds: [&str; 2]| kinds.map(|kind| objects(&rendered, kind)).concat();
+    let roles = of(["ClusterRole", "Role"]);
+    let mut all = BTreeSet::new();
+    for binding in of(["ClusterRoleBinding", "RoleBinding"]) {
+        let refers = &binding["roleRef"];
+        let is_meant = |role: &&Value| {
+            role["kind"] == refers["kind"] && role["metadata"]["name"] == refers["name"]
+        };
+        let role = roles.iter().find(is_meant).unwrap_or_else(|| panic!("no role of {binding}"));
+        let [subject] = &binding["subjects"].as_array().unwrap()[..] else { panic!("{binding}") };
+        assert_eq!(
+            (&subject["kind"], &subject["namespace"]),
+            (&json!("ServiceAccount"), &json!("sheath-system"))
+        );
+        all.extend(granted(role, subject["name"].as_str().unwrap()));
+    }
+    let documented = documented_rights();
+    let missing: Vec<_> = documented.difference(&all).collect();
+    let spare: Vec<_> = all.difference(&documented).collect();
+    assert!(
+        missing.is_empty() && spare.is_empty(),
+        "not granted: {missing:?}\nnot documented: {spare:?}"
+    );
+    // Whatever is documented.
+    let writes = ["create", "update", "patch", "delete", "deletecollection", "*"];
+    let is_agents = |right: &&Right| right.0 == "sheath-agent";
+    assert!(all.iter().filter(is_agents).all(|(_, _, verb, kind, _)| {
+        !writes.contains(&&**verb) && kind != "secrets" && kind != "*"
+    }));
+    assert!(all.iter().filter(|right| right.3 == "secrets").all(
+        |(account, everywhere, verb, ..)| {
+            account == "sheath-controller"
+                && !everywhere
+                && ["create", "get", "update"].contains(&&**verb)
+        }
+    ));
+    // A CA of the controller's own gives no right to another.
+    let rendered = template(&[]).unwrap();
+    assert!(
+        !rendered.contains("my-ca") && all.iter().any(|right| right.4.as_deref() == Some("my-ca"))
+    );
 }
 
 #[test]
@@ -142,6 +234,52 @@ fn the_nodes_networks_are_the_agents_business_where_the_plugin_of_cni_is_wanted(
     for gate in ["auto", "nri", "none", "cni"] {
         assert_eq!(mounts(&agent(gate)), ["auto", "cni"].contains(&gate), "{gate}");
     }
+}
+
+/// The pod of an agent and its configuration, with these values.
+fn agent_of(more: &[&str]) -> (Value, Value) {
+    let rendered = template(more).unwrap();
+    let named = |object: &Value| object["metadata"]["name"] == "sheath-agent";
+    let set = objects(&rendered, "DaemonSet").into_iter().find(named).unwrap();
+    let map = objects(&rendered, "ConfigMap").into_iter().find(named).unwrap();
+    let settings = map["data"]["sheath.yaml"].as_str().unwrap();
+    (set["spec"]["template"]["spec"].clone(), serde_saphyr::from_str(settings).unwrap())
+}
+
+#[test]
+fn agents_get_identities_from_spire_where_its_socket_is_named() {
+    let (pod, settings) = agent_of(&[]);
+    assert_eq!(settings["identity"], json!({"controller": {}}));
+    assert!(!pod.to_string().contains("spire"), "{pod}");
+    let (pod, settings) = agent_of(&["--set", "agent.spire.adminSocket=/run/spire/admin/api.sock"]);
+    assert_eq!(settings["identity"], json!({"spire": {"socket": "/run/spire/admin/api.sock"}}));
+    assert!(settings["controller"].is_object(), "who is where the controller says all the same");
+    let find = |list: &Value| {
+        let list = list.as_array().unwrap().iter();
+        list.clone().find(|one| one["name"] == "spire").cloned().unwrap_or_default()
+    };
+    let mount = find(&pod["containers"][0]["volumeMounts"]);
+    assert_eq!(mount["mountPath"], "/run/spire/admin");
+    assert_eq!(find(&pod["volumes"])["hostPath"]["path"], mount["mountPath"]);
+}
+
+#[test]
+fn an_agents_pod_has_the_volumes_that_somebody_adds() {
+    let volumes = "agent.extraVolumes=[{\"name\":\"more\",\"hostPath\":{\"path\":\"/srv\"}}]";
+    let mounts = "agent.extraVolumeMounts=[{\"name\":\"more\",\"mountPath\":\"/more\"}]";
+    let (pod, _) = agent_of(&["--set-json", volumes, "--set-json", mounts]);
+    let has = |list: &Value, key: &str, value: Value| {
+        list.as_array().unwrap().iter().any(|one| one["name"] == "more" && one[key] == value)
+    };
+    assert!(has(&pod["volumes"], "hostPath", json!({"path": "/srv"})), "{pod}");
+    assert!(has(&pod["containers"][0]["volumeMounts"], "mountPath", json!("/more")), "{pod}");
+}
+
+#[test]
+fn pods_in_the_nodes_network_are_held_where_somebody_wants_it() {
+    let hold = |more: &[&str]| agent_of(more).1["capture"]["pods"]["hostNetwork"].clone();
+    assert_eq!(hold(&[]), false);
+    assert_eq!(hold(&["--set", "agent.holdHostNetwork=true"]), true);
 }
 
 #[test]

@@ -65,6 +65,7 @@ mod pods;
 mod pods_at_birth;
 mod pods_at_once;
 mod pods_cgroup;
+mod pods_spire;
 mod probes;
 mod programs;
 mod readiness;

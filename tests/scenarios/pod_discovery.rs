@@ -227,7 +227,7 @@ fn a_refusal_is_told_with_its_cause_and_ends_when_it_ends() {
     let agent = cluster.agent();
     cluster.api.wait_watched(Kind::Pod, 1);
     for (code, words) in [
-        (403, "the service account needs get, list and watch"),
+        (403, "the service account lacks a right"),
         (401, "the token has expired"),
         (500, "refuses (500): out of order"),
     ] {

@@ -30,7 +30,7 @@ pub enum WatchProblem {
     )]
     Unauthorized,
     #[error(
-        "the API server does not allow it (403): {0}; the service account needs get, list and watch"
+        "the API server does not allow it (403): {0}; the service account lacks a right; docs/kubernetes.md has a table of all of them"
     )]
     Forbidden(String),
     #[error("the API server refuses ({code}): {message}")]

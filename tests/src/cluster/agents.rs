@@ -33,7 +33,7 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
 metadata: {name: node-agent}
 rules:
-- {apiGroups: [''], resources: [pods, namespaces], verbs: [get, list, watch]}
+- {apiGroups: [''], resources: [pods, namespaces], verbs: [list, watch]}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding

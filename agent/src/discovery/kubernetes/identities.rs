@@ -32,10 +32,14 @@ impl PodIdentities {
             Self::Ca(settings) => Arc::new(settings.clone()),
             Self::Spire { socket } => Arc::new(SpireSettings {
                 socket: socket.clone(),
-                selectors: vec![SpireSelector {
-                    kind: "k8s".to_owned(),
-                    value: format!("pod-uid:{}", pod.uid),
-                }],
+                // An entry has some of these: by its uid, as SPIRE's controller manager writes it, or by what it is.
+                selectors: [
+                    format!("pod-uid:{}", pod.uid),
+                    format!("ns:{}", pod.namespace),
+                    format!("sa:{}", pod.service_account),
+                ]
+                .map(|value| SpireSelector { kind: "k8s".to_owned(), value })
+                .into(),
             }),
             Self::Controller(link) => {
                 Arc::new(ControllerSettings { link: link.clone(), pod: pod.uid })

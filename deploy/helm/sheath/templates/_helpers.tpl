@@ -28,14 +28,22 @@ imagePullSecrets:
 {{/* The agents' configuration file. */}}
 {{- define "sheath.agent.config" -}}
 {{- $namespaces := append .Values.systemNamespaces .Release.Namespace | uniq }}
+{{- $identity := dict "controller" (dict) }}
+{{- with .Values.agent.spire.adminSocket }}
+{{- $identity = dict "spire" (dict "socket" .) }}
+{{- end }}
+{{- $pods := dict
+  "root" .Values.agent.podsRoot
+  "unknown" .Values.agent.unknownPods
+  "hostNetwork" .Values.agent.holdHostNetwork }}
 {{- $config := dict
   "trustDomain" .Values.trustDomain
-  "identity" (dict "controller" (dict))
+  "identity" $identity
   "controller" (dict
     "roots" "/var/run/secrets/sheath/roots.pem"
     "token" "/var/run/secrets/sheath/token"
     "spiffeId" (printf "spiffe://%s/ns/%s/sa/sheath-controller" .Values.trustDomain .Release.Namespace))
-  "capture" (dict "pods" (dict "root" .Values.agent.podsRoot "unknown" .Values.agent.unknownPods))
+  "capture" (dict "pods" $pods)
   "kubernetes" (dict
     "gate" .Values.agent.gate
     "systemNamespaces" $namespaces
