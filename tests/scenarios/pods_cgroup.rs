@@ -14,6 +14,7 @@ use sheath_tests::pair::{PORT, Setting, any, client, configs, say, server};
 use sheath_tests::place::Place;
 use sheath_tests::probe::{self, Probe};
 use sheath_tests::script::{Job, Step};
+use sheath_tests::tap::Tap;
 use sheath_tests::translator::{Attachment, Translator};
 use sheath_tests::world::{Family, Pod, World};
 
@@ -79,12 +80,11 @@ impl Scene {
 
     /// The pod reaches the server that it has asked for, by TLS.
     #[track_caller]
-    fn assert_served(&self, agent: &Agent) {
-        let tap = self.world.tap();
+    fn assert_served(&self, agent: &Agent, tap: &Tap) {
         let (to, text) = (self.server.addresses.at(Family::V4, PORT), marker());
         let seen = probe::run(&self.place(), &client(to, &say(&text)));
         assert_eq!((seen.ended_by(), &*seen.last().text), (None, &*text), "{seen:?}");
-        assert_ciphertext(&tap, PORT, &text);
+        assert_ciphertext(tap, PORT, &text);
         agent.wait_for_access("the flow", |access| {
             access.is("outbound", "ok") && access.destination == to.to_string()
         });
@@ -104,30 +104,33 @@ fn another_ones_program_above_the_pods_is_asked_last_whoever_came_first() {
     let before = scene.translate(Attachment::Link).unwrap();
     assert_eq!(ask().last().text, "translated");
 
+    // From the beginning: a later flow may take up a session.
+    let tap = scene.world.tap();
     let agent = Agent::start(&scene.world, &scene.world.a, scene.a.clone());
     agent.wait_enrolled("client", &scene.place());
-    scene.assert_served(&agent);
+    scene.assert_served(&agent, &tap);
     drop(before);
     // Attached later it runs later, too.
     let _after = scene.translate(Attachment::Link).unwrap();
-    scene.assert_served(&agent);
+    scene.assert_served(&agent, &tap);
 }
 
 /// It is not even asked for pods: the kernel takes those that are attached further down.
 #[test]
 fn a_program_that_is_attached_without_flags_above_the_pods_keeps_nothing_from_being_captured() {
     let scene = Scene::new();
+    let tap = scene.world.tap();
     let mut agent = Agent::start(&scene.world, &scene.world.a, scene.a.clone());
     agent.wait_enrolled("client", &scene.place());
     let _exclusive = scene.translate(Attachment::Exclusive).unwrap();
-    scene.assert_served(&agent);
+    scene.assert_served(&agent, &tap);
     let status = agent.status();
     assert!(status.programs.iter().all(|program| program.observed), "{status:#?}");
     // An agent that is started again takes its own links over.
     agent.kill();
     agent.launch();
     agent.wait_enrolled("client", &scene.place());
-    scene.assert_served(&agent);
+    scene.assert_served(&agent, &tap);
 }
 
 /// Nobody may attach anything below such a program. That is said, with what to do.
