@@ -11,6 +11,7 @@ mod chart;
 mod cluster;
 mod cluster_directory;
 mod controller;
+mod controller_away;
 mod controller_ca;
 mod controller_leader;
 mod controller_limits;
