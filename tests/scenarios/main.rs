@@ -57,6 +57,7 @@ mod modes;
 mod newborn_pods;
 mod no_plaintext;
 mod node_mistakes;
+mod outages;
 mod ownership;
 mod peers;
 mod pinned_peers;

@@ -7,16 +7,19 @@ use anyhow::Result;
 use super::kubeconfig;
 use super::machine::Machine;
 use super::names::{API_PORT, PODS, SERVICES, control_plane};
-use super::pki::{Pair, Pki, Subject};
+use super::pki::{self, Pair, Pki, Subject};
 use super::state::State;
 
 /// Its programs, in the order in which they are started.
-pub const PROGRAMS: [&str; 4] =
-    ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+pub const PROGRAMS: [&str; 4] = ["etcd", API_SERVER, "kube-controller-manager", "kube-scheduler"];
+
+pub const API_SERVER: &str = "kube-apiserver";
 
 /// What tells the API server's certificate of its calls to kubelets apart.
 const KUBELET_CLIENT: Subject<'_> =
     Subject { user: "kube-apiserver-kubelet-client", group: Some("system:masters") };
+
+const KUBELET_CLIENT_FILE: &str = "apiserver-kubelet-client";
 
 /// Starts etcd and the API server.
 ///
@@ -39,12 +42,22 @@ pub fn start_api(machine: &Machine, state: &State, pki: &Pki<'_>) -> Result<()> 
             "--log-level=warn",
         ],
     )?;
-    let serving = pki.api_server()?;
-    let kubelets = pki.client("apiserver-kubelet-client", KUBELET_CLIENT)?;
-    machine.start("kube-apiserver", api_server_flags(state, &serving, &kubelets))
+    pki.api_server()?;
+    pki.client(KUBELET_CLIENT_FILE, KUBELET_CLIENT)?;
+    start_api_server(machine, state)
 }
 
-fn api_server_flags(state: &State, serving: &Pair, kubelets: &Pair) -> Vec<String> {
+/// Starts the API server, for the first time or again.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start_api_server(machine: &Machine, state: &State) -> Result<()> {
+    machine.start(API_SERVER, api_server_flags(state))
+}
+
+fn api_server_flags(state: &State) -> Vec<String> {
+    let serving = Pair::of(state, pki::API_SERVER);
+    let kubelets = Pair::of(state, KUBELET_CLIENT_FILE);
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     let own = |flag: &str, name: &str| file(flag, &state.at(name));
     let mut flags = vec![

@@ -176,6 +176,20 @@ impl<'t> Release<'t> {
         serde_json::from_str(&said).context("a status")
     }
 
+    /// The same, without the API server and the kubelet: asked on the node itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn status_on_node(&self, node: NodeName) -> Result<Status> {
+        let cluster = self.turn.cluster;
+        let mut command = cluster.node(node).command("tools", binaries::sheath())?;
+        let instance = super::names::instance(cluster.name(), node);
+        command.args(["status", "--output", "json", "--run-dir", "/run/sheath", "--instance"]);
+        let output = command.arg(instance).output().context("cannot run sheath")?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("sheath status: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
     /// What a node's agent has logged.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
@@ -20,11 +21,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::cgroups::Cgroups;
 use super::mounts;
 use super::state::State;
-use crate::binaries;
 use crate::netns::NetNs;
+use crate::{binaries, wait};
 
 /// The cgroup of the process that keeps the namespaces.
 const KEEPER: &str = "keeper";
+
+/// Longer than the end of a program takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// A machine that is up.
 pub struct Machine {
@@ -139,6 +143,33 @@ impl Machine {
     /// When it does not end.
     pub fn kill(&self, program: &str) -> Result<()> {
         self.cgroups.kill(&self.cgroup(program))
+    }
+
+    /// Kills a program that was started, but nothing that it has started, and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end.
+    pub fn crash(&self, program: &str) -> Result<()> {
+        // As the kernel cuts it (proc_pid_comm(5)): the names of shims are longer than containerd's.
+        let name = &program[..program.len().min(15)];
+        let is_it = |pid: &u32| {
+            fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|comm| comm.trim_end() == name)
+        };
+        let alive = || {
+            let all = self.cgroups.processes(&self.cgroup(program));
+            all.into_iter().filter(is_it).collect::<Vec<_>>()
+        };
+        let pids = alive();
+        ensure!(!pids.is_empty(), "{program} does not run on {}", self.name);
+        for pid in pids {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).context("a pid")?);
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)
+                .with_context(|| format!("cannot kill {program}"))?;
+        }
+        let ended = wait::uninterrupted(LIMIT, || alive().is_empty().then_some(()));
+        ensure!(ended.is_some(), "{program} does not end on {}", self.name);
+        Ok(())
     }
 
     /// Whether a program that was started is alive.

@@ -5,6 +5,7 @@
 //! directory. So it is found again, and removed, by its name alone, whatever has become of those who made it.
 
 pub mod agents;
+mod away;
 mod cgroups;
 mod control_plane;
 pub mod controller;
@@ -26,14 +27,16 @@ pub mod scene;
 pub mod servers;
 pub mod shared;
 mod state;
+pub mod static_pod;
 pub mod status;
+pub mod steady;
 pub mod turn;
 mod up;
 pub mod wrk;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -44,10 +47,11 @@ use self::machine::Machine;
 use self::state::State;
 use crate::{binaries, pins};
 
+pub use self::away::Away;
 pub use self::kubectl::Kubectl;
 pub use self::machine::tail;
 pub use self::names::{NODES, NodeName, WIRE};
-pub use self::node::PAUSE_IMAGE;
+pub use self::node::{OTHER_HANDLER, PAUSE_IMAGE};
 pub use self::remove::{remove, remove_orphans};
 
 /// A cluster that is up. Dropping this leaves it so; see [`remove`].
@@ -157,7 +161,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Kills one of a node's programs (`kubelet`, `containerd`, `kube-proxy`), without what it has started elsewhere.
+    /// Kills one of a node's programs (`kubelet`, `containerd`, `kube-proxy`) and what it has started as its own: containerd's shims are.
     ///
     /// # Errors
     /// When it does not end.
@@ -170,14 +174,52 @@ impl Cluster {
     /// # Errors
     /// When there is no such pod, or its processes do not end.
     pub fn kill_pod(&self, node: NodeName, namespace: &str, pod: &str) -> Result<()> {
-        let space = format!("--namespace={namespace}");
-        let object = self.kubectl().get(["pod", pod, &space])?;
-        let uid = object["metadata"]["uid"].as_str().context("a uid")?;
-        // One of these, by the pod's class (pkg/kubelet/cm/qos_container_manager_linux.go).
-        for class in ["", "burstable/", "besteffort/"] {
-            self.cgroups.kill(&format!("{}/kubepods/{class}pod{uid}", node.as_str()))?;
+        for cgroup in pod_cgroups(node, &self.uid(namespace, pod)?) {
+            self.cgroups.kill(&cgroup)?;
         }
         Ok(())
+    }
+
+    /// The uid of a pod.
+    ///
+    /// # Errors
+    /// When there is no such pod.
+    pub fn uid(&self, namespace: &str, pod: &str) -> Result<String> {
+        let space = format!("--namespace={namespace}");
+        let object = self.kubectl().get(["pod", pod, &space])?;
+        Ok(object["metadata"]["uid"].as_str().context("a uid")?.to_owned())
+    }
+
+    /// The processes of a pod, in the order of their numbers. Who has its uid needs no API server for that.
+    pub fn pod_processes(&self, node: NodeName, uid: &str) -> Vec<u32> {
+        let cgroups = pod_cgroups(node, uid);
+        let mut all: Vec<_> =
+            cgroups.iter().flat_map(|cgroup| self.cgroups.all_processes(cgroup)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Runs a program in the network of a pod, by one of its processes, and in a cgroup below the node's, which need not be the pod's. One
+    /// that is made for it is removed.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run_beside(
+        &self,
+        node: NodeName,
+        process: u32,
+        cgroup: &str,
+        program: &[&str],
+    ) -> Result<Output> {
+        let path = self.cgroups.path().join(node.as_str()).join(cgroup);
+        let is_new = !path.exists();
+        let mut command = self.node(node).command(cgroup, "nsenter")?;
+        command.arg(format!("--net=/proc/{process}/ns/net")).args(program);
+        let output = command.stdin(Stdio::null()).output().context("cannot start nsenter");
+        if is_new {
+            std::fs::remove_dir(&path).context("the cgroup of the program")?;
+        }
+        output
     }
 
     /// The instances of agents on its nodes that have left pins.
@@ -187,11 +229,25 @@ impl Cluster {
         instances.into_iter().filter(is_there).collect()
     }
 
-    /// Starts one of a node's programs again.
+    /// Kills one of a node's programs, and nothing that it has started: a service manager would leave that as well.
     ///
     /// # Errors
-    /// When it cannot be started.
-    pub fn restart(&self, name: NodeName, program: &str) -> Result<()> {
-        node::start(self.node(name), program, &self.state).context("starting it again")
+    /// When it does not end.
+    pub fn without(&self, name: NodeName, program: &'static str) -> Result<Away<'_>> {
+        Away::of_node(self, name, program)
     }
+
+    /// Kills the API server.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn without_api_server(&self) -> Result<Away<'_>> {
+        Away::api_server(self)
+    }
+}
+
+/// Where the cgroup of a pod may be: by its class (pkg/kubelet/cm/qos_container_manager_linux.go).
+fn pod_cgroups(node: NodeName, uid: &str) -> [String; 3] {
+    ["", "burstable/", "besteffort/"]
+        .map(|class| format!("{}/kubepods/{class}pod{uid}", node.as_str()))
 }

@@ -13,7 +13,9 @@ use super::pki::{Pki, Subject};
 use super::state::State;
 
 /// Its programs, in the order in which they are started.
-pub const PROGRAMS: [&str; 3] = ["containerd", "kubelet", "kube-proxy"];
+pub const PROGRAMS: [&str; 3] = [CONTAINERD, "kubelet", "kube-proxy"];
+
+pub const CONTAINERD: &str = "containerd";
 
 /// The image of the first process of each pod.
 pub const PAUSE_IMAGE: &str = "sheath.dev/pause:1";
@@ -32,7 +34,7 @@ pub fn configure(node: NodeName, cgroups: &Cgroups, state: &State, pki: &Pki<'_>
     kubeconfig::write(state, pki, &format!("{name}-kubelet"), subject)?;
     let proxy = Subject { user: "system:kube-proxy", group: None };
     kubeconfig::write(state, pki, &format!("{name}-kube-proxy"), proxy)?;
-    state.write(&format!("{name}/containerd.toml"), CONTAINERD)?;
+    state.write(&format!("{name}/containerd.toml"), CONTAINERD_CONFIG)?;
     state.write(&format!("{name}/etc/upper/cni/net.d/10-pods.conflist"), &cni(node))?;
     state.write(&format!("{name}/resolv.conf"), "nameserver 127.0.0.53\n")?;
     let kubelet = kubelet(node, cgroups, state, pki)?;
@@ -50,7 +52,7 @@ pub fn start(machine: &Machine, program: &str, state: &State) -> Result<()> {
     let name = machine.name();
     let file = |file: &str| state.at(format!("{name}/{file}")).display().to_string();
     match program {
-        "containerd" => machine.start(program, ["--config", &file("containerd.toml")]),
+        CONTAINERD => machine.start(program, ["--config", &file("containerd.toml")]),
         "kubelet" => {
             let kubeconfig = state.at(format!("{name}-kubelet.kubeconfig"));
             machine.start(
@@ -81,7 +83,7 @@ fn node_ips(name: &str) -> String {
 
 /// NRI and the sockets are where containerd has them by itself. What lowers an OOM score takes a capability that
 /// root in a container often lacks.
-const CONTAINERD: &str = r#"version = 3
+const CONTAINERD_CONFIG: &str = r#"version = 3
 
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "overlayfs"
@@ -105,7 +107,14 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
 SystemdCgroup = false
+
+# The same by another name, for those who do not know it.
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.other]
+runtime_type = "io.containerd.runc.v2"
 "#;
+
+/// The handler of a runtime class, which is runc by another name.
+pub const OTHER_HANDLER: &str = "other";
 
 /// Each pod is behind a veth of its own, with a route to it on the node.
 fn cni(node: NodeName) -> String {
@@ -171,8 +180,16 @@ serializeImagePulls: false
         cgroup = cgroups.absolute(name),
         resolv_conf = own("resolv.conf").display(),
         plugins = state.make_dir(&format!("{name}/volume-plugins"))?.display(),
-        pods = state.make_dir(&format!("{name}/static-pods"))?.display(),
+        pods = static_pods(node, state)?.display(),
     ))
+}
+
+/// Where the kubelet looks for static pods.
+///
+/// # Errors
+/// When that cannot be made.
+pub fn static_pods(node: NodeName, state: &State) -> Result<PathBuf> {
+    state.make_dir(&format!("{}/static-pods", node.as_str()))
 }
 
 /// Limits of connection tracking are the whole machine's: zero leaves them alone.

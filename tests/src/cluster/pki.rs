@@ -14,6 +14,9 @@ use time::{Duration, OffsetDateTime};
 use super::names::{API_SERVICE, NodeName, control_plane};
 use super::state::State;
 
+/// The file of the API server's certificate.
+pub const API_SERVER: &str = "apiserver";
+
 /// The authority of a cluster. Its key is in the cluster's directory: the controller manager signs with it.
 pub struct Pki<'s> {
     state: &'s State,
@@ -24,6 +27,14 @@ pub struct Pki<'s> {
 pub struct Pair {
     pub certificate: PathBuf,
     pub key: PathBuf,
+}
+
+impl Pair {
+    /// One that was issued before, to `pki/<file>.crt`.
+    pub fn of(state: &State, file: &str) -> Self {
+        let at = |kind: &str| state.at(format!("pki/{file}.{kind}"));
+        Self { certificate: at("crt"), key: at("key") }
+    }
 }
 
 /// A certificate's subject: a user, and a group of users.
@@ -77,7 +88,7 @@ impl<'s> Pki<'s> {
             let ips: [IpAddr; 2] = [machine.v4.into(), machine.v6.into()];
             params.subject_alt_names.extend(ips.map(SanType::IpAddress));
         }
-        self.issue("apiserver", params, ExtendedKeyUsagePurpose::ServerAuth)
+        self.issue(API_SERVER, params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// Issues the certificate that a kubelet shows to the API server's calls.
@@ -104,10 +115,9 @@ impl<'s> Pki<'s> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().context("a key")?;
         let certificate = params.signed_by(&key, &self.issuer).context("a certificate")?;
-        Ok(Pair {
-            certificate: self.state.write(&format!("pki/{file}.crt"), &certificate.pem())?,
-            key: self.state.write(&format!("pki/{file}.key"), &key.serialize_pem())?,
-        })
+        self.state.write(&format!("pki/{file}.crt"), &certificate.pem())?;
+        self.state.write(&format!("pki/{file}.key"), &key.serialize_pem())?;
+        Ok(Pair::of(self.state, file))
     }
 }
 

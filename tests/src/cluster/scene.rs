@@ -29,10 +29,14 @@ pub fn url(address: &str, port: u16) -> String {
 
 /// The command of a container that runs nginx with this in its `http` block, which has no quotes.
 pub fn nginx(http: &str) -> String {
-    let serve = format!(
+    format!("[sh, -c, {:?}]", nginx_line(http))
+}
+
+/// The same, as the end of a shell's script.
+pub fn nginx_line(http: &str) -> String {
+    format!(
         "echo 'events {{}} http {{ {http} }}' > /tmp/nginx.conf && exec nginx -c /tmp/nginx.conf -g 'daemon off; user root; pid /tmp/pid; error_log stderr;'"
-    );
-    format!("[sh, -c, {serve:?}]")
+    )
 }
 
 /// A namespace of the cluster whose pods all have the same image, and what they serve is a marker.
@@ -122,7 +126,7 @@ impl<'t> Scene<'t> {
     }
 
     /// A pod with one container. `rest` is a further line of its specification, `container` are those of its container.
-    fn object(
+    pub fn object(
         &self,
         name: &str,
         account: &str,
@@ -199,7 +203,7 @@ spec:
 }
 
 fn image() -> Result<Image> {
-    let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh", "wrk"])?;
+    let mut image = Image::of_programs(IMAGE, &["nginx", "curl", "sh", "sleep", "wrk"])?;
     image.add_program(binaries::probe())?;
     image.add_text(wrk::SCRIPT.0, wrk::SCRIPT.1);
     image.add_dir("/var/log/nginx");

@@ -103,7 +103,8 @@ fn node_objects() -> String {
     json!({ "apiVersion": "v1", "kind": "List", "items": nodes }).to_string()
 }
 
-fn wait_for_containerd(machine: &Machine) -> Result<()> {
+/// Waits until containerd answers.
+pub fn wait_for_containerd(machine: &Machine) -> Result<()> {
     wait_until("containerd", &[machine], || ctr(machine, &["version"]).is_ok())
 }
 

@@ -53,9 +53,27 @@ pub struct Requests {
 }
 
 impl Requests {
+    /// What wrk has said at its end.
+    pub(super) fn said(said: &str) -> Result<Self> {
+        let line = said.lines().find(|line| line.starts_with('{'));
+        let line = line.with_context(|| format!("wrk does not say what it has seen: {said}"))?;
+        serde_json::from_str(line).context("the requests")
+    }
+
     pub fn failed(&self) -> u64 {
         self.connect + self.read + self.write + self.status + self.timeout
     }
+}
+
+/// The command, for a shell. It goes on until it is interrupted, and then says what it has seen.
+pub(super) fn command(url: &str, reuse: Reuse) -> String {
+    let close = match reuse {
+        Reuse::KeepAlive => "",
+        Reuse::Never => "-H 'Connection: close'",
+    };
+    let script = SCRIPT.0;
+    // An hour is longer than any scenario.
+    format!("wrk -t 1 -c {CONNECTIONS} -d 3600s --timeout {PATIENCE}s -s {script} {close} {url}")
 }
 
 /// wrk at work. Dropping it ends it.
@@ -81,15 +99,7 @@ impl<'c> Wrk<'c> {
         reuse: Reuse,
     ) -> Result<Self> {
         let pid = format!("/tmp/{}", names::unique());
-        let close = match reuse {
-            Reuse::KeepAlive => "",
-            Reuse::Never => "-H 'Connection: close'",
-        };
-        let script = SCRIPT.0;
-        // An hour is longer than any scenario.
-        let run = format!(
-            "echo $$ > {pid}; exec wrk -t 1 -c {CONNECTIONS} -d 3600s --timeout {PATIENCE}s -s {script} {close} {url}"
-        );
+        let run = format!("echo $$ > {pid}; exec {}", command(url, reuse));
         let space = format!("--namespace={namespace}");
         let mut exec: Command =
             cluster.kubectl().command(["exec", &space, pod, "--", "sh", "-c", &run])?;
@@ -107,9 +117,7 @@ impl<'c> Wrk<'c> {
         self.interrupt()?;
         let said = self.said()?;
         self.process.wait().context("kubectl")?;
-        let line = said.lines().find(|line| line.starts_with('{'));
-        let line = line.with_context(|| format!("wrk does not say what it has seen: {said}"))?;
-        serde_json::from_str(line).context("the requests")
+        Requests::said(&said)
     }
 
     /// As Ctrl-C does: wrk then tells.
