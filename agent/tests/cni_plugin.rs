@@ -228,6 +228,22 @@ fn without_an_agent_nothing_starts_and_everything_ends() {
     });
 }
 
+/// The API server may be one of them.
+#[test]
+fn static_pods_start_without_an_agent() {
+    let node = Node::without_agent();
+    let text = node.config().to_string();
+    let text = format!("{},\"prevResult\":{RESULT}}}", &text[..text.len() - 1]);
+    for uid in ["b1946ac92492d2347c6235b4d2611184", "apiserver"] {
+        let of_pod = format!("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_UID={uid}");
+        let run = |command| run(command, &text, |plugin| _ = plugin.env("CNI_ARGS", &of_pod));
+        let added = run("ADD");
+        assert_eq!(added.stdout, format!("{RESULT}\n"), "{uid}: {}", added.stderr);
+        assert!(added.took < Duration::from_secs(4), "{uid}: {:?}", added.took);
+        run("CHECK").assert_silent();
+    }
+}
+
 #[test]
 fn pods_that_are_allowed_start_without_the_agent_and_no_others() {
     let mut node = Node::without_agent();

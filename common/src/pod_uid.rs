@@ -1,8 +1,8 @@
 //! The uid of a Kubernetes pod, as the API and the names of cgroups spell it.
 //!
-//! The API server gives a pod a random UUID (RFC 9562, 4) in lower case. The kubelet gives a static pod the MD5 of its manifest, which
-//! it writes as 32 hexadecimal digits (k/k pkg/kubelet/config/common.go, `applyDefaults`); the API shows that in the annotation
-//! `kubernetes.io/config.hash` of the mirror pod. Both are 128 bits. A manifest may also name a uid of its own, which
+//! The API server gives a pod a random UUID (RFC 9562, 4) in lower case. The kubelet gives a static pod a digest of its manifest (MD5
+//! once, FNV-1a in Kubernetes 1.37), which it writes as 32 hexadecimal digits (k/k pkg/kubelet/config/common.go, `applyDefaults`); the API
+//! shows that in the annotation `kubernetes.io/config.hash` of the mirror pod. Both are 128 bits. A manifest may also name a uid of its own, which
 //! need not be one of the two: such a pod has no uid here.
 
 use core::fmt;

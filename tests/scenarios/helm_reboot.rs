@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use serde_json::json;
-use sheath_tests::binaries;
 use sheath_tests::cluster::helm::{NAMESPACE, Release};
 use sheath_tests::cluster::scene::{LIMIT, Scene};
+use sheath_tests::cluster::static_pod::StaticPod;
 use sheath_tests::cluster::{NODES, WIRE, shared};
+use sheath_tests::status::Problem;
 use sheath_tests::tap::Tap;
-use sheath_tests::wait;
+use sheath_tests::{binaries, kubelet, wait};
 
 /// What a node has that an agent may run on.
 const MAY_RUN: &str = "sheath.test/agent";
@@ -30,7 +31,7 @@ fn end_agents(scene: &Scene<'_>) {
 }
 
 #[test]
-fn after_a_reboot_no_selected_pod_starts_before_the_agent_runs() {
+fn after_a_reboot_no_pod_of_the_api_starts_before_the_agent_runs_and_static_pods_do() {
     let [a, b] = NODES;
     let turn = shared::turn();
     let scene = Scene::new(&turn, Some("require"));
@@ -62,12 +63,30 @@ fn after_a_reboot_no_selected_pod_starts_before_the_agent_runs() {
     let pod = kubectl.get(["pod", "first", &space]).unwrap();
     assert_eq!(pod["status"]["phase"], "Pending", "{}", pod["status"]);
 
+    // Whatever the node's own files make starts: the API server may be one of them. A uid that the API server might have given says nothing
+    // of the kind.
+    let uid = kubelet::uid();
+    let manifests = [("digest", None), ("named", Some("apiserver-1")), ("uuid", Some(&*uid))];
+    let [digest, named, uuid] = manifests.map(|(name, uid)| StaticPod::write(&scene, name, a, uid));
+    for pod in [&digest, &named] {
+        scene.wait_running(&pod.name);
+    }
+    kubectl.wait_event(&scene.namespace, &uuid.name, &words, LIMIT).unwrap();
+
     // With the agent it starts, and its only connection is served.
     for node in NODES {
         let label = format!("{MAY_RUN}=yes");
         kubectl.run(["label", "node", node.as_str(), &label]).unwrap();
     }
     assert_eq!(scene.wait_succeeded("first"), scene.marker);
+    let undecided = ["sheath:", "not decided yet"];
+    kubectl.wait_event(&scene.namespace, &uuid.name, &undecided, LIMIT).unwrap();
+    for pod in [&digest, &named] {
+        let subject = format!("{}/{}", scene.namespace, pod.name);
+        let problems = release.status(a).unwrap().problems;
+        let is_told = |it: &Problem| it.subject == subject && it.problem.contains("static pods");
+        assert!(problems.iter().any(is_told), "{subject}: {problems:?}");
+    }
     for node in NODES {
         kubectl.run(["label", "node", node.as_str(), &format!("{MAY_RUN}-")]).unwrap();
     }

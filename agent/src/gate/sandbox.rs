@@ -7,13 +7,14 @@ use sheath_common::pod_uid::{HASH_LEN, NoPodUid, PodUid};
 
 use crate::sys::netns::NetworkNamespace;
 
+/// The longest uid of a static pod, in bytes: with `pod` in front it is the name of a directory.
+const LONGEST_UID: usize = 252;
+
 /// A pod's sandbox, as the runtime describes it. A pod can have one after the other.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     pub id: SandboxId,
     pub uid: PodUid,
-    /// A file of the node makes the pod, not the API server.
-    pub is_static: bool,
     pub pod: PodName,
     /// The runtime class's handler; empty for the runtime's default.
     pub runtime_handler: String,
@@ -30,10 +31,14 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// True if a uid, as the runtime says it, is that of a static pod: the digest of its manifest.
+    /// True if a uid, as the runtime says it, is none that the API server gives: a file of the node makes the pod. Its uid is 32 digits
+    /// of the kubelet's, or whatever the manifest says (k/k pkg/kubelet/config/common.go, `applyDefaults`). Nobody is asked about such a
+    /// pod: the API server may be one, and what is needed for a decision another.
     #[must_use]
-    pub fn has_static_uid(uid: &str) -> bool {
-        uid.len() == HASH_LEN as usize
+    pub fn is_static(uid: &str) -> bool {
+        let is_plain = |c: u8| c.is_ascii_graphic() && c != b'/';
+        let may_be = (1..=LONGEST_UID).contains(&uid.len()) && uid.bytes().all(is_plain);
+        may_be && (uid.len() == HASH_LEN as usize || uid.parse::<PodUid>().is_err())
     }
 
     /// True if it is known to share the node's network namespace, which is the agent's own.
@@ -126,6 +131,20 @@ pub enum SandboxError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn static_pods_have_uids_that_the_api_server_does_not_give() {
+        let uuid = "0a1b2c3d-4e5f-4789-8abc-def012345678";
+        let hash = uuid.replace('-', "");
+        let (upper, long) = (uuid.to_uppercase(), "a".repeat(252));
+        for uid in [hash.as_str(), "apiserver", "1", upper.as_str(), long.as_str()] {
+            assert!(Sandbox::is_static(uid), "{uid}");
+        }
+        let longer = long.clone() + "a";
+        for uid in [uuid, "", "a b", "../x", "a\n", "\u{e9}", longer.as_str()] {
+            assert!(!Sandbox::is_static(uid), "{uid}");
+        }
+    }
 
     #[test]
     fn names_and_ids_are_what_kubernetes_and_cni_allow() {

@@ -111,10 +111,6 @@ impl PodStates {
     }
 
     fn judge(&self, sandbox: &Sandbox, state: Option<&PodState>) -> Verdict {
-        if sandbox.is_static {
-            // A file of the node makes it, without the API server, which may be one of them.
-            return Verdict::Now(Ok(()));
-        }
         let handler = &sandbox.runtime_handler;
         match state {
             Some(PodState::Plain) => Verdict::Now(Ok(())),

@@ -12,6 +12,7 @@ use super::config::{Config, VERSIONS};
 use super::environment::{Command, sandbox};
 use super::failure::{Code, Failure};
 use crate::gate::reason::Reason;
+use crate::gate::sandbox::Sandbox;
 use crate::gate::socket::{Answer, AskError, AskedSandbox, Operation, Request, ask};
 
 /// How long the agent is waited for.
@@ -98,26 +99,36 @@ fn add(config: &Config<'_>, variable: impl Fn(&str) -> Option<String>) -> Result
     })?;
     let sandbox = sandbox(&variable)?;
     let namespace = open_namespace(variable("CNI_NETNS"))?;
-    let answer = question(config, Operation::Admit, &sandbox, Some(&namespace), PATIENCE, true);
-    // A pod that is known to be one to protect, and is not yet, is never excused.
-    let is_unknown =
-        answer.as_ref().map_or(true, |answer| answer.reason == Some(Reason::Undecided));
-    let verdict = verdict(answer);
-    let is_excused = is_unknown && config.own.allows(&sandbox.namespace, &sandbox.name);
-    match verdict {
-        Err(failure) if is_excused => eprintln!(
-            "sheath-cni: pod {}/{} starts without the agent, as `allow` has it: {}",
-            sandbox.namespace, sandbox.name, failure.details
-        ),
-        verdict => verdict?,
+    if !Sandbox::is_static(&sandbox.uid) {
+        admit(config, &sandbox, &namespace)?;
     }
     // To the letter: what the plugins before have made is theirs.
     Ok(result.get().to_owned())
 }
 
+fn admit(config: &Config<'_>, sandbox: &AskedSandbox, namespace: &File) -> Result<(), Failure> {
+    let answer = question(config, Operation::Admit, sandbox, Some(namespace), PATIENCE, true);
+    // A pod that is known to be one to protect, and is not yet, is never excused.
+    let is_unknown =
+        answer.as_ref().map_or(true, |answer| answer.reason == Some(Reason::Undecided));
+    match verdict(answer) {
+        Err(failure) if is_unknown && config.own.allows(&sandbox.namespace, &sandbox.name) => {
+            eprintln!(
+                "sheath-cni: pod {}/{} starts without the agent, as `allow` has it: {}",
+                sandbox.namespace, sandbox.name, failure.details
+            );
+            Ok(())
+        }
+        verdict => verdict,
+    }
+}
+
 fn check(config: &Config<'_>, variable: impl Fn(&str) -> Option<String>) -> Result<(), Failure> {
     let sandbox = sandbox(&variable)?;
     let namespace = open_namespace(variable("CNI_NETNS"))?;
+    if Sandbox::is_static(&sandbox.uid) {
+        return Ok(());
+    }
     verdict(question(config, Operation::Check, &sandbox, Some(&namespace), PATIENCE, true))
 }
 

@@ -23,7 +23,6 @@ pub fn sandbox(pod: PodSandbox, own: &NetworkNamespace) -> Result<Sandbox, Sandb
     Ok(Sandbox {
         id: SandboxId::new(&pod.id)?,
         uid: pod.uid.parse()?,
-        is_static: Sandbox::has_static_uid(&pod.uid),
         pod: PodName::new(&pod.namespace, &pod.name)?,
         runtime_handler: Some(pod.runtime_handler).filter(is_short).unwrap_or_default(),
         cgroup_parent: Some(linux.cgroup_parent).filter(is_short).unwrap_or_default(),

@@ -127,6 +127,9 @@ impl Service {
                 );
                 break;
             }
+            if Sandbox::is_static(&pod.uid) {
+                continue;
+            }
             match describe::sandbox(pod, &self.own) {
                 Ok(sandbox) => self.present.push(sandbox),
                 Err(error) => tracing::debug!(%error, "a sandbox that is no pod's"),
@@ -150,7 +153,7 @@ impl Service {
             }
             return done();
         }
-        if !is(Event::Run) {
+        if !is(Event::Run) || Sandbox::is_static(&pod.uid) {
             return done();
         }
         let whose = presentable(&format!("pod {}/{} ({})", pod.namespace, pod.name, pod.uid));

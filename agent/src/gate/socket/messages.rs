@@ -61,7 +61,6 @@ impl AskedSandbox {
         Ok(Sandbox {
             id: SandboxId::new(&self.id)?,
             uid: self.uid.parse()?,
-            is_static: Sandbox::has_static_uid(&self.uid),
             pod: PodName::new(&self.namespace, &self.name)?,
             // CNI does not say.
             runtime_handler: String::new(),

@@ -94,6 +94,17 @@ fn a_request_is_answered_by_what_is_known() {
 }
 
 #[test]
+fn nobody_is_asked_about_static_pods() {
+    let agent = Agent::start();
+    for uid in ["b1946ac92492d2347c6235b4d2611184", "apiserver"] {
+        let sandbox = serde_json::to_string(&AskedSandbox { uid: uid.to_owned(), ..sandbox() });
+        let line = format!("{{\"v\":1,\"op\":\"admit\",\"sandbox\":{}}}\n", sandbox.unwrap());
+        assert_eq!(agent.say(line.as_bytes()).trim(), r#"{"v":1,"ok":true}"#, "{uid}");
+    }
+    assert!(agent.states.sandboxes().borrow().is_empty());
+}
+
+#[test]
 fn asking_waits_and_checking_does_not() {
     let agent = Agent::start();
     agent.states.set(uid(), PodState::Preparing(crate::gate::NotAdmitted::Undecided));
@@ -136,7 +147,7 @@ fn what_is_no_request_is_told_so() {
         (r#"{"v":1,"op":"admit"}"#.to_owned(), "does not say which sandbox"),
         (format!(r#"{{"v":1,"op":"admit","sandbox":{sandbox},"x":1}}"#), "cannot read the request"),
         (
-            format!(r#"{{"v":1,"op":"admit","sandbox":{}}}"#, sandbox.replace(UID, "x")),
+            format!(r#"{{"v":1,"op":"admit","sandbox":{}}}"#, sandbox.replace(UID, "../x")),
             "no uid of a pod",
         ),
         (

@@ -19,7 +19,6 @@ fn sandbox(name: &str) -> Sandbox {
     Sandbox {
         id: id(name),
         uid: uid(),
-        is_static: false,
         pod: PodName::new("shop", "web").unwrap(),
         runtime_handler: String::new(),
         cgroup_parent: String::new(),
@@ -141,13 +140,8 @@ async fn handlers_without_sockets_on_the_host_are_refused_where_protection_is_wa
 }
 
 #[tokio::test]
-async fn static_pods_and_undecided_pods_of_the_hosts_network_start() {
+async fn undecided_pods_of_the_hosts_network_start() {
     let states = states();
-    let digest = "b1946ac92492d2347c6235b4d2611184".parse().unwrap();
-    assert_eq!(
-        ask(&states, Sandbox { uid: digest, is_static: true, ..sandbox("a") }).await,
-        Ok(())
-    );
     let on_host = || {
         let namespace = Some(NetworkNamespace::own().unwrap());
         Sandbox { namespace, ..sandbox("a") }

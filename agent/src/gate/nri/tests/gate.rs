@@ -48,6 +48,23 @@ async fn plain_and_ready_pods_start_and_others_fail_with_the_cause() {
     assert!(taken.is_open());
 }
 
+/// Whatever makes a static pod wait may wait for that pod.
+#[tokio::test]
+async fn static_pods_start_without_a_question() {
+    let runtime = FakeRuntime::started();
+    let agent = Agent::start(&runtime);
+    let static_pod = |uid: &str| WholePod { uid: uid.to_owned(), ..pod_of_its_own(1) };
+    let uids = ["b1946ac92492d2347c6235b4d2611184", "apiserver"];
+    let present = uids.map(static_pod).to_vec();
+    let taken = runtime.take(LIMIT, vec![present]).await;
+    for uid in uids {
+        let asked = Instant::now();
+        assert_eq!(taken.run(static_pod(uid)).await, Fate::Started, "{uid}");
+        assert!(asked.elapsed() < LIMIT / 2, "{uid}");
+    }
+    assert!(agent.states.sandboxes().borrow().is_empty());
+}
+
 #[tokio::test]
 async fn what_makes_no_sense_fails_and_is_named() {
     let runtime = FakeRuntime::started();
