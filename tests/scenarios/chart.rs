@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use sheath_tests::binaries;
-use sheath_tests::cluster::helm;
+use sheath_tests::cluster::{helm, shared};
 
 /// What `helm` says, and whether it is content.
 fn template(more: &[&str]) -> Result<String, String> {
@@ -30,6 +30,23 @@ fn objects(text: &str, kind: &str) -> Vec<Value> {
 fn the_manifests_are_the_chart_rendered() {
     let written = fs::read_to_string(helm::manifests()).unwrap_or_default();
     assert!(written == helm::render().unwrap(), "run `cargo xtask manifests`");
+}
+
+/// As those without Helm apply them, but for the last step.
+#[test]
+fn the_api_server_takes_every_object_of_the_manifests() {
+    let turn = shared::turn();
+    let kubectl = turn.cluster.kubectl();
+    let text = fs::read_to_string(helm::manifests()).unwrap();
+    // What is in a namespace is looked at if that is there.
+    let (namespace, _) = text.split_once("\n---\n").unwrap();
+    kubectl.feed(["apply", "--server-side", "--filename=-"], namespace).unwrap();
+    let apply = ["apply", "--server-side", "--dry-run=server", "--filename=-"];
+    let said = kubectl.feed(apply, &text).unwrap();
+    let is_taken = |line: &&str| line.ends_with("serverside-applied (server dry run)");
+    let taken = said.lines().filter(is_taken).count();
+    let objects = text.lines().filter(|line| line.starts_with("kind: ")).count();
+    assert!(objects > 15 && taken == objects, "{taken} of {objects}: {said}");
 }
 
 #[test]

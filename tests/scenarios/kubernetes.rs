@@ -180,7 +180,7 @@ fn a_pod_that_nobody_has_decided_about_does_not_start_and_its_events_say_why() {
 
 /// A pod with probes and hooks of every kind that goes over the network. What calls it is in nginx's log.
 fn probed_pod(scene: &Scene<'_>, node: NodeName) -> String {
-    let listen: String = PROBED.map(|port| format!("listen {port}; ")).concat();
+    let listen: String = PROBED.map(|port| format!("listen {port}; listen [::]:{port}; ")).concat();
     let serve = nginx(&format!(
         "access_log /dev/stdout; server {{ {listen} location / {{ return 200 {}; }} \
          location /live {{ if (-f /tmp/dead) {{ return 500; }} return 200 yes; }} }}",
@@ -258,7 +258,9 @@ fn probes_and_hooks_of_the_kubelet_reach_a_strict_pod_and_nothing_else_of_the_no
         let output = curl.args(["-sS", "-m", "5", &url(address, port)]).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
-    for address in scene.addresses("probed").iter().filter(|address| !address.contains(':')) {
+    let addresses = scene.addresses("probed");
+    assert!(addresses.len() == 2, "of both families: {addresses:?}");
+    for address in &addresses {
         for port in PROBED {
             assert_eq!(ask("stranger", address, port), "", "{address} {port}");
         }
@@ -269,7 +271,7 @@ fn probes_and_hooks_of_the_kubelet_reach_a_strict_pod_and_nothing_else_of_the_no
         assert_eq!(ask("kubelet", address, other), "", "{address}");
     }
     let status = agents.status(b).unwrap();
-    assert!(status.counter("probes_passed") > 0 && status.counter("probe_unmatched") >= 3);
+    assert!(status.counter("probes_passed") > 0 && status.counter("probe_unmatched") >= 6);
     assert_eq!(status.counter("probe_lost"), 0);
     assert_eq!(tap.sightings(&scene.marker), 0, "plaintext on the wire");
 }
