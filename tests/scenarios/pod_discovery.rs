@@ -305,7 +305,7 @@ fn a_check_says_whether_the_api_server_tells_what_is_asked() {
     assert!(text.contains("the API server lists namespaces"), "{text}");
     cluster.api.behave(|behaviour| behaviour.refuse = Some((403, "pods is forbidden")));
     let (is_well, text) = said();
-    assert!(!is_well && text.contains("pods is forbidden; the service account needs"), "{text}");
+    assert!(!is_well && text.contains("pods is forbidden; the service account lacks"), "{text}");
     cluster.api.behave(|behaviour| behaviour.refuse = None);
     cluster.api.stop();
     let (_, text) = said();
