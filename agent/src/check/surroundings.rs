@@ -4,12 +4,16 @@
 use std::fs;
 use std::path::Path;
 
+use nix::sys::statfs::{SECURITYFS_MAGIC, statfs};
+
 use super::Finding;
 use crate::capture::{CaptureError, cgroup_mount, pins_outlive_the_agent};
 use crate::sys::namespaces::Kind;
 
-/// Where the kernel tells how it is locked down (kernel_lockdown(7)).
-const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+/// Where the kernel tells how it is locked down (kernel_lockdown(7)): here, and as the host's first process sees it, for securityfs is in
+/// few containers.
+const LOCKDOWN: [&str; 2] =
+    ["/sys/kernel/security/lockdown", "/proc/1/root/sys/kernel/security/lockdown"];
 
 /// The namespaces that must be the host's.
 pub fn namespaces() -> Finding {
@@ -62,19 +66,31 @@ pub fn bpf_file_system() -> Finding {
 }
 
 pub fn lockdown() -> Finding {
-    lockdown_at(Path::new(LOCKDOWN))
+    lockdown_at(&LOCKDOWN.map(Path::new))
 }
 
-fn lockdown_at(path: &Path) -> Finding {
-    // Without the file there is no lockdown, or nothing tells of it: then loading the programs will.
-    judge_lockdown(&fs::read_to_string(path).unwrap_or_default())
+fn lockdown_at(places: &[&Path]) -> Finding {
+    if let Some(text) = places.iter().find_map(|place| fs::read_to_string(place).ok()) {
+        return judge_lockdown(&text);
+    }
+    let is_securityfs = |directory: &Path| {
+        statfs(directory).is_ok_and(|found| found.filesystem_type() == SECURITYFS_MAGIC)
+    };
+    let found = match places.iter().filter_map(|place| place.parent()).any(is_securityfs) {
+        true => "this kernel knows none",
+        false => {
+            "not known, as securityfs is mounted neither here nor for the host's first process (`mount -t securityfs \
+             securityfs /sys/kernel/security`); under lockdown for confidentiality the agent does not start, and says so"
+        }
+    };
+    Finding::ok("lockdown", found)
 }
 
 /// The mode in force stands in brackets, as in `none [integrity] confidentiality`. Of the two, only confidentiality denies
 /// what is needed: reading kernel memory from BPF (`LOCKDOWN_BPF_READ_KERNEL`) and tracepoints (`LOCKDOWN_PERF`).
 fn judge_lockdown(text: &str) -> Finding {
     let mode = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
-    match mode.map_or("none", |(mode, _)| mode) {
+    match mode.map_or("of no known mode", |(mode, _)| mode) {
         "confidentiality" => Finding::error(
             "lockdown",
             "the kernel is locked down for confidentiality, and so denies BPF programs the tracepoint at which new workloads are recognised",
@@ -105,9 +121,14 @@ mod tests {
     fn lockdown_is_read_from_the_kernels_file() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("lockdown");
-        assert_eq!(lockdown_at(&file).level, Level::Ok);
+        let other = directory.path().join("other/lockdown");
+        let look = || lockdown_at(&[&other, &file]);
+        // A directory that is no securityfs tells nothing by lacking the file.
+        assert!(look().level == Level::Ok && look().found.contains("not known"), "{:?}", look());
+        fs::write(&file, "[none] integrity confidentiality\n").unwrap();
+        assert!(look().level == Level::Ok && look().found.starts_with("none,"), "{:?}", look());
         fs::write(&file, "none integrity [confidentiality]\n").unwrap();
-        let finding = lockdown_at(&file);
+        let finding = look();
         assert_eq!(finding.level, Level::Error);
         assert!(finding.advice.contains("lockdown=integrity"), "{finding:?}");
     }

@@ -25,7 +25,7 @@ pub enum NotAdmitted {
     #[error(
         "the runtime handler `{0}` is not known to keep a pod's sockets in the node's kernel, and only there can Sheath \
          protect them; use another runtimeClassName, take the label sheath.dev/protect away, or list it in \
-         hostSocketHandlers if it is one that does"
+         kubernetes.runtimeHandlers if it is one that does"
     )]
     Unsupported(String),
     #[error("refused: {0}")]
