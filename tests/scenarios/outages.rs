@@ -22,7 +22,7 @@ use sheath_tests::{kubelet, wait};
 const VARIABLE: &str = "SHEATH_API_SERVER_AWAY";
 
 /// Long enough for the leader of the controller's replicas to lose its Lease.
-const SOME: u64 = 30;
+const SOME: u64 = 20;
 
 /// For longer than any scenario: an open connection has to live through all of it.
 const CONNECTIONS: Duration = Duration::from_secs(3600);

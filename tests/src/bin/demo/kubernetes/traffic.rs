@@ -16,6 +16,11 @@ const CLIENT: &str = "deployment/client";
 pub fn without_sheath(shop: &Shop<'_>, report: &mut Report) {
     report.section("Without Sheath");
     in_plaintext(shop, report);
+    // Who never gets anything would not be refused later.
+    let bought = shop.buy(ELSEWHERE, "deployment/stranger");
+    let seen = bought.each_ref().map(|purchase| purchase.seen(&shop.secret)).join(", ");
+    let has_all = bought.iter().all(|purchase| purchase.has(&shop.secret));
+    report.check("a pod of another namespace", has_all, seen);
 }
 
 /// Once Sheath is gone.
