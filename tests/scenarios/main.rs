@@ -34,6 +34,7 @@ mod guards;
 mod handover;
 mod harness;
 mod helm;
+mod helm_day_two;
 mod helm_reboot;
 mod helm_services;
 mod identity;
