@@ -105,8 +105,8 @@ impl Scene {
     fn assert_over_at(&mut self, end: Instant) {
         assert!(Instant::now() < end, "the scene took too long to set up");
         self.wait_kept(0);
-        // Certificates and CRLs count whole seconds.
-        assert!(end.elapsed() < Duration::from_secs(5), "{:?} later", end.elapsed());
+        // Certificates and CRLs count whole seconds, and the machine may be busy.
+        assert!(end.elapsed() < GENEROUS, "{:?} later", end.elapsed());
         std::thread::sleep(Duration::from_secs(2));
         self.pair.assert_refused();
         assert_eq!(self.echo.pending(), 0, "the application was reached");

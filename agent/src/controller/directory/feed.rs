@@ -22,8 +22,6 @@ pub const GATHER: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_millis(200);
 /// Entries that are worked out at once, at most: so long does everybody wait.
 const PIECE: usize = 1000;
-/// A snapshot is told again as long as no more has changed since.
-const STALE: u64 = 200;
 
 /// The directory of one leader.
 #[derive(Debug)]
@@ -187,18 +185,20 @@ impl Feed {
         }
     }
 
-    /// All of the directory. It is encoded on a thread of its own, once for all who ask.
+    /// All of the directory, as it is now or was at a moment since this was called: whoever asks may have known of everything until
+    /// then, and must not go back. It is encoded on a thread of its own, once for all who ask meanwhile.
     async fn snapshot(&self) -> Arc<Snapshot> {
         let mut head = self.head.subscribe();
         // The sender lives as long as this.
         let _ = head.wait_for(Option::is_some).await;
+        let asked = self.state().history.as_ref().map(History::position).unwrap_or_default();
         let mut made = self.snapshot.lock().await;
         let (entries, ranges, services, position) = {
             let state = self.state();
             let history = state.history.as_ref();
             let position = history.map(History::position).unwrap_or_default();
             if let Some(snapshot) = &*made
-                && position.sequence - snapshot.position.sequence <= STALE
+                && snapshot.position.sequence >= asked.sequence
                 // What follows on it must be known.
                 && history.is_some_and(|history| history.after(snapshot.position).is_ok())
             {

@@ -101,6 +101,26 @@ async fn whoever_follows_knows_what_there_is_however_it_was_told() {
     assert_eq!(agent.uids(), uids(&other));
 }
 
+/// An agent puts all of it in force before it reads what follows. It may have known better: a successor does not go back.
+#[tokio::test(start_paused = true)]
+async fn whoever_begins_anew_is_not_told_of_an_older_state() {
+    let feed = feed(Limits::default());
+    put(&feed, 0..3);
+    let mut before = Agent::new();
+    before.read(&mut begin(&feed, "a", None, Some(HashSet::new()))).await.unwrap();
+    put(&feed, 3..6);
+    let mut follower = begin(&feed, "a", None, Some(HashSet::new()));
+    let mut agent = Agent::new();
+    loop {
+        let message = follower.next().await.unwrap();
+        if let reader::Read::All(all) = agent.reader.read(encoded::answer(message)).unwrap() {
+            agent.known = all.complete(&agent.known).0;
+            break;
+        }
+    }
+    assert_eq!(agent.uids(), uids(&feed));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_new_leader_says_nothing_until_it_has_heard_every_node() {
     let feed = Feed::new(7, rules(), Limits::default());
