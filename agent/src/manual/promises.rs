@@ -30,7 +30,7 @@
 //! 9. **Truth in status.** What the agent reports is what it has observed, never what it was told to do. It looks again,
 //!    and repairs what it finds broken.
 //!    Shown by `status`, `lost_pins`.
-//!
-//! One thing is not promised yet: that replacing the agent resets no connection. Live flows go to the successor
-//! ([`handover`](crate::handover), [`relay`](crate::relay), [`wire::saved`](crate::wire::saved)), but connections that are made in the very moment have been seen to be
-//! reset. `handover` and `agent_update` show what there is.
+//! 10. **Nothing is lost in an upgrade.** An agent that takes over from another refuses no connection meanwhile, and live ones go
+//!     on in it ([`handover`](crate::handover), [`relay`](crate::relay), [`wire::saved`](crate::wire::saved)). What cannot go, TLS 1.2 to
+//!     external peers for instance, stays with the agent before for as long as that may take to end.
+//!     Shown by `handover`, `agent_update`.
