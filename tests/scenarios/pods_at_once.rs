@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// Of so many pods one may be refused at the gate at first. The kubelet tries again some seconds later.
 const OF_WHICH_ONE: u64 = 100;
 
-/// Beside everything else that runs on the machine, the figures say little: as many times as long, and so many more.
+/// Beside everything else that runs on the machine it may take so many times as long.
 const BUSY: u32 = 10;
 
 /// How long sandboxes have waited at a node's gate.
@@ -135,11 +135,11 @@ fn pods_started_at_once_on_one_node_are_protected_at_once_and_none_is_left_held(
             all.filter(|it| names.contains(&it.name)).count() == pods
         },
     );
-    let is_alone = std::env::var_os(VARIABLE).is_some();
-    let (limit, refused_limit) = match is_alone {
-        true => (LIMIT, admitted / OF_WHICH_ONE),
-        false => (BUSY * LIMIT, admitted / OF_WHICH_ONE * u64::from(BUSY) + 4),
+    // Beside everything else that runs on the machine, it says little how long a sandbox has waited.
+    let (took, limit, most_refused) = match std::env::var_os(VARIABLE) {
+        Some(_) => (sum[1], LIMIT, admitted / OF_WHICH_ONE),
+        None => (from_then_on[1], BUSY * LIMIT, admitted),
     };
-    assert!(sum[1] < limit, "{:?} beyond a pod's own start", sum[1]);
-    assert!(not_admitted <= refused_limit, "{not_admitted} refused, {admitted} admitted");
+    assert!(took < limit, "{took:?} beyond a pod's own start");
+    assert!(not_admitted <= most_refused, "{not_admitted} refused, {admitted} admitted");
 }
