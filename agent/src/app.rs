@@ -136,9 +136,7 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
         Claim::Called(predecessor) => {
             // First: it is asked to yield only if the kernel takes the programs, and nobody has changed his mind.
             prepared.load()?;
-            if !await_identities(&predecessor, &mut control, &mut told).await? {
-                return Ok(());
-            }
+            await_identities(&predecessor, &mut control, &mut told).await?;
             if told.is_told().await {
                 return Ok(());
             }

@@ -92,14 +92,7 @@ const IDENTITIES: Duration = Duration::from_secs(60);
 /// So many that lack one are named.
 const MOST_NAMED: usize = 5;
 
-/// What ends the wait before all have identities.
-enum Otherwise {
-    Told,
-    Gone,
-    Late,
-}
-
-/// Waits until this agent can serve whom its predecessor serves. False if it was told to end meanwhile.
+/// Waits until this agent can serve whom its predecessor serves, or is told to end.
 ///
 /// # Errors
 /// If identities do not come.
@@ -107,7 +100,7 @@ pub async fn await_identities(
     predecessor: &Predecessor,
     control: &mut Control,
     told: &mut Told,
-) -> Result<bool, StartError> {
+) -> Result<(), StartError> {
     let of = predecessor.identified();
     let count = control.lacking(of).count();
     if count > 0 {
@@ -116,25 +109,22 @@ pub async fn await_identities(
             "waiting for identities; the agent that runs goes on serving meanwhile"
         );
     }
-    let otherwise = async {
+    let is_late = async {
         tokio::select! {
-            () = told.wait() => Otherwise::Told,
+            () = told.wait() => false,
             // Nobody serves them any more: better those that can be.
-            () = predecessor.gone() => Otherwise::Gone,
-            () = tokio::time::sleep(IDENTITIES) => Otherwise::Late,
+            () = predecessor.gone() => false,
+            () = tokio::time::sleep(IDENTITIES) => true,
         }
     };
-    match control.await_identities(of, otherwise).await {
-        None | Some(Otherwise::Gone) => Ok(true),
-        Some(Otherwise::Told) => Ok(false),
-        Some(Otherwise::Late) => {
+    let is_late = control.await_identities(of, is_late).await.unwrap_or(false);
+    // If it is late and none is lacking, it is a discovery that says nothing.
+    match control.lacking(of).count() {
+        count if is_late && count > 0 => {
             let some = control.lacking(of).take(MOST_NAMED).map(str::to_owned).collect();
-            match control.lacking(of).count() {
-                // It is a discovery that says nothing.
-                0 => Ok(true),
-                count => Err(StartError::Unidentified { count, some, limit: IDENTITIES }),
-            }
+            Err(StartError::Unidentified { count, some, limit: IDENTITIES })
         }
+        _ => Ok(()),
     }
 }
 

@@ -24,7 +24,7 @@ use super::settings::NodeRanges;
 use super::signing::{Signing, SigningLimits};
 use super::tokens::Tokens;
 use super::troubles::Telling;
-use super::watches::{Of, Watches};
+use super::watches::{Objects, Watches};
 use super::{Settings, pages, server};
 use crate::kubernetes::{ClientError, Connection, Rules};
 use crate::metrics::{Registry, RegistryError};
@@ -94,7 +94,7 @@ async fn serve(settings: Settings) -> Result<(), RunError> {
         leadership.clone(),
         settings.provided_ca,
     );
-    let pods = Arc::new(Pods::new(client.clone(), watches.of(Of::Pods).clone()));
+    let pods = Arc::new(Pods::new(client.clone(), watches.of(Objects::Pods).clone()));
     let agents = &settings.agent_service_account;
     let presence = Arc::new(Presence::new(pods.clone(), agents));
     let rules = ClusterRules {

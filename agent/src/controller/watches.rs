@@ -13,7 +13,7 @@ use crate::metrics::{Counter, Label, Registry, RegistryError, Scalar};
 
 /// A kind of objects that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum Objects {
     Pods,
     Namespaces,
     Nodes,
@@ -22,7 +22,7 @@ pub enum Of {
     ServiceRanges,
 }
 
-impl Label for Of {
+impl Label for Objects {
     const NAME: &'static str = "of";
     const ALL: &'static [Self] = &[
         Self::Pods,
@@ -60,11 +60,11 @@ pub struct Watch {
 
 /// All watches of a replica.
 #[derive(Debug, Default)]
-pub struct Watches([Arc<Watch>; Of::ALL.len()]);
+pub struct Watches([Arc<Watch>; Objects::ALL.len()]);
 
 impl Watches {
     #[must_use]
-    pub fn of(&self, of: Of) -> &Arc<Watch> {
+    pub fn of(&self, of: Objects) -> &Arc<Watch> {
         &self.0[of.index()]
     }
 
@@ -83,14 +83,14 @@ impl Watches {
             Scalar::Counter,
             "watch_changes",
             "Changes that were heard of, lists included.",
-            move |of: Of| Some(own.of(of).changes.get()),
+            move |of: Objects| Some(own.of(of).changes.get()),
         )?;
         let own = self.clone();
         registry.register_read_by(
             Scalar::Counter,
             "watch_failures",
             "Times that the API server did not tell what is watched.",
-            move |of: Of| Some(own.of(of).failures.get()),
+            move |of: Objects| Some(own.of(of).failures.get()),
         )
     }
 }
@@ -162,7 +162,7 @@ mod tests {
     #[tokio::test]
     async fn changes_pass_and_problems_are_counted() {
         let watches = Arc::new(Watches::default());
-        let watch = watches.of(Of::Nodes);
+        let watch = watches.of(Objects::Nodes);
         assert_eq!(watch.age(), None, "nothing was heard yet");
         let changes =
             [Ok(1), Err(WatchProblem::Unauthorized), Err(WatchProblem::Unauthorized), Ok(2)];

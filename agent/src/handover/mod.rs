@@ -20,7 +20,7 @@ mod tests;
 
 pub use connection::Broken;
 pub use flow::{FlowResumer, FlowTaker, GoOn, MovingFlow, Offer};
-pub use message::{Introduction, Malformed, Message, Welcome};
+pub use message::{Introduction, Malformed, Message};
 pub use predecessor::{NotCalled, Predecessor, Yielded};
 pub use server::{PreparedServer, Server};
 pub use successor::{FlowsGiven, Starting, Successor};

@@ -62,24 +62,26 @@ impl Cgroups {
     /// # Errors
     /// When that fails.
     pub fn entrance(&self, below: &str) -> Result<Entrance> {
-        let mut procs = Vec::new();
-        for (root, is_v1) in [(Some(cgroup::mount().to_owned()), false), (processors(), true)] {
-            let Some(root) = root else { continue };
-            let cluster = root.join(&self.name);
-            let path = cluster.join(below);
-            let open = || {
-                fs::create_dir_all(&path)?;
-                if is_v1 {
-                    fs::write(cluster.join("cpu.shares"), SHARES)?;
-                }
-                OpenOptions::new().write(true).open(path.join("cgroup.procs"))
-            };
-            let file = open();
-            procs.push(
-                file.with_context(|| format!("cannot create the cgroup {}", path.display()))?,
-            );
-        }
-        Ok(Entrance(procs))
+        let roots = [Some(cgroup::mount().to_owned()), processors()].into_iter().flatten();
+        let open = |root: PathBuf| {
+            let path = root.join(&self.name).join(below);
+            let made = fs::create_dir_all(&path);
+            made.and_then(|()| OpenOptions::new().write(true).open(path.join("cgroup.procs")))
+                .with_context(|| format!("cannot create the cgroup {}", path.display()))
+        };
+        roots.map(open).collect::<Result<_>>().map(Entrance)
+    }
+
+    /// Gives the cluster what it is to have of the processors, where a hierarchy of v1 shares them out.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn take_shares(&self) -> Result<()> {
+        let Some(root) = processors() else { return Ok(()) };
+        let path = root.join(&self.name);
+        fs::create_dir_all(&path)
+            .and_then(|()| fs::write(path.join("cpu.shares"), SHARES))
+            .with_context(|| format!("cannot set the shares of {}", path.display()))
     }
 
     /// The processes directly in a cgroup.
@@ -149,25 +151,30 @@ impl Entrance {
 
 /// Where the hierarchy of v1 is mounted that shares out the processors, if there is one.
 fn processors() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    mounts.lines().find_map(|line| {
-        let fields: Vec<_> = line.split(' ').collect();
-        let [_, at, "cgroup", options, ..] = fields[..] else { return None };
-        options.split(',').any(|option| option == "cpu").then(|| at.into())
-    })
+    let is_it = |(_, kind, options): &(PathBuf, String, String)| {
+        kind == "cgroup" && options.split(',').any(|option| option == "cpu")
+    };
+    mounts().into_iter().find(is_it).map(|(at, ..)| at)
 }
 
 /// Where each hierarchy is mounted, of v1 and of v2.
 fn hierarchies() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mut roots: Vec<PathBuf> = fields
-        .filter(|fields| matches!(fields.get(2), Some(&"cgroup" | &"cgroup2")))
-        .map(|fields| PathBuf::from(fields[1]))
-        .collect();
+    let mut roots: Vec<PathBuf> = mounts().into_iter().map(|(at, ..)| at).collect();
     roots.sort();
     roots.dedup();
     roots
+}
+
+/// All mounts of hierarchies: where, of which kind, and with which options.
+fn mounts() -> Vec<(PathBuf, String, String)> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let of_cgroups = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+        [_, at, kind @ ("cgroup" | "cgroup2"), options, ..] => {
+            Some((at.into(), kind.to_owned(), options.to_owned()))
+        }
+        _ => None,
+    };
+    mounts.lines().filter_map(of_cgroups).collect()
 }
 
 fn is_populated(path: &Path) -> bool {

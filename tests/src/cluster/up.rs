@@ -49,6 +49,7 @@ fn make(name: &str, state: State, cgroups: Cgroups) -> Result<Cluster> {
     let pki = Pki::create(&state)?;
     let admin = Subject { user: "admin", group: Some("system:masters") };
     kubeconfig::write(&state, &pki, "admin", admin)?;
+    cgroups.take_shares()?;
     let control = Machine::create(CONTROL_PLANE, &cgroups, &state)?;
     let mut nodes = Vec::new();
     for node in NODES {

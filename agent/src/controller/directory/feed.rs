@@ -12,8 +12,9 @@ use super::cluster::{Cluster, ClusterRules};
 use super::encoded::{self, Shared};
 use super::entry::Counts;
 use super::history::{Forgotten, History, Limits, Snapshot};
-use super::settling::{Listed, Settling};
+use super::settling::Settling;
 use super::streams::{Begun, NotBegun, Streams};
+use crate::controller::watches::Objects;
 use crate::controller_api::directory::{Own, Position};
 
 /// How long changes are gathered before they are told.
@@ -82,7 +83,7 @@ impl Feed {
     }
 
     /// All objects of a kind are known.
-    pub fn listed(&self, what: Listed) {
+    pub fn listed(&self, what: Objects) {
         self.state().settling.listed(what, Instant::now());
         self.dirty.notify_one();
     }

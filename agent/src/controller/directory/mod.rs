@@ -20,6 +20,7 @@ mod settling;
 mod streams;
 mod watching;
 
+pub use super::watches::Objects;
 pub use cluster::{Changes, Cluster, ClusterRules};
 pub use encoded::{Shared as Message, answer, length};
 pub use entry::{ClusterEntry, ClusterState, Counts};
@@ -27,7 +28,7 @@ pub use feed::{Ended, Feed, FeedStatus, Follower, Place};
 pub use history::{History, Limits};
 pub use pod::ClusterPod;
 pub use service::Directories;
-pub use settling::{Listed, Settling};
+pub use settling::Settling;
 pub use streams::NotBegun;
 pub use watching::watch;
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice as EndpointSliceObject;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::feed::Feed;
-use super::settling::Listed;
+use crate::controller::watches::Objects;
 use crate::kubernetes::{Change, EndpointSlice, Service, ServiceName};
 use crate::services::SliceName;
 
@@ -36,7 +36,7 @@ impl Serving {
             Change::InitDone => {
                 let listed = std::mem::take(&mut self.services);
                 self.feed.change(|cluster| cluster.services().0.keep_services(&listed));
-                self.feed.listed(Listed::Services);
+                self.feed.listed(Objects::Services);
             }
             Change::Apply(object) => self.set_service(&object),
             Change::Delete(object) => self.remove_service(&object),
@@ -71,7 +71,7 @@ impl Serving {
             Change::InitDone => {
                 let listed = std::mem::take(&mut self.slices);
                 self.feed.change(|cluster| cluster.services().0.keep_slices(&listed));
-                self.feed.listed(Listed::EndpointSlices);
+                self.feed.listed(Objects::EndpointSlices);
             }
             Change::Apply(object) => self.set_slice(&object),
             Change::Delete(object) => self.remove_slice(&object),

@@ -5,60 +5,28 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::controller::watches::Objects;
+use crate::metrics::Label;
+
 /// How long agents that have not said what they see are waited for.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a new leader still has to hear.
 #[derive(Debug, Default)]
 pub struct Settling {
-    pods: bool,
-    namespaces: bool,
-    nodes: bool,
-    services: bool,
-    slices: bool,
-    service_ranges: bool,
+    /// Kinds of objects of which all are known.
+    known: [bool; Objects::ALL.len()],
     /// When all objects of the API were known.
     listed: Option<Instant>,
     /// Nodes whose agents have said what they see.
     reported: HashSet<Arc<str>>,
 }
 
-/// Objects of the API that have been listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listed {
-    Pods,
-    Namespaces,
-    Nodes,
-    Services,
-    EndpointSlices,
-    /// Or the API server has no such objects.
-    ServiceRanges,
-}
-
-impl Listed {
-    pub const ALL: [Self; 6] = [
-        Self::Pods,
-        Self::Namespaces,
-        Self::Nodes,
-        Self::Services,
-        Self::EndpointSlices,
-        Self::ServiceRanges,
-    ];
-}
-
 impl Settling {
-    /// All objects of a kind are known.
-    pub fn listed(&mut self, what: Listed, now: Instant) {
-        match what {
-            Listed::Pods => self.pods = true,
-            Listed::Namespaces => self.namespaces = true,
-            Listed::Nodes => self.nodes = true,
-            Listed::Services => self.services = true,
-            Listed::EndpointSlices => self.slices = true,
-            Listed::ServiceRanges => self.service_ranges = true,
-        }
-        let objects = self.services && self.slices && self.service_ranges;
-        if self.pods && self.namespaces && self.nodes && objects {
+    /// All objects of a kind are known, or the API server has none of the kind.
+    pub fn listed(&mut self, what: Objects, now: Instant) {
+        self.known[what.index()] = true;
+        if self.known.iter().all(|known| *known) {
             self.listed.get_or_insert(now);
         }
     }
@@ -95,16 +63,16 @@ mod tests {
         let mut settling = Settling::default();
         settling.reported(&a);
         settling.reported(&b);
-        for what in Listed::ALL.into_iter().filter(|what| *what != Listed::Namespaces) {
+        for what in Objects::ALL.iter().copied().filter(|what| *what != Objects::Namespaces) {
             settling.listed(what, now);
         }
         assert!(!settling.is_over(now + 2 * PATIENCE, needed), "namespaces are not known");
-        settling.listed(Listed::Namespaces, now);
+        settling.listed(Objects::Namespaces, now);
         assert!(settling.is_over(now, needed));
         settling.reported.remove(&b);
         assert!(!settling.is_over(now, needed));
         // Once more listed is not listed later.
-        settling.listed(Listed::Pods, now + PATIENCE);
+        settling.listed(Objects::Pods, now + PATIENCE);
         assert!(settling.is_over(now + PATIENCE, needed));
         assert!(settling.is_over(now, HashSet::new));
     }

@@ -8,9 +8,10 @@ use std::time::Instant;
 use sheath_common::pod_uid::PodUid;
 
 use super::entry::uid_hash;
-use super::settling::Listed;
 use super::*;
+use crate::controller::watches::Objects;
 use crate::kubernetes::{Lifetime, Namespace, Pod, Protection, Rules, Wish};
+use crate::metrics::Label;
 
 const RANGE: &str = "10.1.0.0/16";
 
@@ -294,7 +295,7 @@ fn feed(limits: Limits) -> Arc<Feed> {
         cluster
             .set_namespace(&"shop".into(), Some(namespace("shop", Wish::Said(Protection::False))));
     });
-    Listed::ALL.into_iter().for_each(|what| feed.listed(what));
+    Objects::ALL.iter().for_each(|what| feed.listed(*what));
     feed
 }
 

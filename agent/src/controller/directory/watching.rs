@@ -15,9 +15,8 @@ use sheath_common::pod_uid::PodUid;
 
 use super::feed::Feed;
 use super::serving::Serving;
-use super::settling::Listed;
 use crate::controller::pods::{KnownPod, Listener};
-use crate::controller::watches::{Heard, Of, Watches};
+use crate::controller::watches::{Heard, Objects, Watches};
 use crate::follow::Backoff;
 use crate::kubernetes::{Change, Namespace, WatchProblem, follow, ranges_of, words};
 
@@ -48,15 +47,15 @@ pub async fn watch(
     let ranges = follow(ranges, Config::default(), backoff()).filter(move |change| {
         let is_absent = change.as_ref().is_err_and(WatchProblem::is_absent);
         if is_absent {
-            absent.listed(Listed::ServiceRanges);
+            absent.listed(Objects::ServiceRanges);
         }
         std::future::ready(!is_absent)
     });
-    let mut namespaces = Heard::new("namespaces", watches.of(Of::Namespaces), namespaces);
-    let mut nodes = Heard::new("nodes", watches.of(Of::Nodes), nodes);
-    let mut services = Heard::new("services", watches.of(Of::Services), services);
-    let mut slices = Heard::new("endpointslices", watches.of(Of::EndpointSlices), slices);
-    let mut ranges = Heard::new("servicecidrs", watches.of(Of::ServiceRanges), ranges);
+    let mut namespaces = Heard::new("namespaces", watches.of(Objects::Namespaces), namespaces);
+    let mut nodes = Heard::new("nodes", watches.of(Objects::Nodes), nodes);
+    let mut services = Heard::new("services", watches.of(Objects::Services), services);
+    let mut slices = Heard::new("endpointslices", watches.of(Objects::EndpointSlices), slices);
+    let mut ranges = Heard::new("servicecidrs", watches.of(Objects::ServiceRanges), ranges);
     let mut serving = Serving::new(feed.clone());
     let mut watched = Watched::new(feed);
     loop {
@@ -81,7 +80,7 @@ impl Listener for Feed {
 
     fn keep(&self, all: &HashSet<PodUid>) {
         self.change(|cluster| cluster.keep_pods(all));
-        self.listed(Listed::Pods);
+        self.listed(Objects::Pods);
     }
 }
 
@@ -109,7 +108,7 @@ impl Watched {
             Change::InitDone => {
                 let listed = std::mem::take(&mut self.namespaces);
                 self.feed.change(|cluster| cluster.keep_namespaces(&listed));
-                self.feed.listed(Listed::Namespaces);
+                self.feed.listed(Objects::Namespaces);
             }
             Change::Apply(object) => self.set_namespace(&object),
             Change::Delete(object) => {
@@ -137,7 +136,7 @@ impl Watched {
             Change::InitDone => {
                 let listed = std::mem::take(&mut self.nodes);
                 self.feed.change(|cluster| cluster.keep_nodes(&listed));
-                self.feed.listed(Listed::Nodes);
+                self.feed.listed(Objects::Nodes);
             }
             Change::Apply(object) => self.set_node(&object),
             Change::Delete(object) => {
@@ -184,7 +183,7 @@ impl Watched {
             Change::InitDone => {
                 let listed = std::mem::take(&mut self.service_ranges);
                 self.feed.change(|cluster| cluster.keep_service_ranges(&listed));
-                self.feed.listed(Listed::ServiceRanges);
+                self.feed.listed(Objects::ServiceRanges);
             }
             Change::Apply(object) => self.set_service_range(&object),
             Change::Delete(object) => {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use sheath::controller::directory::{Cluster, ClusterRules, Feed, Follower, Limits, Listed};
+use sheath::controller::directory::{Cluster, ClusterRules, Feed, Follower, Limits, Objects};
 use sheath::directory::KernelChange;
 use sheath::kubernetes::{Namespace, Protection, Rules, Wish};
+use sheath::metrics::Label;
 
 use crate::agents::{Agents, Reading};
 use crate::cluster::{NAMESPACES, Size, TRUST_DOMAIN, agent};
@@ -72,7 +73,7 @@ impl Simulation {
             let listed = self.size.pod(number, 0);
             self.feed.change(|cluster| cluster.set_pod(&listed));
         }
-        Listed::ALL.into_iter().for_each(|what| self.feed.listed(what));
+        Objects::ALL.iter().for_each(|what| self.feed.listed(*what));
         self.figures.tell_ms("list_ms", "taking in the list of all pods", begun.elapsed());
     }
 

@@ -130,7 +130,7 @@ async fn a_new_leader_says_nothing_until_it_has_heard_every_node() {
         cluster.set_pod(&pod(1, "a", &[1]));
         cluster.set_pod(&pod(2, "b", &[2]));
     });
-    Listed::ALL.into_iter().for_each(|what| feed.listed(what));
+    Objects::ALL.iter().for_each(|what| feed.listed(*what));
     let now = Instant::now();
     let mut agent = Agent::new();
     let mut first = begin(&feed, "a", None, Some([uid(1)].into()));
