@@ -588,9 +588,10 @@ fn a_namespace_is_served_while_somebody_listens_on_a_declared_port_there() {
             wait::wait_until("the namespace to be served", GENEROUS, || {
                 call(&scene.stranger, pod.addresses.at(Family::V4, PORT)).ended_by().is_some()
             });
-            // Who is there for less may only be passing through.
+            // Who is there for less may only be passing through. The agent looks whenever it is asked.
             let seen = Instant::now();
             wait::wait_until("it to have stayed", GENEROUS, || seen.elapsed() > STAYED);
+            scene.agent_b.wait_enrolled("web", &web);
         }
         drop(goes);
         sockets.iter_mut().for_each(|socket| drop(socket.events_so_far()));
