@@ -42,6 +42,12 @@ impl HeldMaps {
         &self.pins
     }
 
+    /// A map, by its name.
+    pub fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        let map = self.maps.iter().find(|map| map.name == name)?;
+        Some(map.fd.as_fd())
+    }
+
     /// Puts back the pins that somebody has removed: what is loaded later finds its maps by them.
     pub fn keep_pinned(&self) {
         match self.put_back_pins() {

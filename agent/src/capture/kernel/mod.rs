@@ -18,5 +18,6 @@ pub mod pod_maps;
 pub mod prepared;
 mod probe_maps;
 pub mod programs;
+mod steer_program;
 pub mod steering;
 pub mod targets;

@@ -11,17 +11,16 @@ use super::pins::Pins;
 use crate::capture::error::CaptureError;
 
 /// The compiled programs; `cargo xtask build-ebpf` makes them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sheath.bpf.o"));
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sheath.bpf.o"));
 
-/// Loads the object: maps that are pinned are taken over, others are made and pinned. `netns` is the cookie of the
-/// namespace that its `sk_lookup` program is for, or zero.
+/// Loads the object: maps that are pinned are taken over, others are made and pinned.
 ///
 /// # Errors
 /// If the kernel refuses a map.
-pub fn load_object(pins: &Pins, netns: u64) -> Result<Ebpf, CaptureError> {
+pub fn load_object(pins: &Pins) -> Result<Ebpf, CaptureError> {
     let mptcp = u8::from(Path::new("/proc/sys/net/mptcp").is_dir());
     let mut loader = EbpfLoader::new();
-    loader.override_global("MPTCP", &mptcp, true).override_global("NETNS", &netns, true);
+    loader.override_global("MPTCP", &mptcp, true);
     for name in PINNED {
         loader.map_pin_path(name, pins.map(name));
     }
@@ -39,7 +38,6 @@ pub fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), CaptureError> {
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::SockOps(program) => program.load(),
-        Program::SkLookup(program) => program.load(),
         Program::TracePoint(program) => program.load(),
         _ => return Err(missing(name)),
     };

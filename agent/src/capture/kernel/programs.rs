@@ -55,7 +55,7 @@ impl fmt::Debug for Loaded {
 /// # Errors
 /// If the kernel refuses one of them.
 pub fn load(pins: &Pins) -> Result<Loaded, CaptureError> {
-    let mut ebpf = load_object(pins, 0)?;
+    let mut ebpf = load_object(pins)?;
     for (name, _, _) in PROGRAMS {
         load_program(&mut ebpf, name)?;
     }

@@ -7,18 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::held::HeldMaps;
-use super::object::{load_object, load_program, program_fd};
 use super::pins::Pins;
+use super::steer_program::{STEER, SteerProgram};
 use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
-
-/// Its name in the object.
-const STEER: &str = "steer";
 
 /// Loads the `sk_lookup` program for one namespace at a time.
 #[derive(Debug)]
 pub struct SteerLoader {
-    held: Arc<HeldMaps>,
+    program: SteerProgram,
 }
 
 /// The `sk_lookup` program of a namespace, in force.
@@ -30,13 +27,14 @@ pub struct Steering {
 }
 
 impl SteerLoader {
-    #[must_use]
-    pub fn new(held: Arc<HeldMaps>) -> Self {
-        Self { held }
+    /// # Errors
+    /// If the program is not in the object, or uses a map that is not held.
+    pub fn new(held: Arc<HeldMaps>) -> Result<Self, CaptureError> {
+        Ok(Self { program: SteerProgram::read(held)? })
     }
 
     fn pins(&self) -> &Pins {
-        self.held.pins()
+        self.program.held().pins()
     }
 
     fn pin_of(&self, cookie: u64) -> PathBuf {
@@ -46,14 +44,10 @@ impl SteerLoader {
     /// Attaches the program to a namespace, or gives the pinned link that is there a new one, and pins it.
     ///
     /// # Errors
-    /// If the kernel refuses the program or the link, or the program uses another map than the agent's.
+    /// If the kernel refuses the program or the link.
     pub fn attach(&self, namespace: BorrowedFd<'_>, cookie: u64) -> Result<Steering, CaptureError> {
-        self.held.keep_pinned();
-        let mut ebpf = load_object(self.pins(), cookie)?;
-        load_program(&mut ebpf, STEER)?;
-        let program = program_fd(&ebpf, STEER)?;
-        // Another map would be one that the agent does not write.
-        self.held.check(program.as_fd())?;
+        let load = |error: io::Error| CaptureError::Load(format!("{STEER}: {error}"));
+        let program = self.program.load(cookie).map_err(load)?;
         let pin = self.pin_of(cookie);
         let attach = || match bpf::open_pin(&pin) {
             Ok(link) if bpf::link_info(link.as_fd())?.target != 0 => {

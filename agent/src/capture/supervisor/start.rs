@@ -110,7 +110,7 @@ pub fn attach(
     let cgroup = root.directory(&mount);
     let paths = TargetPaths { mount: mount.clone(), cgroup, tracefs, has_probers };
     let programs = loaded.attach(&held, &maps, paths)?;
-    let steer_loader = SteerLoader::new(held);
+    let steer_loader = SteerLoader::new(held)?;
     let attached = Attached { maps, programs, steer_loader, rules, ids, mount, pods, kubelet };
     Ok((attached, events, pinned))
 }

@@ -1,6 +1,5 @@
 //! Maps as wholes: made by the agent itself, bound to programs, and read and written many entries at a time.
 
-use std::ffi::c_char;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -9,6 +8,7 @@ use std::path::Path;
 use aya::Pod;
 use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_attr, bpf_cmd, bpf_map_type};
 
+use super::load::short;
 use super::{Table, call, number, open, pin, zeroed};
 
 /// Entries that one system call reads or writes.
@@ -25,26 +25,32 @@ pub fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> 
     call(bpf_cmd::BPF_PROG_BIND_MAP, &mut attr)
 }
 
-/// Makes a map that takes memory as entries come.
-fn create(
+/// Makes a map.
+pub(super) fn create(
     kind: bpf_map_type,
     name: &str,
     [key_size, value_size]: [usize; 2],
     room: u32,
+    flags: u32,
 ) -> io::Result<OwnedFd> {
     let mut attr = zeroed();
     attr.__bindgen_anon_1.map_type = kind as u32;
     attr.__bindgen_anon_1.key_size = key_size as u32;
     attr.__bindgen_anon_1.value_size = value_size as u32;
     attr.__bindgen_anon_1.max_entries = room;
-    attr.__bindgen_anon_1.map_flags = BPF_F_NO_PREALLOC;
-    let mut short = [0; 16];
-    // The last byte stays zero.
-    for (place, byte) in short.iter_mut().take(15).zip(name.bytes()) {
-        *place = byte as c_char;
-    }
-    attr.__bindgen_anon_1.map_name = short;
+    attr.__bindgen_anon_1.map_flags = flags;
+    attr.__bindgen_anon_1.map_name = short(name);
     open(bpf_cmd::BPF_MAP_CREATE, &mut attr)
+}
+
+/// Makes a map as an object describes it.
+///
+/// # Errors
+/// If the kernel refuses it, or has no such kind of maps.
+pub fn create_map(name: &str, map: &aya_obj::Map) -> io::Result<OwnedFd> {
+    let kind = bpf_map_type::try_from(map.map_type()).map_err(|_| io::ErrorKind::Unsupported)?;
+    let sizes = [map.key_size() as usize, map.value_size() as usize];
+    create(kind, name, sizes, map.max_entries(), map.map_flags())
 }
 
 impl<K: Pod, V: Pod> Table<K, V> {
@@ -61,7 +67,8 @@ impl<K: Pod, V: Pod> Table<K, V> {
     }
 
     pub(super) fn made(kind: bpf_map_type, name: &str, room: u32) -> io::Result<Self> {
-        let fd = create(kind, name, [size_of::<K>(), size_of::<V>()], room)?;
+        // Such a map takes memory as entries come.
+        let fd = create(kind, name, [size_of::<K>(), size_of::<V>()], room, BPF_F_NO_PREALLOC)?;
         Ok(Self::of(fd, name.to_owned(), room))
     }
 

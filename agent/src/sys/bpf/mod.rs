@@ -1,5 +1,5 @@
 //! `bpf(2)`, where aya lacks something: pinned maps that several tasks write through a shared reference, one entry or many at a
-//! time, links of cgroup programs that are updated in place, and what is really attached.
+//! time, links of cgroup programs that are updated in place, programs that are loaded many times, and what is really attached.
 //!
 //! The shapes (`include/uapi/linux/bpf.h`) are those of `aya-obj`, as bindgen has made them: each field by its name.
 
@@ -7,6 +7,7 @@ mod attached;
 mod batch;
 mod counters;
 mod link;
+mod load;
 mod objects;
 mod perf_event;
 mod ring;
@@ -23,9 +24,10 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 #[cfg(test)]
 pub use attached::attach_exclusively;
 pub use attached::{effective_programs, has_exclusive_program};
-pub use batch::bind_map;
+pub use batch::{bind_map, create_map};
 pub use counters::PerCpuCounters;
 pub use link::{AttachType, create_link, create_tracepoint_link, link_info, update_link};
+pub use load::{constants, load_sk_lookup};
 pub use objects::{
     MapInfo, map_by_id, map_info, program_by_id, program_id, program_info, test_run,
 };
