@@ -4,7 +4,8 @@
 
 use serde::Serialize;
 
-use super::{AgentInfo, Status};
+use super::AgentInfo;
+use crate::capture::InForceView;
 use crate::gate::{GateKind, InForce};
 
 /// An answer. The names of its fields are stable.
@@ -27,17 +28,17 @@ impl Health {
     /// Every thread of the agent has answered.
     #[must_use]
     pub fn alive(info: &AgentInfo) -> Self {
-        Self::new(Vec::new(), info.taken_over.as_ref().map(|from| from.pid))
+        Self::new(Vec::new(), info.predecessor())
     }
 
     /// Whether everything that protects new pods is in force.
     #[must_use]
-    pub fn of(status: &Status) -> Self {
+    pub fn ready(view: &InForceView, info: &AgentInfo) -> Self {
         let mut problems = Vec::new();
-        for program in status.programs.iter().filter(|program| !program.observed) {
+        for program in view.programs.iter().filter(|program| !program.observed) {
             problems.push(format!("{} is not in force on {}", program.name, program.attached_to));
         }
-        if let Some(pods) = &status.pods {
+        if let Some(pods) = &view.pods {
             if !pods.known {
                 problems.push("nothing was heard about pods yet".to_owned());
             }
@@ -46,7 +47,7 @@ impl Health {
             }
         }
         // Whether it is known, not whether it is current: without a controller an agent goes on by what it knows, and so does a successor.
-        if let Some(directory) = &status.directory
+        if let Some(directory) = info.directory_view()
             && !directory.known
         {
             let why = match directory.problem.as_str() {
@@ -55,13 +56,13 @@ impl Health {
             };
             problems.push(format!("it is not known yet who is where in the cluster: {why}"));
         }
-        if let Some(gate) = &status.gate
+        if let Some(gate) = info.gate_view()
             && gate.in_force == InForce::None
             && gate.wanted != GateKind::None
         {
             let why = if gate.problem.is_empty() { "it has not connected" } else { &gate.problem };
             problems.push(format!("the container runtime does not ask before pods start: {why}"));
         }
-        Self::new(problems, status.taken_over.as_ref().map(|from| from.pid))
+        Self::new(problems, info.predecessor())
     }
 }

@@ -135,8 +135,8 @@ async fn answer(
             serde_json::to_vec(&info.status(view))?
         }
         Some(Request::Ready) => {
-            let view = ask(&planes.supervisor, SupervisorRequest::Status).await?;
-            serde_json::to_vec(&Health::of(&info.status(view)))?
+            let view = ask(&planes.supervisor, SupervisorRequest::InForce).await?;
+            serde_json::to_vec(&Health::ready(&view, &info))?
         }
         Some(Request::Alive) => {
             info.threads.all_answer().await;

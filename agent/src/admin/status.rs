@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use serde::Serialize;
+use sheath_common::workload::WorkloadId;
 
 use crate::capture::{PodsStatus, ProgramStatus, StatusView, WorkloadStatus};
 use crate::control::{DirectoryView, DirectoryViews, FoundViews, NameView, ProblemView};
@@ -205,6 +206,26 @@ impl AgentInfo {
         self.handing_over.load(Ordering::Relaxed)
     }
 
+    /// The process that this agent has taken over from.
+    pub(super) fn predecessor(&self) -> Option<i32> {
+        self.taken_over.as_ref().map(|from| from.pid)
+    }
+
+    pub(super) fn gate_view(&self) -> Option<GateView> {
+        self.gate.as_ref().map(|gate| GateView::new(&gate.status()))
+    }
+
+    pub(super) fn directory_view(&self) -> Option<DirectoryView> {
+        self.directory.as_ref().map(DirectoryViews::view)
+    }
+
+    /// Why a workload has no identity, or none that is good for long; empty if all is well.
+    #[must_use]
+    pub fn identity_problem(&self, workload: WorkloadId) -> String {
+        let held = self.identities.held(workload);
+        held.as_deref().map(IdentityStatus::new).unwrap_or_default().problem
+    }
+
     /// Adds what the rest of the agent knows to what capture sees.
     #[must_use]
     pub fn status(&self, view: StatusView) -> Status {
@@ -220,8 +241,8 @@ impl AgentInfo {
             programs: view.programs,
             workloads: workloads.map(|capture| self.workload(capture)).collect(),
             pods: view.pods,
-            gate: self.gate.as_ref().map(|gate| GateView::new(&gate.status())),
-            directory: self.directory.as_ref().map(DirectoryViews::view),
+            gate: self.gate_view(),
+            directory: self.directory_view(),
             taken_over: self.taken_over.as_deref().map(TakenOver::new),
             names: found.names.clone(),
             problems: found.problems.clone(),

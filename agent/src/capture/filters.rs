@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -96,36 +96,52 @@ impl fmt::Display for Blocked {
     }
 }
 
-/// Tries the filters that run for a cgroup. `own` are addresses at which a workload's servers are reached: the agent
-/// connects to them from the same address.
+/// Tries the filters that run for a cgroup. `own` tells the addresses at which a workload's servers are reached: the agent
+/// connects to them from the same address. It is asked only where there are filters.
 ///
 /// # Errors
 /// If the kernel does not tell. A filter that goes meanwhile is no error.
-pub fn blocked(cgroup: &File, own: &[IpAddr]) -> io::Result<Option<Blocked>> {
+pub fn blocked(
+    cgroup: &File,
+    own: impl FnOnce() -> io::Result<Vec<IpAddr>>,
+) -> io::Result<Option<Blocked>> {
+    let filters = of_others(cgroup)?;
+    if filters.is_empty() {
+        return Ok(None);
+    }
+    let own = own()?;
     let mut blocked = Blocked::default();
+    for (program, name) in filters {
+        for address in MEETING_POINTS.iter().chain(&own) {
+            if passes(program.as_fd(), *address) {
+                continue;
+            }
+            if !blocked.addresses.contains(address) {
+                blocked.addresses.push(*address);
+            }
+            if !blocked.by.contains(&name) {
+                blocked.by.push(name.clone());
+            }
+        }
+    }
+    Ok((!blocked.addresses.is_empty()).then_some(blocked))
+}
+
+/// The filters of others that run for a cgroup, with their names.
+fn of_others(cgroup: &File) -> io::Result<Vec<(OwnedFd, String)>> {
+    let mut filters = Vec::new();
     for hook in [AttachType::CgroupInetEgress, AttachType::CgroupInetIngress] {
         for id in bpf::effective_programs(cgroup.as_fd(), hook)? {
             let Some(program) = unless_gone(program_by_id(id))? else {
                 continue;
             };
             let name = program_info(program.as_fd())?.name;
-            if OURS.contains(&name.as_str()) {
-                continue;
-            }
-            for address in MEETING_POINTS.iter().chain(own) {
-                if passes(program.as_fd(), *address) {
-                    continue;
-                }
-                if !blocked.addresses.contains(address) {
-                    blocked.addresses.push(*address);
-                }
-                if !blocked.by.contains(&name) {
-                    blocked.by.push(name.clone());
-                }
+            if !OURS.contains(&name.as_str()) {
+                filters.push((program, name));
             }
         }
     }
-    Ok((!blocked.addresses.is_empty()).then_some(blocked))
+    Ok(filters)
 }
 
 /// `blocked` for a cgroup, or for the first below it that has such a filter. If the workload `serves` and has processes in
@@ -150,7 +166,7 @@ fn first_blocked(directory: &Path, own: &[IpAddr]) -> io::Result<Option<Blocked>
     let Some(cgroup) = unless_gone(File::open(directory))? else {
         return Ok(None);
     };
-    if let Some(blocked) = blocked(&cgroup, own)? {
+    if let Some(blocked) = blocked(&cgroup, || Ok(own.to_vec()))? {
         return Ok(Some(blocked));
     }
     for child in cgroups::children(directory)? {

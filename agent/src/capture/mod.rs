@@ -45,6 +45,7 @@ pub use processes::Processes;
 pub use recognition::find as workload_cgroups;
 pub use root::CaptureRoot;
 pub use supervisor::{
-    NamespaceStatus, PodsStatus, ProgramStatus, Protection, Reconfiguration, ServedWorkload,
-    StatusView, Supervisor, SupervisorRequest, UnprotectedConnection, WorkloadStatus, survey,
+    ConditionsView, InForceView, NamespaceStatus, PodsStatus, ProgramStatus, Protection,
+    Reconfiguration, ServedWorkload, StatusView, Supervisor, SupervisorRequest,
+    UnprotectedConnection, WorkloadStatus, survey,
 };

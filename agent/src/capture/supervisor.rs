@@ -63,8 +63,8 @@ use refused::refused;
 
 pub use reconciler::Reconfiguration;
 pub use status::{
-    NamespaceStatus, PodsStatus, ProgramStatus, Protection, ServedWorkload, StatusView,
-    UnprotectedConnection, WorkloadStatus,
+    ConditionsView, InForceView, NamespaceStatus, PodsStatus, ProgramStatus, Protection,
+    ServedWorkload, StatusView, UnprotectedConnection, WorkloadStatus,
 };
 pub use survey::survey;
 
@@ -80,7 +80,11 @@ const PAUSE: Duration = Duration::from_millis(5);
 pub enum SupervisorRequest {
     /// Reconciles, then answers.
     Status(oneshot::Sender<StatusView>),
-    /// Says what the last look has found of what is served: less, and at once.
+    /// Says what is in force: less, and without a look at what there is of workloads.
+    InForce(oneshot::Sender<InForceView>),
+    /// Says what is wrong by the last look.
+    Conditions(oneshot::Sender<ConditionsView>),
+    /// Says what the last look has found of what is served, at once.
     Served(oneshot::Sender<Vec<ServedWorkload>>),
     /// The same, after another look at these pods alone.
     ServedNow(BTreeSet<PodUid>, oneshot::Sender<Vec<ServedWorkload>>),
@@ -229,6 +233,12 @@ impl Supervisor {
         match request {
             SupervisorRequest::Status(answer) => {
                 let _ = answer.send(self.reconciler.status(&self.refusals));
+            }
+            SupervisorRequest::InForce(answer) => {
+                let _ = answer.send(self.reconciler.in_force());
+            }
+            SupervisorRequest::Conditions(answer) => {
+                let _ = answer.send(self.reconciler.conditions(&self.refusals));
             }
             SupervisorRequest::Served(answer) => {
                 let _ = answer.send(self.reconciler.served());

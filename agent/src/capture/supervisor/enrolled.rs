@@ -23,6 +23,23 @@ use crate::capture::selectors::Selectors;
 use crate::desired::{self, CgroupSelector, PodUid, Pods};
 use crate::steering::Steering;
 
+/// What has to be looked at after a change.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Attention {
+    /// These pods, and nothing else.
+    Pods(BTreeSet<PodUid>),
+    Everything,
+}
+
+impl Attention {
+    fn add(&mut self, selector: &CgroupSelector) {
+        match (&mut *self, selector) {
+            (Self::Pods(pods), CgroupSelector::Pod(uid)) => drop(pods.insert(*uid)),
+            _ => *self = Self::Everything,
+        }
+    }
+}
+
 /// The workloads of the configuration, in its order.
 #[derive(Debug)]
 pub struct Enrolled {
@@ -59,7 +76,8 @@ impl Enrolled {
     }
 
     /// Changes the workloads. Those that stay, by id, keep what is known of them. From here on the kernel recognises new
-    /// cgroups of theirs itself; those that exist are found by looking. `pods` is what is known of other pods.
+    /// cgroups of theirs itself; those that exist are found by looking: it is returned at what. `pods` is what is known of other
+    /// pods.
     ///
     /// # Errors
     /// If the maps of pods or patterns cannot be written.
@@ -67,16 +85,24 @@ impl Enrolled {
         &mut self,
         workloads: Vec<Arc<desired::Workload>>,
         pods: Option<Pods>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Attention> {
+        let mut attention = self.attention_to_others(pods.as_ref());
         let mut before: HashMap<_, _> =
             self.workloads.drain(..).map(|workload| (workload.id(), workload)).collect();
-        self.workloads = workloads
-            .into_iter()
-            .map(|config| match before.remove(&config.id) {
+        for config in workloads {
+            let known = before.remove(&config.id);
+            if !known.as_ref().is_some_and(|known| known.is_as(&config)) {
+                attention.add(&config.cgroup);
+            }
+            self.workloads.push(match known {
                 Some(known) => known.reconfigured(config),
                 None => WorkloadState::new(config),
-            })
-            .collect();
+            });
+        }
+        // The kernel takes the entry of a cgroup away when it is removed. What is left of others is found by looking.
+        if before.values().any(|workload| self.enrolment.is_left(workload)) {
+            attention = Attention::Everything;
+        }
         self.recognition = Recognition::new(self.configs().map(AsRef::as_ref));
         let above = self.recognition.above_others();
         for (index, workload) in self.workloads.iter_mut().enumerate() {
@@ -93,7 +119,18 @@ impl Enrolled {
             self.enrolment.records().set_selectors(selectors)?;
             self.told = Some(selectors.clone());
         }
-        Ok(())
+        Ok(attention)
+    }
+
+    /// What has to be looked at because something else is known of pods that are no workloads.
+    fn attention_to_others(&self, pods: Option<&Pods>) -> Attention {
+        match (self.pods.decisions().known(), pods) {
+            (Some(before), Some(now)) => {
+                Attention::Pods(before.plain.symmetric_difference(&now.plain).copied().collect())
+            }
+            (None, None) => Attention::Pods(BTreeSet::new()),
+            _ => Attention::Everything,
+        }
     }
 
     pub fn configs(&self) -> impl Iterator<Item = &Arc<desired::Workload>> {
@@ -150,33 +187,40 @@ impl Enrolled {
         self.enrolment.records_mut().finish(seen, &bases, &known);
     }
 
-    /// Looks at those workloads alone that are these pods. Returns the namespaces that they are in. What is wrong with them is said after
-    /// the next look at all.
+    /// Looks at those workloads alone that are these pods. Adds the namespaces that they are in to `places`. What is wrong with them is
+    /// said after the next look at all. Returns true if nothing of these pods is left for that.
     pub fn serve_pods(
         &mut self,
         uids: &BTreeSet<PodUid>,
         namespaces: &mut Namespaces,
         policy: &dyn Steering,
-    ) -> BTreeSet<u64> {
-        let mut places = BTreeSet::new();
-        let found = self.pods.find().and_then(|mut pods| {
-            pods.retain(|pod| uids.contains(&pod.uid));
-            self.enrolment.find(&self.recognition, &pods)
-        });
-        let Ok(found) = found else {
-            return places;
+        places: &mut BTreeSet<u64>,
+    ) -> bool {
+        let Ok(mut pods) = self.pods.find() else {
+            return false;
         };
+        pods.retain(|pod| uids.contains(&pod.uid));
+        let Ok(found) = self.enrolment.find(&self.recognition, &pods) else {
+            return false;
+        };
+        let mut others: BTreeSet<PodUid> = pods.iter().map(|pod| pod.uid).collect();
+        let mut is_all = true;
         let mut pass = Pass::new(namespaces, policy);
         for index in 0..self.workloads.len() {
-            let is_one = match self.workloads[index].config().cgroup {
-                CgroupSelector::Pod(uid) => uids.contains(&uid),
-                CgroupSelector::Pattern(_) | CgroupSelector::Id(_) => false,
+            let CgroupSelector::Pod(uid) = self.workloads[index].config().cgroup else {
+                continue;
             };
-            if is_one && self.reconcile_workload(index, &found, &mut pass).is_ok() {
-                places.extend(self.workloads[index].namespaces());
+            if !uids.contains(&uid) {
+                continue;
+            }
+            others.remove(&uid);
+            match self.reconcile_workload(index, &found, &mut pass) {
+                Ok(_) => places.extend(self.workloads[index].namespaces()),
+                Err(_) => is_all = false,
             }
         }
-        places
+        // Whether pods that are no workloads are held depends on all.
+        is_all && others.is_empty()
     }
 
     /// Holds and releases pods that are no workloads.
@@ -278,6 +322,11 @@ impl Enrolled {
             self.pods.root().is_some() && self.pods.decisions().may_have_others(&ids);
         self.is_pruning |= may_have_others;
         may_have_others
+    }
+
+    /// Has what an earlier configuration had removed after the next look at everything.
+    pub fn prune_later(&mut self) {
+        self.is_pruning = true;
     }
 
     pub fn pods(&self) -> &PodRecords {
@@ -389,5 +438,23 @@ impl Enrolled {
     /// Directory of a cgroup given by its path from the root.
     pub fn directory(&self, path: &Path) -> PathBuf {
         self.enrolment.directory(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_anything_but_pods_has_changed_everything_is_looked_at() {
+        let uid = |last: char| -> PodUid {
+            format!("00000000-0000-0000-0000-00000000000{last}").parse().unwrap()
+        };
+        let mut attention = Attention::Pods(BTreeSet::from([uid('1')]));
+        attention.add(&CgroupSelector::Pod(uid('2')));
+        assert_eq!(attention, Attention::Pods(BTreeSet::from([uid('1'), uid('2')])));
+        attention.add(&CgroupSelector::Id(7));
+        attention.add(&CgroupSelector::Pod(uid('3')));
+        assert_eq!(attention, Attention::Everything);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use sheath_common::selector::MAX_PATH;
 use sheath_common::workload::Workload;
 
-use super::enrolled_cgroup::{LINGER, STAY};
+use super::enrolled_cgroup::{EnrolledCgroup, LINGER, STAY};
 use super::namespaces::Namespaces;
 use super::records::CgroupRecords;
 use super::workload::WorkloadState;
@@ -20,7 +20,7 @@ use crate::capture::namespace::existing;
 use crate::capture::pod_cgroups::PodCgroup;
 use crate::capture::processes::Processes;
 use crate::capture::recognition::{Found, Recognition};
-use crate::desired::Existing;
+use crate::desired::{CgroupSelector, Existing};
 use crate::steering::Steering;
 
 /// Enrols workloads.
@@ -82,6 +82,16 @@ impl Enrolment {
     /// Directory of a cgroup given by its path from the root.
     pub fn directory(&self, path: &std::path::Path) -> PathBuf {
         cgroups::join(&self.mount, path)
+    }
+
+    /// True if cgroups of a workload may still be there.
+    pub fn is_left(&self, workload: &WorkloadState) -> bool {
+        let is_there = |(id, cgroup): (u64, &EnrolledCgroup)| {
+            let path = cgroup.path().to_owned();
+            cgroups::is_there(&self.mount, &WorkloadCgroup { id, path })
+        };
+        let is_pod = matches!(workload.config().cgroup, CgroupSelector::Pod(_));
+        !is_pod || workload.has_too_long() || workload.cgroups().any(is_there)
     }
 
     /// Finds the cgroups of all workloads that there are now. `pods` are the pods that there are.
@@ -192,11 +202,10 @@ impl Enrolment {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             directory => directory?,
         };
-        let own = match workload.is_inbound() {
-            true => namespaces.own_addresses(&found.namespaces)?,
-            false => Vec::new(),
-        };
-        filters::blocked(&directory, &own)
+        filters::blocked(&directory, || match workload.is_inbound() {
+            true => namespaces.own_addresses(&found.namespaces),
+            false => Ok(Vec::new()),
+        })
     }
 }
 

@@ -73,6 +73,12 @@ impl PortSteering {
             enrolled.report_where(has_activator, &problem);
         }
         let inbound: Vec<_> = enrolled.inbound().collect();
+        let mut served_in: HashMap<u64, Vec<&WorkloadState>> = HashMap::new();
+        for workload in &inbound {
+            for inode in workload.served_in() {
+                served_in.entry(inode).or_default().push(workload);
+            }
+        }
         let assigned: Vec<_> = namespaces
             .iter()
             .filter(|namespace| is_meant(namespace.inode()))
@@ -80,7 +86,12 @@ impl PortSteering {
                 let inode = namespace.inode();
                 let listeners = listening.in_namespace(inode).unwrap_or_default();
                 let view = NamespaceView { inode, is_own: namespace.is_agents_own(), listeners };
-                (namespace, assign(view, &inbound, &activators))
+                // In the agent's own namespace one may have ports also before it is there.
+                let workloads = match view.is_own {
+                    true => inbound.as_slice(),
+                    false => served_in.get(&inode).map_or(&[][..], Vec::as_slice),
+                };
+                (namespace, assign(view, workloads, &activators))
             })
             .collect();
         for (workload, problem) in assigned.iter().flat_map(|(_, (_, problems))| problems) {

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use sheath_common::pod_uid::PodUid;
 
-use super::enrolled::Enrolled;
+use super::enrolled::{Attention, Enrolled};
 use super::enrolled_cgroup::STAY;
 use super::kubelet::Kubelet;
 use super::listening::Listening;
@@ -15,7 +15,7 @@ use super::namespaces::Namespaces;
 use super::port_steering::PortSteering;
 use super::rules::Rules;
 use super::start::{Attached, refuse_own_cgroup};
-use super::status::{Owners, ServedWorkload, StatusView};
+use super::status::{ConditionsView, InForceView, Owners, ServedWorkload, StatusView};
 use crate::capture::error::CaptureError;
 use crate::capture::kernel::ids::WorkloadIds;
 use crate::capture::kernel::programs::Programs;
@@ -149,14 +149,17 @@ impl Reconciler {
 
     /// Finds what there is of these pods and serves it, as far as they are workloads. Of everything else stays what the last look has
     /// found: so this takes no longer on a node with many pods.
-    pub fn serve_pods(&mut self, pods: &BTreeSet<PodUid>) {
+    /// Returns true if that was all.
+    pub fn serve_pods(&mut self, pods: &BTreeSet<PodUid>) -> bool {
         if pods.is_empty() {
-            return;
+            return true;
         }
         let policy = self.rules.policy().as_ref();
-        let places = self.enrolled.serve_pods(pods, &mut self.namespaces, policy);
+        let mut places = BTreeSet::new();
+        let is_all = self.enrolled.serve_pods(pods, &mut self.namespaces, policy, &mut places);
         self.ports.update_in(&places, &mut self.enrolled, &self.namespaces, &self.listening);
         self.look_again_by(Instant::now() + STAY);
+        is_all
     }
 
     fn look_again_by(&mut self, at: Instant) {
@@ -187,6 +190,17 @@ impl Reconciler {
         self.reconcile();
         let found = self.programs.check_and_repair();
         self.owners().view(found, refusals)
+    }
+
+    /// What is in force, after a look at the programs alone.
+    pub fn in_force(&mut self) -> InForceView {
+        let found = self.programs.check_and_repair();
+        self.owners().in_force(found)
+    }
+
+    /// What is wrong, by the last look.
+    pub fn conditions(&self, refusals: &Refusals) -> ConditionsView {
+        self.owners().conditions(refusals)
     }
 
     /// What the last look has found of what is served.
@@ -232,11 +246,20 @@ impl Reconciler {
             .map_err(CaptureError::during("cannot read the map of workloads"))?;
         let prefixes = policy.protected_prefixes();
         self.rules.add(policy, &workloads).map_err(write())?;
-        self.enrolled.set_workloads(workloads, pods).map_err(write())?;
+        let attention = self.enrolled.set_workloads(workloads, pods).map_err(write())?;
         let are_others = self.namespaces.set_prefixes(prefixes);
-        self.reconcile();
-        self.prune(&recorded)
-            .map_err(CaptureError::during("cannot remove what the configuration before had"))?;
+        let pruned = match attention {
+            // Of a node's pods few change at a time.
+            Attention::Pods(pods) if self.serve_pods(&pods) => {
+                self.enrolled.prune_later();
+                self.rules.prune()
+            }
+            _ => {
+                self.reconcile();
+                self.prune(&recorded)
+            }
+        };
+        pruned.map_err(CaptureError::during("cannot remove what the configuration before had"))?;
         // Each namespace is asked for its routes: on a node with many pods that takes a while.
         if are_others {
             self.namespaces.publish_sources();

@@ -32,6 +32,35 @@ pub struct StatusView {
     pub pods: Option<PodsStatus>,
 }
 
+/// What is in force, whatever there is of workloads.
+#[derive(Clone, Debug)]
+pub struct InForceView {
+    pub programs: Vec<ProgramStatus>,
+    /// `None` without a kubelet.
+    pub pods: Option<PodsStatus>,
+}
+
+/// What is wrong, as far as the last look has found it.
+#[derive(Clone, Debug)]
+pub struct ConditionsView {
+    pub workloads: Vec<Condition>,
+    /// `None` without a kubelet.
+    pub pods: Option<PodsStatus>,
+}
+
+/// How well a workload is protected.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    pub name: String,
+    /// What the kernel calls it.
+    pub id: WorkloadId,
+    pub state: Protection,
+    /// Empty unless the state is degraded.
+    pub reason: String,
+    /// Connections of it, and to it, that were refused.
+    pub refused: Option<RefusedConnections>,
+}
+
 /// The pods of a kubelet.
 #[derive(Clone, Debug, Serialize)]
 pub struct PodsStatus {
@@ -242,6 +271,44 @@ impl Owners<'_> {
         }
     }
 
+    /// What is in force, with the programs as they have just been found.
+    pub fn in_force(&self, programs: Vec<FoundProgram>) -> InForceView {
+        let programs = programs.into_iter().map(ProgramStatus::from).collect();
+        InForceView { programs, pods: self.pods() }
+    }
+
+    /// What is wrong.
+    pub fn conditions(&self, refusals: &Refusals) -> ConditionsView {
+        let condition = |workload: &WorkloadState| {
+            let namespaces = self.served_in(workload);
+            self.condition(workload, &namespaces, refusals)
+        };
+        ConditionsView {
+            workloads: self.enrolled.iter().map(condition).collect(),
+            pods: self.pods(),
+        }
+    }
+
+    fn condition(
+        &self,
+        workload: &WorkloadState,
+        namespaces: &[NamespaceStatus],
+        refusals: &Refusals,
+    ) -> Condition {
+        let problem = self.problem(workload, namespaces);
+        Condition {
+            name: workload.name().to_owned(),
+            id: workload.id(),
+            state: match &problem {
+                Some(_) => Protection::Degraded,
+                None if workload.processes().is_empty() => Protection::Waiting,
+                None => Protection::Protected,
+            },
+            reason: problem.unwrap_or_default(),
+            refused: refusals.of(workload.id()),
+        }
+    }
+
     fn pods(&self) -> Option<PodsStatus> {
         let pods = self.enrolled.pods();
         let reason = match pods.decisions().known() {
@@ -304,18 +371,14 @@ impl Owners<'_> {
         let config = workload.config();
         let bypass = &config.outbound.bypass;
         let namespaces = self.served_in(workload);
-        let problem = self.problem(workload, &namespaces);
-        let state = match &problem {
-            Some(_) => Protection::Degraded,
-            None if workload.processes().is_empty() => Protection::Waiting,
-            None => Protection::Protected,
-        };
+        let condition = self.condition(workload, &namespaces, refusals);
+        let Condition { name, id, state, reason, refused } = condition;
         WorkloadStatus {
-            name: config.name.clone(),
-            id: config.id,
+            name,
+            id,
             spiffe_id: config.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
             state,
-            reason: problem.unwrap_or_default(),
+            reason,
             cgroups: workload
                 .cgroups()
                 .map(|(id, cgroup)| CgroupStatus { path: cgroups::shown(cgroup.path()), id })
@@ -344,7 +407,7 @@ impl Owners<'_> {
             unprotected: self.unprotected(workload),
             network_mounts: mounts::of_processes(workload.processes()),
             notes: workload.report().said().notes.clone(),
-            refused: refusals.of(config.id),
+            refused,
         }
     }
 

@@ -65,6 +65,24 @@ impl WorkloadState {
         Self { config, ..self }
     }
 
+    /// True if another configuration has nothing done otherwise with its cgroups, namespaces and ports.
+    pub fn is_as(&self, config: &desired::Workload) -> bool {
+        let facets = |workload: &desired::Workload| {
+            let inbound = &workload.inbound;
+            (
+                workload.cgroup.clone(),
+                workload.kernel_view(),
+                workload.existing,
+                inbound.mode,
+                inbound.ports.clone(),
+                inbound.addresses.clone(),
+                inbound.namespace,
+                inbound.activator.clone(),
+            )
+        };
+        facets(&self.config) == facets(config)
+    }
+
     pub fn config(&self) -> &Arc<desired::Workload> {
         &self.config
     }
@@ -117,6 +135,10 @@ impl WorkloadState {
 
     pub fn set_too_long(&mut self, cgroups: BTreeSet<u64>) {
         self.too_long = cgroups;
+    }
+
+    pub fn has_too_long(&self) -> bool {
+        !self.too_long.is_empty()
     }
 
     /// Enters a cgroup of the workload, if it is new. Connections that are older than a new one are reset

@@ -1,3 +1,5 @@
+use sheath_common::workload::OutboundMode;
+
 use super::*;
 use crate::capture::supervisor::samples::{CGROUP, listener, workload};
 
@@ -60,4 +62,24 @@ fn who_passes_through_is_looked_at_again() {
     cgroup.sight(&BTreeSet::from([OWN]), Instant::now() - STAY);
     assert!(!workload.may_be_passing(OWN));
     assert!(workload.has_stayed_in(OWN));
+}
+
+#[test]
+fn another_configuration_matters_to_capture_if_it_has_to_do_otherwise() {
+    let web = workload();
+    let changed = |change: fn(&mut desired::Workload)| {
+        let mut config = desired::Workload::clone(web.config());
+        change(&mut config);
+        !web.is_as(&config)
+    };
+    assert!(!changed(|_| {}));
+    assert!(!changed(|config| config.inbound.allow.clear()));
+    assert!(!changed(|config| config.inbound.probe_ports.extend([8080])));
+    assert!(changed(|config| config.inbound.ports.push(82)));
+    assert!(changed(|config| config.inbound.addresses = ["10.0.0.1".parse().unwrap()].into()));
+    assert!(changed(|config| config.inbound.activator = None));
+    assert!(changed(|config| config.inbound.mode = InboundMode::Permissive));
+    assert!(changed(|config| config.outbound.mode = OutboundMode::Require));
+    assert!(changed(|config| config.existing = Existing::Reset));
+    assert!(changed(|config| config.cgroup = desired::CgroupSelector::Id(7)));
 }
