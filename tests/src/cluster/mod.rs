@@ -216,8 +216,12 @@ impl Cluster {
         let mut command = self.node(node).command(cgroup, "nsenter")?;
         command.arg(format!("--net=/proc/{process}/ns/net")).args(program);
         let output = command.stdin(Stdio::null()).output().context("cannot start nsenter");
-        if is_new {
-            std::fs::remove_dir(&path).context("the cgroup of the program")?;
+        // Where pods are, the kubelet may have been quicker: it removes what is no pod's.
+        if is_new
+            && let Err(error) = std::fs::remove_dir(&path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error).context("the cgroup of the program");
         }
         output
     }

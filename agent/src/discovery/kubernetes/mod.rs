@@ -161,9 +161,12 @@ impl<'s> Watching<'s> {
         }
     }
 
-    /// Sends what is known.
+    /// Sends what is known. Nothing is sent as long as nothing is: a start waits a little for the first message.
     async fn tell(&mut self) -> Result<(), Unfollowed> {
         let desired = self.pods.desired(self.settings);
+        if desired.pods.is_none() {
+            return Ok(());
+        }
         self.told = self.problems();
         let problems = self.told.clone();
         self.updates.send(Update::Snapshot(Snapshot { desired, problems })).await
