@@ -6,17 +6,20 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sheath_tests::ca::{Ca, Leaf, write_bundle};
-use sheath_tests::config::{Crl, Peer, TrustDomain, spiffe_id};
+use sheath_tests::config::{Crl, Peer, Reuse, Sessions, TrustDomain, spiffe_id};
 use sheath_tests::netns::{NetNs, must_succeed};
 use sheath_tests::pair::{PORT, Pair, SERVER_NETWORKS, Setting, say};
 use sheath_tests::probe::Probe;
 use sheath_tests::script::{Connection, Job, Step};
 use sheath_tests::tap::Tap;
-use sheath_tests::wait::GENEROUS;
+use sheath_tests::wait::{self, GENEROUS};
 use sheath_tests::world::{Family, TRUST_DOMAIN};
 
 /// How long a client may have to wait for finding out that its sessions are dead, on a busy machine.
 const SOON: Duration = Duration::from_secs(2);
+
+/// How long what expires is good for: on a busy machine it takes a while until it is used.
+const LIFE: Duration = Duration::from_secs(40);
 
 /// Certificates of both workloads, and what both agents believe, in files.
 struct Scene {
@@ -50,6 +53,9 @@ impl Scene {
                     crl: Some(crl),
                 };
                 config.trust_domains = vec![domain];
+                // Nothing but what a test does ends a session.
+                let reuse = Reuse { max_idle: "10m", ..Reuse::default() };
+                config.sessions = Sessions::reused(reuse);
             }
         });
         let tap = pair.world.tap();
@@ -103,6 +109,7 @@ impl Scene {
     /// The session that is kept ends at that time although nobody changes anything, and the client is not served any more.
     #[track_caller]
     fn assert_over_at(&mut self, end: Instant) {
+        wait::wait_until("the end", LIFE + GENEROUS, || end < Instant::now());
         self.wait_kept(0);
         // Certificates and CRLs count whole seconds, and the machine may be busy.
         assert!(end.elapsed() < GENEROUS, "{:?} later", end.elapsed());
@@ -174,9 +181,6 @@ fn a_change_of_either_bundle_ends_them() {
         write_bundle(&[&another], &scene.of("web").join("bundle.pem"));
     });
 }
-
-/// How long what expires is good for: on a busy machine it takes a while until it is used.
-const LIFE: Duration = Duration::from_secs(40);
 
 /// Nobody changes anything, and the certificates of both workloads are good for long.
 #[test]

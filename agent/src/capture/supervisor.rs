@@ -8,6 +8,8 @@
 //! [`Listening`](listening::Listening) who listens where, and [`PortSteering`](port_steering::PortSteering) whose the
 //! ports are.
 
+mod attention;
+mod conditions;
 mod declared_ports;
 mod dropped;
 mod enrolled;
@@ -61,10 +63,11 @@ use event_log::EventLog;
 use reconciler::Reconciler;
 use refused::refused;
 
+pub use conditions::{ConditionsView, InForceView};
 pub use reconciler::Reconfiguration;
 pub use status::{
-    ConditionsView, InForceView, NamespaceStatus, PodsStatus, ProgramStatus, Protection,
-    ServedWorkload, StatusView, UnprotectedConnection, WorkloadStatus,
+    NamespaceStatus, PodsStatus, ProgramStatus, Protection, ServedWorkload, StatusView,
+    UnprotectedConnection, WorkloadStatus,
 };
 pub use survey::survey;
 

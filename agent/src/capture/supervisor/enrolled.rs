@@ -1,5 +1,7 @@
 //! All workloads, and what is known of each. They are enrolled as their cgroups are found.
 
+mod node_pods;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,7 @@ use std::sync::Arc;
 
 use sheath_common::workload::{Workload, WorkloadId};
 
+use super::attention::Attention;
 use super::declared_ports::compare;
 use super::enrolment::{Enrolment, Pass};
 use super::listening::Listening;
@@ -16,29 +19,11 @@ use super::records::{Bases, CgroupRecords, Known};
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
 use crate::capture::kernel::maps::Maps;
-use crate::capture::pod_cgroups::PodCgroup;
 use crate::capture::processes::Processes;
 use crate::capture::recognition::{Found, Recognition};
 use crate::capture::selectors::Selectors;
-use crate::desired::{self, CgroupSelector, PodUid, Pods};
+use crate::desired::{self, CgroupSelector, Pods};
 use crate::steering::Steering;
-
-/// What has to be looked at after a change.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Attention {
-    /// These pods, and nothing else.
-    Pods(BTreeSet<PodUid>),
-    Everything,
-}
-
-impl Attention {
-    fn add(&mut self, selector: &CgroupSelector) {
-        match (&mut *self, selector) {
-            (Self::Pods(pods), CgroupSelector::Pod(uid)) => drop(pods.insert(*uid)),
-            _ => *self = Self::Everything,
-        }
-    }
-}
 
 /// The workloads of the configuration, in its order.
 #[derive(Debug)]
@@ -86,7 +71,8 @@ impl Enrolled {
         workloads: Vec<Arc<desired::Workload>>,
         pods: Option<Pods>,
     ) -> io::Result<Attention> {
-        let mut attention = self.attention_to_others(pods.as_ref());
+        let known = self.pods.decisions().known();
+        let mut attention = Attention::to_others(known.as_ref(), pods.as_ref());
         let mut before: HashMap<_, _> =
             self.workloads.drain(..).map(|workload| (workload.id(), workload)).collect();
         for config in workloads {
@@ -120,17 +106,6 @@ impl Enrolled {
             self.told = Some(selectors.clone());
         }
         Ok(attention)
-    }
-
-    /// What has to be looked at because something else is known of pods that are no workloads.
-    fn attention_to_others(&self, pods: Option<&Pods>) -> Attention {
-        match (self.pods.decisions().known(), pods) {
-            (Some(before), Some(now)) => {
-                Attention::Pods(before.plain.symmetric_difference(&now.plain).copied().collect())
-            }
-            (None, None) => Attention::Pods(BTreeSet::new()),
-            _ => Attention::Everything,
-        }
     }
 
     pub fn configs(&self) -> impl Iterator<Item = &Arc<desired::Workload>> {
@@ -185,57 +160,6 @@ impl Enrolled {
         self.reconcile_pods(pods);
         let known = self.known();
         self.enrolment.records_mut().finish(seen, &bases, &known);
-    }
-
-    /// Looks at those workloads alone that are these pods. Adds the namespaces that they are in to `places`. What is wrong with them is
-    /// said after the next look at all. Returns true if nothing of these pods is left for that.
-    pub fn serve_pods(
-        &mut self,
-        uids: &BTreeSet<PodUid>,
-        namespaces: &mut Namespaces,
-        policy: &dyn Steering,
-        places: &mut BTreeSet<u64>,
-    ) -> bool {
-        let Ok(mut pods) = self.pods.find() else {
-            return false;
-        };
-        pods.retain(|pod| uids.contains(&pod.uid));
-        let Ok(found) = self.enrolment.find(&self.recognition, &pods) else {
-            return false;
-        };
-        let mut others: BTreeSet<PodUid> = pods.iter().map(|pod| pod.uid).collect();
-        let mut is_all = true;
-        let mut pass = Pass::new(namespaces, policy);
-        for index in 0..self.workloads.len() {
-            let CgroupSelector::Pod(uid) = self.workloads[index].config().cgroup else {
-                continue;
-            };
-            if !uids.contains(&uid) {
-                continue;
-            }
-            others.remove(&uid);
-            match self.reconcile_workload(index, &found, &mut pass) {
-                Ok(_) => places.extend(self.workloads[index].namespaces()),
-                Err(_) => is_all = false,
-            }
-        }
-        // Whether pods that are no workloads are held depends on all.
-        is_all && others.is_empty()
-    }
-
-    /// Holds and releases pods that are no workloads.
-    fn reconcile_pods(&mut self, found: io::Result<Vec<PodCgroup>>) {
-        let workloads = self.workloads.iter().flat_map(WorkloadState::recorded).collect();
-        let is_complete = !self.workloads.iter().any(WorkloadState::is_unseen);
-        let records = self.enrolment.records_mut();
-        let settled =
-            found.and_then(|found| self.pods.reconcile(&found, &workloads, is_complete, records));
-        if let Err(error) = &settled
-            && !self.are_pods_unseen
-        {
-            tracing::warn!(%error, "pods cannot be looked at; what is known of them stays");
-        }
-        self.are_pods_unseen = settled.is_err();
     }
 
     fn reconcile_workload(
@@ -438,23 +362,5 @@ impl Enrolled {
     /// Directory of a cgroup given by its path from the root.
     pub fn directory(&self, path: &Path) -> PathBuf {
         self.enrolment.directory(path)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn where_anything_but_pods_has_changed_everything_is_looked_at() {
-        let uid = |last: char| -> PodUid {
-            format!("00000000-0000-0000-0000-00000000000{last}").parse().unwrap()
-        };
-        let mut attention = Attention::Pods(BTreeSet::from([uid('1')]));
-        attention.add(&CgroupSelector::Pod(uid('2')));
-        assert_eq!(attention, Attention::Pods(BTreeSet::from([uid('1'), uid('2')])));
-        attention.add(&CgroupSelector::Id(7));
-        attention.add(&CgroupSelector::Pod(uid('3')));
-        assert_eq!(attention, Attention::Everything);
     }
 }

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use sheath_common::pod_uid::PodUid;
 
-use super::enrolled::{Attention, Enrolled};
+use super::attention::Attention;
+use super::conditions::{ConditionsView, InForceView};
+use super::enrolled::Enrolled;
 use super::enrolled_cgroup::STAY;
 use super::kubelet::Kubelet;
 use super::listening::Listening;
@@ -15,7 +17,7 @@ use super::namespaces::Namespaces;
 use super::port_steering::PortSteering;
 use super::rules::Rules;
 use super::start::{Attached, refuse_own_cgroup};
-use super::status::{ConditionsView, InForceView, Owners, ServedWorkload, StatusView};
+use super::status::{Owners, ServedWorkload, StatusView};
 use crate::capture::error::CaptureError;
 use crate::capture::kernel::ids::WorkloadIds;
 use crate::capture::kernel::programs::Programs;

@@ -12,7 +12,6 @@ use super::namespaces::Namespaces;
 use super::pods::HeldPod;
 use super::workload::WorkloadState;
 use crate::capture::cgroups;
-use crate::capture::filters;
 use crate::capture::kernel::mounts::{self, NetworkMount};
 use crate::capture::kernel::programs::{FoundProgram, Programs};
 use crate::capture::kernel::targets::Hook;
@@ -30,35 +29,6 @@ pub struct StatusView {
     pub workloads: Vec<WorkloadStatus>,
     /// `None` without a kubelet.
     pub pods: Option<PodsStatus>,
-}
-
-/// What is in force, whatever there is of workloads.
-#[derive(Clone, Debug)]
-pub struct InForceView {
-    pub programs: Vec<ProgramStatus>,
-    /// `None` without a kubelet.
-    pub pods: Option<PodsStatus>,
-}
-
-/// What is wrong, as far as the last look has found it.
-#[derive(Clone, Debug)]
-pub struct ConditionsView {
-    pub workloads: Vec<Condition>,
-    /// `None` without a kubelet.
-    pub pods: Option<PodsStatus>,
-}
-
-/// How well a workload is protected.
-#[derive(Clone, Debug)]
-pub struct Condition {
-    pub name: String,
-    /// What the kernel calls it.
-    pub id: WorkloadId,
-    pub state: Protection,
-    /// Empty unless the state is degraded.
-    pub reason: String,
-    /// Connections of it, and to it, that were refused.
-    pub refused: Option<RefusedConnections>,
 }
 
 /// The pods of a kubelet.
@@ -271,45 +241,7 @@ impl Owners<'_> {
         }
     }
 
-    /// What is in force, with the programs as they have just been found.
-    pub fn in_force(&self, programs: Vec<FoundProgram>) -> InForceView {
-        let programs = programs.into_iter().map(ProgramStatus::from).collect();
-        InForceView { programs, pods: self.pods() }
-    }
-
-    /// What is wrong.
-    pub fn conditions(&self, refusals: &Refusals) -> ConditionsView {
-        let condition = |workload: &WorkloadState| {
-            let namespaces = self.served_in(workload);
-            self.condition(workload, &namespaces, refusals)
-        };
-        ConditionsView {
-            workloads: self.enrolled.iter().map(condition).collect(),
-            pods: self.pods(),
-        }
-    }
-
-    fn condition(
-        &self,
-        workload: &WorkloadState,
-        namespaces: &[NamespaceStatus],
-        refusals: &Refusals,
-    ) -> Condition {
-        let problem = self.problem(workload, namespaces);
-        Condition {
-            name: workload.name().to_owned(),
-            id: workload.id(),
-            state: match &problem {
-                Some(_) => Protection::Degraded,
-                None if workload.processes().is_empty() => Protection::Waiting,
-                None => Protection::Protected,
-            },
-            reason: problem.unwrap_or_default(),
-            refused: refusals.of(workload.id()),
-        }
-    }
-
-    fn pods(&self) -> Option<PodsStatus> {
+    pub(super) fn pods(&self) -> Option<PodsStatus> {
         let pods = self.enrolled.pods();
         let reason = match pods.decisions().known() {
             None => "the agent has heard nothing of pods yet",
@@ -361,7 +293,7 @@ impl Owners<'_> {
         self.enrolled.iter().map(served).collect()
     }
 
-    fn served_in(&self, workload: &WorkloadState) -> Vec<NamespaceStatus> {
+    pub(super) fn served_in(&self, workload: &WorkloadState) -> Vec<NamespaceStatus> {
         let all = workload.served_in();
         let open = all.iter().filter_map(|inode| self.namespaces.get(*inode));
         open.map(NamespaceStatus::of).collect()
@@ -372,13 +304,12 @@ impl Owners<'_> {
         let bypass = &config.outbound.bypass;
         let namespaces = self.served_in(workload);
         let condition = self.condition(workload, &namespaces, refusals);
-        let Condition { name, id, state, reason, refused } = condition;
         WorkloadStatus {
-            name,
-            id,
+            name: condition.name,
+            id: condition.id,
             spiffe_id: config.spiffe_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-            state,
-            reason,
+            state: condition.state,
+            reason: condition.reason,
             cgroups: workload
                 .cgroups()
                 .map(|(id, cgroup)| CgroupStatus { path: cgroups::shown(cgroup.path()), id })
@@ -407,33 +338,8 @@ impl Owners<'_> {
             unprotected: self.unprotected(workload),
             network_mounts: mounts::of_processes(workload.processes()),
             notes: workload.report().said().notes.clone(),
-            refused,
+            refused: condition.refused,
         }
-    }
-
-    /// The first thing that keeps a workload from being protected as configured.
-    fn problem(&self, workload: &WorkloadState, namespaces: &[NamespaceStatus]) -> Option<String> {
-        if let Some(problem) = &workload.report().said().problem {
-            return Some(problem.clone());
-        }
-        for (id, cgroup) in workload.cgroups() {
-            let path = cgroups::shown(cgroup.path());
-            if !self.enrolled.is_recorded(id, workload.kernel_entry(cgroup.blocked())) {
-                return Some(format!("the kernel does not know the cgroup {path}"));
-            }
-            let directory = self.enrolled.directory(cgroup.path());
-            if !self.programs.cover(&directory) {
-                return Some(format!("not every program runs for the cgroup {path}"));
-            }
-            // What is on the workload's own cgroup has been found already.
-            if let Ok(Some(blocked)) = filters::blocked_within(&directory, false) {
-                return Some(format!("below {path}, {blocked}; {}", blocked.advice()));
-            }
-        }
-        namespaces
-            .iter()
-            .find(|namespace| !namespace.ready)
-            .map(|namespace| format!("network namespace {} is not steered", namespace.inode))
     }
 
     /// Connections of a workload that policy wants protected and that are not.

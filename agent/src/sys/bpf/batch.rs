@@ -2,14 +2,14 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use aya::Pod;
 use aya_obj::generated::{BPF_F_NO_PREALLOC, bpf_attr, bpf_cmd, bpf_map_type};
 
-use super::load::short;
-use super::{Table, call, number, open, pin, zeroed};
+use super::create::create;
+use super::{Table, call, number, pin, zeroed};
 
 /// Entries that one system call reads or writes.
 const BATCH: usize = 4096;
@@ -23,34 +23,6 @@ pub fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> 
     attr.prog_bind_map.prog_fd = number(program);
     attr.prog_bind_map.map_fd = number(map);
     call(bpf_cmd::BPF_PROG_BIND_MAP, &mut attr)
-}
-
-/// Makes a map.
-pub(super) fn create(
-    kind: bpf_map_type,
-    name: &str,
-    [key_size, value_size]: [usize; 2],
-    room: u32,
-    flags: u32,
-) -> io::Result<OwnedFd> {
-    let mut attr = zeroed();
-    attr.__bindgen_anon_1.map_type = kind as u32;
-    attr.__bindgen_anon_1.key_size = key_size as u32;
-    attr.__bindgen_anon_1.value_size = value_size as u32;
-    attr.__bindgen_anon_1.max_entries = room;
-    attr.__bindgen_anon_1.map_flags = flags;
-    attr.__bindgen_anon_1.map_name = short(name);
-    open(bpf_cmd::BPF_MAP_CREATE, &mut attr)
-}
-
-/// Makes a map as an object describes it.
-///
-/// # Errors
-/// If the kernel refuses it, or has no such kind of maps.
-pub fn create_map(name: &str, map: &aya_obj::Map) -> io::Result<OwnedFd> {
-    let kind = bpf_map_type::try_from(map.map_type()).map_err(|_| io::ErrorKind::Unsupported)?;
-    let sizes = [map.key_size() as usize, map.value_size() as usize];
-    create(kind, name, sizes, map.max_entries(), map.map_flags())
 }
 
 impl<K: Pod, V: Pod> Table<K, V> {

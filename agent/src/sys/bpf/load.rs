@@ -1,6 +1,6 @@
 //! Programs whose instructions are at hand, and the constants that they read.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -8,7 +8,7 @@ use aya_obj::generated::{
     BPF_ANY, BPF_F_RDONLY_PROG, bpf_attr, bpf_cmd, bpf_insn, bpf_map_type, bpf_prog_type,
 };
 
-use super::batch::create;
+use super::create::{create, short};
 use super::{AttachType, call, number, open, zeroed};
 
 /// The verifier gives up when a signal comes, and wants to be asked again.
@@ -85,15 +85,6 @@ fn program(name: &str, license: &CStr, instructions: &[bpf_insn]) -> bpf_attr {
     attr.__bindgen_anon_3.license = license.as_ptr() as u64;
     attr.__bindgen_anon_3.prog_name = short(name);
     attr
-}
-
-/// A name as the kernel takes it. The last byte stays zero.
-pub(super) fn short(name: &str) -> [c_char; 16] {
-    let mut short = [0; 16];
-    for (place, byte) in short.iter_mut().take(15).zip(name.bytes()) {
-        *place = byte as c_char;
-    }
-    short
 }
 
 #[cfg(test)]

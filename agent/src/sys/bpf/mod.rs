@@ -6,6 +6,7 @@
 mod attached;
 mod batch;
 mod counters;
+mod create;
 mod link;
 mod load;
 mod objects;
@@ -24,8 +25,9 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 #[cfg(test)]
 pub use attached::attach_exclusively;
 pub use attached::{effective_programs, has_exclusive_program};
-pub use batch::{bind_map, create_map};
+pub use batch::bind_map;
 pub use counters::PerCpuCounters;
+pub use create::create_map;
 pub use link::{AttachType, create_link, create_tracepoint_link, link_info, update_link};
 pub use load::{constants, load_sk_lookup};
 pub use objects::{
