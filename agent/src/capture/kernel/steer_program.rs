@@ -51,7 +51,7 @@ impl SteerProgram {
     /// Reads it. It uses the maps that are held.
     ///
     /// # Errors
-    /// If it is not in the object, or uses a map that is not held.
+    /// If it is not in the object, or the kernel refuses a map.
     pub fn read(held: Arc<HeldMaps>) -> Result<Self, CaptureError> {
         let parsed = Object::parse(OBJECT).map_err(unusable)?;
         let mut object = with_cookie(&parsed, 0)?;

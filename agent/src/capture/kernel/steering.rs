@@ -28,7 +28,7 @@ pub struct Steering {
 
 impl SteerLoader {
     /// # Errors
-    /// If the program is not in the object, or uses a map that is not held.
+    /// If the program is not in the object, or the kernel refuses a map.
     pub fn new(held: Arc<HeldMaps>) -> Result<Self, CaptureError> {
         Ok(Self { program: SteerProgram::read(held)? })
     }
