@@ -35,8 +35,9 @@
 //!
 //! The price is a narrow interface. A global function is `extern "C"` and exported. It takes at most five arguments: the
 //! program's context, numbers, and pointers to memory of a known size, which it must check for null. It returns one number.
-//! The verifier forgets what it knew of the memory, and knows nothing of the number. So those functions are global that have
-//! many paths (cgroups, rules, headers) and a short answer; the others are inlined.
+//! The verifier forgets what it knew of the memory, and knows nothing of the number. On Linux 6.1 such memory cannot be the key
+//! of a map. So those functions are global that have many paths (cgroups, rules, headers) and a short answer; the others are
+//! inlined.
 
 #![no_std]
 #![no_main]

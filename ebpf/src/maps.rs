@@ -292,7 +292,9 @@ extern "C" fn best_rule_bits(workload: WorkloadId, destination: *const Endpoint)
     let Some(destination) = (unsafe { destination.as_ref() }) else {
         return u32::MAX;
     };
-    verdict::best_rule(workload, destination, &Rules).to_bits()
+    // On Linux 6.1 the key of a map cannot be an argument of a global function: it has to be on the function's own stack.
+    let destination = *destination;
+    verdict::best_rule(workload, &destination, &Rules).to_bits()
 }
 
 /// The rules, and the directory.
