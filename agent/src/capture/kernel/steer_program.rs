@@ -1,5 +1,5 @@
 //! The `sk_lookup` program, read from the object once for all namespaces. Each is given a copy that has the namespace's cookie among
-//! its constants. To read the object takes fifty times as long as to load the copy, and on a node every pod has a namespace.
+//! its constants. To read the object takes ten times as long as to load the copy, and on a node every pod has a namespace.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
