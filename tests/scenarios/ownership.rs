@@ -250,7 +250,7 @@ fn nor_is_it_where_plaintext_passes() {
 
 #[test]
 fn sessions_end_with_their_workload() {
-    let reuse = || Sessions::reused(Reuse { max_idle: "10m", ..Reuse::default() });
+    let reuse = || Sessions::reused(Reuse::default());
     let scene = Scene::new(|_, a, b| (a.sessions, b.sessions) = (reuse(), reuse()));
     let to = scene.target(Family::V4);
     let web = scene.world.b.host("web-1");

@@ -54,7 +54,7 @@ impl Scene {
                 };
                 config.trust_domains = vec![domain];
                 // Nothing but what a test does ends a session.
-                let reuse = Reuse { max_idle: "10m", ..Reuse::default() };
+                let reuse = Reuse::default();
                 config.sessions = Sessions::reused(reuse);
             }
         });

@@ -27,6 +27,12 @@ fn reusing(reuse: Reuse) -> impl FnOnce(&mut Config, &mut Config) {
     }
 }
 
+/// The usual scene, in which sessions end for reasons alone.
+#[track_caller]
+fn lasting(setting: Setting) -> Pair {
+    Pair::with(setting, reusing(Reuse::default()))
+}
+
 /// Waits until no flow is open and the client's agent keeps this many sessions.
 #[track_caller]
 fn wait_kept(pair: &Pair, count: u64) {
@@ -52,7 +58,7 @@ fn reused(lines: &[Access]) -> Vec<bool> {
 fn flows_one_after_the_other_share_a_session_and_see_nothing_of_it() {
     const FLOWS: usize = 4;
     for setting in SETTINGS {
-        let pair = Pair::new(setting);
+        let pair = lasting(setting);
         for (round, family) in FAMILIES.into_iter().enumerate() {
             let tap = pair.world.tap();
             let mut app = pair.serve(family, &[Step::Echo]);
@@ -95,7 +101,7 @@ fn flows_one_after_the_other_share_a_session_and_see_nothing_of_it() {
 fn flows_at_once_have_a_session_each_which_others_use_later() {
     const AT_ONCE: usize = 32;
     let _heavy = serial::heavy();
-    let pair = Pair::new(Setting::Pods);
+    let pair = lasting(Setting::Pods);
     let tap = pair.world.tap();
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
     let to = pair.target(Family::V4);
@@ -190,7 +196,7 @@ fn another_workload_never_uses_the_session() {
 
 #[test]
 fn another_destination_never_shares_the_session() {
-    let pair = Pair::new(Setting::Pods);
+    let pair = lasting(Setting::Pods);
     let taps = pair.world.tap();
     let mut apps = Vec::new();
     for family in FAMILIES {
@@ -219,7 +225,7 @@ fn another_destination_never_shares_the_session() {
 /// An application that binds its end is seen from there, whatever sessions there are from elsewhere.
 #[test]
 fn another_source_address_never_shares_the_session() {
-    let pair = Pair::host();
+    let pair = lasting(Setting::Host);
     let mut app = pair.serve(Family::V4, &[Step::Echo]);
     let to = pair.target(Family::V4);
     let own = pair.client_addresses.at(Family::V4, 0);
@@ -299,7 +305,7 @@ fn play_on_reused(pair: &Pair, family: Family, client: &[Step], server: &[Step])
 
 #[test]
 fn either_end_may_speak_or_end_first() {
-    let pair = Pair::host();
+    let pair = lasting(Setting::Host);
     for family in FAMILIES {
         let greets = [send("220 ready"), Step::Receive(4), send("221 bye")];
         let greeted = [Step::Receive(9), send("QUIT"), Step::ReceiveToEnd];
@@ -328,7 +334,7 @@ fn either_end_may_speak_or_end_first() {
 
 #[test]
 fn a_reset_by_either_application_is_one_and_ends_the_session() {
-    let pair = Pair::host();
+    let pair = lasting(Setting::Host);
     for family in FAMILIES {
         let tap = pair.world.tap();
         let resets = [Step::Receive(8), Step::Reset];
@@ -355,7 +361,7 @@ fn a_reset_by_either_application_is_one_and_ends_the_session() {
 fn a_flow_that_nobody_takes_is_refused_on_any_session() {
     for family in FAMILIES {
         for is_warm in [false, true] {
-            let pair = Pair::new(Setting::Pods);
+            let pair = lasting(Setting::Pods);
             if is_warm {
                 warm(&pair, family);
             }
@@ -374,7 +380,7 @@ fn a_flow_that_nobody_takes_is_refused_on_any_session() {
 /// The server's agent dies amid a flow: what came before is not taken for all there is.
 #[test]
 fn a_truncated_flow_is_a_reset() {
-    let mut pair = Pair::host();
+    let mut pair = lasting(Setting::Host);
     warm(&pair, Family::V4);
     let _app = pair.serve(Family::V4, &[send("half an ans"), Step::ReceiveToEnd]);
     let steps = [Step::Receive(11), Step::Pause, Step::ReceiveToEnd];
@@ -396,7 +402,7 @@ fn a_truncated_flow_is_a_reset() {
 #[test]
 fn no_flow_ever_sees_a_byte_of_another() {
     let _heavy = serial::heavy();
-    let pair = Pair::new(Setting::Pods);
+    let pair = lasting(Setting::Pods);
     for family in FAMILIES {
         let _echo = pair.serve(family, &[Step::Echo]);
         let to = pair.target(family);
@@ -417,7 +423,7 @@ fn no_flow_ever_sees_a_byte_of_another() {
 /// Sessions hold the namespace that they were made in. With its last process it goes all the same.
 #[test]
 fn a_pod_that_goes_takes_its_sessions_along() {
-    let pair = Pair::host();
+    let pair = lasting(Setting::Host);
     let _echo = pair.serve(Family::V4, &[Step::Echo]);
     let pod = pair.world.a.pod(7);
     let place = Place::new(&pod.netns, &pair.world.a.host("client-7").cgroup);

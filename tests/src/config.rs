@@ -371,9 +371,10 @@ pub struct Reuse {
     pub max_age: &'static str,
 }
 
+/// As many as agents keep, for longer than any scenario lasts: none ends on its own while others work on the machine.
 impl Default for Reuse {
     fn default() -> Self {
-        Self { per_workload: 256, max_idle: "30s", max_age: "10m" }
+        Self { per_workload: 256, max_idle: "1h", max_age: "1h" }
     }
 }
 
