@@ -11,6 +11,7 @@ pub mod enrolment;
 pub mod event;
 pub mod flow;
 pub mod guard;
+mod layout;
 pub mod maps;
 pub mod net;
 pub mod pod_cgroups;
