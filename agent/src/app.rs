@@ -35,6 +35,7 @@ use crate::metrics::Registry;
 use crate::peer::crypto_provider;
 use crate::pipeline::{FlowHandler, Pipeline};
 use crate::sessions::IdleSessions;
+use crate::sys::own_program::OwnProgram;
 use crate::sys::{descriptors, hardening, heap, owner};
 use crate::telemetry::AgentCounters;
 use crate::troubles::tell_troubles;
@@ -80,6 +81,8 @@ pub fn run(path: &Path, config: Config, takes_over: bool) -> Result<(), StartErr
 
 async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), StartError> {
     let started = Instant::now();
+    let program = OwnProgram::find();
+    let program = program.map_err(StartError::io("cannot tell which program this is"))?;
     let mut told = Told::new()?;
     let hangup = signal(SignalKind::hangup()).map_err(StartError::io("cannot wait for signals"))?;
     let claim = tokio::select! {
@@ -195,6 +198,8 @@ async fn serve(path: &Path, config: Config, takes_over: bool) -> Result<(), Star
         threads: threads_of(pipeline.clone()),
         taken_over: taken_over.clone(),
         handing_over: AtomicBool::new(false),
+        program,
+        has_service_manager: service_manager::is_there(),
     };
     let info = Arc::new(info);
     let (control_requests, control_inbox) = mpsc::channel(4);

@@ -74,6 +74,7 @@ mod programs;
 mod readiness;
 mod real_programs;
 mod reload;
+mod replaced;
 mod rolling_update;
 mod rules;
 mod selection;

@@ -41,11 +41,12 @@ pub enum Request {
     Reload,
     Alive,
     Ready,
+    Replace,
 }
 
 impl Request {
-    const ALL: [Self; 5] =
-        [Self::Status, Self::Certificates, Self::Reload, Self::Alive, Self::Ready];
+    const ALL: [Self; 6] =
+        [Self::Status, Self::Certificates, Self::Reload, Self::Alive, Self::Ready, Self::Replace];
 
     /// As it goes over the socket.
     #[must_use]
@@ -56,6 +57,7 @@ impl Request {
             Self::Reload => "reload",
             Self::Alive => "alive",
             Self::Ready => "ready",
+            Self::Replace => "replace",
         }
     }
 

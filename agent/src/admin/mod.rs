@@ -1,7 +1,8 @@
 //! The admin interface: a Unix socket for root alone, and what is said there.
 //!
 //! The protocol is one line in, one JSON document out: `status` is answered with a [`Status`], `certs` with a
-//! [`CertificatesView`](crate::control::CertificatesView), `alive` and `ready` with a [`Health`], and `reload` with `{"ok":true}`.
+//! [`CertificatesView`](crate::control::CertificatesView), `alive` and `ready` with a [`Health`], `reload` with `{"ok":true}`, and
+//! `replace` with the process id of the successor that it has started, as `{"pid":1}`.
 //! The answer to what did not work is an object with the key `error`.
 
 mod client;

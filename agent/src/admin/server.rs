@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -14,10 +14,16 @@ use serde::Serialize;
 use super::{AgentInfo, Health, Request, TIME_LIMIT};
 use crate::capture::SupervisorRequest;
 use crate::control::ControlRequest;
+use crate::handover::TAKE_OVER;
 use crate::sys::unix_socket::{self, SocketFile};
 
 /// Bytes; every request is shorter.
 const MAX_REQUEST: u64 = 64;
+
+/// How long an agent that is to be replaced waits for the end of the one that it has taken over from: longer than that lets
+/// connections end, by default.
+const BEFORE: Duration = Duration::from_secs(45);
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Where requests are answered.
 #[derive(Debug)]
@@ -43,6 +49,12 @@ struct Problem {
 #[derive(Serialize)]
 struct Done {
     ok: bool,
+}
+
+/// The answer to a request to be replaced: the successor has been started, and goes on by itself.
+#[derive(Serialize)]
+struct Started {
+    pid: u32,
 }
 
 /// The admin socket, open. Its file is removed with it.
@@ -150,10 +162,48 @@ async fn answer(
             Ok(()) => serde_json::to_vec(&Done { ok: true })?,
             Err(error) => serde_json::to_vec(&Problem { error: error.to_string() })?,
         },
+        Some(Request::Replace) => match replace(info).await {
+            Ok(pid) => serde_json::to_vec(&Started { pid })?,
+            Err(error) => serde_json::to_vec(&Problem { error })?,
+        },
     };
     text.push(b'\n');
     writing.write_all(&text).await?;
     writing.shutdown().await
+}
+
+/// Starts the program that is installed now, to take over from this agent. Returns its process id.
+///
+/// # Errors
+/// Why it is not started, for people.
+async fn replace(info: Arc<AgentInfo>) -> Result<u32, String> {
+    if !info.has_service_manager {
+        return Err(format!(
+            "no service manager has started this agent (NOTIFY_SOCKET), and whoever else has would take its end for a failure; \
+             run `{} run {TAKE_OVER}` beside it instead",
+            info.program.path().display()
+        ));
+    }
+    // What is in the kernel of connections belongs to two agents at most: a third one's would be taken for leftovers of the first.
+    if let Some(before) = &info.taken_over {
+        let until = Instant::now() + BEFORE;
+        while !before.has_ended() {
+            if Instant::now() >= until {
+                return Err(format!(
+                    "process {}, which this agent has taken over from, still carries connections; ask again when it has ended",
+                    before.pid
+                ));
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+    let starting = tokio::task::spawn_blocking(move || {
+        let path = info.program.path().display().to_string();
+        info.program.start(TAKE_OVER).map_err(|error| format!("cannot start {path}: {error}"))
+    });
+    let pid = starting.await.map_err(|error| error.to_string())??;
+    tracing::info!(pid, "told to be replaced; the program that is installed now has been started");
+    Ok(pid)
 }
 
 /// Sends a request to a task, and waits for its answer.

@@ -17,6 +17,7 @@ use crate::gate::{Gate, GateKind, GateStatus, InForce};
 use crate::handover::TakeOver;
 use crate::identity::Svid;
 use crate::metrics::{Kind, Registry, Snapshot};
+use crate::sys::own_program::OwnProgram;
 use crate::telemetry::{AgentCounters, rfc3339};
 
 /// Where the parts of a status come from.
@@ -38,6 +39,10 @@ pub struct AgentInfo {
     pub taken_over: Option<Arc<TakeOver>>,
     /// This agent hands over to a successor.
     pub handing_over: AtomicBool,
+    /// What this agent is replaced by, if it is asked to be.
+    pub program: OwnProgram,
+    /// Somebody is told (sd_notify(3)) which process is the agent.
+    pub has_service_manager: bool,
 }
 
 /// The threads that carry flows, to be asked whether they still do.

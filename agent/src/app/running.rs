@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::error::StartError;
@@ -93,7 +93,12 @@ impl Running {
                                 flows = self.pipeline.counters.flows(),
                                 "handed over to a successor; live flows follow"
                             );
-                            return self.outlive(listeners, given, told).await;
+                            if !self.info.program.has_started(pid) {
+                                return self.outlive(listeners, given, told).await;
+                            }
+                            self.proving.abort();
+                            service_manager::is_replaced_by(pid.unsigned_abs()).await;
+                            return self.make_room(listeners, given, told).await;
                         }
                         Attempt::Failed(error) => {
                             tracing::error!(
@@ -163,12 +168,42 @@ impl Running {
         given.map_or_else(Attempt::Failed, Attempt::HandedOver)
     }
 
+    /// Ends when the successor has taken what it takes: this agent has started it, and the service manager looks after it, and
+    /// not after this one any more.
+    ///
+    /// # Errors
+    /// If the successor ends, which nobody else sees: it is this agent's child. With this agent's end the service manager does.
+    async fn make_room(
+        self,
+        listeners: Listeners,
+        given: FlowsGiven,
+        told: &mut Told,
+    ) -> Result<(), StartError> {
+        let info = self.info.clone();
+        tokio::select! {
+            biased;
+            ended = self.give_away(listeners, given, told, true) => ended,
+            () = info.program.ended() => Err(StartError::Ended("the successor")),
+        }
+    }
+
     /// Carries what the successor does not take, until it is told to end. Not by itself: who has started it would start it again.
     async fn outlive(
+        self,
+        listeners: Listeners,
+        given: FlowsGiven,
+        told: &mut Told,
+    ) -> Result<(), StartError> {
+        self.give_away(listeners, given, told, false).await
+    }
+
+    /// Offers its flows to the successor, and carries the others to their ends. `by_itself`: as soon as all were offered.
+    async fn give_away(
         mut self,
         listeners: Listeners,
         given: FlowsGiven,
         told: &mut Told,
+        by_itself: bool,
     ) -> Result<(), StartError> {
         self.serving.abort();
         self.calling.abort();
@@ -177,8 +212,10 @@ impl Running {
         let giver = self.pipeline.clone();
         let (taker, refused) = (Arc::new(given.clone()), given.clone());
         // Waits for nobody who is told to end: what has not gone until then stays, and ends as it would have.
+        let (offered, all_offered) = oneshot::channel();
         let giving = self.pipeline.workers.next().spawn(async move {
             giver.move_flows(taker).await;
+            let _ = offered.send(());
             tracing::info!(
                 flows = giver.counters.flows(),
                 "live flows were offered to the successor; these stay"
@@ -186,19 +223,27 @@ impl Running {
             refused.refused().await;
             giver.keep_flows();
         });
-        self.upkeep.push(giving);
         // An agent that ends waits for this as well, but not longer than for flows.
         let linger = LINGER.min(self.drain / 2);
         self.pipeline.tasks.spawn(async move {
             tokio::time::sleep(linger).await;
             listeners.stop();
         });
+        self.upkeep.push(giving);
+        let all_given = async {
+            let _ = all_offered.await;
+            // Those that are on their way are offered as they come.
+            tokio::time::sleep(linger).await;
+        };
         tokio::select! {
             () = told.wait() => {}
+            () = all_given, if by_itself => {}
             _ = &mut self.controlling => return Err(StartError::Ended("the control plane")),
         }
         tracing::info!(flows = self.pipeline.counters.flows(), "draining");
-        service_manager::stopping();
+        if !by_itself {
+            service_manager::stopping();
+        }
         end_flows(&self.pipeline, self.drain, self.upkeep).await;
         drop((self.control, given));
         self.proving.abort();

@@ -5,6 +5,7 @@ mod cleanup;
 mod cni;
 mod controller;
 mod health;
+mod replace;
 mod which;
 
 use std::process::ExitCode;
@@ -23,6 +24,7 @@ use cleanup::{AwaitCleanup, Cleanup};
 use cni::CniCommand;
 use controller::Controller;
 use health::Health;
+use replace::Replace;
 use which::Which;
 
 /// Transparent mutual TLS for workloads on Linux.
@@ -79,6 +81,11 @@ enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Have a running agent replaced by the program that is installed now, without a connection refused or lost.
+    ///
+    /// For agents of a service manager, such as systemd, after an update. The new process takes over from the running one and becomes the
+    /// service's main process; if it cannot, the running one goes on. Settings of the unit that have changed hold after the next restart.
+    Replace(Replace),
     /// Remove everything an agent has left in the kernel. From then on nothing is protected.
     Cleanup(Cleanup),
     /// Wait until the pods of a DaemonSet run on all of their nodes: those that clean up when the chart is uninstalled.
@@ -160,6 +167,7 @@ pub fn main() -> ExitCode {
             let render = |_: &Value| "configuration reloaded\n".to_owned();
             ask(&which, Request::Reload, format.output, render, None)
         }
+        Command::Replace(replace) => replace.run(),
         Command::Cleanup(cleanup) => cleanup.run(),
         Command::AwaitCleanup(waiting) => waiting.run(),
         Command::Controller(command) => controller::run(&command),

@@ -18,6 +18,9 @@ mod taken;
 #[cfg(test)]
 mod tests;
 
+/// The option of `sheath run` by which a process is a successor.
+pub const TAKE_OVER: &str = "--take-over";
+
 pub use connection::Broken;
 pub use flow::{FlowResumer, FlowTaker, GoOn, MovingFlow, Offer};
 pub use message::{Introduction, Malformed, Message};

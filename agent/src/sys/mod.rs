@@ -13,6 +13,7 @@ pub mod hardening;
 pub mod heap;
 pub mod namespaces;
 pub mod netns;
+pub mod own_program;
 pub mod owner;
 pub mod pidfd;
 pub mod readiness;
