@@ -5,6 +5,7 @@ mod cleanup;
 mod cni;
 mod controller;
 mod health;
+mod manual;
 mod replace;
 mod which;
 
@@ -24,6 +25,7 @@ use cleanup::{AwaitCleanup, Cleanup};
 use cni::CniCommand;
 use controller::Controller;
 use health::Health;
+use manual::{Completions, Manual};
 use replace::Replace;
 use which::Which;
 
@@ -100,6 +102,10 @@ enum Command {
         #[command(subcommand)]
         command: Option<CniCommand>,
     },
+    /// Write what a shell needs to complete this command line, to stdout.
+    Completions(Completions),
+    /// Write man pages into a directory, for those who make packages.
+    Manual(Manual),
 }
 
 #[derive(clap::Args)]
@@ -173,6 +179,8 @@ pub fn main() -> ExitCode {
         Command::Controller(command) => controller::run(&command),
         Command::Ca(command) => ca::run(command),
         Command::Cni { command } => cni::run(command),
+        Command::Completions(completions) => completions.run(),
+        Command::Manual(manual) => manual.run(),
     };
     match result {
         Ok(code) => code,
