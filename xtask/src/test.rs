@@ -18,7 +18,8 @@ const THREADS: &str = "RUST_TEST_THREADS";
 pub fn run(args: &[OsString]) -> Result<()> {
     host::require()?;
     let everything = args.is_empty();
-    let mut needs = vec![Need::Bpf, Need::Scenarios, Need::Interop];
+    let mut needs =
+        vec![Need::Bpf, Need::Scenarios, Need::Interop, Need::Package, Need::PackageLife];
     needs.extend(everything.then_some(Need::Fuzz));
     install::ensure(&needs)?;
     ebpf::build()?;
