@@ -197,12 +197,17 @@ async fn replace(info: Arc<AgentInfo>) -> Result<u32, String> {
             tokio::time::sleep(AGAIN).await;
         }
     }
+    let starter = info.clone();
     let starting = tokio::task::spawn_blocking(move || {
-        let path = info.program.path().display().to_string();
-        info.program.start(TAKE_OVER).map_err(|error| format!("cannot start {path}: {error}"))
+        let path = starter.program.path().display().to_string();
+        starter.program.start(TAKE_OVER).map_err(|error| format!("cannot start {path}: {error}"))
     });
     let pid = starting.await.map_err(|error| error.to_string())??;
     tracing::info!(pid, "told to be replaced; the program that is installed now has been started");
+    tokio::spawn(async move {
+        info.program.ended().await;
+        tracing::warn!(pid, "the program that was started has ended");
+    });
     Ok(pid)
 }
 

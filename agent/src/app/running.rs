@@ -172,7 +172,7 @@ impl Running {
     /// not after this one any more.
     ///
     /// # Errors
-    /// If the successor ends, which nobody else sees: it is this agent's child. With this agent's end the service manager does.
+    /// If the successor ends: a service manager that does not see that of a process which it has not started sees this agent's end.
     async fn make_room(
         self,
         listeners: Listeners,

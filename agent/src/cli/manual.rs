@@ -56,7 +56,7 @@ impl Manual {
 
 /// Writes the pages of a command and of all below it.
 fn write_pages(command: &Command, dir: &Path) -> io::Result<()> {
-    for below in command.get_subcommands() {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         write_pages(below, dir)?;
     }
     let page = Man::new(command.clone())
@@ -82,7 +82,8 @@ mod tests {
     /// Names of a command and of all below it, as pages are called.
     fn names(command: &Command) -> Vec<String> {
         let name = command.get_display_name().unwrap_or_else(|| command.get_name());
-        [name.to_owned()].into_iter().chain(command.get_subcommands().flat_map(names)).collect()
+        let below = command.get_subcommands().filter(|below| !below.is_hide_set());
+        [name.to_owned()].into_iter().chain(below.flat_map(names)).collect()
     }
 
     #[test]

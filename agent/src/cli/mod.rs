@@ -5,6 +5,7 @@ mod cleanup;
 mod cni;
 mod controller;
 mod health;
+mod launch;
 mod manual;
 mod replace;
 mod which;
@@ -25,6 +26,7 @@ use cleanup::{AwaitCleanup, Cleanup};
 use cni::CniCommand;
 use controller::Controller;
 use health::Health;
+use launch::Launch;
 use manual::{Completions, Manual};
 use replace::Replace;
 use which::Which;
@@ -106,6 +108,9 @@ enum Command {
     Completions(Completions),
     /// Write man pages into a directory, for those who make packages.
     Manual(Manual),
+    /// Start a program for an agent that is to be replaced (`replace`). Nobody else has a use for it.
+    #[command(hide = true)]
+    Launch(Launch),
 }
 
 #[derive(clap::Args)]
@@ -181,6 +186,7 @@ pub fn main() -> ExitCode {
         Command::Cni { command } => cni::run(command),
         Command::Completions(completions) => completions.run(),
         Command::Manual(manual) => manual.run(),
+        Command::Launch(launch) => launch.run(),
     };
     match result {
         Ok(code) => code,

@@ -1,6 +1,6 @@
 //! `sheath replace`: an agent of a service manager, by the program that is installed now.
 
-use std::path::Path;
+use std::fs;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -63,7 +63,9 @@ impl Replace {
     }
 }
 
-/// Whether a process runs. Its parent, the agent before, looks after its end.
+/// Whether a process runs: one that has ended may still be there until the service manager has seen that (proc_pid_stat(5)).
 fn is_there(pid: u64) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may have anything in it.
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }

@@ -11,6 +11,7 @@ pub mod erased;
 pub mod files;
 pub mod hardening;
 pub mod heap;
+pub mod launch;
 pub mod namespaces;
 pub mod netns;
 pub mod own_program;

@@ -5,15 +5,11 @@ use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::io::Errno;
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
-use tokio::sync::watch;
+use super::launch::{Start, launched};
+use super::pidfd::PidFd;
 
 /// Of a directory in which nobody moves or removes what is another's.
 const STICKY: u32 = 0o1000;
@@ -23,10 +19,15 @@ const STICKY: u32 = 0o1000;
 pub struct OwnProgram {
     path: PathBuf,
     arguments: Vec<OsString>,
-    /// As long as it runs.
-    started: watch::Sender<Option<u32>>,
-    /// One is started at a time.
-    starting: Mutex<()>,
+    start: Start,
+    /// Locked while one is started: one is at a time.
+    started: Mutex<Option<Arc<Started>>>,
+}
+
+#[derive(Debug)]
+struct Started {
+    pid: u32,
+    process: PidFd,
 }
 
 impl OwnProgram {
@@ -39,11 +40,11 @@ impl OwnProgram {
         let named = arguments.next().map(PathBuf::from).filter(|path| is_run_here(path));
         // With symbolic links, where it is named so: an update may change them, and not the file.
         let path = named.map_or_else(env::current_exe, Ok)?;
-        Ok(Self::new(path, arguments.collect()))
+        Ok(Self::new(path, arguments.collect(), launched))
     }
 
-    fn new(path: PathBuf, arguments: Vec<OsString>) -> Self {
-        Self { path, arguments, started: watch::Sender::new(None), starting: Mutex::new(()) }
+    fn new(path: PathBuf, arguments: Vec<OsString>, start: Start) -> Self {
+        Self { path, arguments, start, started: Mutex::default() }
     }
 
     #[must_use]
@@ -51,66 +52,50 @@ impl OwnProgram {
         &self.path
     }
 
-    /// Starts it with the same arguments, and `option` if that is not among them. Returns its process id. Blocks until it runs.
+    /// Starts it with the same arguments, and `option` if that is not among them. Returns its process id. Blocks until it runs, and
+    /// needs a tokio runtime.
+    ///
+    /// The process is nobody's child here, but that of whoever looks after orphans, the service manager: that one has to be told
+    /// of the ends of its main processes by the kernel, or it does not wait for them.
     ///
     /// # Errors
     /// `AlreadyExists` if one that was started before still runs; `PermissionDenied` if others than root could have put it there; or
     /// why it cannot be started.
     pub fn start(&self, option: &str) -> io::Result<u32> {
-        let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pid) = *self.started.borrow() {
-            let other = format!("process {pid} was started for that already, and runs");
+        let mut started = self.started();
+        if let Some(other) = started.as_ref().filter(|other| other.process.is_alive()) {
+            let other = format!("process {} was started for that already, and runs", other.pid);
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, other));
         }
-        let mut command = Command::new(trusted(&self.path)?);
-        // By the name that this one has, by which the next one is found as well.
-        command.arg0(&self.path).args(&self.arguments).stdin(Stdio::null());
-        if !self.arguments.iter().any(|argument| argument == option) {
-            command.arg(option);
+        let file = trusted(&self.path)?;
+        let mut arguments = self.arguments.clone();
+        if !arguments.iter().any(|argument| argument == option) {
+            arguments.push(option.into());
         }
-        // It names this process (sd_watchdog_enabled(3)).
-        command.env_remove("WATCHDOG_PID");
-        let (tell, told) = mpsc::sync_channel(1);
-        let started = self.started.clone();
-        // Whoever starts a process has to wait for its end.
-        thread::Builder::new().name("successor".to_owned()).spawn(move || {
-            let mut child = match command.spawn() {
-                Ok(child) => child,
-                Err(error) => return drop(tell.send(Err(error))),
-            };
-            let pid = child.id();
-            started.send_replace(Some(pid));
-            let _ = tell.send(Ok(pid));
-            // Whoever sees that it is gone may start another one at once.
-            wait_for_end(&child);
-            started.send_replace(None);
-            match child.wait() {
-                Ok(status) => {
-                    tracing::info!(pid, %status, "the program that was started has ended");
-                }
-                Err(error) => tracing::warn!(pid, %error, "the program that was started is lost"),
-            }
-        })?;
-        told.recv().map_err(io::Error::other)?
+        // By the name that this one has, by which the next one is found as well.
+        let (pid, process) = (self.start)(&self.path, &file, &arguments)?;
+        *started = Some(Arc::new(Started { pid, process }));
+        Ok(pid)
     }
 
     /// Whether this process was started here, and still runs.
     #[must_use]
     pub fn has_started(&self, pid: i32) -> bool {
-        u32::try_from(pid).is_ok_and(|pid| *self.started.borrow() == Some(pid))
+        let started = self.started();
+        started.as_ref().is_some_and(|it| i32::try_from(it.pid) == Ok(pid) && it.process.is_alive())
     }
 
     /// Waits for the end of the process that was started here.
     pub async fn ended(&self) {
-        // It fails only without a sender, and there is one.
-        let _ = self.started.subscribe().wait_for(Option::is_none).await;
+        let started = self.started().clone();
+        if let Some(started) = started {
+            started.process.ended().await;
+        }
     }
-}
 
-/// Waits until it has ended, and leaves it where it is.
-fn wait_for_end(child: &Child) {
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-    while let Err(Errno::INTR) = waitid(WaitId::Pid(Pid::from_child(child)), options) {}
+    fn started(&self) -> MutexGuard<'_, Option<Arc<Started>>> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Whether this process runs the file of that name. What a process is told of its name is up to whoever starts it.
@@ -148,12 +133,15 @@ fn trusted(path: &Path) -> io::Result<PathBuf> {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-    use rustix::process::Signal;
+    use rustix::process::{Pid, Signal};
 
+    use super::super::launch::tests::launched_by_a_thread;
     use super::*;
 
     fn program(path: &str, arguments: &[&str]) -> OwnProgram {
-        OwnProgram::new(path.into(), arguments.iter().map(OsString::from).collect())
+        let arguments = arguments.iter().map(OsString::from).collect();
+        // Tests of units have no `sheath launch`.
+        OwnProgram::new(path.into(), arguments, launched_by_a_thread)
     }
 
     #[tokio::test]
