@@ -3,6 +3,7 @@
 mod agent;
 mod apt;
 mod bench;
+mod cache;
 #[cfg(test)]
 mod circles;
 mod cluster;
