@@ -14,8 +14,8 @@ use std::thread::{self, JoinHandle};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::dissect::packet::Segment;
-use crate::dissect::stream::{self, Stream};
-use crate::dissect::tls;
+use crate::dissect::recording::{Recorded, Recording};
+use crate::dissect::stream::Stream;
 use crate::netns::NetNs;
 
 /// Larger than any frame: segmentation offload hands over up to 64 KiB at once.
@@ -69,32 +69,27 @@ impl Tap {
 
     /// The TCP segments among the frames.
     pub fn segments(&self) -> Vec<Segment> {
-        self.frames().into_iter().filter_map(Segment::parse).collect()
+        self.recording().segments()
     }
 
     /// Each direction of each TCP connection, put together.
     pub fn streams(&self) -> Vec<Stream> {
-        stream::reassemble(&self.segments())
+        self.recording().streams()
     }
 
     /// The streams towards `port`.
     pub fn streams_to(&self, port: u16) -> Vec<Stream> {
-        self.streams().into_iter().filter(|stream| stream.destination.port() == port).collect()
+        self.recording().streams_to(port)
     }
 
     /// TLS handshakes that clients have begun on `port`.
     pub fn handshakes(&self, port: u16) -> usize {
-        let begun = |stream: &Stream| tls::alpn_offered(&stream.bytes).is_some();
-        self.streams_to(port).iter().filter(|stream| begun(stream)).count()
+        self.recording().handshakes(port)
     }
 
-    /// How often `text` was seen: packets that contain it, retransmissions not counted, plus
-    /// streams that contain it only when their packets are put together.
+    /// How often `text` was seen; see [`Recording::sightings`].
     pub fn sightings(&self, text: &str) -> usize {
-        let needle = text.as_bytes();
-        let packets = stream::carriers(&self.frames(), needle);
-        let split = self.streams().iter().filter(|stream| stream.contains_split(needle)).count();
-        packets + split
+        self.recording().sightings(text)
     }
 
     /// Bytes of TCP payload, retransmissions included.
@@ -104,18 +99,18 @@ impl Tap {
 
     /// Source addresses of the connection attempts towards `port`, in the order of their SYNs.
     pub fn attempts(&self, port: u16) -> Vec<SocketAddr> {
-        self.attempts_where(|destination| destination.port() == port)
+        self.recording().attempts(|destination| destination.port() == port)
     }
 
     /// The same, towards one address and port.
     pub fn attempts_at(&self, destination: SocketAddr) -> Vec<SocketAddr> {
-        self.attempts_where(|it| it == destination)
+        self.recording().attempts(|it| it == destination)
     }
+}
 
-    fn attempts_where(&self, is_meant: impl Fn(SocketAddr) -> bool) -> Vec<SocketAddr> {
-        let segments = self.segments();
-        let attempts = segments.iter().filter(|it| it.is_attempt() && is_meant(it.destination));
-        attempts.map(|attempt| attempt.source).collect()
+impl Recorded for Tap {
+    fn recording(&self) -> Recording {
+        Recording::new(self.frames())
     }
 }
 
