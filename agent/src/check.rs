@@ -4,6 +4,7 @@ mod host;
 mod kubelet;
 mod kubernetes;
 mod listeners;
+mod order;
 mod pods;
 mod running;
 mod sandboxes;
@@ -95,6 +96,7 @@ pub fn check(config: &Config) -> Vec<Finding> {
     findings.extend(sandboxes::sandboxes(config));
     let root = config.pods.as_ref().map(|pods| &pods.root);
     findings.extend(workloads(&config.desired, root));
+    findings.extend(order::order(&config.desired));
     findings.extend(mounts(&config.desired, root));
     findings.extend(listeners::listeners(&config.desired, root));
     findings
