@@ -51,5 +51,6 @@ pub mod status;
 pub mod tap;
 pub mod translator;
 pub mod tricks;
+pub mod vm;
 pub mod wait;
 pub mod world;

@@ -30,6 +30,7 @@ mod programs;
 mod promises;
 mod test;
 mod tool;
+mod vm;
 mod wheel;
 mod workspace;
 
@@ -95,6 +96,8 @@ enum Command {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Boot virtual machines with several kernels and a running systemd, and run scenarios in them
+    Vm(vm::Vm),
 }
 
 fn main() -> ExitCode {
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
         Command::Manifests => cluster::manifests(),
         Command::Package(package) => package::run(package),
         Command::Test { args } => test::run(&args),
+        Command::Vm(vm) => vm::run(&vm),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

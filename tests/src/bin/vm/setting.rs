@@ -1,0 +1,11 @@
+//! What every scenario is given.
+
+use sheath_tests::vm::qemu::Acceleration;
+use sheath_tests::vm::{Images, Kernel};
+
+/// Machines are made of this.
+pub struct Setting {
+    pub images: Images,
+    pub kernel: Kernel,
+    pub accel: Acceleration,
+}

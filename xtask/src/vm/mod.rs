@@ -1,0 +1,110 @@
+//! `cargo xtask vm`: whole machines under QEMU, with several kernels and a running systemd.
+//!
+//! Here are made what machines consist of: kernels and a root from Debian's packages, kept in the user's cache, and a disk
+//! with what was built. What is done with them is in `tests/src/vm/` and `tests/src/bin/vm/`.
+
+mod disk;
+mod initramfs;
+mod kernels;
+mod programs;
+mod repository;
+mod root;
+mod units;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+
+use crate::prerequisites::Need;
+use crate::{cache, command, console, ebpf, install, workspace};
+
+use self::kernels::KERNELS;
+
+/// The programs of Debian that are in the machines are those of its first architecture.
+const ARCH: &str = "x86_64";
+
+/// Where the table of kernels and scenarios is written.
+const TABLE: &str = "docs/kernels.md";
+
+#[derive(Args)]
+pub struct Vm {
+    /// Boot this kernel alone; may be given again. `cargo xtask vm --list` names them
+    #[arg(long = "kernel", value_name = "NAME")]
+    kernels: Vec<String>,
+    /// Name the kernels and the scenarios
+    #[arg(long)]
+    list: bool,
+    /// Look for newer packages of the kernels, and take those
+    #[arg(long)]
+    update: bool,
+    /// Only make what the machines consist of
+    #[arg(long)]
+    prepare: bool,
+    /// Run those scenarios alone that tell most in a few minutes, on the oldest kernel and the newest
+    #[arg(long)]
+    core: bool,
+    /// Write docs/kernels.md, also if not everything was run
+    #[arg(long)]
+    write: bool,
+    /// Run this script in one machine, in place of scenarios
+    #[arg(long, value_name = "TEXT", conflicts_with = "scenarios")]
+    script: Option<OsString>,
+    /// Scenarios whose names contain one of these; all if none is named
+    #[arg(last = true, value_name = "SCENARIO")]
+    scenarios: Vec<OsString>,
+}
+
+pub fn run(vm: &Vm) -> Result<()> {
+    let mut machines = prepare(vm)?;
+    if vm.prepare {
+        return Ok(());
+    }
+    // Becomes the program instead of starting it: exit code and signals are its own.
+    Err(machines.exec()).context("cannot start vm")
+}
+
+/// Sees to it that everything is there. Returns the program that runs machines, with what it is to be told.
+fn prepare(vm: &Vm) -> Result<Command> {
+    ensure!(std::env::consts::ARCH == ARCH, "machines can be made on {ARCH} alone");
+    let is_short = vm.core && vm.kernels.is_empty();
+    let kernels = if is_short { kernels::ends().into() } else { kernels::named(&vm.kernels)? };
+    let mut needs = vec![Need::Bpf];
+    needs.extend((!vm.list).then_some(Need::Vm));
+    install::ensure(&needs)?;
+    ebpf::build()?;
+    let built = programs::build()?;
+    let mut machines = command::plain(workspace::debug_program("vm"));
+    if vm.list {
+        console::say("kernels:");
+        for kernel in &KERNELS {
+            console::say(&format!("  {:8} {} of {}", kernel.name, kernel.package, kernel.suite));
+        }
+        machines.arg("--list");
+        return Ok(machines);
+    }
+    ensure!(install::is_root(), "only root can unpack Debian's packages with their owners");
+    let home = cache::home("vm")?;
+    let root = cache::locked(&home, || root::ensure(&home))?;
+    machines.arg("--root").arg(root);
+    for kernel in &kernels {
+        let dir = cache::locked(&home, || kernels::ensure(&home, kernel, vm.update))?;
+        machines.arg("--kernel").arg(kernel.name).arg(dir);
+    }
+    machines.arg("--programs").arg(console::step("disk with what was built", || built.disk())?);
+    let everything =
+        vm.kernels.is_empty() && vm.scenarios.is_empty() && vm.script.is_none() && !vm.core;
+    if everything || vm.write {
+        machines.arg("--table").arg(workspace::root().join(TABLE));
+    }
+    if vm.core {
+        machines.arg("--core");
+    }
+    if let Some(script) = &vm.script {
+        machines.arg("--script").arg(script);
+    }
+    machines.args(&vm.scenarios);
+    Ok(machines)
+}

@@ -1,0 +1,105 @@
+//! The disk with what was built here: the agent, the scenarios and what they start, laid out as in this clone.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::disk::{self, Use};
+use crate::{command, console, workspace};
+
+/// Files of the clone that scenarios read, or that its documents name.
+const FILES: [&str; 2] = ["README.md", "deploy/systemd/sheath.service"];
+
+/// What was built.
+pub struct Built {
+    scenarios: PathBuf,
+}
+
+/// Builds agent, scenarios and the programs of the tests.
+///
+/// # Errors
+/// When the build fails.
+pub fn build() -> Result<Built> {
+    console::step("build agent and scenarios", || {
+        let mut command = command::cargo();
+        // With a benchmark comes the agent, of the features that all tests have it built with.
+        command.args(["test", "--no-run", "--bench", "framing", "--test", "scenarios"]);
+        command.arg("--message-format=json-render-diagnostics");
+        let told = command::output(command.stdout(Stdio::piped()))?;
+        let scenarios = told.lines().find_map(executable).context("cargo names no scenarios")?;
+        Ok(Built { scenarios })
+    })
+}
+
+/// The scenarios' program, in the message that tells of it.
+fn executable(message: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let is_it =
+        message["reason"] == "compiler-artifact" && message["target"]["name"] == "scenarios";
+    is_it.then(|| message["executable"].as_str().map(PathBuf::from))?
+}
+
+impl Built {
+    /// Writes the disk. Returns it.
+    ///
+    /// # Errors
+    /// When something cannot be read or written.
+    pub fn disk(&self) -> Result<PathBuf> {
+        let dir = workspace::target_dir().join("vm");
+        let tree = dir.join("programs");
+        if tree.exists() {
+            fs::remove_dir_all(&tree).context("cannot remove the old programs")?;
+        }
+        let clone = tree.join("clone");
+        let (debug, release) = (clone.join("target/debug"), clone.join("target/release"));
+        for dir in [&debug.join("deps"), &release] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        let scenarios = "target/debug/deps/scenarios";
+        strip(&self.scenarios, &clone.join(scenarios))?;
+        for name in ["sheath", "probe"] {
+            strip(&workspace::debug_program(name), &debug.join(name))?;
+        }
+        strip(&workspace::debug_program("guest"), &tree.join("guest"))?;
+        // README.md names it where an optimised build leaves it.
+        symlink("../debug/sheath", release.join("sheath")).context("cannot link the agent")?;
+        for file in FILES {
+            let to = clone.join(file);
+            fs::create_dir_all(to.parent().unwrap_or(&clone))
+                .and_then(|()| fs::copy(workspace::root().join(file), &to))
+                .with_context(|| format!("cannot copy {file}"))?;
+        }
+        let disk = dir.join("programs.ext4");
+        disk::write(&tree, &disk, Use::Data)?;
+        fs::remove_dir_all(&tree).context("cannot remove the programs")?;
+        Ok(disk)
+    }
+}
+
+/// Copies a program without what only debuggers read, most of its size.
+fn strip(program: &Path, to: &Path) -> Result<()> {
+    command::run(command::plain("strip").arg("--strip-debug").arg("-o").arg(to).arg(program))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scenarios_program_is_read_from_cargos_messages() {
+        let message =
+            r#"{"reason":"compiler-artifact","target":{"name":"scenarios"},"executable":"/x/y"}"#;
+        assert_eq!(executable(message), Some(PathBuf::from("/x/y")));
+        for other in [
+            r#"{"reason":"compiler-artifact","target":{"name":"probe"},"executable":"/x/y"}"#,
+            r#"{"reason":"build-finished","success":true}"#,
+            "",
+        ] {
+            assert_eq!(executable(other), None, "{other}");
+        }
+    }
+}
