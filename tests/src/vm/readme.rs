@@ -63,4 +63,13 @@ mod tests {
         assert!(first.client.contains("systemdUnit: client.service"), "{first:?}");
         assert!(first.commands.contains("systemctl enable --now sheath\n"), "{first:?}");
     }
+
+    #[test]
+    fn vagrants_hosts_are_given_it() {
+        let first = FirstConfiguration::read(include_str!("../../../README.md"));
+        let provision = include_str!("../../../deploy/vagrant/provision.sh");
+        for file in [first.server, first.client] {
+            assert!(provision.contains(&file), "not in provision.sh:\n{file}");
+        }
+    }
 }
