@@ -32,11 +32,15 @@ pub fn mark(ctx: &SockAddrContext) -> u32 {
     }
 }
 
+/// Errnos are not larger (`MAX_ERRNO` in the kernel's `include/linux/err.h`).
+const MAX_ERRNO: i32 = 4095;
+
 /// Makes the system call fail with `errno` (positive) when the program then returns 0.
 #[inline(always)]
 pub fn set_errno(errno: i32) {
+    // Linux 7.2 takes the program only if its verifier knows that this is an errno. Out of a map, it may be anything.
     // SAFETY: the helper takes no pointer.
-    unsafe { bpf_set_retval(-errno) };
+    unsafe { bpf_set_retval(-(errno & MAX_ERRNO)) };
 }
 
 /// The family of a sock_addr hook. Which address fields a program may touch follows from the hook it is for,
