@@ -20,7 +20,11 @@ use sheath_tests::world::{FAMILIES, Family, World};
 const OPEN_PORT: u16 = 9090;
 
 /// "At once", on a machine that is busy with other tests.
-const AT_ONCE: u64 = 5_000;
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+fn is_at_once(milliseconds: u64) -> bool {
+    Duration::from_millis(milliseconds) < wait::patient(AT_ONCE)
+}
 
 #[test]
 fn the_clients_agent_is_killed_under_traffic_between_hosts() {
@@ -59,7 +63,7 @@ fn clients_agent_is_killed(setting: Setting, family: Family) {
 
     for failed in protected.fail(30, libc::ECONNREFUSED) {
         assert!(failed.at_connect, "{failed:?}");
-        assert!(failed.milliseconds < AT_ONCE, "{failed:?}");
+        assert!(is_at_once(failed.milliseconds), "{failed:?}");
     }
     long.go();
     assert_eq!(long.connection().ended_by(), Some(libc::ECONNRESET));
@@ -71,7 +75,7 @@ fn clients_agent_is_killed(setting: Setting, family: Family) {
     protected.succeed(1);
     let took = restarted.elapsed();
     println!("a new flow was served {} ms after the restart", took.as_millis());
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < wait::patient(Duration::from_secs(3)), "{took:?}");
     protected.succeed(10);
 
     drop(protected);
@@ -97,7 +101,7 @@ fn the_servers_agent_is_killed_under_traffic() {
 
         // Once the client's agent has seen it, connect() itself says so.
         for failed in hammer.fail(20, libc::ECONNREFUSED) {
-            assert!(failed.milliseconds < AT_ONCE, "{failed:?}");
+            assert!(is_at_once(failed.milliseconds), "{failed:?}");
         }
         while echo.pending() > 0 {
             echo.accepted();
@@ -107,7 +111,7 @@ fn the_servers_agent_is_killed_under_traffic() {
         for family in FAMILIES {
             let seen = probe::run(&stranger, &client(pair.target(family), &say("let me in")));
             assert_eq!(seen.error, Some(libc::ECONNREFUSED), "{setting:?}: {seen:?}");
-            assert!(seen.connect_ms < AT_ONCE, "{seen:?}");
+            assert!(is_at_once(seen.connect_ms), "{seen:?}");
         }
         assert_eq!(echo.pending(), 0);
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::place::Place;
 use crate::probe::Probe;
 use crate::script::{Event, Job, Try, errno_name};
-use crate::wait::GENEROUS;
+use crate::wait::{self, GENEROUS};
 
 /// A process that makes one connection after the other, each sending a text and expecting it back.
 pub struct Hammer(Probe);
@@ -20,7 +20,7 @@ impl Hammer {
     #[track_caller]
     pub fn collect(&mut self, what: &str, enough: impl Fn(&[Try]) -> bool) -> Vec<Try> {
         let mut tries = Vec::new();
-        let deadline = Instant::now() + 2 * GENEROUS;
+        let deadline = Instant::now() + wait::patient(2 * GENEROUS);
         while !enough(&tries) {
             assert!(Instant::now() < deadline, "{what}: not seen; last saw {:?}", tries.last());
             tries.push(self.0.expect(what, GENEROUS, |event| match event {

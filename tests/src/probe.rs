@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::binaries;
 use crate::place::{Place, Process};
 use crate::script::{Connection, Event, Job, Tally};
-use crate::wait::GENEROUS;
+use crate::wait::{self, GENEROUS};
 use crate::world::World;
 
 /// A running probe; dropping it kills it.
@@ -125,7 +125,7 @@ impl Probe {
         if let Some(index) = self.skipped.iter().position(|event| pick(event).is_some()) {
             return pick(&self.skipped.remove(index)).unwrap();
         }
-        let deadline = std::time::Instant::now() + limit;
+        let deadline = std::time::Instant::now() + wait::patient(limit);
         loop {
             let left = deadline.saturating_duration_since(std::time::Instant::now());
             match self.events.recv_timeout(left) {

@@ -8,10 +8,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::matrix::Matrix;
+use crate::wait;
 
 /// How long a probe waits for bytes, or for a connection to be established, before it gives up
 /// with `EAGAIN` or `ETIMEDOUT`.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub fn patience() -> Duration {
+    wait::patient(Duration::from_secs(20))
+}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Job {
@@ -74,7 +77,7 @@ pub struct Socket {
     pub origin: Origin,
     /// Waits for the gate between making the socket and connecting it.
     pub pause: bool,
-    /// Milliseconds to wait for the connection; [`PATIENCE`] if absent.
+    /// Milliseconds to wait for the connection; [`patience`] if absent.
     pub connect_limit: Option<u64>,
     /// Asked of the socket before it is connected.
     pub asked: Asked,

@@ -1,5 +1,7 @@
 //! Waiting on conditions, never on time.
 
+use std::env;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +10,10 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 /// Long enough for a busy machine; reached only by a test that fails.
 pub const GENEROUS: Duration = Duration::from_secs(30);
+
+/// Names the factor by which this machine is slower than those that limits are made for: an emulated processor is. One if there is
+/// no such variable.
+pub const SLOWNESS: &str = "SHEATH_TEST_SLOWNESS";
 
 const STEP: Duration = Duration::from_millis(10);
 
@@ -41,6 +47,19 @@ pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// A limit as it is on this machine: longer by [`SLOWNESS`].
+///
+/// # Panics
+/// When that is no whole number.
+pub fn patient(limit: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let factor = FACTOR.get_or_init(|| {
+        let said = env::var(SLOWNESS).ok();
+        said.map_or(1, |factor| factor.parse().expect("a whole number in SHEATH_TEST_SLOWNESS"))
+    });
+    limit * *factor
+}
+
 /// Polls `condition` until it yields a value.
 ///
 /// # Panics
@@ -59,7 +78,7 @@ pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
     wait_for(what, limit, || condition().then_some(()));
 }
 
-/// Polls `condition` until it yields a value or `limit` passes.
+/// Polls `condition` until it yields a value or `limit` passes, [`patient`] as all of these.
 pub fn try_for<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     uninterrupted(limit, || {
         let value = condition();
@@ -70,7 +89,7 @@ pub fn try_for<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> 
 
 /// [`try_for`] for those who clean up, whom nothing must interrupt.
 pub fn uninterrupted<T>(limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patient(limit);
     loop {
         let value = condition();
         if value.is_some() || Instant::now() >= deadline {

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use sheath_tests::script::{
-    Asked, Buffers, Connection, FastOpen, Origin, PATIENCE, Socket as Options, Step,
+    Asked, Buffers, Connection, FastOpen, Origin, Socket as Options, Step, patience,
 };
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
@@ -74,9 +74,9 @@ fn open(options: &Options, to: SocketAddr) -> io::Result<Endpoint> {
     if let Some(user) = options.user {
         become_user(user)?;
     }
-    let limit = options.connect_limit.map_or(PATIENCE, Duration::from_millis);
+    let limit = options.connect_limit.map_or_else(patience, Duration::from_millis);
     socket.set_write_timeout(Some(limit))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience()))?;
     if let Some(source) = options.bind {
         socket.set_reuse_address(true)?;
         socket.bind(&source.into())?;
@@ -101,7 +101,7 @@ fn open(options: &Options, to: SocketAddr) -> io::Result<Endpoint> {
         }
         (FastOpen::No, _) => socket.connect(&address)?,
     }
-    socket.set_write_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(patience()))?;
     if let Some(Buffers::Late(bytes)) = options.buffers {
         set_buffers(&socket, bytes)?;
     }

@@ -18,7 +18,7 @@ use std::os::fd::AsRawFd;
 use std::time::SystemTime;
 use std::{env, io};
 
-use sheath_tests::script::{Connection, Event, Job, Outcome, PATIENCE};
+use sheath_tests::script::{Connection, Event, Job, Outcome, patience};
 
 fn main() {
     let started = SystemTime::now();
@@ -107,7 +107,7 @@ fn datagram(to: SocketAddr, text: &str) -> Connection {
     let exchange = || -> io::Result<String> {
         let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
         let socket = UdpSocket::bind(any)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_read_timeout(Some(patience()))?;
         socket.send_to(text.as_bytes(), to)?;
         let mut buffer = [0; 4096];
         let (length, _) = socket.recv_from(&mut buffer)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
-use sheath_tests::script::{Buffers, Connection, Event, ListenerOptions, PATIENCE, Step};
+use sheath_tests::script::{Buffers, Connection, Event, ListenerOptions, Step, patience};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::client::set_buffers;
@@ -66,7 +66,7 @@ fn serve(listener: &Socket, late: bool, buffers: Option<Buffers>, steps: &Arc<[S
             if let Some(Buffers::Late(bytes)) = buffers {
                 set_buffers(&socket, bytes).expect("SO_SNDBUF and SO_RCVBUF");
             }
-            socket.set_read_timeout(Some(PATIENCE)).expect("SO_RCVTIMEO");
+            socket.set_read_timeout(Some(patience())).expect("SO_RCVTIMEO");
             let endpoint = Endpoint { socket, ring: None, pauses: 0 };
             let connection = play::run(endpoint, &steps);
             emit(&Event::Connection(Connection { accepted: Some(from), ..connection }));
