@@ -23,8 +23,8 @@ const PARAMETERS: &str = "console=ttyS0 loglevel=5 net.ifnames=0 mitigations=off
 /// How long an emulated machine may take until it can be asked something.
 const BOOT: Duration = Duration::from_secs(300);
 
-/// How long something short may take.
-pub const SHORT: Duration = Duration::from_secs(120);
+/// How long something short may take: an agent starts in ten seconds of an emulated processor, which others may use as well.
+pub const SHORT: Duration = Duration::from_secs(240);
 
 /// How much of each log a failure shows, in lines.
 const TOLD: usize = 60;

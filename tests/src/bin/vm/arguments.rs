@@ -21,8 +21,7 @@ pub struct Arguments {
 }
 
 /// What tells most in a few minutes.
-const CORE: [&str; 5] =
-    ["boot", "programs", "capture", "first_configuration", "reboot_of_the_client"];
+const CORE: [&str; 6] = ["boot", "check", "programs", "capture", "killed", "first_configuration"];
 
 impl Arguments {
     pub fn read(mut words: impl Iterator<Item = OsString>) -> Option<Self> {

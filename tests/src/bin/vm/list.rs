@@ -47,8 +47,13 @@ fn in_one() -> Vec<Scenario> {
         ),
         tests(
             "capture",
-            "IPv4, IPv6 and mapped connections are mutual TLS, and both sides see the real addresses (1, 7, 8)",
-            &["no_plaintext::a_flow_between_pods", "addresses::"],
+            "IPv4, IPv6 and mapped connections are mutual TLS (1)",
+            &["no_plaintext::a_flow_between_pods", "addresses::mapped_sockets"],
+        ),
+        tests(
+            "addresses",
+            "both sides and the wire see the real addresses (7, 8)",
+            &["addresses::both_applications"],
         ),
         tests(
             "refusal",
@@ -60,13 +65,21 @@ fn in_one() -> Vec<Scenario> {
                 "modes::outbound_require",
             ],
         ),
-        tests("identity", "the workload is the calling cgroup's (3)", &["identity::"]),
+        tests(
+            "identity",
+            "the workload is the calling cgroup's (3)",
+            &["identity::another_workload", "identity::a_nested_cgroup"],
+        ),
         tests(
             "tcp",
             "ends, resets and slow readers (6)",
             &["tcp::the_client_ends_first", "tcp::a_reset_by", "tcp::a_slow_reader"],
         ),
-        tests("status", "what is detached is told of and repaired (9)", &["status::detached"]),
+        tests(
+            "status",
+            "what is detached is told of and repaired (9)",
+            &["status::detached_programs", "status::detached_steering"],
+        ),
         tests(
             "steering",
             "sk_lookup in namespaces of pods and the host's",
@@ -75,16 +88,19 @@ fn in_one() -> Vec<Scenario> {
         tests(
             "guards",
             "what did not come through the agent is dropped",
-            &["guards::a_strict_port", "guards::a_socket_bound", "guards::mptcp"],
+            &["guards::a_strict_port", "guards::a_socket_of_a_workload"],
         ),
         tests(
             "killed",
-            "agents killed under traffic",
-            &[
-                "fail_closed::the_clients_agent_is_killed_under_traffic_between_hosts",
-                "fail_closed::the_servers_agent",
-            ],
+            "the client's agent is killed under traffic (2)",
+            &["fail_closed::the_clients_agent_is_killed_under_traffic_between_hosts"],
         ),
+        tests(
+            "killed_server",
+            "the server's agent is killed under traffic (2)",
+            &["fail_closed::the_servers_agent"],
+        ),
+        tests("mptcp", "MPTCP, of which kernels know more or less", &["guards::mptcp"]),
         tests(
             "restart",
             "a restart adopts what is pinned",
@@ -93,9 +109,17 @@ fn in_one() -> Vec<Scenario> {
         tests(
             "existing",
             "connections that were there before",
-            &["existing::existing_connections"],
+            &["existing::existing_connections_are_reset"],
         ),
-        tests("tricks", "what an unprivileged process can do with sockets", &["socket_tricks::"]),
+        tests(
+            "tricks",
+            "what an unprivileged process can do with sockets",
+            &[
+                "socket_tricks::tcp_fast_open",
+                "socket_tricks::every_trick_while",
+                "socket_tricks::a_socket_created_before",
+            ],
+        ),
         tests(
             "enrolment",
             "a cgroup is protected when it is made, also without an agent",
@@ -107,7 +131,7 @@ fn in_one() -> Vec<Scenario> {
         tests(
             "filters",
             "other programs on the workload's cgroup are found",
-            &["foreign_filters::"],
+            &["foreign_filters::a_filter_further_in"],
         ),
     ]
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask vm`: scenarios in virtual machines, on each kernel. Machines are made once for each kind of scenario and kernel.
+//! `cargo xtask vm`: scenarios in virtual machines, on each kernel. Machines are made once for each kind of scenario and kernel;
+//! as many kernels run at a time as there are processors.
 
 mod arguments;
 mod hosts;
@@ -12,11 +13,14 @@ mod setting;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use sheath_tests::vm::acceleration;
 use sheath_tests::vm::results::{self, Outcome, Run, Subject};
+use sheath_tests::vm::{Kernel, acceleration};
 use sheath_tests::wait;
 
 use crate::arguments::Arguments;
@@ -45,19 +49,33 @@ fn main() -> ExitCode {
     };
     let accel = acceleration::find(first);
     eprintln!("machines have {}", accel.describe());
+    let cpus = available_parallelism().map_or(1, usize::from);
+    let at_once = if arguments.script.is_some() { 1 } else { cpus.min(arguments.kernels.len()) };
+    let setting = |kernel: &Kernel| Setting {
+        images: arguments.images.clone(),
+        kernel: kernel.clone(),
+        accel,
+        processors: if cpus / at_once > 1 { 2 } else { 1 },
+    };
     if let Some(script) = &arguments.script {
-        let setting = Setting { images: arguments.images, kernel: first.clone(), accel };
-        return One::boot(&setting).play(script);
+        return One::boot(&setting(first)).play(script);
     }
     let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name).collect();
     let is_chosen = |scenario: &&Scenario| arguments.chooses(scenario.name, &names);
     let chosen: Vec<&Scenario> = scenarios.iter().filter(is_chosen).collect();
-    let mut outcomes = Vec::new();
-    for kernel in &arguments.kernels {
-        let (images, kernel) = (arguments.images.clone(), kernel.clone());
-        let setting = Setting { images, kernel, accel };
-        play(&setting, &chosen, &mut outcomes);
-    }
+    let next = AtomicUsize::new(0);
+    let outcomes = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some(kernel) = arguments.kernels.get(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    play(&setting(kernel), &chosen, &outcomes);
+                }
+            });
+        }
+    });
+    let outcomes = outcomes.into_inner().unwrap();
     if wait::is_interrupted() {
         return ExitCode::FAILURE;
     }
@@ -75,7 +93,8 @@ fn main() -> ExitCode {
 }
 
 /// Runs scenarios on a kernel.
-fn play(setting: &Setting, scenarios: &[&Scenario], outcomes: &mut Vec<Outcome>) {
+fn play(setting: &Setting, scenarios: &[&Scenario], outcomes: &Mutex<Vec<Outcome>>) {
+    static TELLING: Mutex<()> = Mutex::new(());
     let (mut one, mut two) = (None, None);
     for scenario in scenarios {
         // Memory is for one kind at a time.
@@ -98,8 +117,10 @@ fn play(setting: &Setting, scenarios: &[&Scenario], outcomes: &mut Vec<Outcome>)
         let word = if is_ok { "ok" } else { "FAILED" };
         let detail = seen.unwrap_or_default();
         println!("test {kernel}::{name} ... {word} ({:.1} s) {detail}", took.as_secs_f64());
-        outcomes.push(Outcome { kernel, scenario: name, is_ok, detail, took });
+        outcomes.lock().unwrap().push(Outcome { kernel, scenario: name, is_ok, detail, took });
         if !is_ok && !wait::is_interrupted() {
+            let _alone = TELLING.lock();
+            eprintln!("--- {}::{name} has failed", setting.kernel.name);
             // What a failure has left is not what the next scenario expects.
             one.take().into_iter().for_each(|one: One| one.tell());
             two.take().into_iter().for_each(|two: Hosts| two.tell(&setting.kernel.name));

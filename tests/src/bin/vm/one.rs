@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use sheath_tests::vm::CLONE;
 use sheath_tests::vm::machine::{Machine, Plan};
+use sheath_tests::vm::qemu::Acceleration;
+use sheath_tests::wait::SLOWNESS;
 
 use crate::setting::Setting;
 
@@ -49,6 +51,7 @@ struct Finding {
 /// The machine.
 pub struct One {
     machine: Machine,
+    accel: Acceleration,
     release: String,
     booted: Duration,
 }
@@ -56,7 +59,8 @@ pub struct One {
 impl One {
     #[track_caller]
     pub fn boot(setting: &Setting) -> Self {
-        let plan = Plan { name: "host", wire: None, memory_mib: 2048, processors: 2 };
+        let plan =
+            Plan { name: "host", wire: None, memory_mib: 2048, processors: setting.processors };
         let start = Instant::now();
         let mut machine = Machine::start(&setting.images, &setting.kernel, setting.accel, &plan);
         machine.wait_up();
@@ -64,7 +68,8 @@ impl One {
         // Programs know the clone by where it was when they were built.
         let clone = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the clone").display();
         machine.must(&format!("mkdir -p $(dirname {clone}) && ln -sfn {CLONE} {clone}"));
-        Self { machine, release: setting.kernel.version()[0].clone(), booted }
+        let release = setting.kernel.version()[0].clone();
+        Self { machine, accel: setting.accel, release, booted }
     }
 
     /// Prints the logs.
@@ -120,7 +125,9 @@ impl One {
     #[track_caller]
     pub fn tests(&mut self, names: &[&str]) -> String {
         let script = format!(
-            "cd {CLONE} && SHEATH_BIN={CLONE}/target/debug/sheath RUST_TEST_THREADS=2 target/debug/deps/scenarios {} 2>&1",
+            "cd {CLONE} && export {SLOWNESS}={} SHEATH_BIN={CLONE}/target/release/sheath RUST_TEST_THREADS=2 && \
+             target/debug/deps/scenarios {} 2>&1",
+            self.accel.slowness(),
             names.join(" ")
         );
         let ended = self.machine.run(&script, LONG);

@@ -8,4 +8,6 @@ pub struct Setting {
     pub images: Images,
     pub kernel: Kernel,
     pub accel: Acceleration,
+    /// How many a machine has.
+    pub processors: u32,
 }
