@@ -37,7 +37,7 @@ impl Acceleration {
     pub fn slowness(self) -> u32 {
         match self {
             Self::Kvm => 1,
-            Self::Emulated => 6,
+            Self::Emulated => 15,
         }
     }
 

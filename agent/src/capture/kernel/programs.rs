@@ -19,7 +19,8 @@ use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
 
 /// The programs, the name their links are pinned under, and their hooks. In this order: what recognises new
-/// workloads first, what turns connections to the agent last, when everything they then need is in place.
+/// workloads first, what turns connections to the agent last, when everything they then need is in place. They are pinned in this
+/// order too: units assert the last one (docs/kernels.md).
 const PROGRAMS: [(&str, &str, Hook); 16] = [
     ("cgroup_created", "cgroup_mkdir", Hook::Tracepoint("cgroup_mkdir")),
     ("cgroup_removed", "cgroup_rmdir", Hook::Tracepoint("cgroup_rmdir")),
@@ -295,5 +296,19 @@ impl AttachedProgram {
         };
         bpf::pin(link.as_fd(), &fresh)?;
         fs::rename(&fresh, &self.pin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A unit that asserts another one could start when only a part is in force.
+    #[test]
+    fn what_units_are_told_to_assert_is_pinned_last() {
+        let told = include_str!("../../../../tests/src/vm/needs.md");
+        let (_, pin, _) = PROGRAMS[PROGRAMS.len() - 1];
+        let line = format!("AssertPathExistsGlob=/sys/fs/bpf/sheath/default/v*/links/{pin}\n");
+        assert!(told.contains(&line), "not `{line}`");
     }
 }
