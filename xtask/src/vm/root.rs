@@ -39,8 +39,21 @@ const PACKAGES: [&str; 15] = [
 const LEFT_OUT: [&str; 4] =
     ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*"];
 
-/// Run in the machine's root, when its packages are installed: a user for user sessions.
+/// A user for user sessions.
 const FINISH: &str = "chroot \"$1\" useradd --create-home --uid 1000 --shell /bin/bash user";
+
+/// What a root is made of.
+pub struct Recipe<'a> {
+    /// The suite of Debian.
+    pub suite: &'a str,
+    /// Beside what Debian calls essential.
+    pub packages: &'a [&'a str],
+    /// Run by a shell when the packages are installed; `$1` is the root.
+    pub finish: &'a str,
+}
+
+/// The root of all machines, before it has what the tests add.
+pub const MACHINE: Recipe = Recipe { suite: SUITE, packages: &PACKAGES, finish: FINISH };
 
 /// Sees to it that there is a disk with the root. Returns it.
 ///
@@ -55,7 +68,7 @@ pub fn ensure(home: &Path) -> Result<PathBuf> {
     console::step("the machines' root, from Debian packages", || {
         cache::made(&dir, |dir| {
             let tree = dir.join("tree");
-            bootstrap(&tree, &dir.join("apt.conf"))?;
+            bootstrap(&MACHINE, &tree, &dir.join("apt.conf"))?;
             furnish(&tree)?;
             disk::write(&tree, &dir.join("root.ext4"), Use::Root)?;
             fs::remove_dir_all(&tree).context("cannot remove the root's files")
@@ -72,7 +85,11 @@ fn key() -> String {
     cache::digest(&parts)
 }
 
-fn bootstrap(tree: &Path, settings: &Path) -> Result<()> {
+/// Makes a root in a new directory. `settings` is a file for apt's.
+///
+/// # Errors
+/// When packages cannot be had, or mmdebstrap fails.
+pub fn bootstrap(recipe: &Recipe, tree: &Path, settings: &Path) -> Result<()> {
     // The directory is closed to apt's own user.
     let text = format!(
         "{}APT::Install-Recommends \"false\";\nAPT::Sandbox::User \"root\";\n",
@@ -84,12 +101,12 @@ fn bootstrap(tree: &Path, settings: &Path) -> Result<()> {
     mmdebstrap.args(["--mount", "--propagation", "private", "mmdebstrap", "--quiet"]);
     mmdebstrap.args(["--mode=root", "--variant=essential", "--format=directory"]);
     mmdebstrap.arg("--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr");
-    mmdebstrap.arg(format!("--include={}", PACKAGES.join(",")));
+    mmdebstrap.arg(format!("--include={}", recipe.packages.join(",")));
     mmdebstrap.args(LEFT_OUT.map(|path| format!("--dpkgopt=path-exclude={path}")));
     mmdebstrap.arg(format!("--aptopt={}", settings.display()));
-    mmdebstrap.arg(format!("--customize-hook={FINISH}"));
-    let source = repository::source(SUITE)?;
-    mmdebstrap.arg(SUITE).arg(tree).arg(source.trim());
+    mmdebstrap.arg(format!("--customize-hook={}", recipe.finish));
+    let source = repository::source(recipe.suite)?;
+    mmdebstrap.arg(recipe.suite).arg(tree).arg(source.trim());
     mmdebstrap.env("DEBIAN_FRONTEND", "noninteractive");
     // What is said of each package; errors are not among that.
     mmdebstrap.stdin(Stdio::null()).stdout(Stdio::null());
@@ -98,29 +115,41 @@ fn bootstrap(tree: &Path, settings: &Path) -> Result<()> {
 
 /// Adds what makes it a machine of the tests.
 fn furnish(tree: &Path) -> Result<()> {
-    let place = |path: &str| tree.join(path.trim_start_matches('/'));
+    for dir in ["/usr/lib/modules", "/opt/sheath"] {
+        fs::create_dir_all(place(tree, dir)).with_context(|| format!("cannot create {dir}"))?;
+    }
+    add(tree, &FILES, &LINKS)
+}
+
+/// Adds files (path and content) and links (path and where it leads), and leaves the services that its packages enable to
+/// whoever wants them.
+///
+/// # Errors
+/// When something cannot be written.
+pub fn add(tree: &Path, files: &[(&str, &str)], links: &[(&str, &str)]) -> Result<()> {
     for unit in DISABLED {
         for wants in ["multi-user.target.wants", "sockets.target.wants", "timers.target.wants"] {
-            let _ = fs::remove_file(place("/etc/systemd/system").join(wants).join(unit));
+            let _ = fs::remove_file(place(tree, "/etc/systemd/system").join(wants).join(unit));
         }
     }
-    for dir in ["/usr/lib/modules", "/opt/sheath"] {
-        fs::create_dir_all(place(dir)).with_context(|| format!("cannot create {dir}"))?;
+    for (path, content) in files {
+        write(&place(tree, path), content)?;
     }
-    for (path, content) in FILES {
-        write(&place(path), content)?;
-    }
-    for (link, target) in LINKS {
-        let link = place(link);
+    for (link, target) in links {
+        let link = place(tree, link);
         make_parent(&link)?;
         let _ = fs::remove_file(&link);
         symlink(target, &link).with_context(|| format!("cannot link {}", link.display()))?;
     }
     // Newer than /usr: there is nothing to be done at a first boot (systemd-update-done.service(8)).
     for stamp in ["/etc/.updated", "/var/.updated"] {
-        write(&place(stamp), "")?;
+        write(&place(tree, stamp), "")?;
     }
     Ok(())
+}
+
+fn place(tree: &Path, path: &str) -> PathBuf {
+    tree.join(path.trim_start_matches('/'))
 }
 
 fn write(path: &Path, content: &str) -> Result<()> {
