@@ -93,6 +93,7 @@ mod tcp;
 mod timers;
 mod translation;
 mod udp_untouched;
+mod vagrant;
 mod wire_leg;
 mod workload_ids;
 

@@ -62,6 +62,17 @@ pub fn cluster_program(name: &str) -> PathBuf {
     cluster_programs().join(name)
 }
 
+/// Runs commands in a system in which Vagrant is installed, where `cargo xtask test` puts it: `enter DIR COMMAND ...`. What is in the
+/// directory is in `/given` there.
+///
+/// # Panics
+/// When it is not there.
+pub fn enter_vagrant() -> PathBuf {
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/vagrant/enter");
+    assert!(installed.exists(), "no Vagrant: run `cargo xtask test`");
+    installed
+}
+
 /// Copies a program. Another process does it: what this one has open for writing, the children of its other threads have open as well
 /// until they run programs of their own, and a program that somebody may write cannot be run.
 ///

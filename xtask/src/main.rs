@@ -99,6 +99,11 @@ enum Command {
     },
     /// Make a box for Vagrant's libvirt provider, which needs no network, in target/vagrant
     VagrantBox,
+    /// Run `vagrant up` with that box and emulated processors, and look at the hosts and the wire between them
+    ///
+    /// Vagrant and libvirt are Debian's, in a system of their own: nothing is installed on this machine, and nothing of it is
+    /// changed.
+    VagrantUp,
     /// Boot virtual machines with several kernels and a running systemd, and run scenarios in them
     Vm(vm::Vm),
 }
@@ -116,6 +121,7 @@ fn main() -> ExitCode {
         Command::Package(package) => package::run(package),
         Command::Test { args } => test::run(&args),
         Command::VagrantBox => vagrant::make_box(),
+        Command::VagrantUp => vagrant::up(),
         Command::Vm(vm) => vm::run(&vm),
     };
     match done {

@@ -32,6 +32,8 @@ pub enum Need {
     Vm,
     /// Make a box of such a machine.
     Box,
+    /// Make the system that Vagrant is installed in.
+    Vagrant,
 }
 
 impl Need {
@@ -50,6 +52,7 @@ impl Need {
             Self::PackageLife => PACKAGE_LIFE.to_vec(),
             Self::Vm => VM.to_vec(),
             Self::Box => vec![package("qemu-utils", "qemu-img")],
+            Self::Vagrant => vec![MMDEBSTRAP],
         }
     }
 
@@ -129,11 +132,13 @@ const PACKAGE_LIFE: [Package; 4] = [
     package("systemd", "/lib/systemd/systemd"),
 ];
 
+const MMDEBSTRAP: Package = package("mmdebstrap", "mmdebstrap");
+
 const VM: [Package; 7] = [
     package("binutils", "strip"),
     package("e2fsprogs", "mkfs.ext4"),
     package("kmod", "depmod"),
-    package("mmdebstrap", "mmdebstrap"),
+    MMDEBSTRAP,
     package("qemu-system-x86", "qemu-system-x86_64"),
     package("xz-utils", "xz"),
     package("zstd", "zstd"),

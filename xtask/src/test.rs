@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 use anyhow::Result;
 
 use crate::prerequisites::Need;
-use crate::{cluster, command, console, ebpf, fuzz, host, install, workspace};
+use crate::{cluster, command, console, ebpf, fuzz, host, install, vagrant, workspace};
 
 /// Names the agent under test.
 const AGENT: &str = "SHEATH_BIN";
@@ -24,6 +24,7 @@ pub fn run(args: &[OsString]) -> Result<()> {
     install::ensure(&needs)?;
     ebpf::build()?;
     cluster::ensure_programs()?;
+    vagrant::ensure_system()?;
     console::step("build tests", || {
         let mut command = command::cargo();
         command.args(["test", "--no-run"]);
