@@ -10,7 +10,9 @@ use crate::capture::CaptureRoot;
 pub enum CgroupPathError {
     #[error("capture.cgroup `{0}` must be `auto` or a path below the cgroup v2 root")]
     Root(String),
-    #[error("inbound.activator `{0}` must be a path below the cgroup v2 root, as `/init.scope`")]
+    #[error(
+        "inbound.activator `{0}` must be a path below the cgroup v2 root, as `/system.slice/NAME.socket`"
+    )]
     Activator(String),
     #[error("select needs exactly one of `cgroup`, `cgroupId`, `systemdUnit` and `podUid`")]
     NotOneSelector,
@@ -43,7 +45,7 @@ pub fn capture_root(text: &str) -> Result<CaptureRoot, CgroupPathError> {
     Ok(CaptureRoot::Below(path))
 }
 
-/// The cgroup of a service manager, like `/init.scope`. The root cgroup is refused: any process may be in it.
+/// The cgroup of a service manager, like `/system.slice/NAME.socket` or `/init.scope`. The root cgroup is refused: any process may be in it.
 ///
 /// # Errors
 /// If the text is not a path below the root, or lies outside of `capture.cgroup`.

@@ -23,7 +23,7 @@ peers:
 const MORE_SERVERS: &str = "  - name: echo
     select: { cgroup: /system.slice/system-echo.slice }
     spiffeId: spiffe://example.org/echo
-    inbound: { mode: strict, ports: [9090], allow: [\"spiffe://example.org/job\"], activator: /init.scope }
+    inbound: { mode: strict, ports: [9090], allow: [\"spiffe://example.org/job\"], activator: /system.slice/echo.socket }
 ";
 
 /// Has the agents protect more than README.md's.
@@ -81,10 +81,11 @@ pub fn restarts(hosts: &mut Hosts) -> String {
     configure(hosts);
     let mark = hosts.wire.mark();
     let call = call(&hosts.secret).replace('\'', "\"");
-    let unit = format!("[Service]\nType=oneshot\nExecStart={call}\n");
+    let unit =
+        format!("[Unit]\nStartLimitIntervalSec=0\n[Service]\nType=oneshot\nExecStart={call}\n");
     hosts.a.write("/run/systemd/system/job-again.service", &unit);
     let times = format!(
-        "systemctl daemon-reload; for i in $(seq {TIMES}); do systemctl restart job-again || exit 1; systemctl reset-failed job-again; done"
+        "systemctl daemon-reload; for i in $(seq {TIMES}); do systemctl restart job-again || exit 1; done"
     );
     let ended = hosts.a.run(&times, 5 * SHORT);
     let log = hosts.a.must("journalctl --boot --unit job-again --output cat");
@@ -105,15 +106,15 @@ pub fn dynamic_user(hosts: &mut Hosts) -> String {
     String::new()
 }
 
-/// The first connection is served as well, and no stranger's.
+/// The first connection is served as well, and no stranger's. systemd makes the socket from within the cgroup of the socket's unit.
 #[track_caller]
 pub fn socket_activation(hosts: &mut Hosts) -> String {
-    configure(hosts);
     let socket = "[Socket]\nListenStream=9090\nAccept=yes\n";
     let service = "[Service]\nExecStart=/bin/cat\nStandardInput=socket\n";
     hosts.b.write("/run/systemd/system/echo.socket", socket);
     hosts.b.write("/run/systemd/system/echo@.service", service);
     hosts.b.must("systemctl daemon-reload && systemctl start echo.socket");
+    configure(hosts);
     let mark = hosts.wire.mark();
     let talk = format!(
         "exec 3<>/dev/tcp/10.0.2.1/9090; echo {} >&3; read -t 20 -r line <&3; echo \"heard $line\"",
