@@ -75,7 +75,10 @@ fn main() -> ExitCode {
             });
         }
     });
-    let outcomes = outcomes.into_inner().unwrap();
+    let mut outcomes: Vec<Outcome> = outcomes.into_inner().unwrap();
+    outcomes.sort_by_key(|outcome| {
+        arguments.kernels.iter().position(|kernel| kernel.name == outcome.kernel)
+    });
     if wait::is_interrupted() {
         return ExitCode::FAILURE;
     }
