@@ -75,7 +75,8 @@ fn clients_agent_is_killed(setting: Setting, family: Family) {
     protected.succeed(1);
     let took = restarted.elapsed();
     println!("a new flow was served {} ms after the restart", took.as_millis());
-    assert!(took < wait::patient(Duration::from_secs(3)), "{took:?}");
+    // How quick that is says nothing on an emulated processor, which the client's attempts keep busy.
+    assert!(took < Duration::from_secs(3) || wait::is_slow(), "{took:?}");
     protected.succeed(10);
 
     drop(protected);

@@ -52,12 +52,23 @@ pub fn is_interrupted() -> bool {
 /// # Panics
 /// When that is no whole number.
 pub fn patient(limit: Duration) -> Duration {
+    limit * slowness()
+}
+
+/// Whether this machine is said to be slow: figures of it mean nothing.
+///
+/// # Panics
+/// As [`patient`].
+pub fn is_slow() -> bool {
+    slowness() > 1
+}
+
+fn slowness() -> u32 {
     static FACTOR: OnceLock<u32> = OnceLock::new();
-    let factor = FACTOR.get_or_init(|| {
+    *FACTOR.get_or_init(|| {
         let said = env::var(SLOWNESS).ok();
         said.map_or(1, |factor| factor.parse().expect("a whole number in SHEATH_TEST_SLOWNESS"))
-    });
-    limit * *factor
+    })
 }
 
 /// Polls `condition` until it yields a value.
