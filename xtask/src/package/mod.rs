@@ -50,6 +50,14 @@ struct Content {
     quick: bool,
 }
 
+/// Makes both of an agent that is built already, for tests.
+///
+/// # Errors
+/// As [`run`].
+pub fn quickly(agent: PathBuf, output: PathBuf) -> Result<()> {
+    run(Package { agent: Some(agent), quick: true, output: Some(output) })
+}
+
 /// Makes both.
 ///
 /// # Errors

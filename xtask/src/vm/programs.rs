@@ -8,10 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::disk::{self, Use};
-use crate::{command, console, workspace};
-
-/// Files of the clone that scenarios read, or that its documents name.
-const FILES: [&str; 2] = ["README.md", "deploy/systemd/sheath.service"];
+use crate::{command, console, package, workspace};
 
 /// What was built.
 pub struct Built {
@@ -67,12 +64,7 @@ impl Built {
         strip(&workspace::debug_program("probe"), &debug.join("probe"))?;
         strip(&workspace::debug_program("guest"), &tree.join("guest"))?;
         strip(&workspace::release_program("sheath"), &release.join("sheath"))?;
-        for file in FILES {
-            let to = clone.join(file);
-            fs::create_dir_all(to.parent().unwrap_or(&clone))
-                .and_then(|()| fs::copy(workspace::root().join(file), &to))
-                .with_context(|| format!("cannot copy {file}"))?;
-        }
+        package::quickly(workspace::release_program("sheath"), clone.join("target/package"))?;
         let disk = dir.join("programs.ext4");
         disk::write(&tree, &disk, Use::Data)?;
         fs::remove_dir_all(&tree).context("cannot remove the programs")?;

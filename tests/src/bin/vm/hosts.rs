@@ -11,6 +11,7 @@ use sheath_tests::vm::readme::FirstConfiguration;
 use sheath_tests::vm::wire::Wire;
 use sheath_tests::wait;
 
+use crate::package::PACKAGE;
 use crate::setting::Setting;
 
 /// The port that README.md's server listens on.
@@ -22,9 +23,6 @@ pub const SERVER: &str = "http://10.0.2.1:8080/";
 pub const FILE: &str = "/etc/sheath/sheath.yaml";
 
 const README: &str = include_str!("../../../../README.md");
-
-/// Where README.md's commands find what was built.
-const PLACE: &str = "cd /opt/sheath/clone && export PATH=$PATH:/opt/sheath/clone/target/release";
 
 /// The machines and the wire between them.
 pub struct Hosts {
@@ -80,7 +78,10 @@ impl Hosts {
     #[track_caller]
     fn follow_readme(&mut self) {
         let FirstConfiguration { authority, server, client, commands } = &self.first;
-        self.a.must(&format!("{PLACE} && {authority}"));
+        for machine in [&mut self.a, &mut self.b] {
+            machine.must(&format!("dpkg --install {PACKAGE}"));
+        }
+        self.a.must(authority);
         // "Copy the directory to the other host."
         let directory =
             self.a.must("tar --create --directory /var/lib/sheath ca | base64 --wrap 0");
@@ -88,7 +89,7 @@ impl Hosts {
         self.a.write(FILE, client);
         self.b.write(FILE, server);
         for machine in [&mut self.a, &mut self.b] {
-            machine.must(&format!("{PLACE}\nset -e\n{commands}"));
+            machine.must(&format!("set -e\n{commands}"));
         }
         self.a.must("systemctl daemon-reload && systemctl enable --now client");
     }

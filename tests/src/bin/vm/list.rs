@@ -2,7 +2,7 @@
 
 use crate::hosts::Hosts;
 use crate::one::One;
-use crate::{kinds, reboot, service};
+use crate::{kinds, package, reboot, service};
 
 /// A scenario, and what it runs in.
 pub struct Scenario {
@@ -144,6 +144,17 @@ fn in_two() -> Vec<Scenario> {
             "README.md's first configuration, word for word: nginx and a client unit",
             Hosts::is_as_promised,
         ),
+        two(
+            "package_upgrade",
+            "an upgrade of the Debian package fails no call, and live connections go on",
+            package::upgrade,
+        ),
+        two(
+            "package_removal",
+            "without the package, what was protected is refused",
+            package::removal,
+        ),
+        two("package_purge", "nothing of it is left in the kernel", package::purge),
         two("reload", "`systemctl reload`, also of a file that does not fit", service::reload),
         two("restarted", "`systemctl restart` of both agents under traffic", service::restart),
         two("killed_service", "SIGKILL, and systemd starts the agent again", service::kill),

@@ -6,6 +6,7 @@ mod hosts;
 mod kinds;
 mod list;
 mod one;
+mod package;
 mod reboot;
 mod service;
 mod setting;
