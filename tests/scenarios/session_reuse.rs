@@ -113,12 +113,15 @@ fn flows_at_once_have_a_session_each_which_others_use_later() {
         let tally = Probe::start(&pair.client, &job).tally(LONG);
         assert!(tally.errors.is_empty(), "{tally:?}");
         let rest = pair.agent_a.wait_for_status("no flow", Status::is_idle);
-        let sessions = tap.handshakes(PORT);
+        let handshakes = tap.handshakes(PORT);
+        // Where others work, an agent may not answer on a session for so long that it is taken for dead.
+        let dead = rest.counter("sessions_found_dead");
+        let sessions = handshakes as u64 - dead;
         // Some of a crowd may have ended before the last has begun. And the next flow of a churn may begin before the session of the
         // last is back, which takes long where others work.
         let most = if matches!(job, Job::Churn { .. }) { 4 * AT_ONCE } else { AT_ONCE };
-        assert!((2..=most).contains(&sessions), "{sessions} sessions");
-        assert_eq!((tap.attempts(PORT).len(), rest.idle_sessions), (sessions, sessions as u64));
+        assert!((2..=most as u64).contains(&sessions), "{sessions} sessions, and {dead} dead");
+        assert_eq!((tap.attempts(PORT).len(), rest.idle_sessions), (handshakes, sessions));
     }
 }
 
