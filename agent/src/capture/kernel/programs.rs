@@ -20,7 +20,7 @@ use crate::sys::bpf::{self, AttachType};
 
 /// The programs, the name their links are pinned under, and their hooks. In this order: what recognises new
 /// workloads first, what turns connections to the agent last, when everything they then need is in place. They are pinned in this
-/// order too: units assert the last one (docs/kernels.md).
+/// order too: units assert the last one (README.md, "First configuration").
 const PROGRAMS: [(&str, &str, Hook); 16] = [
     ("cgroup_created", "cgroup_mkdir", Hook::Tracepoint("cgroup_mkdir")),
     ("cgroup_removed", "cgroup_rmdir", Hook::Tracepoint("cgroup_rmdir")),
