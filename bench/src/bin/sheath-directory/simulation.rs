@@ -115,10 +115,11 @@ impl Simulation {
 
     /// All of it, to all of them at once.
     async fn snapshots(&mut self, followers: Vec<Follower>) -> Result<Agents> {
-        let pages = u64::from(self.size.pods.div_ceil(500));
+        // Each is told its own node first.
+        let messages = 1 + u64::from(self.size.pods.div_ceil(500));
         let (stall, begun) = (Stall::watch(), Instant::now());
         let agents = Agents::begin(followers);
-        let bytes = agents.have_read(pages * u64::from(self.size.agents)).await?;
+        let bytes = agents.have_read(messages * u64::from(self.size.agents)).await?;
         let (took, stalled) = (begun.elapsed(), stall.longest());
         self.figures.tell("snapshot_bytes", "a snapshot", self.per_agent(bytes as f64), "B");
         self.figures.tell_ms("snapshot_fanout_ms", "snapshots to all agents at once", took);
