@@ -82,6 +82,10 @@ impl Finding {
 #[must_use]
 pub fn check(config: &Config) -> Vec<Finding> {
     let mut findings = requirements();
+    // Of what is missing already the kernel would say less clearly that it is.
+    if findings.iter().all(|finding| finding.level != Level::Error) {
+        findings.push(host::programs());
+    }
     findings.extend(host::attachments(config));
     findings.extend(identities(&config.desired));
     findings.extend(discoveries(config));

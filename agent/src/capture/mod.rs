@@ -34,6 +34,7 @@ pub use kernel::maps::Maps;
 pub use kernel::mounts::{NetworkMount, of_processes as network_mounts};
 pub use kernel::pins::Pins;
 pub use kernel::prepared::Prepared;
+pub use kernel::programs::try_out as try_programs;
 pub use kubelet::{NoKubelet, find as find_kubelet, others as beside_kubelet};
 pub use namespace::local_leg::{LocalLeg, LocalLegError};
 pub use namespace::unreachable::errno_of as unreachable_errno;

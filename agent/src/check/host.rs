@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::{Finding, surroundings};
-use crate::capture::cgroup_mount;
+use crate::capture::{CaptureError, cgroup_mount, try_programs};
 use crate::config::Config;
 use crate::sys::bpf::{self, AttachType};
 
@@ -114,6 +114,24 @@ fn capabilities(status: &str) -> Finding {
             format!("missing {}", missing.join(", ")),
             "run as root, with these capabilities",
         )
+    }
+}
+
+/// Whether the kernel's verifier lets all programs pass: kernels differ, newer ones among each other too.
+pub fn programs() -> Finding {
+    match try_programs() {
+        Ok(count) => Finding::ok("programs", format!("the kernel takes all {count} BPF programs")),
+        Err(error) => {
+            let said = match error {
+                CaptureError::Load(said) => said,
+                other => other.to_string(),
+            };
+            Finding::error(
+                "programs",
+                format!("the kernel refuses a BPF program: {said}"),
+                "the agent cannot start on this kernel; with `log.level: debug` it logs what the verifier says: please report that",
+            )
+        }
     }
 }
 

@@ -13,16 +13,19 @@ use crate::capture::error::CaptureError;
 /// The compiled programs; `cargo xtask build-ebpf` makes them.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sheath.bpf.o"));
 
-/// Loads the object: maps that are pinned are taken over, others are made and pinned.
+/// Loads the object. With pins, maps that are pinned are taken over, and others are made and pinned; without, all of them go with
+/// the object.
 ///
 /// # Errors
 /// If the kernel refuses a map.
-pub fn load_object(pins: &Pins) -> Result<Ebpf, CaptureError> {
+pub fn load_object(pins: Option<&Pins>) -> Result<Ebpf, CaptureError> {
     let mptcp = u8::from(Path::new("/proc/sys/net/mptcp").is_dir());
     let mut loader = EbpfLoader::new();
     loader.override_global("MPTCP", &mptcp, true);
-    for name in PINNED {
-        loader.map_pin_path(name, pins.map(name));
+    if let Some(pins) = pins {
+        for name in PINNED {
+            loader.map_pin_path(name, pins.map(name));
+        }
     }
     loader.load(OBJECT).map_err(|error| CaptureError::Load(in_one_line(&error)))
 }
@@ -38,6 +41,7 @@ pub fn load_program(ebpf: &mut Ebpf, name: &str) -> Result<(), CaptureError> {
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::SockOps(program) => program.load(),
+        Program::SkLookup(program) => program.load(),
         Program::TracePoint(program) => program.load(),
         _ => return Err(missing(name)),
     };

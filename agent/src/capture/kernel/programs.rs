@@ -14,6 +14,7 @@ use super::held::HeldMaps;
 use super::maps::Maps;
 use super::object::{load_object, load_program, missing, program_fd};
 use super::pins::Pins;
+use super::steer_program::STEER;
 use super::targets::{Hook, TargetPaths, Targets, cgroup_id};
 use crate::capture::error::CaptureError;
 use crate::sys::bpf::{self, AttachType};
@@ -56,11 +57,24 @@ impl fmt::Debug for Loaded {
 /// # Errors
 /// If the kernel refuses one of them.
 pub fn load(pins: &Pins) -> Result<Loaded, CaptureError> {
-    let mut ebpf = load_object(pins)?;
+    let mut ebpf = load_object(Some(pins))?;
     for (name, _, _) in PROGRAMS {
         load_program(&mut ebpf, name)?;
     }
     Ok(Loaded { ebpf })
+}
+
+/// Has the kernel's verifier look at every program, that for namespaces too, with maps that are gone afterwards. Returns how many
+/// there are. What is pinned and in force stays as it is.
+///
+/// # Errors
+/// If the kernel refuses one, or a map.
+pub fn try_out() -> Result<usize, CaptureError> {
+    let mut ebpf = load_object(None)?;
+    let names = PROGRAMS.map(|(name, _, _)| name);
+    let all = names.iter().chain(&[STEER]);
+    all.clone().try_for_each(|name| load_program(&mut ebpf, name))?;
+    Ok(all.count())
 }
 
 impl Loaded {
@@ -301,14 +315,28 @@ impl AttachedProgram {
 
 #[cfg(test)]
 mod tests {
+    use super::super::object::OBJECT;
     use super::*;
 
     /// A unit that asserts another one could start when only a part is in force.
     #[test]
     fn what_units_are_told_to_assert_is_pinned_last() {
-        let told = include_str!("../../../../tests/src/vm/needs.md");
         let (_, pin, _) = PROGRAMS[PROGRAMS.len() - 1];
-        let line = format!("AssertPathExistsGlob=/sys/fs/bpf/sheath/default/v*/links/{pin}\n");
-        assert!(told.contains(&line), "not `{line}`");
+        let last = format!("AssertPathExistsGlob=/sys/fs/bpf/sheath/default/v*/links/{pin}");
+        for (file, told) in [
+            ("README.md", include_str!("../../../../README.md")),
+            ("needs.md", include_str!("../../../../tests/src/vm/needs.md")),
+        ] {
+            let words = told.split_whitespace().map(|word| word.trim_matches('`'));
+            let asserted: Vec<&str> = words.filter(|word| word.starts_with("AssertPath")).collect();
+            assert_eq!(asserted, [&last], "{file}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_asked_about_every_program_of_the_object() {
+        let count = try_out().unwrap();
+        let in_object = aya_obj::Object::parse(OBJECT).unwrap().programs.len();
+        assert_eq!(count, in_object);
     }
 }

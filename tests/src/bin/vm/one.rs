@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use sheath_tests::vm::CLONE;
 use sheath_tests::vm::machine::{Machine, Plan};
 use sheath_tests::vm::qemu::Acceleration;
+use sheath_tests::vm::{CLONE, PROGRAMS};
 use sheath_tests::wait::SLOWNESS;
 
 use crate::setting::Setting;
@@ -28,7 +28,7 @@ workloads:
 ";
 
 /// What it has to say about the host.
-const OF_HOST: [&str; 9] = [
+const OF_HOST: [&str; 10] = [
     "kernel",
     "lockdown",
     "btf",
@@ -37,6 +37,7 @@ const OF_HOST: [&str; 9] = [
     "bpffs",
     "cgroup v1",
     "privileges",
+    "programs",
     "capture",
 ];
 
@@ -101,7 +102,7 @@ impl One {
     pub fn check(&mut self) -> String {
         self.machine.write("/tmp/check.yaml", CHECKED);
         let script = format!(
-            "export PATH=$PATH:{CLONE}/target/release && \
+            "export PATH=$PATH:{PROGRAMS} && \
              sheath ca init --dir /tmp/ca --trust-domain example.org >/dev/null && \
              sheath check --config /tmp/check.yaml --output json"
         );
@@ -125,7 +126,7 @@ impl One {
     #[track_caller]
     pub fn tests(&mut self, names: &[&str]) -> String {
         let script = format!(
-            "cd {CLONE} && export {SLOWNESS}={} SHEATH_BIN={CLONE}/target/release/sheath RUST_TEST_THREADS=2 && \
+            "cd {CLONE} && export {SLOWNESS}={} SHEATH_BIN={PROGRAMS}/sheath RUST_TEST_THREADS=2 && \
              target/debug/deps/scenarios {} 2>&1",
             self.accel.slowness(),
             names.join(" ")
