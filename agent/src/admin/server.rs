@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -23,7 +23,6 @@ const MAX_REQUEST: u64 = 64;
 /// How long an agent that is to be replaced waits for the end of the one that it has taken over from: longer than that lets
 /// connections end, by default.
 const BEFORE: Duration = Duration::from_secs(45);
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// Where requests are answered.
 #[derive(Debug)]
@@ -186,16 +185,12 @@ async fn replace(info: Arc<AgentInfo>) -> Result<u32, String> {
     }
     // What is in the kernel of connections belongs to two agents at most: a third one's would be taken for leftovers of the first.
     if let Some(before) = &info.taken_over {
-        let until = Instant::now() + BEFORE;
-        while !before.has_ended() {
-            if Instant::now() >= until {
-                return Err(format!(
-                    "process {}, which this agent has taken over from, still carries connections; ask again when it has ended",
-                    before.pid
-                ));
-            }
-            tokio::time::sleep(AGAIN).await;
-        }
+        tokio::time::timeout(BEFORE, before.ended()).await.map_err(|_| {
+            format!(
+                "process {}, which this agent has taken over from, still carries connections; ask again when it has ended",
+                before.pid
+            )
+        })?;
     }
     let starter = info.clone();
     let starting = tokio::task::spawn_blocking(move || {

@@ -1,7 +1,8 @@
 //! What is known of a take-over, in the agent that took over.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
+
+use tokio_util::sync::CancellationToken;
 
 use super::message::Introduction;
 use crate::metrics::Counter;
@@ -19,23 +20,28 @@ pub struct TakeOver {
     pub taken: Counter,
     /// Flows that it has offered, and goes on carrying.
     pub refused: Counter,
-    has_ended: AtomicBool,
+    ended: CancellationToken,
 }
 
 impl TakeOver {
     pub(super) fn new(pid: i32, from: &Introduction) -> Self {
         let (version, at) = (from.agent.clone(), SystemTime::now());
-        let (taken, refused, has_ended) = Default::default();
-        Self { pid, version, at, taken, refused, has_ended }
+        let (taken, refused, ended) = Default::default();
+        Self { pid, version, at, taken, refused, ended }
     }
 
     /// True when the agent before is gone, and with it all that it carried.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::Relaxed)
+        self.ended.is_cancelled()
+    }
+
+    /// Waits until it is.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     pub(super) fn end(&self) {
-        self.has_ended.store(true, Ordering::Relaxed);
+        self.ended.cancel();
     }
 }
