@@ -101,7 +101,7 @@ fn parts(home: &Path) -> Result<PathBuf> {
 /// What stands for the recipe.
 fn key(kernel: &str) -> String {
     let mut parts = vec!["1", kernel, root::MACHINE.suite, guest::FINISH];
-    parts.extend(root::MACHINE.packages.iter().chain(&guest::PACKAGES));
+    parts.extend(root::MACHINE.packages.iter().chain(&guest::PACKAGES).chain(root::quiet()));
     let texts = guest::FILES.iter().chain(&guest::LINKS);
     parts.extend(texts.flat_map(|(path, content)| [*path, *content]));
     parts.extend([VAGRANTFILE, INIT.1]);

@@ -36,19 +36,12 @@ pub const FILES: [(&str, &str); 9] = [
 ];
 
 /// Path and where it leads.
-pub const LINKS: [(&str, &str); 8] = [
+pub const LINKS: [(&str, &str); 2] = [
     ("/etc/systemd/system/default.target", "/usr/lib/systemd/system/multi-user.target"),
     (
         "/etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
         "/usr/lib/systemd/system/systemd-networkd.service",
     ),
-    // Each takes seconds of an emulated processor, for what nobody uses here.
-    ("/etc/systemd/system/systemd-journal-catalog-update.service", "/dev/null"),
-    ("/etc/systemd/system/ldconfig.service", "/dev/null"),
-    ("/etc/systemd/system/modprobe@configfs.service", "/dev/null"),
-    ("/etc/systemd/system/modprobe@drm.service", "/dev/null"),
-    ("/etc/systemd/system/modprobe@efi_pstore.service", "/dev/null"),
-    ("/etc/systemd/system/modprobe@fuse.service", "/dev/null"),
 ];
 
 const AUTHORIZED_KEYS: &str = "/home/vagrant/.ssh/authorized_keys";

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use super::disk::{self, Use};
 use super::repository;
-use super::units::{DISABLED, FILES, LINKS};
+use super::units::{DISABLED, FILES, LINKS, MASKED};
 use crate::{cache, command, console};
 
 /// The suite of Debian. Its systemd does all that units can ask for (`RestrictNetworkInterfaces=` takes a BPF framework,
@@ -80,9 +80,14 @@ pub fn ensure(home: &Path) -> Result<PathBuf> {
 /// What stands for the recipe.
 fn key() -> String {
     let mut parts = vec!["1", SUITE, FINISH];
-    parts.extend(PACKAGES.iter().chain(&LEFT_OUT).chain(&DISABLED));
+    parts.extend(PACKAGES.iter().chain(&LEFT_OUT).chain(quiet()));
     parts.extend(FILES.iter().chain(&LINKS).flat_map(|(path, content)| [*path, *content]));
     cache::digest(&parts)
+}
+
+/// The units that no machine starts by itself, for keys of recipes.
+pub fn quiet<'a>() -> impl Iterator<Item = &'a &'a str> {
+    DISABLED.iter().chain(&MASKED)
 }
 
 /// Makes a root in a new directory. `settings` is a file for apt's.
@@ -121,8 +126,8 @@ fn furnish(tree: &Path) -> Result<()> {
     add(tree, &FILES, &LINKS)
 }
 
-/// Adds files (path and content) and links (path and where it leads), and leaves the services that its packages enable to
-/// whoever wants them.
+/// Adds files (path and content) and links (path and where it leads). Services that its packages enable are left to whoever wants
+/// them, and slow ones are masked.
 ///
 /// # Errors
 /// When something cannot be written.
@@ -135,7 +140,9 @@ pub fn add(tree: &Path, files: &[(&str, &str)], links: &[(&str, &str)]) -> Resul
     for (path, content) in files {
         write(&place(tree, path), content)?;
     }
-    for (link, target) in links {
+    let masks = MASKED.map(|unit| format!("/etc/systemd/system/{unit}"));
+    let masks = masks.iter().map(|link| (link.as_str(), "/dev/null"));
+    for (link, target) in links.iter().copied().chain(masks) {
         let link = place(tree, link);
         make_parent(&link)?;
         let _ = fs::remove_file(&link);

@@ -36,30 +36,37 @@ pub fn reload(hosts: &mut Hosts) -> String {
 /// While one of them is not there, nothing passes; then everything does.
 #[track_caller]
 pub fn restart(hosts: &mut Hosts) -> String {
-    let mark = hosts.wire.mark();
-    hosts.assert_served();
-    hosts.a.must("systemctl restart sheath");
-    hosts.assert_served();
-    hosts.b.must("systemctl restart sheath");
-    hosts.assert_served();
-    hosts.assert_stranger_refused();
-    hosts.assert_unseen(mark);
-    String::new()
+    interrupted(hosts, |hosts| {
+        hosts.a.must("systemctl restart sheath");
+        hosts.assert_served();
+        hosts.b.must("systemctl restart sheath");
+    })
 }
 
 /// The unit starts it again, and what is pinned holds meanwhile.
 #[track_caller]
 pub fn kill(hosts: &mut Hosts) -> String {
+    interrupted(hosts, |hosts| {
+        for machine in [&mut hosts.a, &mut hosts.b] {
+            machine.must("systemctl kill --signal KILL --kill-whom main sheath");
+        }
+        hosts.assert_stranger_refused();
+        hosts.assert_served();
+        for machine in [&mut hosts.a, &mut hosts.b] {
+            let restarts = machine.must("systemctl show --property NRestarts --value sheath");
+            assert_ne!(restarts, "0");
+        }
+    })
+}
+
+/// The client is served before and after what is done, a stranger is not, and nothing is on the wire meanwhile.
+#[track_caller]
+fn interrupted(hosts: &mut Hosts, by: impl FnOnce(&mut Hosts)) -> String {
     let mark = hosts.wire.mark();
     hosts.assert_served();
-    hosts.a.must("systemctl kill --signal KILL --kill-whom main sheath");
-    hosts.b.must("systemctl kill --signal KILL --kill-whom main sheath");
-    hosts.assert_stranger_refused();
+    by(hosts);
     hosts.assert_served();
-    for machine in [&mut hosts.a, &mut hosts.b] {
-        let restarts = machine.must("systemctl show --property NRestarts --value sheath");
-        assert_ne!(restarts, "0");
-    }
+    hosts.assert_stranger_refused();
     hosts.assert_unseen(mark);
     String::new()
 }
