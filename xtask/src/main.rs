@@ -91,7 +91,7 @@ enum Command {
     Manifests,
     /// Make a Debian package and a tarball, with man pages and completions, in target/package
     Package(package::Package),
-    /// Run every test, unit and integration, and the fuzz targets for a moment
+    /// Run every test, unit and integration, virtual machines with two kernels, and the fuzz targets for a moment
     Test {
         /// Passed on to `cargo test`, for example `-- --test scenarios tcp::`
         #[arg(last = true)]

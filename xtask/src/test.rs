@@ -1,4 +1,5 @@
-//! `cargo xtask test`: every test, unit and integration; without arguments also a short run of the fuzz targets.
+//! `cargo xtask test`: every test, unit and integration; without arguments also virtual machines with the oldest and the newest
+//! kernel, and a short run of the fuzz targets.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,7 +8,7 @@ use std::thread::available_parallelism;
 use anyhow::Result;
 
 use crate::prerequisites::Need;
-use crate::{cluster, command, console, ebpf, fuzz, host, install, vagrant, workspace};
+use crate::{cluster, command, console, ebpf, fuzz, host, install, vagrant, vm, workspace};
 
 /// Names the agent under test.
 const AGENT: &str = "SHEATH_BIN";
@@ -20,11 +21,16 @@ pub fn run(args: &[OsString]) -> Result<()> {
     let everything = args.is_empty();
     let mut needs =
         vec![Need::Bpf, Need::Scenarios, Need::Interop, Need::Package, Need::PackageLife];
+    let has_machines = everything && vm::can_run();
     needs.extend(everything.then_some(Need::Fuzz));
+    needs.extend(has_machines.then_some(Need::Vm));
     install::ensure(&needs)?;
     ebpf::build()?;
     cluster::ensure_programs()?;
     vagrant::ensure_system()?;
+    if has_machines {
+        vm::ensure_images()?;
+    }
     console::step("build tests", || {
         let mut command = command::cargo();
         command.args(["test", "--no-run"]);
@@ -47,5 +53,10 @@ pub fn run(args: &[OsString]) -> Result<()> {
         }
         command::run(&mut command)
     })?;
+    if has_machines {
+        vm::core()?;
+    } else if everything {
+        console::warn("virtual machines are not run: there are none for this architecture");
+    }
     if everything { fuzz::briefly() } else { Ok(()) }
 }

@@ -1,87 +1,169 @@
-//! What was seen on which kernel, as a table for docs/kernels.md.
+//! What was seen on which kernel: a record, kept from run to run, and the table in docs/kernels.md that is made of it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use super::Kernel;
+use serde::{Deserialize, Serialize};
 
 /// What stands behind the table.
 const NEEDS: &str = include_str!("needs.md");
 
 /// What was seen of a scenario on a kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
     pub kernel: String,
-    pub scenario: &'static str,
+    pub scenario: String,
     pub is_ok: bool,
+    /// How long it took, in seconds.
+    pub seconds: u64,
     /// What was measured or counted, in a few words.
     pub detail: String,
-    pub took: Duration,
+    /// `2026-11-28`.
+    pub date: String,
+    pub on: Place,
+}
+
+/// Where something was seen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    pub release: String,
+    pub package: String,
+    /// The package's.
+    pub version: String,
+    /// Of Debian.
+    pub suite: String,
+    /// What runs the machine.
+    pub processors: String,
 }
 
 /// A scenario, and what it shows.
+#[derive(Clone, Copy)]
 pub struct Subject {
     pub name: &'static str,
     pub shows: &'static str,
 }
 
-/// Where and when it was run.
-pub struct Run {
-    /// `2026-11-28`.
-    pub date: String,
-    /// The service manager's version.
-    pub systemd: String,
-    pub processors: &'static str,
+/// The last outcome of each scenario on each kernel, a line each, beside the document.
+pub struct Record {
+    document: PathBuf,
+    kernels: Vec<String>,
+    subjects: Vec<Subject>,
+    outcomes: Vec<Outcome>,
 }
 
-/// The document.
-#[must_use]
-pub fn document(
-    kernels: &[Kernel],
-    subjects: &[Subject],
-    outcomes: &[Outcome],
-    run: &Run,
-) -> String {
-    let mut text = format!(
-        "# Kernels\n\n\
-         What was seen on whole machines with Debian's kernels, pure cgroup v2 and systemd. `cargo xtask vm` runs the scenarios and \
-         writes this file; this is the run of {}, {}, on {}. A cell has the seconds that the scenario took.\n\n",
-        run.date, run.systemd, run.processors
-    );
-    let header: String = kernels.iter().map(|kernel| format!(" {} |", kernel.name)).collect();
-    let line = "---|".repeat(kernels.len());
-    let _ = writeln!(text, "| scenario | what it shows |{header}\n|---|---|{line}");
-    for subject in subjects {
-        let cells: String = kernels
-            .iter()
-            .map(|kernel| format!(" {} |", cell(outcomes, kernel, subject)))
-            .collect();
-        let _ = writeln!(text, "| `{}` | {} |{cells}", subject.name, subject.shows);
+impl Record {
+    /// Reads what earlier runs have seen of these, in this order. Others are forgotten.
+    ///
+    /// # Errors
+    /// When it cannot be read, or makes no sense.
+    pub fn open(document: &Path, kernels: &[&str], subjects: Vec<Subject>) -> io::Result<Self> {
+        let kernels = kernels.iter().map(ToString::to_string).collect();
+        let mut record =
+            Self { document: document.to_owned(), kernels, subjects, outcomes: Vec::new() };
+        let text = match fs::read_to_string(record.file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        for line in text.lines() {
+            record.take(serde_json::from_str(line)?);
+        }
+        Ok(record)
     }
-    let _ = writeln!(text, "\n| kernel | release | package | suite |\n|---|---|---|---|");
-    for kernel in kernels {
-        let [release, package, version, suite] = kernel.version();
-        let name = &kernel.name;
-        let _ = writeln!(text, "| {name} | {release} | {package} {version} | {suite} |");
-    }
-    let details: Vec<&Outcome> = outcomes.iter().filter(|it| !it.detail.is_empty()).collect();
-    if !details.is_empty() {
-        let _ = writeln!(text, "\n## What was counted\n");
-    }
-    for outcome in details {
-        let Outcome { kernel, scenario, detail, .. } = outcome;
-        let _ = writeln!(text, "- {kernel}, `{scenario}`: {detail}");
-    }
-    text.push('\n');
-    text.push_str(NEEDS);
-    text
-}
 
-fn cell(outcomes: &[Outcome], kernel: &Kernel, subject: &Subject) -> String {
-    let is_it = |it: &&Outcome| it.kernel == kernel.name && it.scenario == subject.name;
-    match outcomes.iter().find(is_it) {
-        None => "–".to_owned(),
-        Some(outcome) if outcome.is_ok => outcome.took.as_secs().to_string(),
-        Some(_) => "**fails**".to_owned(),
+    /// Takes an outcome in place of an earlier one of the same scenario and kernel, and writes both files.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn add(&mut self, outcome: Outcome) -> io::Result<()> {
+        self.take(outcome);
+        let lines: Vec<String> =
+            self.outcomes.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+        fs::write(self.file(), lines.join("\n") + "\n")?;
+        fs::write(&self.document, self.text())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.document.with_extension("jsonl")
+    }
+
+    fn take(&mut self, outcome: Outcome) {
+        let (kernels, subjects) = (&self.kernels, &self.subjects);
+        let place = |it: &Outcome| {
+            let kernel = kernels.iter().position(|name| *name == it.kernel)?;
+            Some((kernel, subjects.iter().position(|subject| subject.name == it.scenario)?))
+        };
+        let Some(at) = place(&outcome) else { return };
+        match self.outcomes.binary_search_by_key(&Some(at), place) {
+            Ok(index) => self.outcomes[index] = outcome,
+            Err(index) => self.outcomes.insert(index, outcome),
+        }
+    }
+
+    /// The document.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = "# Kernels\n\n\
+             What was seen on whole machines with Debian's kernels, pure cgroup v2 and systemd. `cargo xtask vm` runs the scenarios and \
+             writes this file. A cell has the seconds that the scenario took, – stands where it was not run.\n\n"
+            .to_owned();
+        let header: String = self.kernels.iter().map(|kernel| format!(" {kernel} |")).collect();
+        let line = "---|".repeat(self.kernels.len());
+        let _ = writeln!(text, "| scenario | what it shows |{header}\n|---|---|{line}");
+        for Subject { name, shows } in &self.subjects {
+            let cells = self.kernels.iter().map(|kernel| format!(" {} |", self.cell(kernel, name)));
+            let _ = writeln!(text, "| `{name}` | {shows} |{}", cells.collect::<String>());
+        }
+        self.places(&mut text);
+        self.details(&mut text);
+        text.push('\n');
+        text.push_str(NEEDS);
+        text
+    }
+
+    fn cell(&self, kernel: &str, scenario: &str) -> String {
+        let is_it = |it: &&Outcome| it.kernel == kernel && it.scenario == scenario;
+        match self.outcomes.iter().find(is_it) {
+            None => "–".to_owned(),
+            Some(outcome) if outcome.is_ok => outcome.seconds.to_string(),
+            Some(_) => "**fails**".to_owned(),
+        }
+    }
+
+    /// Where and when: a line for each kernel, or more where packages have changed meanwhile.
+    fn places(&self, text: &mut String) {
+        text.push_str(
+            "\n| kernel | release | package | suite | run by | seen |\n|---|---|---|---|---|---|\n",
+        );
+        for kernel in &self.kernels {
+            let mut places: BTreeMap<&Place, Vec<&str>> = BTreeMap::new();
+            for outcome in self.outcomes.iter().filter(|it| it.kernel == *kernel) {
+                places.entry(&outcome.on).or_default().push(&outcome.date);
+            }
+            for (place, mut dates) in places {
+                let Place { release, package, version, suite, processors } = place;
+                dates.sort_unstable();
+                let (first, last) = (dates[0], dates[dates.len() - 1]);
+                let seen =
+                    if first == last { last.to_owned() } else { format!("{first} to {last}") };
+                let _ = writeln!(
+                    text,
+                    "| {kernel} | {release} | {package} {version} | {suite} | {processors} | {seen} |"
+                );
+            }
+        }
+    }
+
+    fn details(&self, text: &mut String) {
+        let mut details = self.outcomes.iter().filter(|it| !it.detail.is_empty()).peekable();
+        if details.peek().is_some() {
+            text.push_str("\n## What was counted\n\n");
+        }
+        for Outcome { kernel, scenario, detail, .. } in details {
+            let _ = writeln!(text, "- {kernel}, `{scenario}`: {detail}");
+        }
     }
 }
 
@@ -89,35 +171,63 @@ fn cell(outcomes: &[Outcome], kernel: &Kernel, subject: &Subject) -> String {
 mod tests {
     use super::*;
 
+    const SUBJECTS: [Subject; 3] = [
+        Subject { name: "a", shows: "one" },
+        Subject { name: "b", shows: "two" },
+        Subject { name: "c", shows: "three" },
+    ];
+
+    fn outcome(kernel: &str, scenario: &str, is_ok: bool, date: &str) -> Outcome {
+        let on = Place {
+            release: format!("{kernel}.0-9"),
+            package: "linux-image".to_owned(),
+            version: format!("{kernel}.27-1"),
+            suite: "bookworm".to_owned(),
+            processors: "KVM".to_owned(),
+        };
+        let [kernel, scenario, date] = [kernel, scenario, date].map(str::to_owned);
+        Outcome { kernel, scenario, is_ok, seconds: 7, detail: String::new(), date, on }
+    }
+
     #[test]
     fn what_fails_and_what_was_not_run_can_be_told_from_what_works() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("version"), "6.1.0-9 linux-image 6.1.27-1 bookworm\n")
-            .unwrap();
-        let kernel = Kernel { name: "6.1".to_owned(), dir: dir.path().to_owned() };
-        let subject = |name| Subject { name, shows: "something" };
-        let outcome = |scenario, is_ok| {
-            let took = Duration::from_secs(7);
-            Outcome { kernel: "6.1".to_owned(), scenario, is_ok, detail: String::new(), took }
-        };
-        let run = Run {
-            date: "2026-01-02".to_owned(),
-            systemd: "systemd 257".to_owned(),
-            processors: "KVM",
-        };
-        let text = document(
-            &[kernel],
-            &[subject("a"), subject("b"), subject("c")],
-            &[outcome("a", true), outcome("b", false)],
-            &run,
-        );
+        let document = dir.path().join("kernels.md");
+        let mut record = Record::open(&document, &["6.1"], SUBJECTS.to_vec()).unwrap();
+        record.add(outcome("6.1", "a", true, "2026-01-02")).unwrap();
+        record.add(outcome("6.1", "b", false, "2026-01-03")).unwrap();
+        let text = fs::read_to_string(document).unwrap();
         for row in [
-            "| `a` | something | 7 |",
-            "| `b` | something | **fails** |",
-            "| `c` | something | – |",
-            "| 6.1 | 6.1.0-9 | linux-image 6.1.27-1 | bookworm |",
+            "| `a` | one | 7 |",
+            "| `b` | two | **fails** |",
+            "| `c` | three | – |",
+            "| 6.1 | 6.1.0-9 | linux-image 6.1.27-1 | bookworm | KVM | 2026-01-02 to 2026-01-03 |",
         ] {
             assert!(text.contains(row), "{row} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_run_of_a_part_leaves_what_others_have_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = dir.path().join("kernels.md");
+        let open = || Record::open(&document, &["6.1", "6.12"], SUBJECTS.to_vec()).unwrap();
+        let mut first = open();
+        first.add(outcome("6.12", "b", true, "2026-01-02")).unwrap();
+        first.add(outcome("6.1", "c", false, "2026-01-02")).unwrap();
+        let mut second = open();
+        second.add(outcome("6.1", "c", true, "2026-01-03")).unwrap();
+        second.add(outcome("6.1", "a", true, "2026-01-03")).unwrap();
+        // No such kernel, no such scenario.
+        second.add(outcome("5.4", "a", true, "2026-01-03")).unwrap();
+        second.add(outcome("6.1", "d", true, "2026-01-03")).unwrap();
+        let third = open();
+        let seen: Vec<_> = third
+            .outcomes
+            .iter()
+            .map(|it| (it.kernel.as_str(), it.scenario.as_str(), it.is_ok))
+            .collect();
+        assert_eq!(seen, [("6.1", "a", true), ("6.1", "c", true), ("6.12", "b", true)]);
+        assert_eq!(third.text(), second.text());
     }
 }

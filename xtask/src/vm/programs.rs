@@ -10,20 +10,35 @@ use serde_json::Value;
 use super::disk::{self, Use};
 use crate::{command, console, package, workspace};
 
+/// The agent that machines get.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    /// An emulated processor takes ten times as long for everything.
+    Optimised,
+    /// Built with the tests in any case.
+    AsTested,
+}
+
 /// What was built.
 pub struct Built {
+    agent: PathBuf,
     scenarios: PathBuf,
 }
 
-/// Builds agent, scenarios and the programs of the tests. The agent is optimised: an emulated processor takes ten times as long
-/// for everything.
+/// Builds agent, scenarios and the programs of the tests.
 ///
 /// # Errors
 /// When the build fails.
-pub fn build() -> Result<Built> {
-    console::step("build sheath, optimised", || {
-        command::run(command::cargo().args(["build", "--release", "--package", "sheath"]))
-    })?;
+pub fn build(agent: Agent) -> Result<Built> {
+    if agent == Agent::Optimised {
+        console::step("build sheath, optimised", || {
+            command::run(command::cargo().args(["build", "--release", "--package", "sheath"]))
+        })?;
+    }
+    let agent = match agent {
+        Agent::Optimised => workspace::release_program("sheath"),
+        Agent::AsTested => workspace::debug_program("sheath"),
+    };
     console::step("build scenarios", || {
         let mut command = command::cargo();
         // Of no package alone, or dependencies would be compiled once more, with fewer features.
@@ -31,7 +46,7 @@ pub fn build() -> Result<Built> {
         command.arg("--message-format=json-render-diagnostics");
         let told = command::output(command.stdout(Stdio::piped()))?;
         let scenarios = told.lines().find_map(executable).context("cargo names no scenarios")?;
-        Ok(Built { scenarios })
+        Ok(Built { agent, scenarios })
     })
 }
 
@@ -55,16 +70,15 @@ impl Built {
             fs::remove_dir_all(&tree).context("cannot remove the old programs")?;
         }
         let clone = tree.join("clone");
-        let (debug, release) = (clone.join("target/debug"), clone.join("target/release"));
-        for dir in [&debug.join("deps"), &release] {
-            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        }
+        let (debug, agent) = (clone.join("target/debug"), tree.join("sheath"));
+        let deps = debug.join("deps");
+        fs::create_dir_all(&deps).with_context(|| format!("cannot create {}", deps.display()))?;
         let scenarios = "target/debug/deps/scenarios";
         strip(&self.scenarios, &clone.join(scenarios))?;
         strip(&workspace::debug_program("probe"), &debug.join("probe"))?;
         strip(&workspace::debug_program("guest"), &tree.join("guest"))?;
-        strip(&workspace::release_program("sheath"), &release.join("sheath"))?;
-        package::quickly(workspace::release_program("sheath"), clone.join("target/package"))?;
+        strip(&self.agent, &agent)?;
+        package::quickly(agent, clone.join("target/package"))?;
         let disk = dir.join("programs.ext4");
         disk::write(&tree, &disk, Use::Data)?;
         fs::remove_dir_all(&tree).context("cannot remove the programs")?;

@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use sheath_tests::vm::{Images, Kernel};
 
 pub const USAGE: &str = "usage: vm --list
-       vm --root DISK --programs DISK --kernel NAME DIR ... [--table FILE] [--core] [--script TEXT | SCENARIO ...]";
+       vm --root DISK --programs DISK --kernel NAME DIR ... [--table FILE KERNELS] [--core] [--script TEXT | SCENARIO ...]";
 
 pub struct Arguments {
     pub list: bool,
     pub images: Images,
     pub kernels: Vec<Kernel>,
-    /// Where the results are written.
-    pub table: Option<PathBuf>,
+    /// Where the results are written, and the kernels that the table has, by comma.
+    pub table: Option<(PathBuf, String)>,
     /// To be run in a machine of the first kernel, in place of scenarios.
     pub script: Option<String>,
     core: bool,
@@ -42,7 +42,10 @@ impl Arguments {
                 "--core" => read.core = true,
                 "--root" => read.images.root = words.next()?.into(),
                 "--programs" => read.images.programs = words.next()?.into(),
-                "--table" => read.table = Some(words.next()?.into()),
+                "--table" => {
+                    let file = words.next()?.into();
+                    read.table = Some((file, words.next()?.into_string().ok()?));
+                }
                 "--script" => read.script = Some(words.next()?.into_string().ok()?),
                 "--kernel" => {
                     let name = words.next()?.into_string().ok()?;

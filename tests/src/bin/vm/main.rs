@@ -11,7 +11,6 @@ mod reboot;
 mod service;
 mod setting;
 
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
@@ -20,7 +19,7 @@ use std::thread::{self, available_parallelism};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use sheath_tests::vm::results::{self, Outcome, Run, Subject};
+use sheath_tests::vm::results::{Outcome, Record, Subject};
 use sheath_tests::vm::{Kernel, acceleration};
 use sheath_tests::wait;
 
@@ -52,52 +51,66 @@ fn main() -> ExitCode {
     eprintln!("machines have {}", accel.describe());
     let cpus = available_parallelism().map_or(1, usize::from);
     let at_once = if arguments.script.is_some() { 1 } else { cpus.min(arguments.kernels.len()) };
+    let date = date();
     let setting = |kernel: &Kernel| Setting {
         images: arguments.images.clone(),
         kernel: kernel.clone(),
         accel,
         processors: if cpus / at_once > 1 { 2 } else { 1 },
+        date: date.clone(),
     };
     if let Some(script) = &arguments.script {
         return One::boot(&setting(first)).play(script);
     }
+    let record = arguments.table.as_ref().map(|(file, kernels)| {
+        let kernels: Vec<&str> = kernels.split(',').collect();
+        let subject = |it: &Scenario| Subject { name: it.name, shows: it.shows };
+        let subjects = scenarios.iter().map(subject).collect();
+        Record::open(file, &kernels, subjects).expect("what earlier runs have seen")
+    });
     let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name).collect();
     let is_chosen = |scenario: &&Scenario| arguments.chooses(scenario.name, &names);
     let chosen: Vec<&Scenario> = scenarios.iter().filter(is_chosen).collect();
     let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(Vec::new());
+    let results = Mutex::new(Results { record, passed: 0, failed: 0 });
     thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
                 while let Some(kernel) = arguments.kernels.get(next.fetch_add(1, Ordering::Relaxed))
                 {
-                    play(&setting(kernel), &chosen, &outcomes);
+                    play(&setting(kernel), &chosen, &results);
                 }
             });
         }
     });
-    let mut outcomes: Vec<Outcome> = outcomes.into_inner().unwrap();
-    outcomes.sort_by_key(|outcome| {
-        arguments.kernels.iter().position(|kernel| kernel.name == outcome.kernel)
-    });
+    let Results { passed, failed, .. } = results.into_inner().unwrap();
     if wait::is_interrupted() {
         return ExitCode::FAILURE;
     }
-    if let Some(table) = &arguments.table {
-        let subject = |it: &Scenario| Subject { name: it.name, shows: it.shows };
-        let subjects: Vec<Subject> = scenarios.iter().map(subject).collect();
-        let run = Run { date: date(), systemd: systemd(&outcomes), processors: accel.describe() };
-        let text = results::document(&arguments.kernels, &subjects, &outcomes, &run);
-        fs::write(table, text).expect("the table");
-    }
-    let failed = outcomes.iter().filter(|outcome| !outcome.is_ok).count();
     let word = if failed == 0 { "ok" } else { "FAILED" };
-    println!("test result: {word}. {} passed; {failed} failed", outcomes.len() - failed);
-    if failed == 0 && !outcomes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    println!("test result: {word}. {passed} passed; {failed} failed");
+    if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Of all kernels.
+struct Results {
+    /// Written after each scenario: a run takes hours, and may be ended.
+    record: Option<Record>,
+    passed: usize,
+    failed: usize,
+}
+
+impl Results {
+    fn add(&mut self, outcome: Outcome) {
+        *(if outcome.is_ok { &mut self.passed } else { &mut self.failed }) += 1;
+        if let Some(record) = &mut self.record {
+            record.add(outcome).expect("the table");
+        }
+    }
 }
 
 /// Runs scenarios on a kernel.
-fn play(setting: &Setting, scenarios: &[&Scenario], outcomes: &Mutex<Vec<Outcome>>) {
+fn play(setting: &Setting, scenarios: &[&Scenario], results: &Mutex<Results>) {
     static TELLING: Mutex<()> = Mutex::new(());
     let (mut one, mut two) = (None, None);
     for scenario in scenarios {
@@ -115,14 +128,17 @@ fn play(setting: &Setting, scenarios: &[&Scenario], outcomes: &Mutex<Vec<Outcome
             Kind::Tests(names) => one.get_or_insert_with(|| One::boot(setting)).tests(names),
             Kind::Two(run) => run(two.get_or_insert_with(|| Hosts::boot(setting))),
         }));
-        let (name, kernel) = (scenario.name, setting.kernel.name.clone());
-        let took = start.elapsed();
+        if wait::is_interrupted() {
+            return;
+        }
+        let (name, kernel) = (scenario.name, &setting.kernel.name);
+        let took = start.elapsed().as_secs_f64();
         let is_ok = seen.is_ok();
         let word = if is_ok { "ok" } else { "FAILED" };
         let detail = seen.unwrap_or_default();
-        println!("test {kernel}::{name} ... {word} ({:.1} s) {detail}", took.as_secs_f64());
-        outcomes.lock().unwrap().push(Outcome { kernel, scenario: name, is_ok, detail, took });
-        if !is_ok && !wait::is_interrupted() {
+        println!("test {kernel}::{name} ... {word} ({took:.1} s) {detail}");
+        results.lock().unwrap().add(setting.outcome(name, is_ok, took, detail));
+        if !is_ok {
             let _alone = TELLING.lock();
             eprintln!("--- {}::{name} has failed", setting.kernel.name);
             // What a failure has left is not what the next scenario expects.
@@ -132,15 +148,8 @@ fn play(setting: &Setting, scenarios: &[&Scenario], outcomes: &Mutex<Vec<Outcome
     }
 }
 
+/// Today, in UTC.
 fn date() -> String {
     let output = Command::new("date").args(["--utc", "+%Y-%m-%d"]).output().expect("date");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-/// The version, as the scenario tells it that boots a machine.
-fn systemd(outcomes: &[Outcome]) -> String {
-    let details = outcomes.iter().map(|outcome| outcome.detail.as_str());
-    let version =
-        details.flat_map(|detail| detail.split(", ")).find(|word| word.starts_with("systemd "));
-    version.unwrap_or("systemd").to_owned()
 }
