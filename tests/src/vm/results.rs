@@ -156,13 +156,23 @@ impl Record {
         }
     }
 
+    /// What was counted: once for all kernels on which it was the same.
     fn details(&self, text: &mut String) {
-        let mut details = self.outcomes.iter().filter(|it| !it.detail.is_empty()).peekable();
-        if details.peek().is_some() {
+        if self.outcomes.iter().any(|it| !it.detail.is_empty()) {
             text.push_str("\n## What was counted\n\n");
         }
-        for Outcome { kernel, scenario, detail, .. } in details {
-            let _ = writeln!(text, "- {kernel}, `{scenario}`: {detail}");
+        for Subject { name, .. } in &self.subjects {
+            let of_it = self.outcomes.iter().filter(|it| it.scenario == *name);
+            let mut details: Vec<(&str, Vec<&str>)> = Vec::new();
+            for Outcome { kernel, detail, .. } in of_it.filter(|it| !it.detail.is_empty()) {
+                match details.iter_mut().find(|(known, _)| known == detail) {
+                    Some((_, kernels)) => kernels.push(kernel),
+                    None => details.push((detail, vec![kernel])),
+                }
+            }
+            for (detail, kernels) in details {
+                let _ = writeln!(text, "- `{name}`, {}: {detail}", kernels.join(", "));
+            }
         }
     }
 }
@@ -205,6 +215,20 @@ mod tests {
         ] {
             assert!(text.contains(row), "{row} in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_the_same_on_all_kernels_is_said_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let document = dir.path().join("kernels.md");
+        let mut record =
+            Record::open(&document, &["6.1", "6.12", "rt"], SUBJECTS.to_vec()).unwrap();
+        for (kernel, detail) in [("rt", "2 things"), ("6.1", "2 things"), ("6.12", "3 things")] {
+            let detail = detail.to_owned();
+            record.add(Outcome { detail, ..outcome(kernel, "a", true, "2026-01-02") }).unwrap();
+        }
+        let text = record.text();
+        assert!(text.contains("\n- `a`, 6.1, rt: 2 things\n- `a`, 6.12: 3 things\n"), "{text}");
     }
 
     #[test]

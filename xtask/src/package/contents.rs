@@ -13,7 +13,8 @@ use crate::{command, workspace};
 const PROGRAM_IN_UNIT: &str = "/usr/local/bin/sheath";
 
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
-const PAGES: [&str; 4] = ["field-mapping.md", "identity.md", "kubernetes.md", "wire.md"];
+const PAGES: [&str; 5] =
+    ["field-mapping.md", "identity.md", "kernels.md", "kubernetes.md", "wire.md"];
 
 /// Where things go.
 pub struct Layout {

@@ -21,7 +21,22 @@ pub struct Arguments {
 }
 
 /// What tells most in a few minutes.
-const CORE: [&str; 6] = ["boot", "check", "programs", "capture", "killed", "first_configuration"];
+const CORE: [&str; 14] = [
+    "boot",
+    "check",
+    "programs",
+    "capture",
+    "addresses",
+    "refusal",
+    "steering",
+    "guards",
+    "killed",
+    "restart",
+    "enrolment",
+    "first_configuration",
+    "restarted",
+    "reboot_of_the_client",
+];
 
 impl Arguments {
     pub fn read(mut words: impl Iterator<Item = OsString>) -> Option<Self> {
