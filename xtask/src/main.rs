@@ -2,6 +2,8 @@
 
 mod agent;
 mod apt;
+mod architecture;
+mod arm64;
 mod bench;
 mod cache;
 #[cfg(test)]
@@ -10,6 +12,7 @@ mod cluster;
 mod command;
 mod console;
 mod core;
+mod cross;
 mod demo;
 #[cfg(test)]
 mod directions;
@@ -23,11 +26,13 @@ mod lengths;
 mod lint;
 #[cfg(test)]
 mod modules;
+mod objects;
 mod package;
 mod prerequisites;
 mod programs;
 #[cfg(test)]
 mod promises;
+mod repository;
 mod test;
 mod tool;
 mod vagrant;
@@ -59,6 +64,8 @@ enum Command {
     },
     /// Build the BPF programs into target/bpf/sheath.bpf.o
     BuildEbpf,
+    /// Boot machines for arm64 on emulated processors, and have two agents in each serve a connection
+    BootArm64(arm64::Boot),
     /// Run a Kubernetes cluster on this machine: the real programs, in namespaces of their own
     Cluster {
         #[command(subcommand)]
@@ -111,6 +118,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Bench { args } => bench::run(&args),
+        Command::BootArm64(boot) => arm64::run(boot),
         Command::BuildEbpf => ebpf::run(),
         Command::Cluster { command } => cluster::run(command),
         Command::Demo { kubernetes, args } => demo::run(kubernetes, &args),

@@ -2,7 +2,9 @@
 //! wheels, each with the file that proves its presence.
 
 use crate::apt::Package;
+use crate::architecture::Architecture;
 use crate::core::{Core, DEBIAN_CLIPPY, DEBIAN_RUSTC};
+use crate::cross::library;
 use crate::go;
 use crate::tool::Tool;
 use crate::wheel::Wheel;
@@ -28,6 +30,12 @@ pub enum Need {
     Package,
     /// Install such a package in a root of a test's own.
     PackageLife,
+    /// Build the agent for arm64.
+    Arm64,
+    /// Run a program for another kind of machine.
+    Emulator,
+    /// Boot a machine for arm64.
+    Arm64Machine,
     /// Make virtual machines out of Debian's packages, and run them.
     Vm,
     /// Make a box of such a machine.
@@ -50,6 +58,10 @@ impl Need {
             Self::Cluster => CLUSTER.to_vec(),
             Self::Package => PACKAGE.to_vec(),
             Self::PackageLife => PACKAGE_LIFE.to_vec(),
+            Self::Arm64 if library::is_own(Architecture::Arm64) => ARM64.to_vec(),
+            Self::Arm64 => [&ARM64[..], &DEBIAN_CORE[..1]].concat(),
+            Self::Emulator => vec![EMULATOR],
+            Self::Arm64Machine => ARM64_MACHINE.to_vec(),
             Self::Vm => VM.to_vec(),
             Self::Box => vec![package("qemu-utils", "qemu-img")],
             Self::Vagrant => vec![MMDEBSTRAP],
@@ -130,6 +142,22 @@ const PACKAGE_LIFE: [Package; 4] = [
     package("iproute2", "ip"),
     // Nothing of it runs where something else is the first process.
     package("systemd", "/lib/systemd/systemd"),
+];
+
+/// Compiler and linker for arm64, and the C library that a static agent has in it.
+const ARM64: [Package; 2] = [
+    package("gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc"),
+    package("libc6-dev-arm64-cross", "/usr/aarch64-linux-gnu/lib/libc.a"),
+];
+
+/// Emulates a processor for one program.
+const EMULATOR: Package = package("qemu-user", "qemu-aarch64");
+
+const ARM64_MACHINE: [Package; 4] = [
+    package("kmod", "depmod"),
+    package("qemu-system-arm", "qemu-system-aarch64"),
+    package("xz-utils", "xz"),
+    package("zstd", "zstd"),
 ];
 
 const MMDEBSTRAP: Package = package("mmdebstrap", "mmdebstrap");

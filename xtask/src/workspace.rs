@@ -20,6 +20,21 @@ pub fn bpf_target_dir() -> PathBuf {
     root().join("target/bpf-build")
 }
 
+/// The object that is embedded in an agent for another kind of machine.
+pub fn cross_bpf_object(machine: &str) -> PathBuf {
+    root().join(format!("target/bpf/sheath-{machine}.bpf.o"))
+}
+
+/// Where that object is built.
+pub fn cross_bpf_target_dir(machine: &str) -> PathBuf {
+    root().join(format!("target/bpf-build-{machine}"))
+}
+
+/// Where cargo builds for another kind of machine. Its own, because the compiler may be another.
+pub fn cross_target_dir(machine: &str) -> PathBuf {
+    target_dir().join(machine)
+}
+
 /// Programs that are installed for this repository alone. The scenarios know this place too.
 pub fn tools_dir() -> PathBuf {
     root().join("target/tools")

@@ -1,7 +1,7 @@
 //! What is in a package, and where: the same in both kinds, below another directory.
 
 use std::fs;
-use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
@@ -49,14 +49,14 @@ impl Layout {
 pub fn fill(tree: &Tree, layout: &Layout, content: &Content) -> Result<()> {
     tree.write_as(PROGRAM, &layout.at("bin/sheath"), read(&content.program)?)?;
     tree.write(&layout.at("lib/systemd/system/sheath.service"), unit(layout)?)?;
-    man_pages(tree, layout, &content.program)?;
+    man_pages(tree, layout, content)?;
     let completions = [
         ("bash", "share/bash-completion/completions/sheath".to_owned()),
         ("zsh", format!("{}/_sheath", layout.zsh)),
         ("fish", "share/fish/vendor_completions.d/sheath.fish".to_owned()),
     ];
     for (shell, path) in completions {
-        let text = command::output(command::plain(&content.program).args(["completions", shell]))?;
+        let text = command::output(agent(content).args(["completions", shell]))?;
         tree.write(&layout.at(&path), text)?;
     }
     for name in DOCUMENTS {
@@ -77,9 +77,21 @@ fn unit(layout: &Layout) -> Result<String> {
     Ok(unit.replace(PROGRAM_IN_UNIT, &format!("{}/bin/sheath", layout.prefix)))
 }
 
-fn man_pages(tree: &Tree, layout: &Layout, program: &Path) -> Result<()> {
+/// The agent, which knows its commands best. One for another kind of machine runs on an emulated processor.
+fn agent(content: &Content) -> Command {
+    match content.linkage.architecture.emulator() {
+        None => command::plain(&content.program),
+        Some(emulator) => {
+            let mut command = command::plain(emulator);
+            command.arg(&content.program);
+            command
+        }
+    }
+}
+
+fn man_pages(tree: &Tree, layout: &Layout, content: &Content) -> Result<()> {
     let commands = tree.make_dir(&layout.at("share/man/man8"))?;
-    command::run(command::plain(program).arg("manual").arg("--dir").arg(&commands))?;
+    command::run(agent(content).arg("manual").arg("--dir").arg(&commands))?;
     let configuration = layout.at("share/man/man5/sheath.yaml.5");
     tree.write(&configuration, configuration_page::render()?)?;
     let mut pages = vec![tree.path().join(configuration)];

@@ -93,8 +93,8 @@ Description: transparent mutual TLS for services
 
 #[cfg(test)]
 mod tests {
-    use super::super::linkage::Architecture;
     use super::*;
+    use crate::architecture::Architecture;
 
     #[test]
     fn a_static_agent_depends_on_nothing_and_another_on_its_libraries() {

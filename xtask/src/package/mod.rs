@@ -32,6 +32,9 @@ pub struct Package {
     /// dependencies
     #[arg(long, value_name = "FILE")]
     agent: Option<PathBuf>,
+    /// For arm64, on whatever machine this is
+    #[arg(long, conflicts_with = "agent")]
+    arm64: bool,
     /// Compress little, as tests do
     #[arg(long)]
     quick: bool,
@@ -55,7 +58,7 @@ struct Content {
 /// # Errors
 /// As [`run`].
 pub fn quickly(agent: PathBuf, output: PathBuf) -> Result<()> {
-    run(Package { agent: Some(agent), quick: true, output: Some(output) })
+    run(Package { agent: Some(agent), arm64: false, quick: true, output: Some(output) })
 }
 
 /// Makes both.
@@ -66,12 +69,16 @@ pub fn run(package: Package) -> Result<()> {
     install::ensure(&[Need::Package])?;
     let program = match package.agent {
         Some(program) => std::path::absolute(program)?,
+        None if package.arm64 => agent::build_static_arm64()?,
         None => agent::build_static()?,
     };
     let output = package.output.map(std::path::absolute).transpose()?;
     let output = output.unwrap_or_else(|| workspace::target_dir().join("package"));
     fs::create_dir_all(&output).with_context(|| shown(&output))?;
     let (linkage, quick) = (Linkage::of(&program)?, package.quick);
+    if linkage.architecture.emulator().is_some() {
+        install::ensure(&[Need::Emulator])?;
+    }
     let content = Content { program, linkage, date: date()?, quick };
     let made = [
         console::step("write the tarball", || tarball(&content, &output))?,

@@ -85,7 +85,9 @@ fn parts(home: &Path) -> Result<PathBuf> {
             convert(&raw, &dir.join("box.img"))?;
             fs::copy(kernel_dir.join("vmlinuz"), dir.join("vmlinuz"))
                 .context("cannot copy the kernel")?;
-            initramfs::write_with(&kernel_dir.join("initramfs"), INIT, &dir.join("initrd"))?;
+            // For the kernel's parameter `rdinit`.
+            let init = [(INIT.0, INIT.1.as_bytes())];
+            initramfs::write_with(&kernel_dir.join("initramfs"), &init, &dir.join("initrd"))?;
             let size = fs::metadata(&raw).context("cannot read the disk")?.len();
             fs::write(dir.join("metadata.json"), metadata(size))
                 .and_then(|()| fs::write(dir.join("Vagrantfile"), VAGRANTFILE))

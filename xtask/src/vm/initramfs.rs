@@ -11,7 +11,7 @@ use crate::command;
 
 /// What runs first. Disks are named in the order in which the machine has them. `sheath.probe` asks only whether a kernel
 /// runs at all.
-pub const INIT: &str = r#"#!/bin/busybox sh
+const INIT: &str = r#"#!/bin/busybox sh
 B=/bin/busybox
 $B mount -t devtmpfs devtmpfs /dev
 $B mount -t proc proc /proc
@@ -29,7 +29,17 @@ for tree in dev proc sys; do $B mount --move /$tree /root/$tree; done
 exec $B switch_root /root /sbin/init
 "#;
 
-/// Modules by name; those that not every kernel has are marked.
+/// What an initramfs is made of, beside a shell.
+pub struct Recipe<'a> {
+    /// The script that runs first.
+    pub init: &'a str,
+    /// Modules by name; those that not every kernel has are marked (`false`).
+    pub modules: &'a [(&'a str, bool)],
+}
+
+/// The initramfs of a machine with disks.
+pub const MACHINE: Recipe = Recipe { init: INIT, modules: &MODULES };
+
 const MODULES: [(&str, bool); 7] = [
     ("virtio_pci", true),
     ("virtio_blk", true),
@@ -40,19 +50,22 @@ const MODULES: [(&str, bool); 7] = [
     ("ext4", true),
 ];
 
-/// What stands for the list of modules.
-pub fn modules() -> String {
-    MODULES.map(|(name, _)| name).join(" ")
+impl Recipe<'_> {
+    /// What stands for it in the key of a cache.
+    pub fn parts(&self) -> [String; 2] {
+        let names: Vec<&str> = self.modules.iter().map(|(name, _)| *name).collect();
+        [self.init.to_owned(), names.join(" ")]
+    }
 }
 
-/// Writes an initramfs with a shell and these modules of a kernel. `modules` is its directory below `/lib/modules`.
+/// Writes an initramfs with a shell and modules of a kernel. `modules` is its directory below `/lib/modules`.
 ///
 /// # Errors
 /// When a module is missing or cannot be read.
-pub fn write(shell: &Path, modules: &Path, file: &Path) -> Result<()> {
+pub fn write(recipe: &Recipe, shell: &Path, modules: &Path, file: &Path) -> Result<()> {
     let known = Known::read(modules)?;
     let mut order = Vec::new();
-    for (name, is_needed) in MODULES {
+    for &(name, is_needed) in recipe.modules {
         match known.paths.get(name) {
             Some(path) => known.load(path, &mut order),
             None if known.built_in.contains(name) || !is_needed => {}
@@ -68,7 +81,7 @@ pub fn write(shell: &Path, modules: &Path, file: &Path) -> Result<()> {
     archive
         .file("bin/busybox", &fs::read(shell).context("cannot read busybox")?)
         .with_context(cannot)?;
-    archive.file("init", INIT.as_bytes()).with_context(cannot)?;
+    archive.file("init", recipe.init.as_bytes()).with_context(cannot)?;
     for path in &order {
         let content = uncompressed(&modules.join(path))?;
         archive.file(&format!("modules/{}.ko", name(path)), &content).with_context(cannot)?;
@@ -78,11 +91,11 @@ pub fn write(shell: &Path, modules: &Path, file: &Path) -> Result<()> {
     archive.end().with_context(cannot)
 }
 
-/// Writes an initramfs that has one more script than another one, for the kernel's parameter `rdinit`.
+/// Writes an initramfs that has more programs and scripts than another one.
 ///
 /// # Errors
 /// When the one cannot be read, or the other not written.
-pub fn write_with(initramfs: &Path, (name, script): (&str, &str), file: &Path) -> Result<()> {
+pub fn write_with(initramfs: &Path, more: &[(&str, &[u8])], file: &Path) -> Result<()> {
     let cannot = || format!("cannot write {}", file.display());
     let mut to = File::create(file).with_context(cannot)?;
     let mut from =
@@ -90,7 +103,10 @@ pub fn write_with(initramfs: &Path, (name, script): (&str, &str), file: &Path) -
     io::copy(&mut from, &mut to).with_context(cannot)?;
     // The kernel reads one archive after the other.
     let mut archive = Archive::new(to);
-    archive.file(name, script.as_bytes()).and_then(|()| archive.end()).with_context(cannot)
+    for (name, content) in more {
+        archive.file(name, content).with_context(cannot)?;
+    }
+    archive.end().with_context(cannot)
 }
 
 /// What depmod says about a kernel's modules.

@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 
 use super::disk::{self, Use};
 use super::initramfs;
-use super::repository::Repository;
+use crate::architecture::Architecture;
+use crate::repository::Repository;
 use crate::{cache, command, console};
 
 /// A kernel by what its package is called.
@@ -61,14 +62,15 @@ pub fn named(names: &[String]) -> Result<Vec<&'static Kernel>> {
 /// # Errors
 /// When the packages cannot be had, or are not built as they used to be.
 pub fn ensure(home: &Path, kernel: &Kernel, update: bool) -> Result<PathBuf> {
-    let made_of = ["1", kernel.suite, kernel.package, initramfs::INIT, &initramfs::modules()];
+    let [init, modules] = initramfs::MACHINE.parts();
+    let made_of = ["1", kernel.suite, kernel.package, &init, &modules];
     let dir = home.join(format!("kernel-{}-{}", kernel.name, cache::digest(&made_of)));
     if dir.exists() && !update {
         return Ok(dir);
     }
     console::step(&format!("kernel {}", kernel.name), || {
-        let repository = Repository::open(home, kernel.suite)?;
-        let (version, packages) = packages(&repository, kernel)?;
+        let repository = Repository::open(home, kernel.suite, Architecture::Amd64)?;
+        let (version, packages) = packages(&repository, kernel.package)?;
         let old = fs::read_to_string(dir.join("version")).unwrap_or_default();
         if old.split_whitespace().any(|word| word == version) {
             return Ok(());
@@ -76,13 +78,16 @@ pub fn ensure(home: &Path, kernel: &Kernel, update: bool) -> Result<PathBuf> {
         if dir.exists() {
             fs::remove_dir_all(&dir).context("cannot remove the old kernel")?;
         }
-        let (suite, package) = BUSYBOX;
-        let busybox = Repository::open(home, suite)?;
         cache::made(&dir, |dir| {
             let names: Vec<&str> = packages.iter().map(String::as_str).collect();
             let tree = repository.unpack(&names, &dir.join("kernel"))?;
-            let busybox = busybox.unpack(&[package], &dir.join("busybox"))?;
-            let release = assemble(&tree, &busybox, dir)?;
+            let release = take(&tree, dir)?;
+            let shell = shell(home, Architecture::Amd64, dir)?;
+            let modules = dir.join(MODULES);
+            let place = modules.join(&release);
+            initramfs::write(&initramfs::MACHINE, &shell, &place, &dir.join("initramfs"))?;
+            disk::write(&modules, &dir.join("modules.ext4"), Use::Data)?;
+            tidy(dir)?;
             let origin = format!("{release} {} {version} {}\n", packages[0], kernel.suite);
             fs::write(dir.join("version"), origin).context("cannot write the kernel's version")
         })
@@ -90,21 +95,30 @@ pub fn ensure(home: &Path, kernel: &Kernel, update: bool) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Version and names of the packages that make up the kernel: the image, and in newer suites what it depends on of the same
-/// release (the kernel itself, its modules, what describes them).
-fn packages(repository: &Repository, kernel: &Kernel) -> Result<(String, Vec<String>)> {
+/// Version and names of the packages that make up the kernel that `package` depends on: the image, and in newer suites what that
+/// depends on of the same release (the kernel itself, its modules, what describes them).
+///
+/// # Errors
+/// When there are no such packages.
+pub fn packages(repository: &Repository, package: &str) -> Result<(String, Vec<String>)> {
     const IMAGE: &str = "linux-image-";
-    let (_, names) = repository.describe(kernel.package)?;
+    let (_, names) = repository.describe(package)?;
     let image = names.into_iter().find(|name| name.starts_with(IMAGE));
-    let image = image.with_context(|| format!("{} depends on no image", kernel.package))?;
+    let image = image.with_context(|| format!("{package} depends on no image"))?;
     let (version, names) = repository.describe(&image)?;
     let release = image.trim_start_matches(IMAGE).to_owned();
     let parts = names.into_iter().filter(|name| name.ends_with(&release));
     Ok((version, [image].into_iter().chain(parts).collect()))
 }
 
-/// Makes the parts of a machine out of what the packages have. Returns the kernel's release.
-fn assemble(tree: &Path, busybox: &Path, dir: &Path) -> Result<String> {
+/// Where [`take`] leaves modules, by the kernel's release: depmod looks for them there.
+pub const MODULES: &str = "modules/lib/modules";
+
+/// Takes the kernel (`vmlinuz`) and its modules ([`MODULES`]) out of what the packages have. Returns the kernel's release.
+///
+/// # Errors
+/// When the packages are not built as they used to be.
+pub fn take(tree: &Path, dir: &Path) -> Result<String> {
     let modules = ["lib/modules", "usr/lib/modules"].map(|dir| tree.join(dir));
     let modules = modules.into_iter().find(|dir| dir.is_dir()).context("no modules")?;
     let release = only_entry(&modules)?;
@@ -114,22 +128,36 @@ fn assemble(tree: &Path, busybox: &Path, dir: &Path) -> Result<String> {
     let image = images.into_iter().find(|file| file.is_file());
     let image = image.with_context(|| format!("no kernel {release} in its package"))?;
     fs::rename(image, dir.join("vmlinuz")).context("cannot keep the kernel")?;
-    // Where depmod looks for them.
-    let own = dir.join("modules");
-    let place = own.join("lib/modules").join(&release);
-    fs::create_dir_all(place.parent().unwrap_or(&own))
-        .and_then(|()| fs::rename(modules, &place))
+    let place = dir.join(MODULES);
+    fs::create_dir_all(&place)
+        .and_then(|()| fs::rename(modules, place.join(&release)))
         .context("cannot keep the modules")?;
     let mut depmod = command::plain("depmod");
-    command::run(depmod.arg("--basedir").arg(&own).arg(&release))?;
-    let shell = ["bin/busybox", "usr/bin/busybox"].map(|path| busybox.join(path));
-    let shell = shell.into_iter().find(|path| path.is_file()).context("no busybox")?;
-    initramfs::write(&shell, &place, &dir.join("initramfs"))?;
-    disk::write(&own.join("lib/modules"), &dir.join("modules.ext4"), Use::Data)?;
+    command::run(depmod.arg("--basedir").arg(dir.join("modules")).arg(&release))?;
+    Ok(release)
+}
+
+/// Unpacks a static shell. Returns it.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn shell(home: &Path, architecture: Architecture, dir: &Path) -> Result<PathBuf> {
+    let (suite, package) = BUSYBOX;
+    let repository = Repository::open(home, suite, architecture)?;
+    let tree = repository.unpack(&[package], &dir.join("busybox"))?;
+    let shell = ["bin/busybox", "usr/bin/busybox"].map(|path| tree.join(path));
+    shell.into_iter().find(|path| path.is_file()).context("no busybox")
+}
+
+/// Removes what the parts of a machine were made of.
+///
+/// # Errors
+/// When it cannot be removed.
+pub fn tidy(dir: &Path) -> Result<()> {
     for left in ["kernel", "busybox", "modules"] {
         fs::remove_dir_all(dir.join(left)).with_context(|| format!("cannot remove {left}"))?;
     }
-    Ok(release)
+    Ok(())
 }
 
 /// The name of the only thing in a directory.

@@ -7,7 +7,6 @@ pub mod disk;
 pub mod initramfs;
 pub mod kernels;
 mod programs;
-mod repository;
 pub mod root;
 mod units;
 

@@ -8,9 +8,8 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 
 use super::disk::{self, Use};
-use super::repository;
 use super::units::{DISABLED, FILES, LINKS, MASKED};
-use crate::{cache, command, console};
+use crate::{cache, command, console, repository};
 
 /// The suite of Debian. Its systemd does all that units can ask for (`RestrictNetworkInterfaces=` takes a BPF framework,
 /// which that of Debian 12 is built without), and what is built on Debian 12 runs on it.

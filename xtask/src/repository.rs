@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::architecture::Architecture;
 use crate::command;
 
 /// Where packages come from, as apt writes it. Another one by `SHEATH_DEBIAN_MIRROR`.
@@ -26,23 +27,27 @@ Dir::Etc::preferencesparts \"/dev/null\";
 APT::Sandbox::User \"root\";
 ";
 
-/// One suite of the archive.
+/// One suite of the archive, for one kind of machine.
 pub struct Repository {
     dir: PathBuf,
 }
 
 impl Repository {
-    /// Fetches the lists of a suite.
+    /// Fetches the lists of a suite. The machine need not be of this kind, nor know of it.
     ///
     /// # Errors
     /// When they cannot be had, or their signature is not Debian's.
-    pub fn open(home: &Path, suite: &str) -> Result<Self> {
-        let repository = Self { dir: home.join("apt").join(suite) };
+    pub fn open(home: &Path, suite: &str, architecture: Architecture) -> Result<Self> {
+        let architecture = architecture.debian();
+        let repository = Self { dir: home.join("apt").join(format!("{suite}-{architecture}")) };
         for dir in ["etc", "state/lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(repository.dir.join(dir))
                 .context("cannot create apt's directory")?;
         }
-        let settings = format!("{OWN}{}", reach()?);
+        let kind = format!(
+            "APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n"
+        );
+        let settings = format!("{OWN}{kind}{}", reach()?);
         fs::write(repository.dir.join("etc/sources.list"), source(suite)?)
             .and_then(|()| fs::write(repository.dir.join("etc/apt.conf"), settings))
             .and_then(|()| fs::write(repository.dir.join("state/status"), ""))
@@ -112,7 +117,9 @@ impl Repository {
 pub fn source(suite: &str) -> Result<String> {
     ensure!(Path::new(KEYRING).exists(), "no {KEYRING}: install debian-archive-keyring");
     let mirror = std::env::var("SHEATH_DEBIAN_MIRROR").unwrap_or_else(|_| MIRROR.to_owned());
-    Ok(format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
+    // What is fixed between two releases is in an archive beside the other.
+    let archive = if suite.ends_with("-security") { mirror + "-security" } else { mirror };
+    Ok(format!("deb [signed-by={KEYRING}] {archive} {suite} main\n"))
 }
 
 /// How this machine's apt reaches the archive: proxies, and what a mirror of its own asks for.
