@@ -11,10 +11,11 @@ use crate::vm::initramfs::{self, Recipe};
 use crate::vm::kernels::{self, Kernel};
 use crate::{cache, console, workspace};
 
-/// By age.
-pub static KERNELS: [Kernel; 2] = [
+/// By age. Of pages, most kernels for arm64 have those of 4 KiB, and others those of 16 KiB.
+pub static KERNELS: [Kernel; 3] = [
     Kernel { name: "6.1", suite: "bookworm", package: "linux-image-cloud-arm64" },
     Kernel { name: "6.12", suite: "trixie", package: "linux-image-cloud-arm64" },
+    Kernel { name: "16k", suite: "trixie", package: "linux-image-arm64-16k" },
 ];
 
 /// Runs what [`super::SCENARIO`] is, and takes the power away.

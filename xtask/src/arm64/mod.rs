@@ -21,7 +21,7 @@ const SEEN: &str = "sheath-arm64: everything was seen";
 
 #[derive(clap::Args)]
 pub struct Boot {
-    /// Boot this kernel alone, 6.1 or 6.12; may be given again
+    /// Boot this kernel alone, 6.1, 6.12 or 16k; may be given again
     #[arg(long = "kernel", value_name = "NAME")]
     kernels: Vec<String>,
     /// A static agent for arm64 that is built already
@@ -57,7 +57,7 @@ fn named(names: &[String]) -> Result<Vec<&'static Kernel>> {
     }
     let named = |name: &String| {
         let kernel = KERNELS.iter().find(|kernel| kernel.name == *name);
-        kernel.with_context(|| format!("no kernel `{name}` for arm64; there are 6.1 and 6.12"))
+        kernel.with_context(|| format!("no kernel `{name}` for arm64; there are 6.1, 6.12 and 16k"))
     };
     names.iter().map(named).collect()
 }

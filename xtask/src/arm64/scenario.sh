@@ -1,6 +1,8 @@
 # Two nodes in one machine, each a network namespace and a cgroup, with a wire between them and an agent on each. A client on
 # host-a calls a web server on host-b. Run by busybox; the first thing that is not as expected ends it.
 
+export NO_COLOR=1
+
 say() { echo "sheath-arm64: $*"; }
 
 fail() {
@@ -52,7 +54,8 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
 
-say "kernel $(uname -r) on $(uname -m), $(sheath --version)"
+pages=$(awk '/^KernelPageSize/ { print $2 " KiB"; exit }' /proc/self/smaps)
+say "kernel $(uname -r) on $(uname -m) with pages of $pages, $(sheath --version)"
 
 mkdir /run/netns
 for node in a b; do
