@@ -29,6 +29,7 @@ pub mod limits;
 pub mod manual;
 pub mod materials;
 pub mod metrics;
+pub mod objects;
 pub mod origin;
 pub mod peer;
 pub mod pipeline;

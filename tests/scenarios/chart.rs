@@ -81,6 +81,7 @@ fn values_that_make_no_sense_are_refused_by_their_names() {
         ("controller.metricsPort=1", "/controller/metricsPort"),
         ("admission.enabled=perhaps", "/admission/enabled"),
         ("admission.probeHosts=never", "/admission/probeHosts"),
+        ("objects.enabled=perhaps", "/objects/enabled"),
         ("ca.existingSecret=a/b", "/ca/existingSecret"),
         ("controller.svidTtl=1y", "/controller/svidTtl"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
@@ -319,6 +320,17 @@ fn the_api_server_is_told_what_to_refuse_unless_somebody_does_not_want_it() {
     assert!(everywhere.len() < hosts(&[]).len() && everywhere.contains("?host"));
     assert!(!hosts(&["--set", "admission.probeHosts=allowed"]).contains("?host"));
     assert!(policies(&["--set", "admission.enabled=false"]).is_empty());
+}
+
+#[test]
+fn kinds_of_objects_are_there_if_somebody_wants_them_and_outlive_the_chart() {
+    let kinds = |more: &[&str]| objects(&template(more).unwrap(), "CustomResourceDefinition");
+    assert!(kinds(&[]).is_empty());
+    let all = kinds(&["--set", "objects.enabled=true"]);
+    assert_eq!(all.len(), 5);
+    for kind in &all {
+        assert_eq!(kind["metadata"]["annotations"]["helm.sh/resource-policy"], "keep", "{kind}");
+    }
 }
 
 #[test]

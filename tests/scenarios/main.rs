@@ -58,6 +58,7 @@ mod modes;
 mod newborn_pods;
 mod no_plaintext;
 mod node_mistakes;
+mod objects;
 mod outages;
 mod ownership;
 mod peers;

@@ -94,7 +94,7 @@ enum Command {
     Image(cluster::Image),
     /// Check formatting, run clippy (user space and BPF) and cargo-deny
     Lint,
-    /// Render the chart into deploy/manifests/sheath.yaml, for those who have no Helm
+    /// Write the kinds of objects into the chart, and render it into deploy/manifests/sheath.yaml, for those who have no Helm
     Manifests,
     /// Make a Debian package and a tarball, with man pages and completions, in target/package
     Package(package::Package),

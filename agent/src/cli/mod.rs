@@ -7,6 +7,7 @@ mod controller;
 mod health;
 mod launch;
 mod manual;
+mod policy;
 mod replace;
 mod which;
 
@@ -28,6 +29,7 @@ use controller::Controller;
 use health::Health;
 use launch::Launch;
 use manual::{Completions, Manual};
+use policy::PolicyCommand;
 use replace::Replace;
 use which::Which;
 
@@ -104,6 +106,9 @@ enum Command {
         #[command(subcommand)]
         command: Option<CniCommand>,
     },
+    /// Policy and external peers as objects of the Kubernetes API.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Write what a shell needs to complete this command line, to stdout.
     Completions(Completions),
     /// Write man pages into a directory, for those who make packages.
@@ -184,6 +189,7 @@ pub fn main() -> ExitCode {
         Command::Controller(command) => controller::run(&command),
         Command::Ca(command) => ca::run(command),
         Command::Cni { command } => cni::run(command),
+        Command::Policy(command) => policy::run(&command),
         Command::Completions(completions) => completions.run(),
         Command::Manual(manual) => manual.run(),
         Command::Launch(launch) => launch.run(),

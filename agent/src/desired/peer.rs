@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rustls_pki_types::DnsName;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Destination, Origin, PinSource, Place, StandardTls};
 use crate::spiffe::SpiffeId;
@@ -54,7 +55,9 @@ impl ExternalPeer {
 }
 
 /// Which addresses of a name count.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord,
+)]
 #[serde(rename_all = "camelCase")]
 pub enum Family {
     Ipv4Only,

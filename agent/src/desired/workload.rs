@@ -6,7 +6,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use sheath_common::pod_uid::PodUid;
 use sheath_common::workload::{InboundMode, OutboundMode, WorkloadId};
 
@@ -202,7 +203,9 @@ pub enum NamespaceKind {
 }
 
 /// What becomes of connections that exist when a workload is enrolled.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(
+    Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Existing {
     /// They live on, and status lists them until they close.

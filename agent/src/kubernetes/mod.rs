@@ -29,6 +29,7 @@ pub use service::{NotAService, Service, ServiceName, ServicePort};
 pub use service_cidr::ranges_of;
 pub use table::Table;
 pub use watch::{Change, WatchProblem, follow};
+pub use words::{is_object_name, object_name};
 
 #[cfg(test)]
 pub(crate) mod testing;

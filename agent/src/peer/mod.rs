@@ -21,7 +21,7 @@ pub use expectation::{Alternative, Expectation, Listed, Names, Nobody, Requireme
 pub use inbound::{Inbound, InboundTls};
 pub use judge::{Cause, Judge, Judged, Refusal};
 pub use profile::{Choice, Profile, ProfileError, Version};
-pub use suites::crypto_provider;
+pub use suites::{crypto_provider, curve_names, suite_names};
 pub use target::{ExternalPeer, SavedTarget, Target, UidHash};
 
 #[cfg(test)]

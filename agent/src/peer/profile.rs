@@ -24,7 +24,7 @@ pub enum Version {
 }
 
 /// What there is to choose from; empty lists stand for the defaults.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
     pub minimum: Option<Version>,
     pub maximum: Option<Version>,

@@ -33,6 +33,16 @@ pub(super) struct Group {
     pub names: &'static [&'static str],
 }
 
+/// The names of all cipher suites that there are to choose from.
+pub fn suite_names() -> impl Iterator<Item = &'static str> {
+    SUITES.iter().flat_map(|suite| [Some(suite.iana), suite.openssl]).flatten()
+}
+
+/// The names of all key agreements that there are to choose from.
+pub fn curve_names() -> impl Iterator<Item = &'static str> {
+    GROUPS.iter().flat_map(|group| group.names.iter().copied())
+}
+
 /// In order of preference. Without forward secrecy or without an AEAD there is nothing to choose.
 pub(super) static SUITES: [Suite; 9] = [
     Suite {

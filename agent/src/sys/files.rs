@@ -48,6 +48,8 @@ pub const CREDENTIALS: Kind = Kind::up_to(MIB);
 pub const AUTHORITIES: Kind = Kind::up_to(8 * MIB);
 /// CRLs: a million certificates revoked.
 pub const CRLS: Kind = Kind::up_to(64 * MIB);
+/// What is converted: objects, or a configuration.
+pub const CONVERTED: Kind = Kind::up_to(64 * MIB);
 /// What the agent itself has written for its next run.
 pub const STATE: Kind = Kind { longest: 16 * MIB, hands: Hands::Own };
 

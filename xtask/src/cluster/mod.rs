@@ -9,6 +9,7 @@ mod debian;
 mod modules;
 
 use std::ffi::OsString;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::prerequisites::Need;
-use crate::{agent, command, console, host, install, workspace};
+use crate::{agent, command, console, ebpf, host, install, workspace};
 
 pub use cache::ensure as ensure_programs;
 pub use debian::fetch as fetch_packages;
@@ -148,8 +149,14 @@ pub fn image(image: Image) -> Result<()> {
     become_program(&args)
 }
 
-/// Renders the chart.
+/// Writes the kinds of objects into the chart, and renders it.
 pub fn manifests() -> Result<()> {
+    ebpf::build()?;
+    let mut sheath = command::cargo();
+    sheath.args(["run", "--quiet", "--package", "sheath", "--bin", "sheath", "--"]);
+    let definitions = command::output(sheath.args(["policy", "definitions"]))?;
+    let path = workspace::root().join("deploy/helm/sheath/files/definitions.yaml");
+    fs::write(&path, definitions).with_context(|| format!("cannot write {}", path.display()))?;
     ensure_programs()?;
     become_program(&["manifests".into()])
 }
