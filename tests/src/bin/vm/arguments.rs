@@ -21,14 +21,12 @@ pub struct Arguments {
 }
 
 /// What tells most in a few minutes.
-const CORE: [&str; 14] = [
+const CORE: [&str; 12] = [
     "boot",
     "check",
     "programs",
     "capture",
-    "addresses",
     "refusal",
-    "steering",
     "guards",
     "killed",
     "restart",
