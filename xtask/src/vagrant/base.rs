@@ -15,7 +15,8 @@ use serde_json::json;
 use super::guest;
 use crate::prerequisites::Need;
 use crate::vm::disk::{self, Use};
-use crate::vm::{initramfs, kernels, root};
+use crate::vm::kernels::{self, KERNELS};
+use crate::vm::{initramfs, root};
 use crate::{cache, command, console, install, workspace};
 
 /// The kernel of the suite that the root is of.
@@ -69,7 +70,9 @@ pub fn ensure() -> Result<PathBuf> {
 /// What the archive consists of, kept in the cache.
 fn parts(home: &Path) -> Result<PathBuf> {
     let names = [KERNEL.to_owned()];
-    let [kernel] = kernels::named(&names)?[..] else { unreachable!("one name, one kernel") };
+    let [kernel] = kernels::named(&KERNELS, &names)?[..] else {
+        unreachable!("one name, one kernel")
+    };
     let kernel_dir = kernels::ensure(home, kernel, false)?;
     let version = fs::read_to_string(kernel_dir.join("version"))
         .context("cannot read the kernel's version")?;
@@ -178,6 +181,9 @@ mod tests {
 
     #[test]
     fn the_kernel_is_one_that_there_is() {
-        assert_eq!(kernels::named(&[KERNEL.to_owned()]).unwrap()[0].suite, root::MACHINE.suite);
+        assert_eq!(
+            kernels::named(&KERNELS, &[KERNEL.to_owned()]).unwrap()[0].suite,
+            root::MACHINE.suite
+        );
     }
 }

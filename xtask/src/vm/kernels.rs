@@ -39,17 +39,17 @@ pub fn ends() -> [&'static Kernel; 2] {
 /// Has a static shell and what mounts file systems, for the first moments of a machine.
 const BUSYBOX: (&str, &str) = ("bookworm", "busybox-static");
 
-/// The kernels of these names; all for none.
+/// The kernels of these names among those that there are; all for none.
 ///
 /// # Errors
 /// When there is no such kernel; names those that there are.
-pub fn named(names: &[String]) -> Result<Vec<&'static Kernel>> {
+pub fn named(all: &'static [Kernel], names: &[String]) -> Result<Vec<&'static Kernel>> {
     if names.is_empty() {
-        return Ok(KERNELS.iter().collect());
+        return Ok(all.iter().collect());
     }
     let named = |name: &String| {
-        KERNELS.iter().find(|kernel| kernel.name == *name).with_context(|| {
-            let names: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name).collect();
+        all.iter().find(|kernel| kernel.name == *name).with_context(|| {
+            let names: Vec<&str> = all.iter().map(|kernel| kernel.name).collect();
             format!("no kernel `{name}`; there are {}", names.join(", "))
         })
     };
@@ -177,10 +177,10 @@ mod tests {
 
     #[test]
     fn a_kernel_that_is_not_there_is_refused_with_those_that_are() {
-        assert_eq!(named(&[]).unwrap().len(), KERNELS.len());
+        assert_eq!(named(&KERNELS, &[]).unwrap().len(), KERNELS.len());
         assert_eq!(ends().map(|kernel| kernel.name), ["6.1", "newest"]);
-        assert_eq!(named(&["rt".to_owned()]).unwrap()[0].name, "rt");
-        let error = named(&["5.4".to_owned()]).unwrap_err().to_string();
+        assert_eq!(named(&KERNELS, &["rt".to_owned()]).unwrap()[0].name, "rt");
+        let error = named(&KERNELS, &["5.4".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("6.1, 6.12"), "{error}");
     }
 }

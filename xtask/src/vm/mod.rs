@@ -93,7 +93,8 @@ pub fn core() -> Result<()> {
 fn prepare(vm: &Vm) -> Result<Command> {
     ensure!(can_run(), "machines can be made on {ARCH} alone");
     let is_short = vm.core && vm.kernels.is_empty();
-    let kernels = if is_short { kernels::ends().into() } else { kernels::named(&vm.kernels)? };
+    let kernels =
+        if is_short { kernels::ends().into() } else { kernels::named(&KERNELS, &vm.kernels)? };
     let mut needs = vec![Need::Bpf];
     needs.extend((!vm.list).then_some(Need::Vm));
     install::ensure(&needs)?;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::keys::{Keys, list, mapping, put, text};
 use super::{ConvertError, Converted, IN_FILE};
-use crate::objects::model::{IdentityTemplate, Kind, Object};
+use crate::objects::model::{IdentityTemplate, Kind, Object, ObjectName};
 
 type Converting<T> = Result<T, ConvertError>;
 
@@ -49,11 +49,7 @@ struct Reader<'o> {
 
 /// Where an object is, for messages.
 fn at(object: &Value) -> String {
-    let metadata = &object["metadata"];
-    match text(&metadata["namespace"]) {
-        "" => format!("{} {}", text(&object["kind"]), text(&metadata["name"])),
-        space => format!("{} {space}/{}", text(&object["kind"]), text(&metadata["name"])),
-    }
+    format!("{} {}", text(&object["kind"]), ObjectName::of(object))
 }
 
 /// What only the file has, as it was kept.

@@ -132,7 +132,9 @@ impl ObjectName {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
-    fn of(value: &Value) -> Self {
+    /// That of an object of the API.
+    #[must_use]
+    pub fn of(value: &Value) -> Self {
         let text = |key: &str| value["metadata"][key].as_str().unwrap_or_default();
         Self::new(text("namespace"), text("name"))
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::tls::object_name;
 use super::wrong::{Within, Wrong};
+use crate::objects::schema::text::DataKey;
 use crate::objects::schema::tls_context as schema;
 use crate::trust::OnDoubt;
 
@@ -31,17 +32,25 @@ impl TlsContext {
     /// # Errors
     /// What makes no sense, with its field.
     pub fn parse(spec: &schema::TlsContextSpec) -> Result<Self, Wrong> {
-        let crl = spec.crl.as_ref().map(|crl| {
-            let key = data_key(&crl.key.0).within("crl.key")?;
-            let (unknown, expired) =
-                (crl.unknown.unwrap_or_default(), crl.expired.unwrap_or_default());
-            Ok(Crl { key, unknown, expired })
-        });
+        let crl = spec.crl.as_ref().map(|crl| Crl::new(&crl.key, crl.unknown, crl.expired));
         Ok(Self {
             secret: object_name(&spec.secret).within("secret")?,
             ca: data_key(spec.ca.as_ref().map_or(CA, |key| &key.0)).within("ca")?,
             crl: crl.transpose()?,
         })
+    }
+}
+
+impl Crl {
+    /// # Errors
+    /// If there can be no such key.
+    pub fn new(
+        key: &DataKey,
+        unknown: Option<OnDoubt>,
+        expired: Option<OnDoubt>,
+    ) -> Result<Self, Wrong> {
+        let key = data_key(&key.0).within("crl.key")?;
+        Ok(Self { key, unknown: unknown.unwrap_or_default(), expired: expired.unwrap_or_default() })
     }
 }
 

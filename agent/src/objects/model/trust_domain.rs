@@ -100,10 +100,7 @@ fn svid_ttl(text: &crate::objects::schema::text::PeriodText) -> Result<Duration,
 }
 
 fn federated(spec: &schema::FederatedDomain) -> Result<Federated, Wrong> {
-    let crl = spec.crl.as_ref().map(|crl| {
-        let (unknown, expired) = (crl.unknown.unwrap_or_default(), crl.expired.unwrap_or_default());
-        Ok(Crl { key: data_key(&crl.key.0).within("crl.key")?, unknown, expired })
-    });
+    let crl = spec.crl.as_ref().map(|crl| Crl::new(&crl.key, crl.unknown, crl.expired));
     Ok(Federated {
         config_map: object_name(&spec.config_map).within("configMap")?,
         bundle: data_key(spec.bundle.as_ref().map_or(BUNDLE, |key| &key.0)).within("bundle")?,
